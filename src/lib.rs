@@ -1,0 +1,1 @@
+//! Callsight tells the people who run video calls how those calls feel, while it happens and afterwards.

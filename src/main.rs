@@ -1,0 +1,2 @@
+//! The `callsight` command.
+fn main() {}
