@@ -1,0 +1,85 @@
+//! The identifiers of a call: newtypes, so that a meeting can't be passed for a peer.
+
+use std::fmt;
+
+use super::reject::{Reason, Rejection};
+
+/// The longest identifier, in bytes.
+pub const MAX_IDENTIFIER_BYTES: usize = 128;
+
+/// Refuses what is not 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
+fn check(text: &str) -> Result<(), Rejection> {
+    if text.is_empty() || text.len() > MAX_IDENTIFIER_BYTES {
+        let detail = format!("{} bytes, an identifier has 1 to {MAX_IDENTIFIER_BYTES}", text.len());
+        return Err(Rejection::new(Reason::BadIdentifier, detail));
+    }
+    match text.bytes().find(|byte| !is_allowed(*byte)) {
+        None => Ok(()),
+        Some(byte) => {
+            let byte = byte.escape_ascii();
+            let detail = format!("`{byte}` is not allowed, an identifier has only A-Z a-z 0-9 . _ : @ -");
+            Err(Rejection::new(Reason::BadIdentifier, detail))
+        }
+    }
+}
+
+const fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-')
+}
+
+macro_rules! identifiers {
+    ($($(#[$doc:meta])+ $name:ident;)+) => {$(
+        $(#[$doc])+
+        ///
+        /// 1 to 128 bytes of `[A-Za-z0-9._:@-]`, so that it never needs escaping in a label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name<'a>(&'a str);
+
+        impl<'a> $name<'a> {
+            /// Takes the identifier.
+            ///
+            /// # Errors
+            /// [`Reason::BadIdentifier`] for one that is empty, too long or has another character.
+            pub fn new(text: &'a str) -> Result<Self, Rejection> {
+                check(text).map(|()| Self(text))
+            }
+
+            /// The identifier's text.
+            #[must_use]
+            pub const fn as_str(self) -> &'a str {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+    )+};
+}
+
+identifiers! {
+    /// The call.
+    MeetingId;
+    /// One participant's one connection to the call: globally unique, new at each join.
+    SessionId;
+    /// A participant.
+    PeerId;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_exact() {
+        let longest = "x".repeat(MAX_IDENTIFIER_BYTES);
+        assert!(PeerId::new(&longest).is_ok());
+        assert!(PeerId::new("a.Z_0:@-").is_ok());
+        for bad in ["", &format!("{longest}x"), "a b", "a\"b", "a\nb", "ä", "a/b", "a{b", "a*"] {
+            let rejection = PeerId::new(bad).unwrap_err();
+            assert_eq!(rejection.reason, Reason::BadIdentifier, "{bad:?}");
+        }
+    }
+}

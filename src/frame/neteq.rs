@@ -1,0 +1,49 @@
+//! NetEQ's operations: what libwebrtc's jitter buffer decided, 10 ms of audio at a time.
+
+use super::wire::wire_map;
+
+macro_rules! operations {
+    ($($field:ident $name:ident $label:literal $meaning:literal;)+) => {
+        wire_map! {
+            /// Cumulative count of NetEQ's decisions by operation.
+            "neteq" struct NetEq {
+                $($field($label): optional u64, $meaning;)+
+            }
+        }
+
+        /// A NetEQ operation, named as libwebrtc names it. A closed vocabulary, because it becomes a label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Operation { $(#[doc = $meaning] $name,)+ }
+
+        impl Operation {
+            /// Every operation, in the order of the compact form.
+            pub const ALL: &'static [Operation] = &[$(Operation::$name,)+];
+
+            /// The operation as a label value.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Operation::$name => $label,)+ }
+            }
+        }
+
+        impl NetEq {
+            /// The counts in the order of [`Operation::ALL`].
+            #[must_use]
+            pub const fn counts(&self) -> [Option<u64>; Operation::ALL.len()] {
+                [$(self.$field,)+]
+            }
+        }
+    };
+}
+
+operations! {
+    normal Normal "normal" "Played as it came.";
+    merge Merge "merge" "Joined made-up audio to what came after it.";
+    expand Expand "expand" "Made up audio because none had come: what a listener hears as a gap.";
+    accelerate Accelerate "accelerate" "Played faster, to drain a deep buffer.";
+    fast_accelerate FastAccelerate "fast_accelerate" "Played much faster.";
+    preemptive_expand PreemptiveExpand "preemptive_expand" "Played slower, to fill a shallow buffer.";
+    comfort_noise ComfortNoise "comfort_noise" "Played noise while the sender was silent.";
+    dtmf Dtmf "dtmf" "Played a telephone tone.";
+    undefined Undefined "undefined" "Any other.";
+}

@@ -1,0 +1,140 @@
+//! The elected server's address, reduced to what may stand in a label.
+//!
+//! Clients report the address they dialled, and with it come access tokens, room names and user info. Only
+//! the origin, `scheme://host[:port]`, is ever kept. Nearly every frame carries an origin already, so that
+//! form is recognised without the URL parser and without an allocation.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use url::Url;
+
+use super::reject::{Reason, Rejection};
+
+/// The longest origin that is taken, in bytes: a host name has at most 253.
+const MAX_ORIGIN_BYTES: usize = 256;
+
+/// `scheme://host[:port]` of the elected server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerUrl<'a>(Cow<'a, str>);
+
+impl<'a> ServerUrl<'a> {
+    /// Reduces an address to its origin: user info, path, query and fragment are dropped, a default port too.
+    ///
+    /// # Errors
+    /// [`Reason::BadUrl`] when there is no scheme or host, or the origin is longer than 256 bytes. The detail
+    /// never repeats the address: what is wrong with it may be a token.
+    pub fn new(address: &'a str) -> Result<Self, Rejection> {
+        if is_plain_origin(address) {
+            return Ok(Self(Cow::Borrowed(address)));
+        }
+        let bad = |detail: String| Rejection::new(Reason::BadUrl, detail);
+        let url = Url::parse(address).map_err(|error| bad(format!("{error}, write scheme://host[:port]")))?;
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| bad("no host, write scheme://host[:port]".into()))?;
+        let origin = match url.port() {
+            Some(port) => format!("{}://{host}:{port}", url.scheme()),
+            None => format!("{}://{host}", url.scheme()),
+        };
+        if origin.len() > MAX_ORIGIN_BYTES {
+            return Err(bad(format!("{} bytes, an origin has at most {MAX_ORIGIN_BYTES}", origin.len())));
+        }
+        Ok(Self(Cow::Owned(origin)))
+    }
+
+    /// The origin's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the URL parser would give this very text back: a known scheme, a lower-case host name whose last
+/// label begins with a letter (so it is no IPv4 address in disguise), and no port or an unusual one.
+fn is_plain_origin(address: &str) -> bool {
+    let Some((scheme, authority)) = address.split_once("://") else { return false };
+    if !matches!(scheme, "https" | "http" | "wss" | "ws") || address.len() > MAX_ORIGIN_BYTES {
+        return false;
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let plain_port = port.is_none_or(|port| {
+        // Four or five digits leave out the default ports 80 and 443, which the parser drops.
+        matches!(port.len(), 4 | 5) && !port.starts_with('0') && port.parse::<u16>().is_ok_and(|p| p > 999)
+    });
+    let plain_label = |label: &str| {
+        let bytes = label.as_bytes();
+        !bytes.is_empty()
+            && bytes.len() <= 63
+            && !label.starts_with('-')
+            && !label.starts_with("xn--")
+            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+    };
+    plain_port
+        && host.split('.').all(plain_label)
+        && host.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin(address: &str) -> String {
+        ServerUrl::new(address).expect("a usable address").as_str().to_owned()
+    }
+
+    #[test]
+    fn only_the_origin_is_kept() {
+        assert_eq!(origin("https://relay-1.example.com:4433"), "https://relay-1.example.com:4433");
+        assert_eq!(
+            origin("https://user:secret@Relay.example:4433/room/7?token=abc#x"),
+            "https://relay.example:4433"
+        );
+        assert_eq!(origin("https://relay.example:443/"), "https://relay.example");
+        assert_eq!(origin("wss://[2001:db8::1]:8443/ws"), "wss://[2001:db8::1]:8443");
+        assert_eq!(origin("webtransport://relay.example:4433/x"), "webtransport://relay.example:4433");
+    }
+
+    #[test]
+    fn what_has_no_origin_is_refused_without_repeating_it() {
+        let long = format!("https://{}.example:4433", "x.".repeat(150));
+        for bad in
+            ["", "relay.example", "/token=secret", "https://", "data:secret", "https://a b/secret", &long]
+        {
+            let rejection = ServerUrl::new(bad).unwrap_err();
+            assert_eq!(rejection.reason, Reason::BadUrl, "{bad:?}");
+            assert!(!rejection.detail.contains("secret"), "{rejection}");
+        }
+    }
+
+    #[test]
+    fn the_usual_form_is_borrowed() {
+        assert!(matches!(ServerUrl::new("https://relay-1.example:4433").unwrap().0, Cow::Borrowed(_)));
+        assert!(matches!(ServerUrl::new("https://relay-1.example:443").unwrap().0, Cow::Owned(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_cut_agrees_with_the_parser(
+            address in "(https|http|wss|ws)://([a-z0-9-]{1,9}\\.){0,3}[a-z0-9x-]{1,6}(:[0-9]{1,5})?"
+        ) {
+            if is_plain_origin(&address) {
+                let url = Url::parse(&address);
+                prop_assert!(url.is_ok(), "{}", address);
+                prop_assert_eq!(url.unwrap().as_str().trim_end_matches('/'), address);
+            }
+        }
+    }
+}
