@@ -1,5 +1,6 @@
 //! Callsight tells the people who run video calls how those calls feel, while it happens and afterwards.
 
+pub mod fold;
 pub mod frame;
 pub mod series;
 pub mod subject;

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use super::catalogue as c;
 use super::catalogue::{CATALOGUE, Kind};
@@ -53,7 +55,8 @@ pub enum Limit {
 
 impl Limit {
     /// Every budget.
-    pub const ALL: [Self; 4] = [Self::Series, Self::SessionsPerMeeting, Self::PeersPerSession, Self::ServerUrls];
+    pub const ALL: [Self; 4] =
+        [Self::Series, Self::SessionsPerMeeting, Self::PeersPerSession, Self::ServerUrls];
 
     /// The budget as a label value.
     #[must_use]
@@ -182,7 +185,12 @@ pub struct ServerSeries {
 
 impl ServerSeries {
     /// Registers the series of a server.
-    pub fn register(recorder: &dyn Recorder, region: &str, server_url: &str, server_type: &'static str) -> Self {
+    pub fn register(
+        recorder: &dyn Recorder,
+        region: &str,
+        server_url: &str,
+        server_type: &'static str,
+    ) -> Self {
         let labels = vec![
             metrics::Label::new("region", region.to_owned()),
             metrics::Label::new("server_url", server_url.to_owned()),
@@ -247,7 +255,8 @@ impl RegionSeries {
     /// Registers the series of a region. Counters begin at zero, so that their first increase shows.
     pub fn register(recorder: &dyn Recorder, region: &str) -> Self {
         let region = region.to_owned();
-        with_local_recorder(recorder, || Self {
+        with_local_recorder(recorder, || {
+            Self {
             received: counter!(c::FRAMES_RECEIVED.name, "region" => region.clone()),
             folded: counter!(c::FRAMES_FOLDED.name, "region" => region.clone()),
             repeated: counter!(c::FRAMES_REPEATED.name, "region" => region.clone()),
@@ -269,6 +278,7 @@ impl RegionSeries {
             removed: Removal::ALL.map(|cause| {
                 counter!(c::SESSIONS_REMOVED.name, "region" => region.clone(), "reason" => cause.label())
             }),
+        }
         })
     }
 

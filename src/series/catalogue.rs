@@ -264,8 +264,18 @@ mod tests {
     #[test]
     fn labels_are_few_and_closed() {
         const ALLOWED: &[&str] = &[
-            "region", "server_url", "server_type", "meeting_id", "session_id", "peer_id", "operation", "signal",
-            "reason", "limit", "plane", "version",
+            "region",
+            "server_url",
+            "server_type",
+            "meeting_id",
+            "session_id",
+            "peer_id",
+            "operation",
+            "signal",
+            "reason",
+            "limit",
+            "plane",
+            "version",
         ];
         for metric in CATALOGUE {
             for label in metric.labels {

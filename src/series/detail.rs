@@ -187,6 +187,13 @@ impl DetailStore {
         Some(Row { cells, plane, store: Arc::clone(&self.0) })
     }
 
+    /// Whether one more row of a plane would stay within the budget, as far as one can tell without opening it.
+    #[must_use]
+    pub fn has_room(&self, plane: DetailPlane) -> bool {
+        let live: usize = self.0.live_series.iter().map(|live| live.load(Relaxed)).sum();
+        live + plane.columns().len() <= self.0.max_series
+    }
+
     /// The number of series that a plane's open rows take up, set or not.
     #[must_use]
     pub fn live_series(&self, plane: DetailPlane) -> usize {

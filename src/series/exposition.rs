@@ -139,9 +139,7 @@ fn push_value(line: &mut Vec<u8>, value: Value) {
 mod tests {
     use metrics::{counter, gauge, with_local_recorder};
 
-    use super::super::catalogue::{
-        PAIR_NETEQ_OPERATIONS, PAIR_SAMPLES, SESSION_LAST_SEEN_AGE, SESSION_RTT,
-    };
+    use super::super::catalogue::{PAIR_NETEQ_OPERATIONS, PAIR_SAMPLES, SESSION_LAST_SEEN_AGE, SESSION_RTT};
     use super::*;
 
     fn page(aggregates: &str, detail: &DetailStore, format: Format) -> String {

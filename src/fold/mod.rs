@@ -1,0 +1,154 @@
+//! The fold: from frames to series.
+//!
+//! A call is told by thousands of frames from dozens of clients, some of which crash, some of which repeat
+//! themselves, and all of which arrive through a pipeline that may deliver twice or fall behind. What is
+//! wanted is small: how each live session is *now*, and how much everything has added up to.
+//!
+//! The core is pure: a frame, its stream time and the present go in, and changes to the series come out. It
+//! does no I/O and has no clock, so that live serving and replay are the same code under another clock.
+//!
+//! - Per session the highest `seq` is the watermark. A frame at or under it changes nothing.
+//! - Cumulative counters are taken as growth since the last folded frame: a gap is harmless.
+//! - A frame that is older than the idle timeout feeds the counters, never the gauges.
+//! - A session that ends, falls idle or moves takes all of its series with it; a peer that a frame no longer
+//!   has takes the series of its pair.
+
+mod counters;
+mod degraded;
+mod detail;
+mod expiry;
+mod population;
+mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod time;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+use metrics::Recorder;
+
+use expiry::Expiry;
+use session::Session;
+pub use settings::{DetailLevel, FoldSettings, Limits, Thresholds};
+pub use time::StreamTime;
+use view::{Step, View};
+
+use crate::frame::{Frame, Seq};
+use crate::series::aggregates::{RegionSeries, Removal};
+use crate::series::detail::DetailStore;
+use crate::subject::Region;
+
+/// How long a session's watermark and counters are remembered after its last frame, live or not: as long as
+/// the stream's duplicate window, in which a publisher may still be sending a frame again.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It changed the series.
+    Folded,
+    /// It fed the counters alone, being older than the idle timeout.
+    Late,
+    /// It was at or under its session's watermark and changed nothing.
+    Repeated,
+}
+
+/// The fold of one region.
+pub struct Fold {
+    sessions: HashMap<Arc<str>, Session>,
+    expiry: Expiry,
+    view: View,
+}
+
+impl Fold {
+    /// A fold that has seen nothing yet. Aggregates go to `recorder`, detail rows into `detail`.
+    pub fn new(
+        region: &Region,
+        settings: FoldSettings,
+        recorder: Arc<dyn Recorder + Send + Sync>,
+        detail: DetailStore,
+        own: Arc<RegionSeries>,
+    ) -> Self {
+        let view = View::new(region, settings, recorder, detail, own);
+        Self { sessions: HashMap::new(), expiry: Expiry::default(), view }
+    }
+
+    /// The sessions that are live now.
+    #[must_use]
+    pub const fn live_sessions(&self) -> usize {
+        self.view.live_sessions()
+    }
+
+    /// Folds a frame that the stream received `at`, at the present moment `now`.
+    pub fn frame(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
+        let outcome = self.fold(frame, at, now, true);
+        self.view.count(outcome, frame, at, now);
+        outcome
+    }
+
+    /// Takes a frame's gauges, watermark and counters without counting anything: what a restart does with
+    /// the frames that it had folded before.
+    pub fn warm(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
+        self.fold(frame, at, now, false)
+    }
+
+    /// Removes the sessions that have been idle for too long. To be called about once a second.
+    pub fn tick(&mut self, now: StreamTime) {
+        let idle_timeout = self.view.settings().idle_timeout;
+        while let Some((session_id, due)) = self.expiry.take_due(now) {
+            let Some(session) = self.sessions.get_mut(&session_id) else { continue };
+            if session.due != due {
+                continue;
+            }
+            let idle_at = session.last_seen + idle_timeout;
+            let next = if session.live.is_some() && idle_at > now {
+                idle_at
+            } else {
+                self.view.leave(session, Removal::Idle);
+                session.touched + REMEMBERED
+            };
+            if next > now {
+                session.due = next;
+                self.expiry.put(next, session_id);
+            } else {
+                self.sessions.remove(&session_id);
+            }
+        }
+    }
+
+    fn fold(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime, counting: bool) -> Outcome {
+        let idle_timeout = self.view.settings().idle_timeout;
+        let (session, known) = match self.sessions.entry_ref(frame.session_id.as_str()) {
+            EntryRef::Occupied(entry) => (entry.into_mut(), true),
+            EntryRef::Vacant(entry) => {
+                (entry.insert_with_key(frame.session_id.as_str().into(), Session::new(frame)), false)
+            }
+        };
+        if frame.seq.get() <= session.watermark {
+            return Outcome::Repeated;
+        }
+        session.watermark = frame.seq.get();
+        session.last_seen = session.last_seen.max(at);
+        session.touched = now;
+
+        let late = now.since(at) > idle_timeout;
+        let alive = !late && frame.ended != Some(true);
+        if !known || (alive && session.live.is_none()) {
+            session.due = now + idle_timeout;
+            self.expiry.put(session.due, frame.session_id.as_str().into());
+        }
+        // A session that is met in its middle has counted much before; how much of that was folded elsewhere
+        // nobody knows, so its first frame only gives the values that the next one is taken against.
+        let growing = known || frame.seq == Seq::FIRST;
+        self.view.fold(session, frame, Step { at, alive, growing, counting });
+        if frame.ended == Some(true) {
+            self.view.leave(session, Removal::Ended);
+        }
+        if late { Outcome::Late } else { Outcome::Folded }
+    }
+}

@@ -1,0 +1,203 @@
+//! Who is there: live sessions, participants and meetings, by server.
+//!
+//! The counts are kept as numbers here and copied into gauges when they change, so that they can't drift.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+use metrics::{Gauge, Recorder};
+
+use super::degraded::Degraded;
+use crate::series::aggregates::{ServerSeries, Signal};
+
+/// What a session that has no elected server is counted under.
+pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
+
+/// What the servers beyond the budget are counted under, each under its own type.
+const OTHER_SERVERS: &str = "other";
+
+/// A server's place in [`Servers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ServerIndex(usize);
+
+/// A server and what is live on it.
+pub(super) struct Server {
+    pub(super) url: Box<str>,
+    pub(super) server_type: &'static str,
+    pub(super) series: ServerSeries,
+    meetings: usize,
+    sessions: usize,
+    participants: usize,
+    peer_connections: usize,
+    degraded: [usize; Signal::ALL.len()],
+}
+
+impl Server {
+    pub(super) fn is(&self, (url, server_type): (&str, &str)) -> bool {
+        *self.url == *url && self.server_type == server_type
+    }
+}
+
+/// The servers of a region that have been seen, up to the budget.
+pub(super) struct Servers {
+    region: Box<str>,
+    recorder: Arc<dyn Recorder + Send + Sync>,
+    limit: usize,
+    distinct: usize,
+    servers: Vec<Server>,
+    by_name: HashMap<&'static str, HashMap<Box<str>, ServerIndex>>,
+}
+
+impl Servers {
+    pub(super) fn new(region: &str, recorder: Arc<dyn Recorder + Send + Sync>, limit: usize) -> Self {
+        Self {
+            region: region.into(),
+            recorder,
+            limit,
+            distinct: 0,
+            servers: Vec::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    /// The place of a server, which is registered when it is new. Beyond the budget it is the common place of
+    /// all others of its type.
+    pub(super) fn find(&mut self, (url, server_type): (&str, &'static str)) -> ServerIndex {
+        if let Some(index) = self.by_name.get(server_type).and_then(|by_url| by_url.get(url)) {
+            return *index;
+        }
+        if !is_common(url) {
+            if self.distinct == self.limit {
+                return self.find((OTHER_SERVERS, server_type));
+            }
+            self.distinct += 1;
+        }
+        let index = ServerIndex(self.servers.len());
+        self.servers.push(Server {
+            url: url.into(),
+            server_type,
+            series: ServerSeries::register(&*self.recorder, &self.region, url, server_type),
+            meetings: 0,
+            sessions: 0,
+            participants: 0,
+            peer_connections: 0,
+            degraded: Default::default(),
+        });
+        self.by_name.entry(server_type).or_default().insert(url.into(), index);
+        index
+    }
+
+    /// Whether the place is one that servers beyond the budget share.
+    pub(super) fn is_overflow(&self, index: ServerIndex) -> bool {
+        *self.get(index).url == *OTHER_SERVERS
+    }
+
+    pub(super) fn get(&self, index: ServerIndex) -> &Server {
+        &self.servers[index.0]
+    }
+
+    /// Moves a session's part of the gauges from what it was to what it is now.
+    pub(super) fn replace_health(&mut self, index: ServerIndex, before: Health, now: Health) {
+        if before == now {
+            return;
+        }
+        let server = &mut self.servers[index.0];
+        shift(&mut server.peer_connections, before.peers, now.peers, &server.series.peer_connections);
+        for signal in Signal::ALL {
+            let (count, gauge) =
+                (&mut server.degraded[signal as usize], &server.series.degraded[signal as usize]);
+            shift(
+                count,
+                usize::from(before.degraded.by(signal)),
+                usize::from(now.degraded.by(signal)),
+                gauge,
+            );
+        }
+    }
+}
+
+fn is_common(url: &str) -> bool {
+    url == OTHER_SERVERS || url == NO_SERVER.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no population comes near 2^53")]
+fn shift(count: &mut usize, minus: usize, plus: usize, gauge: &Gauge) {
+    *count = (*count + plus).saturating_sub(minus);
+    gauge.set(*count as f64);
+}
+
+/// A live session's part of its server's gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    pub(super) peers: usize,
+    pub(super) degraded: Degraded,
+}
+
+/// A meeting with a live session.
+#[derive(Default)]
+pub(super) struct Meeting {
+    /// Its live sessions.
+    pub(super) sessions: usize,
+    /// Those of them that have detail.
+    pub(super) detailed: usize,
+    on_server: HashMap<ServerIndex, usize>,
+    participants: HashMap<(Box<str>, ServerIndex), usize>,
+}
+
+/// The meetings of a region that have a live session.
+#[derive(Default)]
+pub(super) struct Meetings(HashMap<Box<str>, Meeting>);
+
+impl Meetings {
+    pub(super) fn get_mut(&mut self, meeting_id: &str) -> Option<&mut Meeting> {
+        self.0.get_mut(meeting_id)
+    }
+
+    /// A session of a participant is live on a server from now on.
+    pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+        let meeting = match self.0.entry_ref(meeting_id) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_with_key(meeting_id.into(), Meeting::default()),
+        };
+        let server = &mut servers.servers[on.0];
+        meeting.sessions += 1;
+        shift(&mut server.sessions, 0, 1, &server.series.sessions);
+        if increment(meeting.on_server.entry(on).or_default()) {
+            shift(&mut server.meetings, 0, 1, &server.series.meetings);
+        }
+        if increment(meeting.participants.entry((peer_id.into(), on)).or_default()) {
+            shift(&mut server.participants, 0, 1, &server.series.participants);
+        }
+    }
+
+    /// And from now on no more.
+    pub(super) fn leave(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+        let Some(meeting) = self.0.get_mut(meeting_id) else { return };
+        let server = &mut servers.servers[on.0];
+        meeting.sessions -= 1;
+        shift(&mut server.sessions, 1, 0, &server.series.sessions);
+        if decrement(&mut meeting.on_server, &on) {
+            shift(&mut server.meetings, 1, 0, &server.series.meetings);
+        }
+        if decrement(&mut meeting.participants, &(peer_id.into(), on)) {
+            shift(&mut server.participants, 1, 0, &server.series.participants);
+        }
+        if meeting.sessions == 0 {
+            self.0.remove(meeting_id);
+        }
+    }
+}
+
+/// Counts one more; tells whether it is the first.
+fn increment(count: &mut usize) -> bool {
+    *count += 1;
+    *count == 1
+}
+
+/// Counts one less; tells whether it was the last, which is then forgotten.
+fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count -= 1;
+    *count == 0 && counts.remove(key).is_some()
+}
