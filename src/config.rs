@@ -30,7 +30,7 @@ pub use settings::{
     Deployment, Detail, DetailLevel, InvalidDeployment, InvalidNatsUrl, Limits, NatsConfig, NatsUrl,
     Thresholds,
 };
-pub(crate) use value::{duration, duration_between, positive, ratio, socket_address};
+pub(crate) use value::{duration, duration_between, positive, ratio, socket_address, whole};
 
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@ use crate::config::{NatsConfig, NatsUrl};
 /// How the process itself behaves.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ProcessArgs {
-    /// Read settings from this TOML file
+    /// Read settings from this TOML file.
     ///
-    /// Read settings from this TOML file. Flags and environment variables win over it.
+    /// Flags and environment variables win over it.
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
@@ -25,10 +25,10 @@ pub(crate) struct ProcessArgs {
 /// How to reach NATS.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NatsArgs {
-    /// NATS servers to connect to, any of them will do
+    /// NATS servers to connect to, any of them will do.
     ///
-    /// NATS servers to connect to, any of them will do: `nats://host:port`, or `tls://` to insist on TLS. Separate
-    /// several with commas or repeat the flag. A user and a password in the URL are never logged.
+    /// `nats://host:port`, or `tls://` to insist on TLS. Separate several with commas or repeat the flag. A
+    /// user and a password in the URL are never logged.
     // Hiding the value of the variable marks it as one that may hold a secret: errors do not show it.
     #[arg(
         long,

@@ -10,9 +10,9 @@ use crate::subject::Region;
 /// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is there
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// A region to place calls in
+    /// A region to place calls in.
     ///
-    /// A region to place calls in. Separate several with commas or repeat the flag.
+    /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us", help_heading = "Calls")]
     region: Vec<Region>,
 

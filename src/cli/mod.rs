@@ -19,14 +19,13 @@ use crate::config::{self, ConfigError, Parsed, one_line};
 
 /// See what video calls feel like: health frames from JetStream, as live Prometheus series.
 #[derive(Debug, clap::Parser)]
-#[command(name = "callsight", version, arg_required_else_help = false, max_term_width = 110)]
+#[command(name = "callsight", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
-#[command(arg_required_else_help = false)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
@@ -91,7 +90,9 @@ fn execute() -> Result<(), CliError> {
     let cli: Cli = match config::parse(&arguments, &|name| env::var_os(name))? {
         Parsed::Command(cli) => cli,
         Parsed::Show(text) => {
-            return text.print().map_err(|error| CliError::caused("cannot write to stdout", error));
+            // Into `head`, say, which has seen enough.
+            let _ = text.print();
+            return Ok(());
         }
     };
     match cli.command {

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
-
 use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use crate::config::{
     Deployment, Detail, DetailLevel, Limits, NatsConfig, Thresholds, duration_between, ratio, socket_address,
+    whole,
 };
 use crate::subject::Region;
 
@@ -20,12 +19,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The most peers that a frame can hold.
-const FRAME_PEERS: u64 = 256;
+const FRAME_PEERS: usize = 256;
 
-/// A budget: a number above zero.
-fn budget(most: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=most)
-}
+/// A number that no budget needs to go beyond.
+const PLENTY: usize = 1_000_000_000;
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
@@ -33,32 +30,30 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// A region whose calls to watch
+    /// A region whose calls to watch.
     ///
-    /// A region whose calls to watch. Separate several with commas or repeat the flag.
+    /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
     region: Vec<Region>,
 
-    /// Which of several exporters side by side this is
+    /// Which of several exporters side by side this is, such as `blue` or `green`.
     ///
-    /// Which of several exporters side by side this is, `blue` or `green` for instance. It names the durable
-    /// consumer, so two that share a name share the frames between them.
+    /// It is part of the name of the durable consumer, so two that share it share the frames between them.
     #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
     deployment: Deployment,
 
-    /// Make the streams and consumers that are missing, for development
+    /// Make the streams and consumers that are missing, for development.
     ///
-    /// Make the streams and consumers that are missing, for development. Without it, what is missing is logged with
-    /// the command that makes it, and tried again.
+    /// Without it, what is missing is logged with the command that makes it, and tried again.
     #[arg(long, help_heading = "Stream")]
     create: bool,
 
-    /// Replicas of the streams that --create makes
+    /// Replicas of the streams that `--create` makes, 1 to 5
     #[arg(
         long,
         value_name = "N",
         default_value = "1",
-        value_parser = clap::value_parser!(u8).range(1..=5),
+        value_parser = whole(1..=5_u8),
         help_heading = "Stream"
     )]
     create_replicas: u8,
@@ -73,7 +68,7 @@ pub(crate) struct ServeArgs {
     )]
     listen: SocketAddr,
 
-    /// Not ready while the oldest frame yet to fold is older than this
+    /// Not ready while the oldest frame yet to fold is older than this, from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -83,10 +78,9 @@ pub(crate) struct ServeArgs {
     )]
     ready_max_lag: Duration,
 
-    /// Remove a session that has sent no frame for this long
+    /// Remove a session that has sent no frame for this long, from 1s to 1h.
     ///
-    /// Remove a session that has sent no frame for this long, from 1s to 1h. Several times the interval at which
-    /// clients send, so that one lost frame ends no session.
+    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
     #[arg(
         long,
         value_name = "DURATION",
@@ -96,21 +90,19 @@ pub(crate) struct ServeArgs {
     )]
     idle_timeout: Duration,
 
-    /// How much of a call gets series of its own
+    /// How much of a call gets series of its own.
     ///
-    /// How much of a call gets series of its own. Aggregates are always kept, and replay has every detail whatever
-    /// is chosen here.
+    /// Aggregates are always kept, and replay has every detail whatever is chosen here.
     #[arg(long, value_name = "LEVEL", default_value = "pair", help_heading = "Detail")]
     detail: DetailLevel,
 
-    /// Keep pair detail only for meetings of up to this many sessions, 0 for any size
+    /// Keep pair detail only for meetings of up to this many sessions, 0 for any size.
     ///
-    /// Keep pair detail only for meetings of up to this many sessions, 0 for any size. Pairs grow with the square
-    /// of a meeting: 50 sessions are 2,450 pairs.
-    #[arg(long, value_name = "N", default_value = "50", help_heading = "Detail")]
+    /// Pairs grow with the square of a meeting: 50 sessions are 2,450 pairs.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=u32::MAX), help_heading = "Detail")]
     pair_max_sessions: u32,
 
-    /// A session with a round-trip time above this counts as degraded
+    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
     #[arg(
         long,
         value_name = "DURATION",
@@ -130,15 +122,15 @@ pub(crate) struct ServeArgs {
     )]
     degraded_concealment: f64,
 
-    /// Most live series of sessions and pairs
+    /// Most live series of sessions and pairs, all meetings together.
     ///
-    /// Most live series of sessions and pairs, all meetings together. A series takes about 100 bytes of memory.
-    /// Beyond this and the other budgets, what is new is refused and counted; what exists stays right.
+    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, what is new is refused and
+    /// counted; what exists stays right.
     #[arg(
         long,
         value_name = "N",
         default_value = "100000",
-        value_parser = budget(u64::from(u32::MAX)),
+        value_parser = whole(1..=PLENTY),
         help_heading = "Budgets"
     )]
     max_series: usize,
@@ -148,7 +140,7 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "N",
         default_value = "1000",
-        value_parser = budget(u64::from(u32::MAX)),
+        value_parser = whole(1..=PLENTY),
         help_heading = "Budgets"
     )]
     max_sessions_per_meeting: usize,
@@ -158,17 +150,17 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "N",
         default_value = "256",
-        value_parser = budget(FRAME_PEERS),
+        value_parser = whole(1..=FRAME_PEERS),
         help_heading = "Budgets"
     )]
     max_peers_per_session: usize,
 
-    /// Most distinct values of the label server_url
+    /// Most distinct values of the label `server_url`
     #[arg(
         long,
         value_name = "N",
         default_value = "256",
-        value_parser = budget(u64::from(u32::MAX)),
+        value_parser = whole(1..=PLENTY),
         help_heading = "Budgets"
     )]
     max_server_urls: usize,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
-use crate::config::{NatsConfig, duration, duration_between, positive};
+use crate::config::{NatsConfig, duration, duration_between, positive, whole};
 use crate::subject::Region;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -18,9 +18,9 @@ pub(crate) struct SimulateArgs {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// A region to place calls in
+    /// A region to place calls in.
     ///
-    /// A region to place calls in. Separate several with commas or repeat the flag.
+    /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us", help_heading = "Stream")]
     region: Vec<Region>,
 
@@ -51,12 +51,12 @@ pub(crate) struct SimulateArgs {
     )]
     interval: Duration,
 
-    /// Frames a second of all sessions together, instead of --interval
+    /// Frames a second of all sessions together, instead of `--interval`
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Pace")]
     rate: Option<f64>,
 
     /// Stop after this many frames
-    #[arg(long, value_name = "N", help_heading = "Pace")]
+    #[arg(long, value_name = "N", value_parser = whole(NonZeroU64::MIN..=NonZeroU64::MAX), help_heading = "Pace")]
     frames: Option<NonZeroU64>,
 
     #[command(flatten)]
@@ -67,7 +67,7 @@ pub(crate) struct SimulateArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CallArgs {
     /// Sessions at a time
-    #[arg(long, value_name = "N", default_value = "100", help_heading = "Calls")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(NonZeroU32::MIN..=NonZeroU32::MAX), help_heading = "Calls")]
     pub(crate) sessions: NonZeroU32,
 
     /// What happens to the network
@@ -75,7 +75,7 @@ pub(crate) struct CallArgs {
     pub(crate) scenario: Scenario,
 
     /// Seed of all chance: the same one gives the same calls
-    #[arg(long, value_name = "N", default_value = "1", help_heading = "Calls")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
     pub(crate) seed: u64,
 
     /// Stop after this long; without it, when told to

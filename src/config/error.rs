@@ -87,27 +87,42 @@ pub enum Problem {
     /// A command that is given a value.
     #[error("`{0}` is a command, so its settings go in a table `[{0}]`")]
     NotATable(String),
-    /// A flag that is given a table, or a list of lists.
-    #[error("`{0}` takes a value or a list of values, not a table or a list of lists")]
-    NotAValue(String),
+    /// A flag that is given a table, or a list it does not take.
+    #[error("`{key}` takes a single value{}", if *list { " or a list of them" } else { "" })]
+    Shape {
+        /// As the flag is written.
+        key: String,
+        /// Whether it can be repeated.
+        list: bool,
+    },
     /// The file says which file to read.
     #[error("`config` cannot be set in the file that it names; use `--config` or `CALLSIGHT_CONFIG`")]
     NamesItself,
 }
 
 impl Problem {
-    pub(super) fn unknown_key(key: &str, command: &str, known: &[&str]) -> Self {
-        let advice = nearest(key, known.iter().copied()).map_or_else(
-            || format!("keys are named after flags, which `{command} --help` lists"),
-            did_you_mean,
-        );
+    /// A key of `command`'s table that is none of those `known` there.
+    pub(super) fn unknown_key(key: &str, known: &[&str], command: &Command, root: &Command) -> Self {
+        let flag = key.replace('_', "-");
+        let advice = if let Some(commands) = commands_with(root, &flag) {
+            format!("it belongs to {commands}")
+        } else if let Some(known) = nearest(&flag, known.iter().copied()) {
+            did_you_mean(known)
+        } else {
+            let command = if command.has_subcommands() { "<command>" } else { command.get_name() };
+            format!("keys are named after flags, which `callsight {command} --help` lists")
+        };
         Self::UnknownKey { key: key.to_owned(), advice }
     }
 
-    pub(super) fn unknown_table(table: &str, commands: &[&str]) -> Self {
-        let advice = match nearest(table, commands.iter().copied()) {
-            Some(command) => format!("did you mean `[{command}]`?"),
-            None => format!("a table is named after a command: {}", list(commands.iter().copied())),
+    /// A table where those of the subcommands of `command` can stand.
+    pub(super) fn unknown_table(table: &str, command: &Command) -> Self {
+        let advice = match nearest(table, command.get_subcommands().map(Command::get_name)) {
+            Some(known) => format!("did you mean `[{known}]`?"),
+            None => format!(
+                "a table is named after a command, {}",
+                list(command.get_subcommands().map(Command::get_name))
+            ),
         };
         Self::UnknownTable { table: table.to_owned(), advice }
     }
@@ -133,12 +148,12 @@ pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>)
         | ErrorKind::WrongNumberOfValues => value_rejected(&context, command, layer),
         ErrorKind::UnknownArgument if culprit.starts_with('-') => {
             let flag = flag_name(culprit).map_or_else(|| culprit.to_owned(), |name| format!("--{name}"));
-            let advice = match context.last(ContextKind::SuggestedArg) {
-                Some(known) => match context.last(ContextKind::SuggestedSubcommand) {
-                    Some(subcommand) => format!("flags go after the command: `{subcommand} {known}`"),
-                    None => did_you_mean(known),
-                },
-                None => "`--help` lists them".to_owned(),
+            let advice = if let Some(commands) = commands_with(command, flag.trim_start_matches('-')) {
+                format!("it goes after {commands}")
+            } else if let Some(known) = context.last(ContextKind::SuggestedArg) {
+                did_you_mean(known)
+            } else {
+                "`--help` lists them".to_owned()
             };
             format!("unknown flag `{flag}`; {advice}")
         }
@@ -147,13 +162,13 @@ pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>)
             let unknown = context.text(ContextKind::InvalidSubcommand).unwrap_or_default();
             let advice = match context.last(ContextKind::SuggestedSubcommand) {
                 Some(known) => did_you_mean(known),
-                None => format!("use {}", list(command.get_subcommands().map(Command::get_name))),
+                None => "`--help` lists them".to_owned(),
             };
             format!("unknown command `{}`; {advice}", redacted(unknown))
         }
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names = list(command.get_subcommands().map(Command::get_name));
-            format!("no command given; use {names}, which `--help` explains")
+        ErrorKind::MissingSubcommand => {
+            let commands = context.all(ContextKind::ValidSubcommand).iter().map(String::as_str);
+            format!("no command given; use {}", list(commands.filter(|name| *name != "help")))
         }
         ErrorKind::MissingRequiredArgument => {
             let flag = context.last(ContextKind::InvalidArg).and_then(flag_name).unwrap_or_default();
@@ -167,6 +182,10 @@ pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>)
                 format!("`--{flag}` cannot be used with `--{}`", flag_name(prior).unwrap_or_default())
             }
             (flag, _) => format!("`--{}` is given twice", flag.unwrap_or_default()),
+        },
+        ErrorKind::InvalidUtf8 => match layer {
+            Layer::Environment => "a variable `CALLSIGHT_…` is not valid UTF-8".to_owned(),
+            Layer::Flags | Layer::File(_) => "an argument is not valid UTF-8".to_owned(),
         },
         kind => kind.as_str().unwrap_or("the command line cannot be read; see `--help`").to_owned(),
     };
@@ -245,11 +264,26 @@ fn find<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
     own.or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, flag)))
 }
 
+/// The commands within `command` that have a flag, if there are any, as a list.
+fn commands_with(command: &Command, flag: &str) -> Option<String> {
+    fn collect(command: &Command, flag: &str, path: &str, paths: &mut Vec<String>) {
+        for subcommand in command.get_subcommands() {
+            let path = format!("{path}{}", subcommand.get_name());
+            if subcommand.get_arguments().any(|arg| arg.get_long() == Some(flag)) {
+                paths.push(path.clone());
+            }
+            collect(subcommand, flag, &format!("{path} "), paths);
+        }
+    }
+    let mut paths = Vec::new();
+    collect(command, flag, "", &mut paths);
+    (!paths.is_empty()).then(|| list(paths.iter().map(String::as_str)))
+}
+
 /// Which of the names that there are was probably meant. The measure and its bound are those that clap uses for flags.
 fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let unknown = unknown.replace('_', "-");
     known
-        .map(|name| (strsim::jaro(&unknown, name), name))
+        .map(|name| (strsim::jaro(unknown, name), name))
         .filter(|(likeness, _)| *likeness > 0.7)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| name)

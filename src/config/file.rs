@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -35,9 +35,9 @@ impl File {
             place: Place { path: path.to_owned(), line: error.span().map(|span| line(&text, span.start)) },
             problem: Problem::Syntax(error.message().to_owned()),
         })?;
-        let mut file = Self { path: path.to_owned(), settings: BTreeMap::new() };
-        file.take(&text, document.get_ref(), command, Some(selected))?;
-        Ok(file)
+        let mut reader = Reader { path, text: &text, root: command, settings: BTreeMap::new() };
+        reader.take(document.get_ref(), command, Some(selected))?;
+        Ok(Self { path: path.to_owned(), settings: reader.settings })
     }
 
     /// What the file says about a flag. An empty list says nothing.
@@ -50,17 +50,25 @@ impl File {
         let line = self.settings.get(flag)?.line;
         Some(Place { path: self.path.clone(), line: Some(line) })
     }
+}
 
+/// A file while it is read.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    root: &'a Command,
+    settings: BTreeMap<String, Setting>,
+}
+
+impl Reader<'_> {
     /// Takes the keys of the table that belongs to `command`, then those of the tables within, which win.
     /// `selected` leads from here to the command chosen, and is `None` off its path.
     fn take(
         &mut self,
-        text: &str,
         table: &DeTable<'_>,
         command: &Command,
         selected: Option<&[&str]>,
     ) -> Result<(), ConfigError> {
-        let flags = flags_within(command);
         let mut tables = Vec::new();
         let mut seen = BTreeMap::new();
         // The map is in alphabetical order; people read errors from the top of a file.
@@ -68,11 +76,10 @@ impl File {
         entries.sort_by_key(|(key, _)| key.span().start);
 
         for (key, value) in entries {
-            let line = line(text, key.span().start);
-            let written: &str = key.get_ref();
-            let name = written.replace('_', "-");
+            let line = line(self.text, key.span().start);
+            let name = key.get_ref().replace('_', "-");
             let wrong = |problem| {
-                let place = Place { path: self.path.clone(), line: Some(line) };
+                let place = Place { path: self.path.to_owned(), line: Some(line) };
                 Err(ConfigError::File { place, problem })
             };
 
@@ -86,17 +93,19 @@ impl File {
                 }
             } else if name == CONFIG_FLAG {
                 return wrong(Problem::NamesItself);
-            } else if flags.contains(&name.as_str()) {
-                let Some(values) = values(value) else { return wrong(Problem::NotAValue(name)) };
-                if selected.is_some() {
-                    self.settings.insert(name, Setting { line, values });
+            } else if let Some(flag) = flags_within(command).find(|flag| flag.get_long() == Some(&name)) {
+                match values(value, flag) {
+                    Ok(values) if selected.is_some() => {
+                        self.settings.insert(name, Setting { line, values });
+                    }
+                    Ok(_) => {}
+                    Err(problem) => return wrong(problem),
                 }
             } else if matches!(value.get_ref(), DeValue::Table(_)) {
-                let commands: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-                return wrong(Problem::unknown_table(written, &commands));
+                return wrong(Problem::unknown_table(key.get_ref(), command));
             } else {
-                let help = if command.has_subcommands() { "callsight <command>" } else { command.get_name() };
-                return wrong(Problem::unknown_key(written, help, &flags));
+                let known: Vec<_> = flags_within(command).filter_map(Arg::get_long).collect();
+                return wrong(Problem::unknown_key(key.get_ref(), &known, command, self.root));
             }
         }
 
@@ -105,25 +114,29 @@ impl File {
                 Some([first, rest @ ..]) if *first == name => Some(rest),
                 _ => None,
             };
-            self.take(text, table, subcommand, selected)?;
+            self.take(table, subcommand, selected)?;
         }
         Ok(())
     }
 }
 
 /// The flags of a command and of all commands within it that a file can hold.
-fn flags_within(command: &Command) -> Vec<&str> {
-    let own = command.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != CONFIG_FLAG);
-    let nested = command.get_subcommands().flat_map(flags_within);
-    own.chain(nested).collect()
+fn flags_within(command: &Command) -> Box<dyn Iterator<Item = &Arg> + '_> {
+    let own = command.get_arguments().filter(|arg| arg.get_long().is_some_and(|flag| flag != CONFIG_FLAG));
+    Box::new(own.chain(command.get_subcommands().flat_map(flags_within)))
 }
 
 /// A value as it would be written on the command line, one text for each element of a list.
-fn values(value: &Spanned<DeValue<'_>>) -> Option<Vec<OsString>> {
-    match value.get_ref() {
-        DeValue::Array(elements) => elements.iter().map(|element| scalar(element.get_ref())).collect(),
-        single => Some(vec![scalar(single)?]),
-    }
+fn values(value: &Spanned<DeValue<'_>>, flag: &Arg) -> Result<Vec<OsString>, Problem> {
+    let name = flag.get_long().unwrap_or_default();
+    let repeatable = matches!(flag.get_action(), ArgAction::Append);
+    let values = match value.get_ref() {
+        DeValue::Array(elements) if repeatable => {
+            elements.iter().map(|element| scalar(element.get_ref())).collect()
+        }
+        single => scalar(single).map(|text| vec![text]),
+    };
+    values.ok_or_else(|| Problem::Shape { key: name.to_owned(), list: repeatable })
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<OsString> {

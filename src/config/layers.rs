@@ -77,7 +77,7 @@ pub fn environment_name(flag: &str) -> String {
 }
 
 /// Makes switches take `true` and `false` as every other flag takes its value. Without it, `create = true` in the
-/// file could not be countermanded on the command line.
+/// file could not be countermanded on the command line. A lack of arguments is an error like any other.
 pub(super) fn uniform(command: Command) -> Command {
     let switch = |arg: clap::Arg| {
         if !matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -92,7 +92,7 @@ pub(super) fn uniform(command: Command) -> Command {
             .default_value("false")
             .default_missing_value("true")
     };
-    command.mut_args(switch).mut_subcommands(uniform)
+    command.arg_required_else_help(false).mut_args(switch).mut_subcommands(uniform)
 }
 
 /// The command with nothing required: what is missing may come from a layer below.

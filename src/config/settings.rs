@@ -121,9 +121,9 @@ pub struct InvalidDeployment;
 pub enum DetailLevel {
     /// Aggregates alone.
     Off,
-    /// And a row for each session.
+    /// Aggregates, and series of each session.
     Session,
-    /// And a row for each pair of a session and a peer that it observes.
+    /// All that, and series of each pair of a session and a peer that it observes.
     Pair,
 }
 

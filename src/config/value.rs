@@ -2,8 +2,10 @@
 //!
 //! The reasons are plain strings because nobody matches on them: clap carries them to the one line that is shown.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A duration as `humantime` reads it, `1h30m` for instance.
@@ -32,6 +34,21 @@ pub(crate) fn duration_between(
         }
         let [least, most] = [bounds.start(), bounds.end()].map(|bound| humantime::format_duration(*bound));
         Err(format!("it must be from {least} to {most}"))
+    }
+}
+
+/// A whole number within `bounds`.
+pub(crate) fn whole<T>(
+    bounds: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|value| bounds.contains(value))
+            .ok_or_else(|| format!("write a whole number from {} to {}", bounds.start(), bounds.end()))
     }
 }
 
@@ -93,6 +110,11 @@ mod tests {
         assert_eq!(ratio("0.05"), Ok(0.05));
         for text in ["-0.1", "1.1", "NaN", "inf", "5%"] {
             assert!(ratio(text).is_err(), "{text}");
+        }
+        let replicas = whole(1..=5_u8);
+        assert_eq!(replicas("5"), Ok(5));
+        for text in ["0", "6", "300", "-1", "2.0", ""] {
+            assert_eq!(replicas(text), Err("write a whole number from 1 to 5".to_owned()), "{text}");
         }
         assert_eq!(positive("2.5"), Ok(2.5));
         for text in ["0", "-1", "NaN", "inf", ""] {
