@@ -1,6 +1,20 @@
 //! Callsight tells the people who run video calls how those calls feel, while it happens and afterwards.
+//!
+//! Data flows one way, frame → session → series → page, and modules import only downwards:
+//!
+//! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
+//! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
+//! - [`fold`] is the pure core: frames in, changes to the series out;
+//! - [`series`] declares the metrics and keeps them;
+//! - [`frame`] and [`subject`] are the wire.
 
+pub mod cli;
+pub mod config;
+pub mod consume;
 pub mod fold;
 pub mod frame;
+mod log;
 pub mod series;
+
 pub mod subject;
+pub mod topology;

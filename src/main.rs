@@ -1,2 +1,7 @@
 //! The `callsight` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    callsight::cli::main()
+}

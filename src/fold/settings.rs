@@ -41,7 +41,7 @@ pub struct FoldSettings {
     /// How much detail has series.
     pub detail: DetailLevel,
     /// Pairs have series only in meetings of up to so many sessions: they grow with its square.
-    pub pair_detail_max_sessions: usize,
+    pub pair_max_sessions: usize,
     /// The budgets.
     pub limits: Limits,
     /// When a session counts as degraded.
@@ -54,7 +54,7 @@ impl Default for FoldSettings {
         Self {
             idle_timeout: Duration::from_secs(30),
             detail: DetailLevel::Pair,
-            pair_detail_max_sessions: 50,
+            pair_max_sessions: 50,
             limits: Limits { sessions_per_meeting: 1000, peers_per_session: 256, server_urls: 256 },
             thresholds: Thresholds { rtt: Duration::from_millis(300), concealment: 0.05 },
         }

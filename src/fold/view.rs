@@ -194,7 +194,7 @@ impl View {
         }
         live.series.is_some()
             && self.settings.detail == DetailLevel::Pair
-            && meeting.sessions <= self.settings.pair_detail_max_sessions
+            && meeting.sessions <= self.settings.pair_max_sessions
     }
 
     /// A session is live no more: its series go, and it leaves the population.

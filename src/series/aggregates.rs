@@ -246,6 +246,8 @@ pub struct RegionSeries {
     pub ack_pending: Gauge,
     /// Whether the consumer is attached.
     pub connected: Gauge,
+    /// Age of the newest folded frame; NaN until there is one.
+    pub last_folded_age: Gauge,
     rejected: Vec<Counter>,
     refused: [Counter; Limit::ALL.len()],
     removed: [Counter; Removal::ALL.len()],
@@ -267,6 +269,7 @@ impl RegionSeries {
             pending: gauge!(c::CONSUMER_PENDING.name, "region" => region.clone()),
             ack_pending: gauge!(c::CONSUMER_ACK_PENDING.name, "region" => region.clone()),
             connected: gauge!(c::CONNECTED.name, "region" => region.clone()),
+            last_folded_age: gauge!(c::LAST_FOLDED_AGE.name, "region" => region.clone()),
             rejected: Reason::ALL
                 .iter()
                 .map(|reason| {
@@ -283,19 +286,16 @@ impl RegionSeries {
     }
 
     /// The counter of frames rejected for a reason.
-    #[must_use]
     pub fn rejected(&self, reason: Reason) -> &Counter {
         &self.rejected[reason as usize]
     }
 
     /// The counter of what a budget refused.
-    #[must_use]
     pub fn refused(&self, limit: Limit) -> &Counter {
         &self.refused[limit as usize]
     }
 
     /// The counter of sessions removed for a cause.
-    #[must_use]
     pub fn removed(&self, cause: Removal) -> &Counter {
         &self.removed[cause as usize]
     }

@@ -202,7 +202,7 @@ catalogue! {
         CONSUMER_ACK_PENDING = "callsight_consumer_ack_pending_frames" Kind::Gauge, REGION,
             "Frames delivered and not acknowledged yet.";
         LAST_FOLDED_AGE = "callsight_last_folded_frame_age_seconds" Kind::Gauge, REGION,
-            "Age of the newest folded frame, by the stream's clock; absent until a frame has been folded.";
+            "Age of the newest folded frame, by the stream's clock; NaN until a frame has been folded.";
         CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
             "1 while the region's durable consumer is attached and its NATS connection is up.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],

@@ -1,0 +1,133 @@
+//! The command line: one file a command, each with its flags, its validated configuration and what it runs.
+
+mod args;
+mod demo;
+mod log;
+mod serve;
+mod simulate;
+
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+use std::iter;
+use std::process::ExitCode;
+
+use self::args::ProcessArgs;
+use crate::config::{self, ConfigError, Parsed, one_line};
+
+/// See what video calls feel like: health frames from JetStream, as live Prometheus series.
+#[derive(Debug, clap::Parser)]
+#[command(name = "callsight", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(Box<serve::ServeArgs>),
+    Simulate(Box<simulate::SimulateArgs>),
+    Demo(Box<demo::DemoArgs>),
+}
+
+/// Why a command stopped short.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The settings cannot be used: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Anything later: exit code 1.
+    #[error("{doing}")]
+    Failed {
+        /// What could not be done.
+        doing: String,
+        /// Why not, if there is more to say.
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+}
+
+impl CliError {
+    /// A failure that says all there is to say.
+    pub(crate) fn failed(doing: impl Into<String>) -> Self {
+        Self::Failed { doing: doing.into(), source: None }
+    }
+
+    /// A failure with its cause.
+    pub(crate) fn caused(doing: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { doing: doing.into(), source: Some(source.into()) }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Failed { .. } => 1,
+        }
+    }
+
+    /// The error and its causes in one line.
+    fn line(&self) -> String {
+        let chain = iter::successors(Some(self as &dyn Error), |&error| error.source());
+        one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    }
+}
+
+/// Runs the command that the process was started for, to its end.
+pub fn main() -> ExitCode {
+    match execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With stderr gone there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "error: {}", error.line());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn execute() -> Result<(), CliError> {
+    let arguments: Vec<_> = env::args_os().collect();
+    let cli: Cli = match config::parse(&arguments, &|name| env::var_os(name))? {
+        Parsed::Command(cli) => cli,
+        Parsed::Show(text) => {
+            // Into `head`, say, which has seen enough.
+            let _ = text.print();
+            return Ok(());
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => {
+            let (process, config) = args.validate();
+            start(&process, config, serve::run)
+        }
+        Command::Simulate(args) => {
+            let (process, config) = args.validate();
+            start(&process, config, simulate::run)
+        }
+        Command::Demo(args) => {
+            let (process, config) = args.validate();
+            start(&process, config, demo::run)
+        }
+    }
+}
+
+/// What all commands have in common between their configuration and their end.
+fn start<C, R>(process: &ProcessArgs, config: C, run: impl FnOnce(C) -> R) -> Result<(), CliError>
+where
+    C: fmt::Display,
+    R: Future<Output = Result<(), CliError>>,
+{
+    if process.check_config {
+        return writeln!(io::stdout(), "config is valid: {config}")
+            .map_err(|error| CliError::caused("cannot write to stdout", error));
+    }
+    log::init(&process.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::caused("cannot start the runtime", error))?;
+    runtime.block_on(run(config))
+}
+
+#[cfg(test)]
+mod tests;

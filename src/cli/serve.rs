@@ -1,0 +1,241 @@
+//! `callsight serve`: the exporter.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::CliError;
+use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use crate::config::{NatsConfig, duration_between, ratio, socket_address, whole};
+use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
+use crate::frame::MAX_PEERS;
+use crate::subject::Region;
+use crate::topology::Deployment;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A number that no budget needs to go beyond.
+const PLENTY: usize = 1_000_000_000;
+
+/// Fold health frames from JetStream and serve them to Prometheus
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    nats: NatsArgs,
+
+    /// A region whose calls to watch.
+    ///
+    /// Separate several with commas or repeat the flag.
+    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
+    region: Vec<Region>,
+
+    /// Which of several exporters side by side this is, such as `blue` or `green`.
+    ///
+    /// It is part of the name of the durable consumer, so two that share it share the frames between them.
+    #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
+    deployment: Deployment,
+
+    /// Make the streams and consumers that are missing, for development.
+    ///
+    /// Without it, what is missing is logged with the command that makes it, and tried again.
+    #[arg(long, help_heading = "Stream")]
+    create: bool,
+
+    /// Replicas of the streams that `--create` makes, 1 to 5
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = whole(1..=5_u8),
+        help_heading = "Stream"
+    )]
+    create_replicas: u8,
+
+    /// Address to serve metrics, health and the triage page on
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:9464",
+        value_parser = socket_address,
+        help_heading = "HTTP"
+    )]
+    listen: SocketAddr,
+
+    /// Not ready while the oldest frame yet to fold is older than this, from 1s to 1h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "HTTP"
+    )]
+    ready_max_lag: Duration,
+
+    /// Remove a session that has sent no frame for this long, from 1s to 1h.
+    ///
+    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Detail"
+    )]
+    idle_timeout: Duration,
+
+    /// How much of a call gets series of its own.
+    ///
+    /// Aggregates are always kept, and replay has every detail whatever is chosen here.
+    #[arg(long, value_name = "LEVEL", default_value = "pair", help_heading = "Detail")]
+    detail: DetailLevel,
+
+    /// Keep pair detail only for meetings of up to this many sessions, 0 for any size.
+    ///
+    /// Pairs grow with the square of a meeting: 50 sessions are 2,450 pairs.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=PLENTY), help_heading = "Detail")]
+    pair_max_sessions: usize,
+
+    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "300ms",
+        value_parser = duration_between(MILLISECOND..=MINUTE),
+        help_heading = "Degradation"
+    )]
+    degraded_rtt: Duration,
+
+    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value = "0.05",
+        value_parser = ratio,
+        help_heading = "Degradation"
+    )]
+    degraded_concealment: f64,
+
+    /// Most live series of sessions and pairs, all meetings together.
+    ///
+    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, what is new is refused and
+    /// counted; what exists stays right.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "100000",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    max_series: usize,
+
+    /// Most sessions of one meeting with series of their own
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1000",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    max_sessions_per_meeting: usize,
+
+    /// Most peers of one session with series of their own, up to 256
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "256",
+        value_parser = whole(1..=MAX_PEERS),
+        help_heading = "Budgets"
+    )]
+    max_peers_per_session: usize,
+
+    /// Most distinct values of the label `server_url`
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "256",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    max_server_urls: usize,
+
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// What the exporter is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ServeConfig {
+    pub(crate) nats: NatsConfig,
+    /// At least one, each once.
+    pub(crate) regions: Vec<Region>,
+    pub(crate) deployment: Deployment,
+    /// Make streams and consumers that are missing, with this many replicas.
+    pub(crate) create: Option<u8>,
+    pub(crate) listen: SocketAddr,
+    /// Age of the oldest frame yet to fold, beyond which the exporter is not ready.
+    pub(crate) ready_max_lag: Duration,
+    /// Most live series of sessions and pairs.
+    pub(crate) max_series: usize,
+    pub(crate) fold: FoldSettings,
+}
+
+impl ServeArgs {
+    pub(super) fn validate(self) -> (ProcessArgs, ServeConfig) {
+        let config = ServeConfig {
+            nats: self.nats.into(),
+            regions: distinct(self.region),
+            deployment: self.deployment,
+            create: self.create.then_some(self.create_replicas),
+            listen: self.listen,
+            ready_max_lag: self.ready_max_lag,
+            max_series: self.max_series,
+            fold: FoldSettings {
+                idle_timeout: self.idle_timeout,
+                detail: self.detail,
+                pair_max_sessions: match self.pair_max_sessions {
+                    0 => usize::MAX,
+                    sessions => sessions,
+                },
+                limits: Limits {
+                    sessions_per_meeting: self.max_sessions_per_meeting,
+                    peers_per_session: self.max_peers_per_session,
+                    server_urls: self.max_server_urls,
+                },
+                thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
+            },
+        };
+        (self.process, config)
+    }
+}
+
+impl clap::ValueEnum for DetailLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Off, Self::Session, Self::Pair]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        use clap::builder::PossibleValue;
+        Some(match self {
+            Self::Off => PossibleValue::new("off").help("Aggregates alone"),
+            Self::Session => PossibleValue::new("session").help("Aggregates, and series of each session"),
+            Self::Pair => PossibleValue::new("pair")
+                .help("All that, and series of each pair of a session and a remote peer"),
+        })
+    }
+}
+
+impl fmt::Display for ServeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nats, listen, deployment, .. } = self;
+        let regions = joined(&self.regions);
+        write!(f, "regions {regions}; listen {listen}; deployment {deployment}; NATS {nats}")
+    }
+}
+
+/// Serves until told to stop.
+pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
+    Err(CliError::failed(format!("serve is not built yet ({config})")))
+}

@@ -1,0 +1,148 @@
+use std::ffi::OsString;
+use std::fs;
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn serve(line: &str, file: &str) -> serve::ServeConfig {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("callsight.toml");
+    fs::write(&path, file).unwrap();
+    let line = format!("callsight serve --config {} {line}", path.display());
+    let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+    match config::parse(&arguments, &|_| None) {
+        Ok(Parsed::Command(Cli { command: Command::Serve(args) })) => args.validate().1,
+        Ok(_) => panic!("not a serve command"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The value to try a flag with, different from its default.
+fn sample(flag: &str) -> &'static str {
+    match flag {
+        "nats-url" => "nats://other:4333",
+        "nats-creds" => "other.creds",
+        "region" => "apac",
+        "deployment" => "blue",
+        "create" | "check-config" => "true",
+        "listen" => "0.0.0.0:1",
+        "ready-max-lag" | "idle-timeout" | "degraded-rtt" => "7s",
+        "detail" => "session",
+        "degraded-concealment" => "0.5",
+        "log-format" => "json",
+        "log-level" => "debug",
+        _ => "3",
+    }
+}
+
+#[test]
+fn the_declaration_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_flag_of_serve_can_be_set_in_the_environment_and_in_the_file() {
+    let declared = Cli::command();
+    let command = declared.find_subcommand("serve").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("callsight.toml");
+    let parse = |line: &[&str], environment: &dyn Fn(&str) -> Option<OsString>| {
+        let arguments: Vec<_> = ["callsight", "serve"].iter().chain(line).map(OsString::from).collect();
+        match config::parse::<Cli>(&arguments, environment) {
+            Ok(Parsed::Command(cli)) => format!("{cli:?}"),
+            Ok(Parsed::Show(_)) => panic!("unexpected help"),
+            Err(error) => panic!("{line:?}: {error}"),
+        }
+    };
+
+    let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    assert!(flags.len() > 15, "{flags:?}");
+    for flag in flags.into_iter().filter(|flag| *flag != "config") {
+        let region: &[&str] = if flag == "region" { &[] } else { &["--region=us"] };
+        let argument = format!("--{flag}={}", sample(flag));
+        let by_flag = parse(&[region, &[&argument]].concat(), &|_| None);
+        assert_ne!(by_flag, parse(&["--region=us"], &|_| None), "--{flag} changes nothing");
+
+        let name = config::environment_name(flag);
+        let by_environment = parse(region, &|asked| (asked == name).then(|| sample(flag).into()));
+        assert_eq!(by_environment, by_flag, "{name}");
+
+        fs::write(&path, format!("{flag} = '{}'", sample(flag))).unwrap();
+        let config = format!("--config={}", path.display());
+        let by_file = parse(&[region, &[&config]].concat(), &|_| None);
+        assert_eq!(
+            by_file,
+            by_flag.replace("config: None", &format!("config: Some({path:?})")),
+            "{flag} in a file"
+        );
+    }
+}
+
+/// Kubernetes puts `CALLSIGHT_PORT` and `CALLSIGHT_SERVICE_…` into every pod beside a service named `callsight`.
+#[test]
+fn no_variable_is_one_that_kubernetes_sets() {
+    for command in Cli::command().get_subcommands() {
+        for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let name = config::environment_name(flag);
+            assert!(!name.starts_with("CALLSIGHT_PORT") && !name.starts_with("CALLSIGHT_SERVICE_"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn serve_has_the_documented_defaults() {
+    let config = serve("--region us", "");
+    assert_eq!(
+        config.to_string(),
+        "regions us; listen 127.0.0.1:9464; deployment main; NATS nats://127.0.0.1:4222"
+    );
+    assert_eq!(config.idle_timeout.as_secs(), 30);
+    assert_eq!(config.create, None);
+    assert_eq!(config.detail.pair_max_sessions.map(u32::from), Some(50));
+    assert_eq!(config.limits.series, 100_000);
+}
+
+#[test]
+fn serve_reads_a_whole_file() {
+    let config = serve(
+        "--create-replicas 3 --pair-max-sessions 0",
+        "nats-url = ['nats://a', 'nats://b:1']\nregion = ['us', 'apac', 'us']\n[serve]\ncreate = true\nmax-series = 500_000",
+    );
+    assert_eq!(config.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(), ["us", "apac"]);
+    assert_eq!(config.nats.to_string(), "nats://a:4222, nats://b:1");
+    assert_eq!(config.create, Some(3));
+    assert_eq!(config.detail.pair_max_sessions, None);
+    assert_eq!(config.limits.series, 500_000);
+}
+
+#[test]
+fn a_failure_and_its_causes_are_one_line() {
+    let cause = io::Error::other("connection\nrefused");
+    let error = CliError::caused("cannot reach NATS", cause);
+    assert_eq!(error.line(), "cannot reach NATS: connection\\nrefused");
+    assert_eq!(error.exit_code(), 1);
+    assert_eq!(CliError::failed("stopped").line(), "stopped");
+}
+
+/// `docs/configuration.md` holds the reference between two marks. `UPDATE_DOCS=1` rewrites it.
+#[test]
+fn the_documentation_is_that_of_the_declaration() {
+    const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    const BEGIN: &str =
+        "<!-- generated from the declaration of the flags: UPDATE_DOCS=1 cargo test documentation -->\n";
+    const END: &str = "\n<!-- end of generated -->\n";
+
+    let text = fs::read_to_string(PATH).unwrap();
+    let (intro, rest) = text.split_once(BEGIN).expect("the mark where the reference begins");
+    let (written, outro) = rest.split_once(END).expect("the mark where it ends");
+    let reference = config::reference(Cli::command());
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(PATH, [intro, BEGIN, &reference, END, outro].concat()).unwrap();
+    } else {
+        assert!(
+            written == reference,
+            "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test documentation"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! How the consumer of a region is doing, for those who ask over HTTP.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::clock::StreamClock;
+use crate::fold::StreamTime;
+use crate::subject::Region;
+
+/// Without a sign of life for so long the consumer's loop is stuck: it comes round several times a second.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+
+/// What the consumer's loop last said of itself.
+pub struct RegionHealth {
+    region: Region,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What keeps the consumer from being attached.
+    problem: Option<String>,
+    attached: bool,
+    warm: bool,
+    pending: u64,
+    lag: Duration,
+    live_sessions: usize,
+    clock: Option<StreamClock>,
+    beat: Instant,
+}
+
+/// A reading of a region's health.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct HealthReport {
+    /// The region.
+    pub region: String,
+    /// Whether what it serves is complete and current.
+    pub ready: bool,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Frames in the stream that have not been folded.
+    pub pending_frames: u64,
+    /// How far the fold is behind the stream, in seconds.
+    pub lag_seconds: f64,
+    /// Live sessions.
+    pub live_sessions: usize,
+}
+
+impl RegionHealth {
+    pub(super) fn new(region: Region) -> Self {
+        let state = State {
+            problem: Some("connecting to NATS".to_owned()),
+            attached: false,
+            warm: false,
+            pending: 0,
+            lag: Duration::ZERO,
+            live_sessions: 0,
+            clock: None,
+            beat: Instant::now(),
+        };
+        Self { region, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn beat(&self, live_sessions: usize, clock: Option<StreamClock>) {
+        let mut state = self.state();
+        state.beat = Instant::now();
+        state.live_sessions = live_sessions;
+        state.clock = clock;
+    }
+
+    pub(super) fn attached(&self) {
+        let mut state = self.state();
+        state.attached = true;
+        state.warm = true;
+        state.problem = None;
+    }
+
+    pub(super) fn detached(&self, problem: String) {
+        let mut state = self.state();
+        state.attached = false;
+        state.problem = Some(problem);
+    }
+
+    pub(super) fn lag(&self, pending: u64, lag: Duration) {
+        let mut state = self.state();
+        state.pending = pending;
+        state.lag = lag;
+    }
+
+    /// Stream time now, once it is known.
+    #[must_use]
+    pub fn stream_now(&self) -> Option<StreamTime> {
+        self.state().clock.map(|clock| clock.at(Instant::now()))
+    }
+
+    /// Why the consumer's loop is stuck, if it is.
+    #[must_use]
+    pub fn stuck(&self) -> Option<String> {
+        let silent = self.state().beat.elapsed();
+        (silent > STUCK_AFTER).then(|| {
+            format!("the consumer of region {} has not moved for {} s", self.region, silent.as_secs())
+        })
+    }
+
+    /// How the region is doing; ready if it is attached and no further behind than `max_lag`.
+    #[must_use]
+    pub fn report(&self, max_lag: Duration) -> HealthReport {
+        let state = self.state();
+        let why = match &state.problem {
+            Some(problem) => Some(problem.clone()),
+            None if !state.warm => Some("restoring live sessions".to_owned()),
+            None if state.lag > max_lag => Some(format!(
+                "catching up: {:.1} s and {} frames behind, ready at {:.1} s",
+                state.lag.as_secs_f64(),
+                state.pending,
+                max_lag.as_secs_f64()
+            )),
+            None => None,
+        };
+        HealthReport {
+            region: self.region.to_string(),
+            ready: why.is_none(),
+            why,
+            pending_frames: state.pending,
+            lag_seconds: state.lag.as_secs_f64(),
+            live_sessions: state.live_sessions,
+        }
+    }
+}

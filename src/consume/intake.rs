@@ -1,0 +1,111 @@
+//! From a delivered message to the fold: each message of the stream has its effect exactly once.
+//!
+//! JetStream delivers at least once, and one acknowledgement covers everything up to it. Two things follow.
+//! A message at or under the highest stream sequence that was taken has been taken: it is a redelivery. And a
+//! hole in the consumer's own sequence is a delivery that got lost on the way, on a connection that broke,
+//! say: nothing after it may be taken, or the next acknowledgement would cover the hole.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::jetstream::Message;
+
+use super::clock::StreamClock;
+use crate::fold::{Fold, StreamTime};
+use crate::frame::{Frame, Reason, Rejection};
+use crate::log::Bounded;
+use crate::series::aggregates::RegionSeries;
+use crate::subject::{Region, Subject};
+
+/// Takes messages of one region in order.
+pub(super) struct Intake {
+    region: Region,
+    pub(super) fold: Fold,
+    own: Arc<RegionSeries>,
+    /// The highest stream sequence that was taken.
+    taken: u64,
+    /// The last message's place in the consumer's sequence.
+    delivered: u64,
+    /// The stream time of the newest frame that was taken.
+    pub(super) newest: Option<StreamTime>,
+    rejections: Bounded,
+}
+
+/// What a message was to the intake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was taken, now or before, and may be acknowledged.
+    Yes,
+    /// A delivery before it got lost: read again from what was acknowledged.
+    AfterHole,
+}
+
+impl Intake {
+    pub(super) fn new(region: Region, fold: Fold, own: Arc<RegionSeries>) -> Self {
+        Self { region, fold, own, taken: 0, delivered: 0, newest: None, rejections: Bounded::default() }
+    }
+
+    /// Deliveries begin anew after this place in the consumer's sequence.
+    pub(super) const fn resume(&mut self, delivered: u64) {
+        self.delivered = delivered;
+    }
+
+    /// The stream is another one than before: its sequence begins anew.
+    pub(super) const fn forget_sequence(&mut self) {
+        self.taken = 0;
+    }
+
+    pub(super) fn take(&mut self, message: &Message, clock: &mut StreamClock) -> Taken {
+        let info = match message.info() {
+            Ok(info) => info,
+            Err(error) => {
+                // The server wrote the reply subject; a message without one was not delivered by a consumer.
+                tracing::error!(%error, subject = %message.subject, "message without delivery information");
+                return Taken::AfterHole;
+            }
+        };
+        if info.consumer_sequence != self.delivered + 1 {
+            return Taken::AfterHole;
+        }
+        self.delivered = info.consumer_sequence;
+        self.own.received.increment(1);
+        if info.stream_sequence <= self.taken {
+            self.own.redelivered.increment(1);
+            return Taken::Yes;
+        }
+        self.taken = info.stream_sequence;
+
+        let at = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
+        let now = Instant::now();
+        clock.observe(at, now);
+        self.newest = self.newest.max(Some(at));
+        match self.read(&message.subject, &message.payload) {
+            Ok(frame) => {
+                self.fold.frame(&frame, at, clock.at(now));
+            }
+            Err(rejection) => {
+                self.own.rejected(rejection.reason).increment(1);
+                if let Some(unlogged) = self.rejections.allow(now) {
+                    tracing::warn!(
+                        reason = rejection.reason.label(),
+                        detail = rejection.detail,
+                        subject = %message.subject,
+                        sequence = info.stream_sequence,
+                        unlogged,
+                        "frame rejected"
+                    );
+                }
+            }
+        }
+        Taken::Yes
+    }
+
+    fn read<'a>(&self, subject: &str, payload: &'a [u8]) -> Result<Frame<'a>, Rejection> {
+        let region = Subject::parse(subject)?.region;
+        if region != self.region.as_str() {
+            let detail = format!("region {region} in the stream of region {}", self.region);
+            return Err(Rejection::new(Reason::BadSubject, detail));
+        }
+        Frame::decode(payload)
+    }
+}

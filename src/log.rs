@@ -1,0 +1,40 @@
+//! Logging where the input decides how often.
+
+use std::time::{Duration, Instant};
+
+/// The shortest time between two log lines about the same trouble.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lets one log line through in each interval, and counts those that it held back.
+#[derive(Debug, Default)]
+pub(crate) struct Bounded {
+    last: Option<Instant>,
+    held_back: u64,
+}
+
+impl Bounded {
+    /// Whether to log now, and if so how many lines were held back since the last one.
+    pub(crate) fn allow(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_an_interval_and_a_count_of_the_others() {
+        let start = Instant::now();
+        let mut bounded = Bounded::default();
+        assert_eq!(bounded.allow(start), Some(0));
+        assert_eq!(bounded.allow(start + INTERVAL / 2), None);
+        assert_eq!(bounded.allow(start + INTERVAL / 2), None);
+        assert_eq!(bounded.allow(start + INTERVAL), Some(2));
+    }
+}

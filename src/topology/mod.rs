@@ -1,0 +1,166 @@
+//! The streams and consumers that Callsight needs: how they are declared, and how they are made.
+//!
+//! One stream a region holds the unbounded truth for three days; a durable pull consumer a deployment
+//! remembers how far it was folded. Two deployments never share a durable: that would split the frames
+//! between them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::CreateStreamError;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform};
+use time::OffsetDateTime;
+
+use crate::subject::Region;
+
+/// How long frames are kept for replay.
+const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
+
+/// How much disk a stream takes at the most, until somebody says otherwise.
+const MAX_BYTES: i64 = 4 << 30;
+
+/// How long the stream remembers message ids: as long as a publisher may still be retrying.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Into how many partitions servers fall. Shards of the exporter share them out, so there are more than
+/// anyone has shards.
+const PARTITIONS: u32 = 64;
+
+/// How many frames the consumer may have delivered and not acknowledged: several pull requests' worth.
+const MAX_ACK_PENDING: i64 = 32_768;
+
+/// How long the server waits for an acknowledgement before it delivers again. Only a stalled exporter meets
+/// this: one that restarts asks for what it had not acknowledged at once.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deployment(String);
+
+/// Text that is no deployment's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue")]
+pub struct DeploymentError(String);
+
+impl Deployment {
+    /// The deployment's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of its durable consumer.
+    #[must_use]
+    pub fn durable(&self) -> String {
+        format!("callsight-{}", self.0)
+    }
+}
+
+impl FromStr for Deployment {
+    type Err = DeploymentError;
+
+    fn from_str(text: &str) -> Result<Self, DeploymentError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(DeploymentError(text.chars().take(64).collect()))
+        }
+    }
+}
+
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a region's stream, `HEALTH_{REGION}`.
+#[must_use]
+pub fn stream_name(region: &Region) -> String {
+    format!("HEALTH_{}", region.as_str().to_ascii_uppercase())
+}
+
+/// A region's stream: three days on disk, the oldest frames go first, and each subject gets the partition of
+/// its server appended.
+#[must_use]
+pub fn stream_config(region: &Region, replicas: usize) -> Config {
+    let subject = format!("health.diagnostics.{region}");
+    Config {
+        name: stream_name(region),
+        description: Some(format!("Callsight health frames of region {region}")),
+        subjects: vec![format!("{subject}.*.*")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_age: MAX_AGE,
+        max_bytes: MAX_BYTES,
+        duplicate_window: DUPLICATE_WINDOW,
+        num_replicas: replicas,
+        allow_direct: true,
+        subject_transform: Some(SubjectTransform {
+            source: format!("{subject}.*.*"),
+            destination: format!(
+                "{subject}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{partition({PARTITIONS},2)}}}}"
+            ),
+        }),
+        ..Config::default()
+    }
+}
+
+/// A deployment's durable consumer. A new one begins at `start`: the counters of a new exporter begin
+/// somewhere, and three days of frames would keep it from ever becoming ready.
+#[must_use]
+pub fn consumer_config(deployment: &Deployment, start: OffsetDateTime) -> pull::Config {
+    pull::Config {
+        durable_name: Some(deployment.durable()),
+        description: Some(format!("Callsight exporter, deployment {deployment}")),
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        // One acknowledgement covers a whole batch.
+        ack_policy: AckPolicy::All,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: MAX_ACK_PENDING,
+        ..pull::Config::default()
+    }
+}
+
+/// Makes a region's stream unless it is there. One that is there is left as it is.
+///
+/// # Errors
+/// Those of the server, such as too little storage, or another stream that has the subjects.
+pub async fn ensure_stream(
+    context: &Context,
+    region: &Region,
+    replicas: usize,
+) -> Result<(), CreateStreamError> {
+    context.get_or_create_stream(stream_config(region, replicas)).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_design() {
+        let region: Region = "eu-west".parse().unwrap();
+        assert_eq!(stream_name(&region), "HEALTH_EU-WEST");
+        assert_eq!("blue".parse::<Deployment>().unwrap().durable(), "callsight-blue");
+        for bad in ["", "Blue", "a.b", "a b", &"x".repeat(33)] {
+            assert!(bad.parse::<Deployment>().unwrap_err().to_string().contains("such as main"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_stream_appends_the_partition_of_the_server() {
+        let config = stream_config(&"us".parse().unwrap(), 1);
+        let transform = config.subject_transform.unwrap();
+        assert_eq!(transform.source, "health.diagnostics.us.*.*");
+        assert_eq!(
+            transform.destination,
+            "health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(64,2)}}"
+        );
+    }
+}

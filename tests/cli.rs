@@ -1,0 +1,67 @@
+//! The command as scripts meet it: exit codes, and which stream says what.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot get what it needs should fail right there")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+fn callsight(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_callsight")).args(arguments).env_clear().output().unwrap()
+}
+
+/// The one line on stderr of a command that refused its settings.
+fn refused(arguments: &[&str]) -> String {
+    let output = callsight(arguments);
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(output.stdout.is_empty(), "{line}");
+    assert_eq!(line.find('\n'), Some(line.len() - 1), "not one line: {line:?}");
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn bad_settings_are_one_line_and_exit_code_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("callsight.toml");
+    let path = path.to_str().unwrap();
+    fs::write(path, "region = 'us'\n\n[serve]\nidle-timout = '5s'\n").unwrap();
+    assert_eq!(
+        refused(&["serve", "--config", path]),
+        format!("error: {path}:4: unknown key `idle-timout`; did you mean `idle-timeout`?")
+    );
+    fs::write(path, "region = 'us'\n[simulate]\nlisten = '0.0.0.0:1'\n").unwrap();
+    assert_eq!(
+        refused(&["serve", "--config", path]),
+        format!("error: {path}:3: unknown key `listen`; it belongs to `serve`")
+    );
+    assert_eq!(
+        refused(&["serve", "--reigon", "us"]),
+        "error: unknown flag `--reigon`; did you mean `--region`?"
+    );
+    assert_eq!(refused(&[]), "error: no command given; use `serve`, `simulate` or `demo`");
+    assert!(refused(&["serve"]).starts_with("error: `--region` is required; "));
+    assert!(
+        refused(&["serve", "--config", "/nowhere.toml"])
+            .starts_with("error: cannot read `/nowhere.toml`, the file")
+    );
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["help"], &["--version"]] {
+        let output = callsight(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_config_says_what_the_settings_are() {
+    let output =
+        callsight(&["serve", "--check-config", "--region=us,apac", "--nats-url=nats://u:secret@nats"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "config is valid: regions us, apac; listen 127.0.0.1:9464; deployment main; NATS nats://nats:4222\n"
+    );
+}
