@@ -14,7 +14,9 @@ pub mod consume;
 pub mod fold;
 pub mod frame;
 mod log;
+pub mod nats;
 pub mod series;
 
+pub mod serve;
 pub mod subject;
 pub mod topology;

@@ -14,6 +14,8 @@ use std::io::{self, Write};
 use std::iter;
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use self::args::ProcessArgs;
 use crate::config::{self, ConfigError, Parsed, one_line};
 
@@ -46,6 +48,9 @@ pub(crate) enum CliError {
         /// Why not, if there is more to say.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// The same, in the words of another part of the program.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
 }
 
 impl CliError {
@@ -59,10 +64,15 @@ impl CliError {
         Self::Failed { doing: doing.into(), source: Some(source.into()) }
     }
 
+    /// A failure that another part of the program has put into words.
+    pub(crate) fn other(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(error))
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
-            Self::Failed { .. } => 1,
+            Self::Failed { .. } | Self::Other(_) => 1,
         }
     }
 
@@ -127,6 +137,17 @@ where
         .build()
         .map_err(|error| CliError::caused("cannot start the runtime", error))?;
     runtime.block_on(run(config))
+}
+
+/// Waits until somebody asks the process to stop, and tells how.
+pub(crate) async fn stop_signal() -> Result<&'static str, CliError> {
+    let cannot = |error| CliError::caused("cannot listen for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::{CliError, stop_signal};
 use crate::config::{NatsConfig, duration_between, ratio, socket_address, whole};
 use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
 use crate::frame::MAX_PEERS;
+use crate::nats;
+use crate::serve::{Exporter, ExporterConfig};
 use crate::subject::Region;
 use crate::topology::Deployment;
 
@@ -49,10 +51,10 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "N",
         default_value = "1",
-        value_parser = whole(1..=5_u8),
+        value_parser = whole(1..=5),
         help_heading = "Stream"
     )]
-    create_replicas: u8,
+    create_replicas: usize,
 
     /// Address to serve metrics, health and the triage page on
     #[arg(
@@ -165,27 +167,16 @@ pub(crate) struct ServeArgs {
     process: ProcessArgs,
 }
 
-/// What the exporter is to do.
+/// What the exporter is to do, and where its frames come from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServeConfig {
     pub(crate) nats: NatsConfig,
-    /// At least one, each once.
-    pub(crate) regions: Vec<Region>,
-    pub(crate) deployment: Deployment,
-    /// Make streams and consumers that are missing, with this many replicas.
-    pub(crate) create: Option<u8>,
-    pub(crate) listen: SocketAddr,
-    /// Age of the oldest frame yet to fold, beyond which the exporter is not ready.
-    pub(crate) ready_max_lag: Duration,
-    /// Most live series of sessions and pairs.
-    pub(crate) max_series: usize,
-    pub(crate) fold: FoldSettings,
+    pub(crate) exporter: ExporterConfig,
 }
 
 impl ServeArgs {
     pub(super) fn validate(self) -> (ProcessArgs, ServeConfig) {
-        let config = ServeConfig {
-            nats: self.nats.into(),
+        let exporter = ExporterConfig {
             regions: distinct(self.region),
             deployment: self.deployment,
             create: self.create.then_some(self.create_replicas),
@@ -207,7 +198,7 @@ impl ServeArgs {
                 thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
             },
         };
-        (self.process, config)
+        (self.process, ServeConfig { nats: self.nats.into(), exporter })
     }
 }
 
@@ -229,13 +220,20 @@ impl clap::ValueEnum for DetailLevel {
 
 impl fmt::Display for ServeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nats, listen, deployment, .. } = self;
-        let regions = joined(&self.regions);
+        let Self { nats, exporter } = self;
+        let ExporterConfig { listen, deployment, .. } = exporter;
+        let regions = joined(&exporter.regions);
         write!(f, "regions {regions}; listen {listen}; deployment {deployment}; NATS {nats}")
     }
 }
 
 /// Serves until told to stop.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
-    Err(CliError::failed(format!("serve is not built yet ({config})")))
+    let name = format!("callsight {}", config.exporter.deployment);
+    let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
+    let exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
+    let signal = stop_signal().await?;
+    tracing::info!(signal, "stopping");
+    exporter.stop().await;
+    Ok(())
 }

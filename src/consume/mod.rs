@@ -149,7 +149,7 @@ impl Consumer {
         loop {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => return None,
+                () = stopped(shutdown) => return None,
                 output = &mut future => return Some(output),
                 _ = self.tick.tick() => self.remove_idle(),
             }
@@ -171,7 +171,7 @@ impl Consumer {
         loop {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => {
+                () = stopped(shutdown) => {
                     self.acknowledge_last(last_taken).await;
                     return End::Shutdown;
                 }
@@ -257,6 +257,12 @@ impl Consumer {
         self.health.lag(behind, if behind == 0 { Duration::ZERO } else { age });
         self.health.attached();
     }
+}
+
+/// Waits until it is time to stop; so it is too when nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The guard that comes out must not live across another await.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// The consumer's state, at once and then every few seconds.

@@ -137,6 +137,12 @@ impl Aggregates {
         &self.recorder
     }
 
+    /// The recorder, to be kept by those who register series later.
+    #[must_use]
+    pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
+        Arc::<PrometheusRecorder>::clone(&self.recorder)
+    }
+
     /// The text of all these series, format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
