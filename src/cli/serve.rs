@@ -51,7 +51,7 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "N",
         default_value = "1",
-        value_parser = whole(1..=5),
+        value_parser = whole(1..=5_usize),
         help_heading = "Stream"
     )]
     create_replicas: usize,

@@ -66,6 +66,8 @@ pub(super) struct Attached {
     pub(super) clock: StreamClock,
     /// The place in the consumer's sequence after which the first message comes.
     pub(super) delivered: u64,
+    /// The stream sequence up to which everything was acknowledged.
+    pub(super) acknowledged: u64,
     pub(super) messages: pull::Stream,
 }
 
@@ -77,11 +79,13 @@ pub(super) struct ConsumerState {
     pub(super) num_pending: u64,
     pub(super) num_ack_pending: u64,
     delivered: Sequences,
+    ack_floor: Sequences,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct Sequences {
     consumer_seq: u64,
+    stream_seq: u64,
 }
 
 /// Asks for the consumer's state, and reads the server's clock from the answer: it was taken somewhere
@@ -136,6 +140,7 @@ pub(super) async fn attach(context: Context, wanted: &Wanted) -> Result<Attached
         context,
         clock,
         delivered: state.delivered.consumer_seq,
+        acknowledged: state.ack_floor.stream_seq,
         messages,
     })
 }

@@ -6,7 +6,7 @@
 //! say: nothing after it may be taken, or the next acknowledgement would cover the hole.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
 
@@ -42,7 +42,15 @@ pub(super) enum Taken {
 
 impl Intake {
     pub(super) fn new(region: Region, fold: Fold, own: Arc<RegionSeries>) -> Self {
-        Self { region, fold, own, taken: 0, delivered: 0, newest: None, rejections: Bounded::default() }
+        Self {
+            region,
+            fold,
+            own,
+            taken: 0,
+            delivered: 0,
+            newest: None,
+            rejections: Bounded::every(Duration::from_secs(1)),
+        }
     }
 
     /// Deliveries begin anew after this place in the consumer's sequence.
@@ -98,6 +106,25 @@ impl Intake {
             }
         }
         Taken::Yes
+    }
+
+    /// Restores what a message had brought before, unless it lies beyond what was acknowledged. Tells its
+    /// place in the stream, and how many follow it. What can't be read was rejected and counted before.
+    pub(super) fn restore(
+        &mut self,
+        message: &Message,
+        clock: &StreamClock,
+        acknowledged: u64,
+    ) -> Option<(u64, u64)> {
+        let info = message.info().ok()?;
+        if info.stream_sequence > acknowledged {
+            return None;
+        }
+        let at = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
+        if let Ok(frame) = self.read(&message.subject, &message.payload) {
+            self.fold.warm(&frame, at, clock.at(Instant::now()));
+        }
+        Some((info.stream_sequence, info.pending))
     }
 
     fn read<'a>(&self, subject: &str, payload: &'a [u8]) -> Result<Frame<'a>, Rejection> {

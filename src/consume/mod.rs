@@ -13,6 +13,7 @@ mod attach;
 mod clock;
 mod health;
 mod intake;
+mod warm;
 
 use std::future::Future;
 use std::pin::pin;
@@ -32,6 +33,7 @@ pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
 
 use crate::fold::Fold;
+use crate::log::Bounded;
 use crate::series::aggregates::RegionSeries;
 use crate::subject::Region;
 use crate::topology::Deployment;
@@ -72,8 +74,13 @@ pub struct Consumer {
     health: Arc<RegionHealth>,
     clock: Option<StreamClock>,
     stream_created: Option<OffsetDateTime>,
+    /// Whether the sessions that were live before the start have been restored.
+    warm: bool,
     tick: Interval,
     backoff: Duration,
+    /// What went wrong last, which is not worth a line each time that it is tried again.
+    problem: String,
+    problems: Bounded,
 }
 
 /// Why the pull loop ended.
@@ -98,8 +105,11 @@ impl Consumer {
             own,
             clock: None,
             stream_created: None,
+            warm: false,
             tick,
             backoff: BACKOFF.0,
+            problem: String::new(),
+            problems: Bounded::every(Duration::from_secs(60)),
         }
     }
 
@@ -119,16 +129,16 @@ impl Consumer {
             let problem = match self.ticking(attaching, &mut shutdown).await {
                 None => return,
                 Some(Err(error)) => error.to_string(),
-                Some(Ok(attached)) => {
-                    tracing::info!(%region, durable = attached.durable, "consuming");
-                    match self.pull(attached, &mut shutdown).await {
-                        End::Shutdown => return,
-                        End::Lost(why) => why,
-                    }
-                }
+                Some(Ok(attached)) => match self.consume(attached, &mut shutdown).await {
+                    End::Shutdown => return,
+                    End::Lost(why) => why,
+                },
             };
             self.own.connected.set(0.0);
-            tracing::warn!(%region, problem, "not consuming");
+            if self.problems.allow(Instant::now()).is_some() || problem != self.problem {
+                tracing::warn!(%region, problem, "not consuming");
+            }
+            self.problem.clone_from(&problem);
             self.health.detached(problem);
             // A fleet that lost the same server must not come back to it in step.
             let pause = self.backoff.mul_f64(rand::rng().random_range(0.5..1.0));
@@ -156,14 +166,64 @@ impl Consumer {
         }
     }
 
-    async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
-        let Attached { context, stream, durable, stream_created, mut clock, delivered, messages } = attached;
-        if self.stream_created.replace(stream_created).is_some_and(|before| before != stream_created) {
-            tracing::warn!(stream, "the stream was made anew: its sequence begins again");
+    async fn consume(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
+        if self
+            .stream_created
+            .replace(attached.stream_created)
+            .is_some_and(|before| before != attached.stream_created)
+        {
+            tracing::warn!(stream = attached.stream, "the stream was made anew: its sequence begins again");
             self.intake.forget_sequence();
         }
+        self.clock = Some(attached.clock);
+        if !self.warm {
+            match self.warm(&attached, shutdown).await {
+                None => return End::Shutdown,
+                Some(Err(problem)) => return End::Lost(problem),
+                Some(Ok(())) => self.warm = true,
+            }
+        }
+        tracing::info!(region = %self.wanted.region, durable = attached.durable, "consuming");
+        self.pull(attached, shutdown).await
+    }
+
+    /// Restores the sessions that were live before the exporter started; nothing comes of it on shutdown.
+    async fn warm(
+        &mut self,
+        attached: &Attached,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Option<Result<(), String>> {
+        let Attached { context, stream, clock, acknowledged, .. } = attached;
+        let since = clock.at(Instant::now()) - self.wanted.lookback;
+        let opening = warm::frames_since(context, stream, since);
+        let (mut messages, mut left) = match self.ticking(opening, shutdown).await? {
+            Ok(opened) => opened,
+            Err(problem) => return Some(Err(problem)),
+        };
+        let mut restored = 0_u64;
+        let mut place = 0;
+        while left > 0 && place < *acknowledged {
+            let message = match self.ticking(timeout(warm::NEXT_WITHIN, messages.next()), shutdown).await? {
+                Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(error))) => {
+                    return Some(Err(format!("live sessions can't be restored: {error}")));
+                }
+                Ok(None) | Err(_) => {
+                    return Some(Err("live sessions can't be restored: no answer".to_owned()));
+                }
+            };
+            let Some((at, follow)) = self.intake.restore(&message, clock, *acknowledged) else { break };
+            restored += 1;
+            (place, left) = (at, follow);
+        }
+        let sessions = self.intake.fold.live_sessions();
+        tracing::info!(region = %self.wanted.region, frames = restored, sessions, "live sessions restored");
+        Some(Ok(()))
+    }
+
+    async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
+        let Attached { context, stream, durable, mut clock, delivered, messages, .. } = attached;
         self.intake.resume(delivered);
-        self.clock = Some(clock);
         self.own.connected.set(1.0);
         let mut chunks = messages.ready_chunks(CHUNK);
         let mut polls = pin!(polls(context, stream, durable));
@@ -205,7 +265,6 @@ impl Consumer {
                     }
                     self.clock = Some(clock);
                     if let Some(message) = taken {
-                        self.backoff = BACKOFF.0;
                         if let Err(error) = message.ack().await {
                             lost.get_or_insert_with(|| format!("an acknowledgement can't be sent: {error}"));
                         }
@@ -256,6 +315,7 @@ impl Consumer {
         }
         self.health.lag(behind, if behind == 0 { Duration::ZERO } else { age });
         self.health.attached();
+        self.backoff = BACKOFF.0;
     }
 }
 

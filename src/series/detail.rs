@@ -25,7 +25,7 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
-use super::catalogue::{Column, Kind, Plane, columns};
+use super::catalogue::{Column, Kind, Metric, Plane, columns};
 
 static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
 static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
@@ -198,6 +198,18 @@ impl DetailStore {
     #[must_use]
     pub fn live_series(&self, plane: DetailPlane) -> usize {
         self.0.live_series[plane as usize].load(Relaxed)
+    }
+
+    /// The present values of a gauge, in the order of the rows.
+    #[must_use]
+    pub fn values(&self, plane: DetailPlane, metric: &Metric) -> Vec<f64> {
+        let column = plane.columns().iter().position(|column| column.metric.name == metric.name);
+        let Some(column) = column else { return Vec::new() };
+        let value = |row: &RowView| match row.value(column, Kind::Gauge, 0.0) {
+            Some(Value::Measure(value)) => Some(value),
+            _ => None,
+        };
+        self.snapshot(plane).iter().filter_map(value).collect()
     }
 
     /// The rows of a plane, sorted by labels. The lock is given back after every few hundred rows, so that a

@@ -1,5 +1,6 @@
 //! The exporter: a consumer for each region, and the HTTP server that shows what they folded.
 
+mod glance;
 mod http;
 mod negotiate;
 mod routes;
@@ -17,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
+
+pub use glance::Glance;
 
 use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
 use crate::fold::{Fold, FoldSettings};
@@ -68,6 +71,9 @@ pub enum ServeError {
 /// A running exporter.
 pub struct Exporter {
     address: SocketAddr,
+    regions: Vec<Arc<RegionHealth>>,
+    detail: DetailStore,
+    ready_max_lag: Duration,
     consumers: Vec<JoinHandle<()>>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
@@ -108,13 +114,24 @@ impl Exporter {
             consumers.push(tokio::spawn(consumer.run(stopping.clone())));
         }
 
-        let scraper = Scraper::new(aggregates.clone(), detail, regions.clone());
+        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
         let (stop_http, stopping) = watch::channel(false);
-        let state = State { scraper, regions, ready_max_lag: config.ready_max_lag };
+        let ready_max_lag = config.ready_max_lag;
+        let state = State { scraper, regions: regions.clone(), ready_max_lag };
         let http = tokio::spawn(http::serve(listener, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
         tracing::info!(%address, "serving");
-        Ok(Self { address, consumers, http, upkeep, stop_consumers, stop_http })
+        Ok(Self {
+            address,
+            regions,
+            detail,
+            ready_max_lag,
+            consumers,
+            http,
+            upkeep,
+            stop_consumers,
+            stop_http,
+        })
     }
 
     /// Where it serves: the port is known even where any was asked for.
