@@ -4,6 +4,7 @@ use std::fs;
 use clap::CommandFactory;
 
 use super::*;
+use crate::fold::FoldSettings;
 
 fn serve(line: &str, file: &str) -> serve::ServeConfig {
     let directory = tempfile::tempdir().unwrap();
@@ -97,10 +98,9 @@ fn serve_has_the_documented_defaults() {
         config.to_string(),
         "regions us; listen 127.0.0.1:9464; deployment main; NATS nats://127.0.0.1:4222"
     );
-    assert_eq!(config.idle_timeout.as_secs(), 30);
-    assert_eq!(config.create, None);
-    assert_eq!(config.detail.pair_max_sessions.map(u32::from), Some(50));
-    assert_eq!(config.limits.series, 100_000);
+    assert_eq!(config.exporter.fold, FoldSettings::default());
+    assert_eq!(config.exporter.create, None);
+    assert_eq!(config.exporter.max_series, 100_000);
 }
 
 #[test]
@@ -109,11 +109,11 @@ fn serve_reads_a_whole_file() {
         "--create-replicas 3 --pair-max-sessions 0",
         "nats-url = ['nats://a', 'nats://b:1']\nregion = ['us', 'apac', 'us']\n[serve]\ncreate = true\nmax-series = 500_000",
     );
-    assert_eq!(config.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(), ["us", "apac"]);
+    assert_eq!(config.exporter.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(), ["us", "apac"]);
     assert_eq!(config.nats.to_string(), "nats://a:4222, nats://b:1");
-    assert_eq!(config.create, Some(3));
-    assert_eq!(config.detail.pair_max_sessions, None);
-    assert_eq!(config.limits.series, 500_000);
+    assert_eq!(config.exporter.create, Some(3));
+    assert_eq!(config.exporter.fold.pair_max_sessions, usize::MAX);
+    assert_eq!(config.exporter.max_series, 500_000);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::fold::DetailLevel;
 
 #[derive(Debug, clap::Parser)]
 #[command(name = "callsight", version)]
