@@ -2,6 +2,7 @@
 
 mod args;
 mod demo;
+mod frame;
 mod log;
 mod serve;
 mod simulate;
@@ -32,6 +33,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
     Demo(Box<demo::DemoArgs>),
+    Frame(frame::FrameArgs),
 }
 
 /// Why a command stopped short.
@@ -118,6 +120,7 @@ fn execute() -> Result<(), CliError> {
             let (process, config) = args.validate();
             start(&process, config, demo::run)
         }
+        Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
     }
 }
 

@@ -109,7 +109,10 @@ fn serve_reads_a_whole_file() {
         "--create-replicas 3 --pair-max-sessions 0",
         "nats-url = ['nats://a', 'nats://b:1']\nregion = ['us', 'apac', 'us']\n[serve]\ncreate = true\nmax-series = 500_000",
     );
-    assert_eq!(config.exporter.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(), ["us", "apac"]);
+    assert_eq!(
+        config.exporter.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(),
+        ["us", "apac"]
+    );
     assert_eq!(config.nats.to_string(), "nats://a:4222, nats://b:1");
     assert_eq!(config.exporter.create, Some(3));
     assert_eq!(config.exporter.fold.pair_max_sessions, usize::MAX);

@@ -23,6 +23,7 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 pub use identifier::{MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
 pub use neteq::{NetEq, Operation};
+use reject::locate;
 pub use reject::{Reason, Rejection};
 pub use server_url::ServerUrl;
 pub use wire::Field;
@@ -33,6 +34,10 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// The most peers in a frame.
 pub const MAX_PEERS: usize = 256;
+
+/// How deep arrays and maps may nest: far more than a frame needs, so that a newer client's unknown values
+/// fit, and little for any stack.
+pub const MAX_NESTING: usize = 32;
 
 wire_map! {
     /// One session's health at one moment, and what it observes of each remote peer.
@@ -75,11 +80,11 @@ wire_map! {
         target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims at, in milliseconds.";
         packets_awaiting_decode("packets_awaiting_decode"): optional f64, "Packets in the buffer that wait for the decoder.";
         jitter_ms("jitter_ms"): optional f64, "Packet jitter, in milliseconds.";
-        packets_received("packets_received"): optional u64, "Cumulative.";
-        packets_lost("packets_lost"): optional u64, "Cumulative.";
+        packets_received("packets_received"): optional u64, "Cumulative packets received, `packetsReceived`.";
+        packets_lost("packets_lost"): optional u64, "Cumulative packets lost, `packetsLost`.";
         total_samples("total_samples"): optional u64, "Cumulative samples played, `totalSamplesReceived`.";
         concealed_samples("concealed_samples"): optional u64, "Cumulative samples made up because none had come, `concealedSamples`.";
-        silent_concealed_samples("silent_concealed_samples"): optional u64, "The silent ones of them, which nobody hears, `silentConcealedSamples`.";
+        silent_concealed_samples("silent_concealed_samples"): optional u64, "Cumulative samples among them that are silence, which nobody hears, `silentConcealedSamples`.";
         neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
     }
 
@@ -88,8 +93,8 @@ wire_map! {
         fps("fps"): optional f64, "Frames decoded a second now.";
         frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or shown.";
         bitrate_kbps("bitrate_kbps"): optional f64, "Bit rate now, in kilobits a second.";
-        frames_decoded("frames_decoded"): optional u64, "Cumulative.";
-        frames_dropped("frames_dropped"): optional u64, "Cumulative.";
+        frames_decoded("frames_decoded"): optional u64, "Cumulative frames decoded, `framesDecoded`.";
+        frames_dropped("frames_dropped"): optional u64, "Cumulative frames dropped before they were shown, `framesDropped`.";
         freeze_count("freeze_count"): optional u64, "Cumulative freezes, `freezeCount`.";
     }
 }
@@ -114,16 +119,19 @@ impl<'a> Frame<'a> {
             return Err(Rejection::new(Reason::TooLarge, detail));
         }
         let mut deserializer = rmp_serde::Deserializer::from_read_ref(message);
-        // Deep enough for an unknown value that a newer client may nest, shallow enough for any stack.
-        deserializer.set_max_depth(32);
+        // The library refuses the level at which the count has come down to nothing.
+        deserializer.set_max_depth(MAX_NESTING + 1);
         let frame = Self::read(&mut deserializer).map_err(|error| Rejection::from_decoder(&error))?;
-        if serde::de::IgnoredAny::deserialize(&mut deserializer).is_ok() {
+        if AnyByte::deserialize(&mut deserializer).is_ok() {
             return Err(Rejection::new(Reason::Malformed, "more bytes follow the frame"));
         }
         Ok(frame)
     }
 
     /// Writes the frame in the given form.
+    ///
+    /// What the types can't hold is up to the caller: floats are finite and not negative, there are at most
+    /// [`MAX_PEERS`] peers, and the bytes are at most [`MAX_FRAME_BYTES`]. A frame beyond is rejected when read.
     #[must_use]
     pub fn encode(&self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1024);
@@ -140,7 +148,35 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// One more byte of the message, whatever it is: an optional value is told from nil by its first byte, and
+/// nothing is read beyond that, so that half a value counts too.
+struct AnyByte;
+
+impl<'de> Deserialize<'de> for AnyByte {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyByteVisitor;
+        impl<'de> Visitor<'de> for AnyByteVisitor {
+            type Value = AnyByte;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_none<E: Error>(self) -> Result<AnyByte, E> {
+                Ok(AnyByte)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, _: D) -> Result<AnyByte, D::Error> {
+                Ok(AnyByte)
+            }
+        }
+        deserializer.deserialize_option(AnyByteVisitor)
+    }
+}
+
 /// A frame from text, for people and scripts: JSON has the same shape as the named form.
+///
+/// The frame borrows its text, so text with escapes has to be parsed to a [`serde_json::Value`] first.
 impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::read(deserializer)
@@ -204,7 +240,7 @@ impl<'de> Value<'de> for Seq {
     const KIND: &'static str = "uint";
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let zero = || Rejection::new(Reason::OutOfRange, "`seq` is 0, the first frame of a session has 1");
+        let zero = || Rejection::new(Reason::OutOfRange, "0, the first frame of a session has 1");
         Self::new(u64::read(deserializer)?).ok_or_else(|| zero().into_serde())
     }
 }
@@ -279,19 +315,23 @@ impl<'de: 'a, 'a> Value<'de> for Vec<Peer<'a>> {
                     return Err(too_many(claimed));
                 }
                 let mut peers = Vec::with_capacity(claimed);
-                while let Some(slot) = seq.next_element::<wire::Slot<Peer<'de>>>()? {
-                    if peers.len() == MAX_PEERS {
-                        return Err(too_many(MAX_PEERS + 1));
+                loop {
+                    let place = format_args!("[{}]", peers.len());
+                    let next = seq.next_element::<wire::Slot<Peer<'de>>>();
+                    match next.map_err(|error| locate(error, place, "map"))? {
+                        None => return Ok(peers),
+                        Some(_) if peers.len() == MAX_PEERS => return Err(too_many(MAX_PEERS + 1)),
+                        Some(wire::Slot(None)) => return Err(locate(wire::missing(), place, "map")),
+                        Some(wire::Slot(Some(peer))) => peers.push(peer),
                     }
-                    peers.push(slot.0.ok_or_else(|| wire::missing("the frame", "peers[]"))?);
                 }
-                Ok(peers)
             }
         }
         fn too_many<E: Error>(peers: usize) -> E {
             let detail = format!("{peers} peers, a frame has at most {MAX_PEERS}");
             Rejection::new(Reason::TooManyPeers, detail).into_serde()
         }
-        deserializer.deserialize_seq(PeersVisitor)
+        // As a sequence, rmp-serde would also take an empty bin for one.
+        deserializer.deserialize_any(PeersVisitor)
     }
 }

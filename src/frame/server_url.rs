@@ -38,6 +38,11 @@ impl<'a> ServerUrl<'a> {
             Some(port) => format!("{}://{host}:{port}", url.scheme()),
             None => format!("{}://{host}", url.scheme()),
         };
+        // Of a scheme that it does not know, the parser leaves the host as it is: `x://A"b` too.
+        let origin = origin.to_ascii_lowercase();
+        if !origin.bytes().all(is_allowed) {
+            return Err(bad("an odd character in the host, write scheme://host[:port]".into()));
+        }
         if origin.len() > MAX_ORIGIN_BYTES {
             return Err(bad(format!("{} bytes, an origin has at most {MAX_ORIGIN_BYTES}", origin.len())));
         }
@@ -57,6 +62,14 @@ impl fmt::Display for ServerUrl<'_> {
     }
 }
 
+/// What schemes, hosts (an IPv6 address stands in brackets) and ports are made of, and what needs no escaping
+/// in a label.
+const fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_lowercase()
+        || byte.is_ascii_digit()
+        || matches!(byte, b'.' | b'_' | b'-' | b'+' | b':' | b'/' | b'[' | b']')
+}
+
 /// Whether the URL parser would give this very text back: a known scheme, a lower-case host name whose last
 /// label begins with a letter (so it is no IPv4 address in disguise), and no port or an unusual one.
 fn is_plain_origin(address: &str) -> bool {
@@ -70,7 +83,9 @@ fn is_plain_origin(address: &str) -> bool {
     };
     let plain_port = port.is_none_or(|port| {
         // Four or five digits leave out the default ports 80 and 443, which the parser drops.
-        matches!(port.len(), 4 | 5) && !port.starts_with('0') && port.parse::<u16>().is_ok_and(|p| p > 999)
+        matches!(port.len(), 4 | 5)
+            && port.starts_with(|first: char| matches!(first, '1'..='9'))
+            && port.parse::<u16>().is_ok()
     });
     let plain_label = |label: &str| {
         let bytes = label.as_bytes();
@@ -104,15 +119,25 @@ mod tests {
         );
         assert_eq!(origin("https://relay.example:443/"), "https://relay.example");
         assert_eq!(origin("wss://[2001:db8::1]:8443/ws"), "wss://[2001:db8::1]:8443");
-        assert_eq!(origin("webtransport://relay.example:4433/x"), "webtransport://relay.example:4433");
+        assert_eq!(origin("webtransport://Relay.example:4433/x"), "webtransport://relay.example:4433");
+        assert_eq!(origin("https://bücher.example"), "https://xn--bcher-kva.example");
     }
 
     #[test]
     fn what_has_no_origin_is_refused_without_repeating_it() {
         let long = format!("https://{}.example:4433", "x.".repeat(150));
-        for bad in
-            ["", "relay.example", "/token=secret", "https://", "data:secret", "https://a b/secret", &long]
-        {
+        for bad in [
+            "",
+            "relay.example",
+            "/token=secret",
+            "https://",
+            "data:secret",
+            "https://a b/secret",
+            &long,
+            "https://relay:+9999",
+            "x://a\"secret\"",
+            "x://{secret}",
+        ] {
             let rejection = ServerUrl::new(bad).unwrap_err();
             assert_eq!(rejection.reason, Reason::BadUrl, "{bad:?}");
             assert!(!rejection.detail.contains("secret"), "{rejection}");
@@ -127,8 +152,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_text_is_refused_or_gives_an_origin_that_stays_as_it_is(
+            address in prop_oneof!["\\PC{0,40}", "[a-z]{1,6}://\\PC{0,30}", "[a-z]{1,6}://[!-~]{0,20}(:[0-9]{1,5})?"]
+        ) {
+            if let Ok(first) = ServerUrl::new(&address) {
+                prop_assert!(first.as_str().bytes().all(is_allowed));
+                let again = ServerUrl::new(first.as_str());
+                prop_assert_eq!(again.as_ref(), Ok(&first));
+            }
+        }
+
+        #[test]
         fn the_short_cut_agrees_with_the_parser(
-            address in "(https|http|wss|ws)://([a-z0-9-]{1,9}\\.){0,3}[a-z0-9x-]{1,6}(:[0-9]{1,5})?"
+            address in "(https|http|wss|ws)://([a-z0-9-]{1,9}\\.){0,3}[a-z0-9x-]{1,6}(:[0-9+-]{1,5})?"
         ) {
             if is_plain_origin(&address) {
                 let parsed = Url::parse(&address).map(String::from);

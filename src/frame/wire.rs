@@ -66,8 +66,9 @@ impl<'de, T: Value<'de>> Deserialize<'de> for Slot<T> {
     }
 }
 
-pub(super) fn missing<E: Error>(map: &str, key: &str) -> E {
-    Rejection::new(Reason::MissingField, format!("`{key}` of {map} is absent or nil")).into_serde()
+/// The error for a required value that is absent.
+pub(super) fn missing<E: Error>() -> E {
+    Rejection::new(Reason::MissingField, "absent or nil").into_serde()
 }
 
 macro_rules! text_values {
@@ -116,7 +117,8 @@ impl<'de> Value<'de> for f64 {
         if value < 0.0 {
             return Err(Rejection::new(Reason::OutOfRange, format!("{value} is negative")).into_serde());
         }
-        Ok(value)
+        // Adding makes -0.0 the plain zero, which would otherwise be exported with its sign.
+        Ok(value + 0.0)
     }
 }
 
@@ -164,6 +166,8 @@ impl<'de> Value<'de> for u64 {
 ///
 /// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the compact form.
 /// That order only ever grows at the end.
+///
+/// A value that is refused is named by its path: an error gains the key on its way out of each map.
 macro_rules! wire_map {
     ($(
         $(#[$doc:meta])*
@@ -191,7 +195,8 @@ macro_rules! wire_map {
             const KIND: &'static str = "map";
 
             fn read<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                use $crate::frame::wire::{Slot, wire_map};
+                use $crate::frame::reject::locate;
+                use $crate::frame::wire::{Slot, Value, wire_map};
 
                 struct MapVisitor;
                 impl<'de $(: $lt, $lt)?> serde::de::Visitor<'de> for $crate::frame::wire::Reader<MapVisitor, $name $(<$lt>)?> {
@@ -202,20 +207,28 @@ macro_rules! wire_map {
                     }
 
                     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                        $(let $field: Option<$type> = seq.next_element::<Slot<$type>>()?.and_then(|slot| slot.0);)+
+                        $(let $field: Option<$type> = seq
+                            .next_element::<Slot<$type>>()
+                            .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
+                            .and_then(|slot| slot.0);)+
                         while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                        Ok($name { $($field: wire_map!(@take $need $map $key $field),)+ })
+                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
                     }
 
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                         $(let mut $field: Option<$type> = None;)+
                         while let Some(key) = map.next_key::<&str>()? {
                             match key {
-                                $($key => $field = map.next_value::<Slot<$type>>()?.0,)+
+                                $($key => {
+                                    $field = map
+                                        .next_value::<Slot<$type>>()
+                                        .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
+                                        .0;
+                                })+
                                 _ => { map.next_value::<serde::de::IgnoredAny>()?; }
                             }
                         }
-                        Ok($name { $($field: wire_map!(@take $need $map $key $field),)+ })
+                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
                     }
                 }
                 deserializer.deserialize_any($crate::frame::wire::Reader::<MapVisitor, Self>::new())
@@ -253,10 +266,10 @@ macro_rules! wire_map {
     (@type optional $type:ty) => { Option<$type> };
     (@required required) => { true };
     (@required optional) => { false };
-    (@take required $map:literal $key:literal $field:ident) => {
-        $field.ok_or_else(|| $crate::frame::wire::missing($map, $key))?
+    (@take required $key:literal $field:ident) => {
+        $field.ok_or_else(|| locate($crate::frame::wire::missing(), $key, ""))?
     };
-    (@take optional $map:literal $key:literal $field:ident) => { $field };
+    (@take optional $key:literal $field:ident) => { $field };
     (@present required $value:expr) => { true };
     (@present optional $value:expr) => { $value.is_some() };
 }
