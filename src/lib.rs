@@ -1,4 +1,5 @@
 //! Callsight tells the people who run video calls how those calls feel, while it happens and afterwards.
 
 pub mod frame;
+pub mod publish;
 pub mod subject;
