@@ -2,4 +2,5 @@
 
 pub mod frame;
 pub mod publish;
+pub mod simulate;
 pub mod subject;
