@@ -26,6 +26,7 @@ fn config() -> SimulateConfig {
         scenario: Scenario::Steady,
         rate: None,
         leave_at_end: true,
+        quiet: true,
     }
 }
 

@@ -1,13 +1,17 @@
 //! `callsight simulate`: realistic clients.
 
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::io::{self, Write};
 use std::time::Duration;
 
-use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::{CliError, stop_signal};
 use crate::config::{NatsConfig, duration, duration_between, positive, whole};
+use crate::frame::MAX_PEERS;
+use crate::nats;
+use crate::simulate::{self, Scenario, SimulateError};
 use crate::subject::Region;
+use crate::topology::ensure_stream;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
@@ -31,15 +35,15 @@ pub(crate) struct SimulateArgs {
     #[command(flatten)]
     calls: CallArgs,
 
-    /// Participants of a meeting, on average
+    /// Participants of a meeting, on average, from 1 to 128
     #[arg(
         long,
         value_name = "N",
         default_value = "4",
-        value_parser = positive,
+        value_parser = whole(1..=MAX_PEERS / 2),
         help_heading = "Calls"
     )]
-    meeting_size: f64,
+    meeting_size: usize,
 
     /// How often a session sends a frame, from 10ms to 1h
     #[arg(
@@ -56,8 +60,12 @@ pub(crate) struct SimulateArgs {
     rate: Option<f64>,
 
     /// Stop after this many frames
-    #[arg(long, value_name = "N", value_parser = whole(NonZeroU64::MIN..=NonZeroU64::MAX), help_heading = "Pace")]
-    frames: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", value_parser = whole(1..=u64::MAX), help_heading = "Pace")]
+    frames: Option<u64>,
+
+    /// At the end all sessions leave; with false they fall silent, as if the relays had crashed
+    #[arg(long, default_value = "true", help_heading = "Calls")]
+    leave_at_end: bool,
 
     #[command(flatten)]
     process: ProcessArgs,
@@ -67,8 +75,8 @@ pub(crate) struct SimulateArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CallArgs {
     /// Sessions at a time
-    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(NonZeroU32::MIN..=NonZeroU32::MAX), help_heading = "Calls")]
-    pub(crate) sessions: NonZeroU32,
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize), help_heading = "Calls")]
+    pub(crate) sessions: usize,
 
     /// What happens to the network
     #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
@@ -83,75 +91,88 @@ pub(crate) struct CallArgs {
     pub(crate) duration: Option<Duration>,
 }
 
-/// What happens to the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Scenario {
-    /// Nothing out of the ordinary.
-    Steady,
-    /// Round trips within apac become long for a while.
-    ApacRttSpike,
-    /// Packets are lost, audio is concealed, video freezes.
-    PacketLoss,
-    /// Many join at once.
-    FlashCrowd,
-}
-
-/// How fast frames are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
-    /// Each session sends one so often.
-    Interval(Duration),
-    /// All sessions together send so many a second.
-    Rate(f64),
-}
-
-/// What to simulate.
-#[derive(Clone, Debug, PartialEq)]
+/// What to simulate, and where to send it.
+#[derive(Clone, Debug)]
 pub(crate) struct SimulateConfig {
     pub(crate) nats: NatsConfig,
-    /// At least one, each once.
-    pub(crate) regions: Vec<Region>,
     /// Make streams that are missing.
     pub(crate) create: bool,
-    /// Sessions at a time.
-    pub(crate) sessions: NonZeroU32,
-    /// Participants of a meeting, on average.
-    pub(crate) meeting_size: f64,
-    pub(crate) scenario: Scenario,
-    pub(crate) seed: u64,
-    pub(crate) pace: Pace,
-    /// When to stop by itself; with neither this nor `frames`, never.
-    pub(crate) duration: Option<Duration>,
-    /// After how many frames to stop.
-    pub(crate) frames: Option<NonZeroU64>,
+    pub(crate) calls: simulate::SimulateConfig,
 }
 
 impl SimulateArgs {
     pub(super) fn validate(self) -> (ProcessArgs, SimulateConfig) {
-        let config = SimulateConfig {
-            nats: self.nats.into(),
+        let calls = simulate::SimulateConfig {
             regions: distinct(self.region),
-            create: self.create,
             sessions: self.calls.sessions,
             meeting_size: self.meeting_size,
-            scenario: self.calls.scenario,
-            seed: self.calls.seed,
-            pace: self.rate.map_or(Pace::Interval(self.interval), Pace::Rate),
+            interval: self.interval,
             duration: self.calls.duration,
             frames: self.frames,
+            seed: self.calls.seed,
+            scenario: self.calls.scenario,
+            rate: self.rate,
+            leave_at_end: self.leave_at_end,
+            quiet: false,
         };
+        let config = SimulateConfig { nats: self.nats.into(), create: self.create, calls };
         (self.process, config)
+    }
+}
+
+impl clap::ValueEnum for Scenario {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()).help(self.description()))
     }
 }
 
 impl fmt::Display for SimulateConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nats, sessions, seed, .. } = self;
-        write!(f, "regions {}; {sessions} sessions; seed {seed}; NATS {nats}", joined(&self.regions))
+        let Self { nats, calls, .. } = self;
+        let regions = joined(&calls.regions);
+        let simulate::SimulateConfig { sessions, seed, scenario, .. } = calls;
+        write!(f, "regions {regions}; {sessions} sessions; scenario {scenario}; seed {seed}; NATS {nats}")
     }
 }
 
-/// Simulates until told to stop, or until enough is sent.
+/// Simulates until told to stop, or until enough is sent. The last line on stdout is the account of it.
 pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
-    Err(CliError::failed(format!("simulate is not built yet ({config})")))
+    config.calls.check().map_err(CliError::other)?;
+    let client = nats::connect(&config.nats, "callsight simulate").await.map_err(CliError::other)?;
+    if config.create {
+        let context = async_nats::jetstream::new(client.clone());
+        for region in &config.calls.regions {
+            let made = ensure_stream(&context, region, 1).await;
+            made.map_err(|error| CliError::caused("cannot make the stream", error))?;
+        }
+    }
+    let (scenario, regions) = (config.calls.scenario, joined(&config.calls.regions));
+    let stop = async {
+        if let Err(error) = stop_signal().await {
+            tracing::error!(%error, "signals are not heeded");
+            std::future::pending::<()>().await;
+        }
+    };
+    let simulated = simulate::run(client, config.calls, stop).await;
+    let summary = match &simulated {
+        Ok(summary) | Err(SimulateError::Unacknowledged { summary, .. }) => Some(summary),
+        Err(_) => None,
+    };
+    if let Some(summary) = summary {
+        let seconds = summary.elapsed.as_secs_f64().max(0.001);
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+        let rate = summary.published as f64 / seconds;
+        let (published, acknowledged) = (summary.published, summary.acknowledged);
+        let text = format!(
+            "{scenario} in {regions} for {seconds:.1} s: {published} frames published, {rate:.0} a second, \
+             {acknowledged} acknowledged\n{summary}\n"
+        );
+        let written = io::stdout().write_all(text.as_bytes());
+        written.map_err(|error| CliError::caused("cannot write the summary", error))?;
+    }
+    simulated.map(|_| ()).map_err(CliError::other)
 }

@@ -9,3 +9,4 @@ pub mod aggregates;
 pub mod catalogue;
 pub mod detail;
 pub mod exposition;
+pub mod reference;

@@ -25,13 +25,15 @@ pub fn reference() -> String {
                 "A row for each remote peer (`peer_id`) that a live session observes, with `--detail pair`. It \
                  goes with the first frame that doesn't have the peer.",
             ),
-            Plane::Own => (
-                "Callsight's own",
-                "About the exporter. The standard `process_*` metrics are there too.",
-            ),
+            Plane::Own => {
+                ("Callsight's own", "About the exporter. The standard `process_*` metrics are there too.")
+            }
         };
         // Writing into a String can't fail.
-        let _ = write!(page, "\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+        );
         for metric in CATALOGUE.iter().filter(|metric| metric.plane == plane) {
             let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let kind = metric.kind.name();
@@ -63,7 +65,10 @@ mod tests {
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, expected).unwrap();
         } else {
-            assert!(page == expected, "docs/metrics.md is out of date; run UPDATE_DOCS=1 cargo test reference");
+            assert!(
+                page == expected,
+                "docs/metrics.md is out of date; run UPDATE_DOCS=1 cargo test reference"
+            );
         }
     }
 }

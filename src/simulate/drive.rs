@@ -60,27 +60,23 @@ pub enum SimulateError {
     /// A relay's publisher did not start, or its client was closed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The closing summary could not be written.
-    #[error("cannot write the summary")]
-    Output(#[from] io::Error),
     /// The run is over, and the streams have not acknowledged everything.
     #[error("{unsettled} of {} frames were not acknowledged; is there a stream for every region?", summary.published)]
     Unacknowledged {
         /// Frames whose fate is unknown.
         unsettled: u64,
-        /// What was written to stdout.
+        /// The whole account.
         summary: Summary,
     },
 }
 
 /// Publishes the frames of a simulated world until its end, or until `shutdown` completes.
 ///
-/// The streams must exist, or come to be: until then frames wait. Progress goes to stderr, each second on a
-/// terminal and every 10 s otherwise. At the end everything is flushed, and stdout gets a sentence about the run
-/// and, as its last line, the [`Summary`].
+/// The streams must exist, or come to be: until then frames wait. Unless it is to be quiet, progress goes to
+/// stderr, each second on a terminal and every 10 s otherwise. At the end everything is flushed.
 ///
 /// # Errors
-/// [`SimulateError`]: [`SimulateError::Unacknowledged`] comes after the summary was written.
+/// [`SimulateError`]; [`SimulateError::Unacknowledged`] has the summary too.
 pub async fn run(
     client: async_nats::Client,
     config: SimulateConfig,
@@ -117,19 +113,6 @@ pub async fn run(
         elapsed: started.elapsed(),
     };
 
-    let mut stdout = io::stdout().lock();
-    let seconds = summary.elapsed.as_secs_f64().max(0.001);
-    writeln!(
-        stdout,
-        "{} in {} regions for {seconds:.1} s: {} frames published, {:.0} a second, {} acknowledged",
-        config.scenario,
-        config.regions.len(),
-        summary.published,
-        summary.published as f64 / seconds,
-        summary.acknowledged,
-    )?;
-    writeln!(stdout, "{summary}")?;
-    stdout.flush()?;
     match unflushed {
         Some(PublishError::FlushTimeout { unsettled }) => {
             Err(SimulateError::Unacknowledged { unsettled, summary })

@@ -54,6 +54,8 @@ pub struct SimulateConfig {
     /// Whether all sessions leave (`ended`) when the duration is over or the run is told to stop. If not, they
     /// just fall silent, and the exporter removes them when they have been idle for long enough.
     pub leave_at_end: bool,
+    /// Whether to leave out the progress line.
+    pub quiet: bool,
 }
 
 impl SimulateConfig {
@@ -111,6 +113,7 @@ mod tests {
             scenario,
             rate: None,
             leave_at_end: true,
+            quiet: true,
         }
     }
 
