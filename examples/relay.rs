@@ -1,6 +1,8 @@
 //! A relay that publishes a health frame a second for a call it forwards, and flushes on the way out.
 //!
 //! `cargo run --example relay -- nats://127.0.0.1:4222`
+//!
+//! Frames wait until there is a stream for them; `callsight serve --create --region us` makes one.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

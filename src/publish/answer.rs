@@ -12,7 +12,7 @@ pub(super) enum Answer {
         duplicate: bool,
     },
     /// Not now: send again.
-    Later,
+    Later(&'static str),
     /// Never: sending again would be refused again.
     Never(String),
     /// Not from a stream. Someone else subscribes to the subject and replies; the stream's answer is yet to come.
@@ -43,7 +43,7 @@ const PASSING: [u64; 2] = [10158, 10167];
 impl Answer {
     pub(super) fn read(status: Option<StatusCode>, payload: &[u8]) -> Self {
         if status.is_some_and(|status| status == StatusCode::NO_RESPONDERS) {
-            return Self::Later;
+            return Self::Later("no stream for the subject, or it has no leader");
         }
         match serde_json::from_slice(payload) {
             Ok(Ack { error: Some(error), .. }) => {
@@ -51,7 +51,7 @@ impl Answer {
                 if (400..500).contains(&error.code) && !PASSING.contains(&error.err_code) {
                     Self::Never(format!("{} ({})", error.description, error.err_code))
                 } else {
-                    Self::Later
+                    Self::Later("the stream cannot store it now")
                 }
             }
             Ok(Ack { seq: Some(_), duplicate, .. }) => Self::Stored { duplicate },
@@ -80,13 +80,13 @@ mod tests {
         );
         assert_eq!(
             read(r#"{"error":{"code":503,"err_code":10077,"description":"no space left"}}"#),
-            Answer::Later
+            Answer::Later("the stream cannot store it now")
         );
         assert_eq!(
             read(r#"{"error":{"code":409,"err_code":10158,"description":"duplicate in process"}}"#),
-            Answer::Later
+            Answer::Later("the stream cannot store it now")
         );
-        assert_eq!(Answer::read(Some(StatusCode::NO_RESPONDERS), b""), Answer::Later);
+        assert!(matches!(Answer::read(Some(StatusCode::NO_RESPONDERS), b""), Answer::Later(_)));
         for foreign in ["", "+OK", "{}", "[]"] {
             assert_eq!(read(foreign), Answer::Foreign, "{foreign:?}");
         }

@@ -22,8 +22,11 @@ const BATCH: usize = 256;
 /// How soon it is noticed that a connection broke or came back: async-nats tells only who made the connection.
 const CONNECTION_POLL: Duration = Duration::from_millis(100);
 
-/// The shortest time between two log lines about frames that the stream refused.
+/// The shortest time between two log lines about the same trouble.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Setbacks in a row that are worth a log line: an election or a restart takes fewer.
+const SETBACKS_TO_LOG: u32 = 4;
 
 pub(super) struct Delivery {
     client: Client,
@@ -41,7 +44,22 @@ pub(super) struct Delivery {
     setbacks: u32,
     /// Nothing is sent before this.
     paused_until: Option<Instant>,
-    last_logged: Option<Instant>,
+    refusals: Bounded,
+    delays: Bounded,
+}
+
+/// Lets a log line through once in a while.
+#[derive(Default)]
+struct Bounded(Option<Instant>);
+
+impl Bounded {
+    fn due(&mut self, now: Instant) -> bool {
+        let due = self.0.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
 }
 
 /// The client is closed for good.
@@ -73,7 +91,8 @@ impl Delivery {
             connects,
             setbacks: 0,
             paused_until: None,
-            last_logged: None,
+            refusals: Bounded::default(),
+            delays: Bounded::default(),
         })
     }
 
@@ -94,7 +113,7 @@ impl Delivery {
         let now = Instant::now();
         let connected = self.check_connection();
         if connected && self.window.expire(now) > 0 {
-            self.back_off(now);
+            self.back_off(now, "no ack in time");
         }
         self.paused_until = self.paused_until.filter(|until| *until > now);
         let open = connected && self.paused_until.is_none();
@@ -182,9 +201,9 @@ impl Delivery {
                     add(&self.counters.duplicates, duplicate.into());
                 }
             }
-            Answer::Later => {
+            Answer::Later(why) => {
                 if self.window.send_again(number) {
-                    self.back_off(Instant::now());
+                    self.back_off(Instant::now(), why);
                 }
             }
             Answer::Never(why) => self.fail(number, &why),
@@ -193,20 +212,27 @@ impl Delivery {
     }
 
     /// Sends nothing for a while. One wait answers for a whole window of refusals.
-    fn back_off(&mut self, now: Instant) {
+    fn back_off(&mut self, now: Instant, why: &'static str) {
         if self.paused_until.is_none_or(|until| until <= now) {
             self.setbacks = self.setbacks.saturating_add(1);
             let longest = longest_wait(&self.config, self.setbacks);
             self.paused_until = Some(now + longest.mul_f64(rand::rng().random_range(0.5..=1.0)));
+            if self.setbacks >= SETBACKS_TO_LOG && self.delays.due(now) {
+                tracing::warn!(
+                    subject = %self.subject,
+                    waiting = self.window.len() + self.frames.len(),
+                    setbacks = self.setbacks,
+                    reason = why,
+                    "frames wait for the stream"
+                );
+            }
         }
     }
 
     fn fail(&mut self, number: u64, why: &str) {
         let Some(outgoing) = self.window.settle(number) else { return };
         add(&self.counters.failed, 1);
-        let now = Instant::now();
-        if self.last_logged.is_none_or(|last| now.duration_since(last) >= LOG_EVERY) {
-            self.last_logged = Some(now);
+        if self.refusals.due(Instant::now()) {
             tracing::warn!(
                 subject = %self.subject,
                 message_id = outgoing.message_id,
