@@ -83,7 +83,9 @@ impl<'a> Subject<'a> {
         let (region, service_type, server_id) = (token()?, token()?, token()?);
         let partition = match tokens.next() {
             None => None,
-            Some(number) => Some(number.parse().map_err(|_| bad())?),
+            // Parsing alone would take a sign too.
+            Some(number) if is_token(number) => Some(number.parse().map_err(|_| bad())?),
+            Some(_) => return Err(bad()),
         };
         if tokens.next().is_some() {
             return Err(bad());
@@ -138,6 +140,7 @@ mod tests {
             "health.diagnostics.us.relay",
             "health.diagnostics.us.relay.",
             "health.diagnostics.us.relay.r1.x",
+            "health.diagnostics.us.relay.r1.+1",
             "health.diagnostics.us.relay.r1.1.2",
             "health.diagnostics.us.re lay.r1",
             "metrics.diagnostics.us.relay.r1",

@@ -104,7 +104,7 @@ wire_map! {
 pub enum Form {
     /// Maps with string keys, absent values left out: what JavaScript and Python write naturally.
     Named,
-    /// Arrays in the documented order of the fields, nil for an absent one: a third of the bytes.
+    /// Arrays in the documented order of the fields, nil for an absent one: a quarter of the bytes.
     Compact,
 }
 
