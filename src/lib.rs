@@ -4,6 +4,7 @@
 //!
 //! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
+//! - [`publish`] is what a relay embeds, [`simulate`] makes calls up and publishes them;
 //! - [`fold`] is the pure core: frames in, changes to the series out;
 //! - [`series`] declares the metrics and keeps them;
 //! - [`frame`] and [`subject`] are the wire.
@@ -15,8 +16,10 @@ pub mod fold;
 pub mod frame;
 mod log;
 pub mod nats;
+pub mod publish;
 pub mod series;
 
 pub mod serve;
+pub mod simulate;
 pub mod subject;
 pub mod topology;

@@ -1,0 +1,94 @@
+//! What the stream said to a frame.
+
+use async_nats::StatusCode;
+use serde::Deserialize;
+
+/// An answer, reduced to what to do with the frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The stream holds the frame.
+    Stored {
+        /// It held it before this sending.
+        duplicate: bool,
+    },
+    /// Not now: send again.
+    Later,
+    /// Never: sending again would be refused again.
+    Never(String),
+    /// Not from a stream. Someone else subscribes to the subject and replies; the stream's answer is yet to come.
+    Foreign,
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    seq: Option<u64>,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<AckError>,
+}
+
+#[derive(Deserialize)]
+struct AckError {
+    code: u16,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Refusals with a code of the client's fault that are none: the stream is still busy with the first copy of
+/// this frame (`STREAM_DUPLICATE_MESSAGE_CONFLICT`), or with too many others (`STREAM_TOO_MANY_REQUESTS`).
+const PASSING: [u64; 2] = [10158, 10167];
+
+impl Answer {
+    pub(super) fn read(status: Option<StatusCode>, payload: &[u8]) -> Self {
+        if status.is_some_and(|status| status == StatusCode::NO_RESPONDERS) {
+            return Self::Later;
+        }
+        match serde_json::from_slice(payload) {
+            Ok(Ack { error: Some(error), .. }) => {
+                // As in HTTP: 4xx is the frame's fault and stays so, 5xx the server's and may pass.
+                if (400..500).contains(&error.code) && !PASSING.contains(&error.err_code) {
+                    Self::Never(format!("{} ({})", error.description, error.err_code))
+                } else {
+                    Self::Later
+                }
+            }
+            Ok(Ack { seq: Some(_), duplicate, .. }) => Self::Stored { duplicate },
+            Ok(Ack { seq: None, .. }) | Err(_) => Self::Foreign,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_a_server_are_understood() {
+        let read = |payload: &str| Answer::read(None, payload.as_bytes());
+        assert_eq!(read(r#"{"stream":"HEALTH_US","seq":7}"#), Answer::Stored { duplicate: false });
+        assert_eq!(
+            read(r#"{"stream":"HEALTH_US","domain":"hub","seq":7,"duplicate":true}"#),
+            Answer::Stored { duplicate: true }
+        );
+        assert_eq!(
+            read(
+                r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#
+            ),
+            Answer::Never("message size exceeds maximum allowed (10054)".into())
+        );
+        assert_eq!(
+            read(r#"{"error":{"code":503,"err_code":10077,"description":"no space left"}}"#),
+            Answer::Later
+        );
+        assert_eq!(
+            read(r#"{"error":{"code":409,"err_code":10158,"description":"duplicate in process"}}"#),
+            Answer::Later
+        );
+        assert_eq!(Answer::read(Some(StatusCode::NO_RESPONDERS), b""), Answer::Later);
+        for foreign in ["", "+OK", "{}", "[]"] {
+            assert_eq!(read(foreign), Answer::Foreign, "{foreign:?}");
+        }
+    }
+}

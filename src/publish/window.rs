@@ -1,0 +1,188 @@
+//! The frames that are sent and not yet settled: which to send again, and when.
+//!
+//! Acks come in any order, a frame may be sent several times, and a late answer to an early try must not
+//! disturb a later one. So frames are numbered as they come; an answer names the number; and a frame is either
+//! out (sent, until its deadline) or due (to be sent again). Due frames go before new ones and oldest first, so
+//! that a session's frames stay in order but for those whose acks were lost.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+/// A frame on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    /// `{session_id}:{seq}`
+    pub(super) message_id: String,
+    /// The encoded frame.
+    pub(super) payload: Bytes,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    outgoing: Outgoing,
+    /// How often it was sent: tells the deadline of its last sending from those of earlier ones.
+    sendings: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Window {
+    ack_timeout: Duration,
+    next: u64,
+    unsettled: BTreeMap<u64, Unsettled>,
+    due: BTreeSet<u64>,
+    /// In the order of sending, which is that of the deadlines.
+    deadlines: VecDeque<(Instant, u64, u32)>,
+}
+
+impl Window {
+    pub(super) fn new(ack_timeout: Duration) -> Self {
+        Self {
+            ack_timeout,
+            next: 0,
+            unsettled: BTreeMap::new(),
+            due: BTreeSet::new(),
+            deadlines: VecDeque::new(),
+        }
+    }
+
+    /// Frames that are out or due.
+    pub(super) fn len(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Every frame numbered below this is settled.
+    pub(super) fn settled(&self) -> u64 {
+        self.unsettled.first_key_value().map_or(self.next, |(number, _)| *number)
+    }
+
+    /// Takes a new frame, which is due at once.
+    pub(super) fn admit(&mut self, outgoing: Outgoing) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.unsettled.insert(number, Unsettled { outgoing, sendings: 0 });
+        self.due.insert(number);
+        number
+    }
+
+    /// The oldest frame to send, and whether it was sent before. It counts as sent now.
+    pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, Outgoing, bool)> {
+        let number = self.due.pop_first()?;
+        let frame = self.unsettled.get_mut(&number)?;
+        frame.sendings = frame.sendings.saturating_add(1);
+        self.deadlines.push_back((now + self.ack_timeout, number, frame.sendings));
+        Some((number, frame.outgoing.clone(), frame.sendings > 1))
+    }
+
+    /// The stream has the frame, or never will. `None` for one that was settled before.
+    pub(super) fn settle(&mut self, number: u64) -> Option<Outgoing> {
+        self.due.remove(&number);
+        self.unsettled.remove(&number).map(|frame| frame.outgoing)
+    }
+
+    /// The stream did not take the frame now; it is due again. False for one that was settled before.
+    pub(super) fn send_again(&mut self, number: u64) -> bool {
+        let known = self.unsettled.contains_key(&number);
+        if known {
+            self.due.insert(number);
+        }
+        known
+    }
+
+    /// The connection was lost, and with it perhaps every ack: all frames are due again.
+    pub(super) fn send_all_again(&mut self) {
+        self.due.extend(self.unsettled.keys());
+        self.deadlines.clear();
+    }
+
+    /// Makes due again what got no answer in time; returns how many.
+    pub(super) fn expire(&mut self, now: Instant) -> usize {
+        let mut expired = 0;
+        while let Some((deadline, number, sendings)) = self.deadlines.front().copied() {
+            let waiting = !self.due.contains(&number)
+                && self.unsettled.get(&number).is_some_and(|frame| frame.sendings == sendings);
+            if waiting && deadline > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            if waiting {
+                self.due.insert(number);
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    /// When [`Window::expire`] may next have something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.front().map(|(deadline, ..)| *deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn window_of(count: usize, now: Instant) -> Window {
+        let mut window = Window::new(TIMEOUT);
+        for number in 0..count {
+            window.admit(Outgoing { message_id: format!("s:{number}"), payload: Bytes::new() });
+        }
+        while window.send_next(now).is_some() {}
+        window
+    }
+
+    #[test]
+    fn what_is_settled_is_never_sent_again() {
+        let now = Instant::now();
+        let mut window = window_of(3, now);
+        assert!(window.settle(1).is_some());
+        assert!(window.settle(1).is_none());
+        assert!(!window.send_again(1));
+        window.send_all_again();
+        let again: Vec<_> = std::iter::from_fn(|| window.send_next(now)).map(|(n, _, r)| (n, r)).collect();
+        assert_eq!(again, [(0, true), (2, true)]);
+    }
+
+    #[test]
+    fn everything_below_the_mark_is_settled() {
+        let mut window = window_of(3, Instant::now());
+        assert_eq!(window.settled(), 0);
+        window.settle(1);
+        assert_eq!(window.settled(), 0);
+        window.settle(0);
+        assert_eq!(window.settled(), 2);
+        window.settle(2);
+        assert_eq!(window.settled(), 3);
+        assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn what_is_due_goes_oldest_first_and_before_new_frames() {
+        let now = Instant::now();
+        let mut window = window_of(3, now);
+        window.send_again(2);
+        window.send_again(0);
+        window.admit(Outgoing { message_id: "s:3".into(), payload: Bytes::new() });
+        let order: Vec<_> = std::iter::from_fn(|| window.send_next(now)).map(|(n, ..)| n).collect();
+        assert_eq!(order, [0, 2, 3]);
+    }
+
+    #[test]
+    fn a_frame_without_an_answer_is_due_once_its_last_deadline_is_over() {
+        let start = Instant::now();
+        let mut window = window_of(2, start);
+        assert_eq!(window.expire(start + TIMEOUT / 2), 0);
+        // The stream refused frame 0 at half time and it was sent again: the first deadline is void.
+        window.send_again(0);
+        assert_eq!(window.send_next(start + TIMEOUT / 2).map(|(n, ..)| n), Some(0));
+        assert_eq!(window.expire(start + TIMEOUT), 1, "frame 1");
+        assert_eq!(window.next_deadline(), Some(start + TIMEOUT / 2 + TIMEOUT));
+        assert_eq!(window.expire(start + TIMEOUT * 2), 1, "frame 0");
+        assert_eq!(window.next_deadline(), None);
+    }
+}

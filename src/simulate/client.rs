@@ -1,0 +1,236 @@
+//! One participant's one connection: what the person does, what the client measures, what it says.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::media::{Reception, Speaker, tenths};
+use super::network::Path;
+use crate::frame::{
+    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+};
+
+const NAMES: [&str; 12] =
+    ["ana", "ben", "chloe", "dao", "emeka", "fatima", "goran", "hana", "ines", "jun", "kofi", "lena"];
+
+/// How long people stay the way they are, on average.
+const STAYS: Duration = Duration::from_secs(8 * 60);
+const KEEPS_MICROPHONE: Duration = Duration::from_secs(40);
+const KEEPS_CAMERA: Duration = Duration::from_secs(150);
+const LOOKS_AT_TAB: Duration = Duration::from_secs(240);
+const LOOKS_AWAY: Duration = Duration::from_secs(25);
+
+/// The share of those who go without a word: the browser dies, the battery is empty, the train enters a tunnel.
+const CRASHES: f64 = 0.12;
+
+/// Where a client is in the world.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) region: usize,
+    pub(super) relay: usize,
+    pub(super) meeting: usize,
+}
+
+/// What a client hears and sees of one other.
+#[derive(Debug)]
+struct Link {
+    client: usize,
+    serial: u64,
+    alive: bool,
+    reception: Reception,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Never used twice, unlike the place in the world's list.
+    pub(super) serial: u64,
+    pub(super) place: Place,
+    pub(super) leaves_at: Duration,
+    /// Will go without a word.
+    pub(super) crashes: bool,
+    /// Has gone without a word, and the others have not noticed yet.
+    pub(super) crashed: bool,
+    /// Was asked to leave, and no longer counts as a session.
+    pub(super) departing: bool,
+    /// Has said its last word.
+    pub(super) ended: bool,
+    pub(super) peer_id: String,
+    session_id: String,
+    server_type: ServerType,
+    frames: u64,
+    joined: Duration,
+    acted: Duration,
+    audio_enabled: bool,
+    video_enabled: bool,
+    tab_visible: bool,
+    rtt_factor: f64,
+    rtt_ms: f64,
+    clock_skew_ms: i64,
+    links: Vec<Link>,
+}
+
+impl Client {
+    /// Someone joins; `returning` is the name of who comes back after a crash.
+    pub(super) fn join(
+        serial: u64,
+        place: Place,
+        now: Duration,
+        returning: Option<String>,
+        rng: &mut Xoshiro256PlusPlus,
+    ) -> Self {
+        let name = NAMES[rng.random_range(0..NAMES.len())];
+        let stay = STAYS.mul_f64(-rng.random_range(f64::EPSILON..1.0).ln());
+        Self {
+            serial,
+            place,
+            leaves_at: now + stay.max(Duration::from_secs(10)),
+            crashes: rng.random_bool(CRASHES),
+            crashed: false,
+            departing: false,
+            ended: false,
+            peer_id: returning.unwrap_or_else(|| format!("{name}-{serial}")),
+            session_id: format!("{:016x}", rng.random::<u64>()),
+            server_type: match rng.random_range(0..10) {
+                0..7 => ServerType::WebTransport,
+                7..9 => ServerType::WebSocket,
+                _ => ServerType::WebRtc,
+            },
+            frames: 0,
+            joined: now,
+            acted: now,
+            audio_enabled: rng.random_bool(0.6),
+            video_enabled: rng.random_bool(0.7),
+            tab_visible: true,
+            rtt_factor: rng.random_range(0.8..1.3),
+            rtt_ms: 0.0,
+            // Most clocks are right to a fraction of a second, some are minutes off.
+            clock_skew_ms: if rng.random_bool(0.02) {
+                rng.random_range(-300_000..300_000)
+            } else {
+                rng.random_range(-80..80)
+            },
+            links: Vec::new(),
+        }
+    }
+
+    /// Lets the person act: mute, stop the camera, look at something else.
+    pub(super) fn act(&mut self, now: Duration, rng: &mut Xoshiro256PlusPlus) {
+        let passed = now.saturating_sub(self.acted).as_secs_f64();
+        self.acted = now;
+        let mut change = |state: &mut bool, after: Duration| {
+            *state ^= rng.random_bool((passed / after.as_secs_f64()).min(1.0));
+        };
+        change(&mut self.audio_enabled, KEEPS_MICROPHONE);
+        change(&mut self.video_enabled, KEEPS_CAMERA);
+        let looks = if self.tab_visible { LOOKS_AT_TAB } else { LOOKS_AWAY };
+        change(&mut self.tab_visible, looks);
+    }
+
+    /// Measures what comes from the others. A hidden tab measures nothing, and catches up later.
+    pub(super) fn measure(
+        &mut self,
+        now: Duration,
+        members: &[usize],
+        clients: &[Option<Box<Client>>],
+        paths: &[Path],
+        rng: &mut Xoshiro256PlusPlus,
+    ) {
+        let path = paths[self.place.region];
+        if self.tab_visible {
+            let noise = rng.random_range(-0.5..1.0) * path.jitter_ms;
+            self.rtt_ms = tenths((path.rtt_ms * self.rtt_factor + noise).max(1.0));
+        }
+        // Members keep their order, and so links are met in the order of the members that are still there.
+        let mut position = 0;
+        for member in members {
+            let Some(Some(other)) = clients.get(*member) else { continue };
+            if other.serial == self.serial {
+                continue;
+            }
+            while self.links.get(position).is_some_and(|link| link.serial != other.serial) {
+                self.links.remove(position);
+            }
+            if position == self.links.len() {
+                let since = self.joined.max(other.joined);
+                let reception = Reception::new(since);
+                self.links.push(Link { client: *member, serial: other.serial, alive: true, reception });
+            }
+            let link = &mut self.links[position];
+            link.alive = !other.crashed;
+            if self.tab_visible {
+                let speaker = Speaker {
+                    audio_enabled: other.audio_enabled,
+                    video_enabled: other.video_enabled,
+                    alive: !other.crashed,
+                };
+                link.reception.advance(now, path.after(paths[other.place.region]), speaker, rng);
+            }
+            position += 1;
+        }
+        self.links.truncate(position);
+        self.frames += 1;
+    }
+
+    /// What the client says now.
+    pub(super) fn frame<'a>(
+        &'a self,
+        meeting_id: &'a str,
+        server_url: &'a str,
+        true_time_ms: u64,
+        clients: &'a [Option<Box<Client>>],
+    ) -> Frame<'a> {
+        let peer = |link: &Link| {
+            let other = clients.get(link.client)?.as_ref()?;
+            Some(Peer {
+                peer_id: peer_id(&other.peer_id),
+                can_listen: link.alive,
+                can_see: link.alive && other.video_enabled,
+                audio_enabled: other.audio_enabled,
+                video_enabled: other.video_enabled,
+                audio: Some(link.reception.audio()),
+                video: link.reception.video(),
+            })
+        };
+        Frame {
+            version: Version,
+            meeting_id: meeting(meeting_id),
+            session_id: session(&self.session_id),
+            peer_id: peer_id(&self.peer_id),
+            seq: Seq::new(self.frames).unwrap_or(Seq::FIRST),
+            sent_at_ms: true_time_ms.saturating_add_signed(self.clock_skew_ms),
+            ended: self.ended.then_some(true),
+            server: Some(Server {
+                url: origin(server_url),
+                server_type: self.server_type,
+                rtt_ms: Some(self.rtt_ms),
+            }),
+            audio_enabled: Some(self.audio_enabled),
+            video_enabled: Some(self.video_enabled),
+            tab_visible: Some(self.tab_visible),
+            peers: self.links.iter().filter_map(peer).take(MAX_PEERS).collect(),
+        }
+    }
+}
+
+const PLAIN: &str = "the simulator's names are short and plain, see NAMES, OCCASIONS and Relay";
+
+#[expect(clippy::expect_used, reason = "made here, of plain characters")]
+fn meeting(id: &str) -> MeetingId<'_> {
+    MeetingId::new(id).expect(PLAIN)
+}
+
+#[expect(clippy::expect_used, reason = "made here, of hexadecimal digits")]
+fn session(id: &str) -> SessionId<'_> {
+    SessionId::new(id).expect(PLAIN)
+}
+
+#[expect(clippy::expect_used, reason = "made here, of plain characters")]
+fn peer_id(id: &str) -> PeerId<'_> {
+    PeerId::new(id).expect(PLAIN)
+}
+
+#[expect(clippy::expect_used, reason = "made here, of a region's name, which is plain")]
+fn origin(url: &str) -> ServerUrl<'_> {
+    ServerUrl::new(url).expect(PLAIN)
+}

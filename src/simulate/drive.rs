@@ -1,0 +1,313 @@
+//! The other half of the simulator: a world's frames, published when their time has come.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::pin::{Pin, pin};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::SimulateConfig;
+use super::world::{Event, World};
+use crate::publish::{PublishError, PublishStats, Publisher, PublisherConfig};
+
+/// How long the end waits for the last acks.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How much later than planned a run may end when the machine or the stream can't keep up with the world.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Frames between two looks at what else there is to do, when the world is behind.
+const BURST: u32 = 256;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Frames that were handed to the publishers.
+    pub published: u64,
+    /// Frames that the streams hold.
+    pub acknowledged: u64,
+    /// Those of the acknowledged that a stream held already.
+    pub duplicates: u64,
+    /// Sendings beyond a frame's first.
+    pub retried: u64,
+    /// Frames that a stream refused for good.
+    pub failed: u64,
+    /// Frames that found the buffer full. The simulator waits for room instead, so there should be none.
+    pub overflowed: u64,
+    /// How long it took, to the last ack.
+    pub elapsed: Duration,
+}
+
+/// One line of `key=value`, for scripts: all that counts, in a fixed order.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { published, acknowledged, duplicates, retried, failed, overflowed, .. } = self;
+        write!(f, "published={published} acknowledged={acknowledged} duplicates={duplicates} ")?;
+        write!(f, "retried={retried} failed={failed} overflowed={overflowed}")
+    }
+}
+
+/// Why a run could not begin, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimulateError {
+    /// A value of the configuration can't be simulated.
+    #[error("cannot simulate {0}")]
+    Config(String),
+    /// A relay's publisher did not start, or its client was closed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The closing summary could not be written.
+    #[error("cannot write the summary")]
+    Output(#[from] io::Error),
+    /// The run is over, and the streams have not acknowledged everything.
+    #[error("{unsettled} of {} frames were not acknowledged; is there a stream for every region?", summary.published)]
+    Unacknowledged {
+        /// Frames whose fate is unknown.
+        unsettled: u64,
+        /// What was written to stdout.
+        summary: Summary,
+    },
+}
+
+/// Publishes the frames of a simulated world until its end, or until `shutdown` completes.
+///
+/// The streams must exist, or come to be: until then frames wait. Progress goes to stderr, each second on a
+/// terminal and every 10 s otherwise. At the end everything is flushed, and stdout gets a sentence about the run
+/// and, as its last line, the [`Summary`].
+///
+/// # Errors
+/// [`SimulateError`]: [`SimulateError::Unacknowledged`] comes after the summary was written.
+pub async fn run(
+    client: async_nats::Client,
+    config: SimulateConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Summary, SimulateError> {
+    config.check()?;
+    let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut world = World::new(&config, wall_clock.as_millis() as u64);
+    let mut publishers = Vec::with_capacity(world.relays().len());
+    for relay in world.relays() {
+        let config = PublisherConfig::new(relay.region.clone(), "relay", relay.server_id.clone());
+        publishers.push(Publisher::start(client.clone(), config).await?);
+    }
+
+    let started = Instant::now();
+    let shutdown = pin!(shutdown);
+    let mut outlet = Outlet { publishers, pace: Pace::new(shutdown) };
+    let over = drive(&config, &mut world, &mut outlet, started).await?;
+    let end = Instant::now() + FLUSH_TIMEOUT;
+    if over == Over::Time && config.leave_at_end {
+        // Out of time for this is out of time for the flush, which then tells what is missing.
+        tokio::time::timeout_at(end, leave(&mut world, &mut outlet)).await.unwrap_or(Ok(()))?;
+    }
+    let unflushed = flush(&outlet.publishers, end).await;
+    outlet.pace.close();
+    let stats = total(&outlet.publishers);
+    let summary = Summary {
+        published: stats.accepted,
+        acknowledged: stats.acknowledged,
+        duplicates: stats.duplicates,
+        retried: stats.retried,
+        failed: stats.failed,
+        overflowed: stats.overflowed,
+        elapsed: started.elapsed(),
+    };
+
+    let mut stdout = io::stdout().lock();
+    let seconds = summary.elapsed.as_secs_f64().max(0.001);
+    writeln!(
+        stdout,
+        "{} in {} regions for {seconds:.1} s: {} frames published, {:.0} a second, {} acknowledged",
+        config.scenario,
+        config.regions.len(),
+        summary.published,
+        summary.published as f64 / seconds,
+        summary.acknowledged,
+    )?;
+    writeln!(stdout, "{summary}")?;
+    stdout.flush()?;
+    match unflushed {
+        Some(PublishError::FlushTimeout { unsettled }) => {
+            Err(SimulateError::Unacknowledged { unsettled, summary })
+        }
+        Some(error) => Err(error.into()),
+        None => Ok(summary),
+    }
+}
+
+/// Why no more frames are to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// There were as many as there should be.
+    Count,
+    /// The duration is over, or the run was told to stop.
+    Time,
+}
+
+async fn drive<S: Future<Output = ()>>(
+    config: &SimulateConfig,
+    world: &mut World,
+    outlet: &mut Outlet<'_, S>,
+    started: Instant,
+) -> Result<Over, SimulateError> {
+    let end = config.duration.unwrap_or(Duration::MAX);
+    let (mut frames, mut burst) = (0, 0);
+    while config.frames.is_none_or(|wanted| frames < wanted) {
+        let (due, now) = (world.next_due(), started.elapsed());
+        if due >= end || now >= end.saturating_add(CATCH_UP) {
+            return Ok(Over::Time);
+        }
+        outlet.pace.sessions = world.sessions();
+        if due > now {
+            // Takes a millisecond at least; what falls due meanwhile is then published in one go.
+            burst = 0;
+            outlet.pace.wait(&outlet.publishers, tokio::time::sleep_until(started + due)).await;
+        } else if burst >= BURST {
+            burst = 0;
+            outlet.pace.wait(&outlet.publishers, tokio::task::yield_now()).await;
+        }
+        if outlet.pace.stopped {
+            return Ok(Over::Time);
+        }
+        if let Some(event) = world.advance() {
+            outlet.publish(&event).await?;
+            frames += 1;
+            burst += 1;
+        }
+    }
+    Ok(Over::Count)
+}
+
+/// All sessions leave.
+async fn leave<S: Future<Output = ()>>(
+    world: &mut World,
+    outlet: &mut Outlet<'_, S>,
+) -> Result<(), SimulateError> {
+    outlet.pace.stopped = true;
+    while let Some(event) = world.leave_next() {
+        outlet.publish(&event).await?;
+    }
+    Ok(())
+}
+
+/// Where the frames go.
+struct Outlet<'a, S> {
+    /// One for each of the world's relays.
+    publishers: Vec<Publisher>,
+    pace: Pace<'a, S>,
+}
+
+impl<S: Future<Output = ()>> Outlet<'_, S> {
+    /// Publishes a frame, once there is room for it. One without room when the run is told to stop is let go.
+    async fn publish(&mut self, event: &Event<'_>) -> Result<(), SimulateError> {
+        let publisher = &self.publishers[event.relay];
+        let room = match publisher.room().now_or_never() {
+            Some(room) => Some(room),
+            None => self.pace.wait(&self.publishers, publisher.room()).await,
+        };
+        match room {
+            Some(room) => room.and_then(|()| publisher.publish(&event.frame)).map_err(SimulateError::from),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Flushes all publishers; the first thing that went wrong, with the frames of all that timed out.
+async fn flush(publishers: &[Publisher], end: Instant) -> Option<PublishError> {
+    let mut missing = 0;
+    for publisher in publishers {
+        match publisher.flush(end.saturating_duration_since(Instant::now())).await {
+            Ok(_) => {}
+            Err(PublishError::FlushTimeout { unsettled }) => missing += unsettled,
+            Err(error) => return Some(error),
+        }
+    }
+    (missing > 0).then_some(PublishError::FlushTimeout { unsettled: missing })
+}
+
+fn total(publishers: &[Publisher]) -> PublishStats {
+    publishers.iter().map(Publisher::stats).fold(PublishStats::default(), |sum, stats| PublishStats {
+        accepted: sum.accepted + stats.accepted,
+        acknowledged: sum.acknowledged + stats.acknowledged,
+        duplicates: sum.duplicates + stats.duplicates,
+        retried: sum.retried + stats.retried,
+        overflowed: sum.overflowed + stats.overflowed,
+        failed: sum.failed + stats.failed,
+        in_flight: sum.in_flight + stats.in_flight,
+        buffered: sum.buffered + stats.buffered,
+    })
+}
+
+/// What goes on beside publishing: the word to stop, and the progress line.
+struct Pace<'a, S> {
+    shutdown: Pin<&'a mut S>,
+    /// The run was told to stop; it is told only once.
+    stopped: bool,
+    sessions: usize,
+    terminal: bool,
+    every: Duration,
+    next_line: Instant,
+    /// What was published when the last line was written, and when that was.
+    last: (u64, Instant),
+}
+
+impl<'a, S: Future<Output = ()>> Pace<'a, S> {
+    fn new(shutdown: Pin<&'a mut S>) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let every = Duration::from_secs(if terminal { 1 } else { 10 });
+        let now = Instant::now();
+        Self {
+            shutdown,
+            stopped: false,
+            sessions: 0,
+            terminal,
+            every,
+            next_line: now + every,
+            last: (0, now),
+        }
+    }
+
+    /// Waits for something; `None` when the run is told to stop before.
+    async fn wait<T>(&mut self, publishers: &[Publisher], what: impl Future<Output = T>) -> Option<T> {
+        let mut what = pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.as_mut(), if !self.stopped => {
+                    self.stopped = true;
+                    return None;
+                }
+                () = tokio::time::sleep_until(self.next_line) => self.write_line(&total(publishers)),
+                done = what.as_mut() => return Some(done),
+            }
+        }
+    }
+
+    fn write_line(&mut self, stats: &PublishStats) {
+        let now = Instant::now();
+        let (before, since) = std::mem::replace(&mut self.last, (stats.accepted, now));
+        let seconds = now.duration_since(since).as_secs_f64().max(0.001);
+        let rate = (stats.accepted - before) as f64 / seconds;
+        let (start, end) = if self.terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
+        let mut stderr = io::stderr().lock();
+        // Nobody needs to see it: a closed stderr is no reason to stop.
+        let _ = write!(
+            stderr,
+            "{start}{} sessions, {rate:.0} frames/s, {} published, {} acknowledged{end}",
+            self.sessions, stats.accepted, stats.acknowledged,
+        );
+        let _ = stderr.flush();
+        self.next_line = now + self.every;
+    }
+
+    /// Leaves the terminal's last line as it is, and goes on below it.
+    fn close(&self) {
+        if self.terminal {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}

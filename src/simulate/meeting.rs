@@ -1,0 +1,128 @@
+//! Who meets whom: meetings that fill up, lose people, take others in and end when the last one has gone.
+
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+const OCCASIONS: [&str; 8] =
+    ["standup", "retro", "all-hands", "interview", "one-on-one", "class", "support", "board"];
+
+/// A call.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    pub(super) id: String,
+    /// Those who joined, in that order, and those who crashed and are not yet missed.
+    pub(super) members: Vec<usize>,
+    size: usize,
+    pool: usize,
+    /// Whether it is in its pool's list of meetings with a free place.
+    open: bool,
+}
+
+/// All meetings, in pools: one for each region and one that people from every region join.
+#[derive(Debug)]
+pub(super) struct Meetings {
+    meetings: Vec<Option<Meeting>>,
+    free: Vec<usize>,
+    open: Vec<Vec<usize>>,
+    average_size: usize,
+    seed: u64,
+    started: u64,
+}
+
+impl Meetings {
+    pub(super) fn new(pools: usize, average_size: usize, seed: u64) -> Self {
+        Self {
+            meetings: Vec::new(),
+            free: Vec::new(),
+            open: vec![Vec::new(); pools],
+            average_size,
+            seed,
+            started: 0,
+        }
+    }
+
+    pub(super) fn get(&self, meeting: usize) -> Option<&Meeting> {
+        self.meetings.get(meeting)?.as_ref()
+    }
+
+    /// Seats a client in a meeting of the pool that has a place, or in a new one.
+    pub(super) fn join(&mut self, pool: usize, client: usize, rng: &mut Xoshiro256PlusPlus) -> usize {
+        let open = &self.open[pool];
+        let meeting = match open.len() {
+            0 => self.start(pool, rng),
+            // Nearly always the one that is filling, so that meetings reach their size.
+            count => open[if rng.random_bool(0.9) { count - 1 } else { rng.random_range(0..count) }],
+        };
+        self.rejoin(meeting, client);
+        meeting
+    }
+
+    /// Seats a client in a certain meeting. False if that one is over.
+    pub(super) fn rejoin(&mut self, meeting: usize, client: usize) -> bool {
+        let Some(Some(found)) = self.meetings.get_mut(meeting) else { return false };
+        found.members.push(client);
+        if found.open && found.members.len() >= found.size {
+            found.open = false;
+            self.open[found.pool].retain(|open| *open != meeting);
+        }
+        true
+    }
+
+    pub(super) fn leave(&mut self, meeting: usize, client: usize) {
+        let Some(slot) = self.meetings.get_mut(meeting) else { return };
+        let Some(found) = slot else { return };
+        found.members.retain(|member| *member != client);
+        let pool = &mut self.open[found.pool];
+        if found.members.is_empty() {
+            pool.retain(|open| *open != meeting);
+            *slot = None;
+            self.free.push(meeting);
+        } else if !found.open && found.members.len() < found.size {
+            found.open = true;
+            pool.push(meeting);
+        }
+    }
+
+    fn start(&mut self, pool: usize, rng: &mut Xoshiro256PlusPlus) -> usize {
+        self.started += 1;
+        let occasion = OCCASIONS[rng.random_range(0..OCCASIONS.len())];
+        let average = self.average_size;
+        let started = Meeting {
+            id: format!("{occasion}-{:x}-{}", self.seed, self.started),
+            members: Vec::new(),
+            // As many above the average as below it.
+            size: if average <= 2 { average } else { rng.random_range(2..=2 * average - 2) },
+            pool,
+            open: true,
+        };
+        let meeting = self.free.pop().unwrap_or_else(|| {
+            self.meetings.push(None);
+            self.meetings.len() - 1
+        });
+        self.meetings[meeting] = Some(started);
+        self.open[pool].push(meeting);
+        meeting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn meetings_fill_up_and_end() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut meetings = Meetings::new(1, 4, 1);
+        let joined: Vec<usize> = (0..400).map(|client| meetings.join(0, client, &mut rng)).collect();
+        let running = meetings.meetings.iter().flatten().count();
+        assert!((80..=130).contains(&running), "about 4 in each: {running}");
+        assert!(meetings.meetings.iter().flatten().all(|meeting| meeting.members.len() <= 6));
+        for (client, meeting) in joined.into_iter().enumerate() {
+            meetings.leave(meeting, client);
+        }
+        assert_eq!(meetings.meetings.iter().flatten().count(), 0);
+        assert!(meetings.open[0].is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! What happens to the calls, and when.
+//!
+//! Every scenario but `steady` has quiet and bad times by turns, so that a dashboard shows both the trouble and
+//! the recovery: bad from 30 s to 90 s after the start, then again every 150 s.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::network::Path;
+use crate::subject::Region;
+
+/// A story that the simulated calls follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scenario {
+    /// Nothing happens beyond the usual.
+    #[default]
+    Steady,
+    /// The way to region apac's servers becomes long and lossy.
+    ApacRttSpike,
+    /// Every region's network loses packets, round-trip times stay.
+    PacketLoss,
+    /// Three times as many sessions come, and the networks feel it a little.
+    FlashCrowd,
+}
+
+/// Text that is no scenario's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no scenario; there are steady, apac-rtt-spike, packet-loss and flash-crowd")]
+pub struct ScenarioError(String);
+
+/// When the first bad time begins, how long one lasts, how often one comes, and how long it takes to build up.
+const QUIET: f64 = 30.0;
+const BAD: f64 = 60.0;
+const CYCLE: f64 = 150.0;
+const BUILD_UP: f64 = 3.0;
+
+impl Scenario {
+    /// Every scenario.
+    pub const ALL: &'static [Scenario] =
+        &[Scenario::Steady, Scenario::ApacRttSpike, Scenario::PacketLoss, Scenario::FlashCrowd];
+
+    /// The scenario's name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::ApacRttSpike => "apac-rtt-spike",
+            Self::PacketLoss => "packet-loss",
+            Self::FlashCrowd => "flash-crowd",
+        }
+    }
+
+    /// The scenario in one sentence.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Steady => "Healthy calls, with the joins, leaves and crashes of every day.",
+            Self::ApacRttSpike => {
+                "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
+            }
+            Self::PacketLoss => "Every region loses 12 % of its packets for 60 s in every 150 s.",
+            Self::FlashCrowd => "Three times as many sessions for 60 s in every 150 s, with a little loss.",
+        }
+    }
+
+    /// Whether the scenario is about this region.
+    #[must_use]
+    pub fn affects(self, region: &Region) -> bool {
+        let name = region.as_str();
+        self != Self::ApacRttSpike || name == "apac" || name.starts_with("apac-")
+    }
+
+    /// What the scenario makes of a region's network at a time since the start.
+    pub(super) fn bend(self, usual: Path, region: &Region, elapsed: Duration) -> Path {
+        let much = if self.affects(region) { intensity(elapsed) } else { 0.0 };
+        let toward = |from: f64, to: f64| from + (to - from) * much;
+        match self {
+            Self::Steady => usual,
+            Self::ApacRttSpike => Path {
+                rtt_ms: toward(usual.rtt_ms, 450.0),
+                jitter_ms: toward(usual.jitter_ms, 45.0),
+                loss: toward(usual.loss, 0.04),
+            },
+            Self::PacketLoss => Path {
+                jitter_ms: toward(usual.jitter_ms, usual.jitter_ms * 2.0),
+                loss: toward(usual.loss, 0.12),
+                ..usual
+            },
+            Self::FlashCrowd => Path {
+                rtt_ms: toward(usual.rtt_ms, usual.rtt_ms + 60.0),
+                jitter_ms: toward(usual.jitter_ms, usual.jitter_ms * 2.0),
+                loss: toward(usual.loss, 0.015),
+            },
+        }
+    }
+
+    /// How many sessions there should be at a time since the start, as a multiple of the usual.
+    pub(super) fn crowd(self, elapsed: Duration) -> f64 {
+        if self == Self::FlashCrowd { 1.0 + 2.0 * intensity(elapsed) } else { 1.0 }
+    }
+}
+
+/// How bad it is, from 0 to 1.
+fn intensity(elapsed: Duration) -> f64 {
+    let since_bad = elapsed.as_secs_f64() % CYCLE - QUIET;
+    (since_bad / BUILD_UP).min((BAD - since_bad) / BUILD_UP).clamp(0.0, 1.0)
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = ScenarioError;
+
+    fn from_str(text: &str) -> Result<Self, ScenarioError> {
+        let found = Self::ALL.iter().find(|scenario| scenario.name() == text);
+        found.copied().ok_or_else(|| ScenarioError(text.chars().take(64).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_be_read_back() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.to_string().parse(), Ok(*scenario));
+            let sentence = scenario.description();
+            assert_eq!(sentence.find('.'), Some(sentence.len() - 1), "one sentence: {sentence}");
+        }
+        let error = "stedy".parse::<Scenario>().unwrap_err().to_string();
+        for scenario in Scenario::ALL {
+            assert!(error.contains(scenario.name()), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_times_come_and_go() {
+        let at = |seconds| intensity(Duration::from_secs(seconds));
+        assert_eq!([at(0), at(29), at(40), at(80), at(90), at(120)], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!([at(150), at(150 + 60), at(300 + 60)], [0.0, 1.0, 1.0]);
+    }
+}

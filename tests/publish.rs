@@ -1,0 +1,199 @@
+//! The publisher against a real nats-server: nothing that was accepted is lost, nothing is stored twice.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it is, with the reason")]
+
+mod nats;
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, stream};
+use callsight::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+use callsight::publish::{PublishError, PublishStats, Publisher, PublisherConfig};
+use nats::{DEADLINE, Server};
+
+fn health_stream() -> stream::Config {
+    stream::Config {
+        name: "HEALTH_US".into(),
+        subjects: vec!["health.diagnostics.us.>".into()],
+        max_message_size: 4096,
+        duplicate_window: Duration::from_secs(120),
+        ..Default::default()
+    }
+}
+
+fn config() -> PublisherConfig {
+    PublisherConfig::new("us".parse().unwrap(), "relay", "r1")
+}
+
+fn frame(seq: u64) -> Frame<'static> {
+    Frame {
+        version: Version,
+        meeting_id: MeetingId::new("m").unwrap(),
+        session_id: SessionId::new("s").unwrap(),
+        peer_id: PeerId::new("p").unwrap(),
+        seq: Seq::new(seq).unwrap(),
+        sent_at_ms: 0,
+        ended: None,
+        server: None,
+        audio_enabled: None,
+        video_enabled: None,
+        tab_visible: None,
+        peers: vec![],
+    }
+}
+
+async fn stored(client: &async_nats::Client) -> u64 {
+    let mut stream = jetstream::new(client.clone()).get_stream("HEALTH_US").await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Publishes and waits for room where there is none.
+async fn publish_all(publisher: &Publisher, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        publisher.room().await.unwrap();
+        publisher.publish(&frame(seq)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_what_the_stream_holds() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+
+    publish_all(&publisher, 1..=20_000).await;
+    let stats = publisher.shutdown(DEADLINE).await.unwrap();
+
+    let expected = PublishStats { accepted: 20_000, acknowledged: 20_000, ..Default::default() };
+    assert_eq!(stats, expected);
+    assert_eq!(stored(&client).await, 20_000);
+
+    let stream = jetstream::new(client.clone()).get_stream("HEALTH_US").await.unwrap();
+    let last = stream.get_raw_message(20_000).await.unwrap();
+    assert_eq!(last.subject.as_str(), "health.diagnostics.us.relay.r1");
+    assert_eq!(last.headers.get("Nats-Msg-Id").unwrap().as_str(), "s:20000");
+    assert_eq!(Frame::decode(&last.payload).unwrap(), frame(20_000));
+}
+
+#[tokio::test]
+async fn a_killed_server_loses_nothing_that_was_accepted() {
+    let mut server = Server::start().await;
+    let client = server.client().await;
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+
+    publish_all(&publisher, 1..=2_000).await;
+    until("some acks", || publisher.stats().acknowledged >= 100).await;
+    server.kill();
+    publish_all(&publisher, 2_001..=6_000).await;
+    server.restart();
+    publish_all(&publisher, 6_001..=8_000).await;
+    let stats = publisher.shutdown(DEADLINE).await.unwrap();
+
+    assert_eq!((stats.accepted, stats.acknowledged, stats.failed), (8_000, 8_000, 0), "{stats:?}");
+    assert_eq!(stored(&client).await, 8_000);
+}
+
+#[tokio::test]
+async fn a_repeat_is_acknowledged_as_such_and_not_stored() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+
+    for _ in 0..2 {
+        publish_all(&publisher, 1..=10).await;
+    }
+    let stats = publisher.flush(DEADLINE).await.unwrap();
+
+    assert_eq!((stats.acknowledged, stats.duplicates), (20, 10));
+    assert_eq!(stored(&client).await, 10);
+}
+
+#[tokio::test]
+async fn frames_wait_for_a_stream_that_is_not_there_yet() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+
+    publish_all(&publisher, 1..=3_000).await;
+    until("a second try", || publisher.stats().retried > 0).await;
+    let error = publisher.flush(Duration::from_millis(1)).await.unwrap_err();
+    assert!(matches!(error, PublishError::FlushTimeout { unsettled: 3_000 }), "{error}");
+    let waiting = publisher.stats();
+    assert!((1..=1024).contains(&waiting.in_flight), "{waiting:?}");
+    assert_eq!((waiting.acknowledged, waiting.failed), (0, 0), "{waiting:?}");
+
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let stats = publisher.flush(DEADLINE).await.unwrap();
+    assert_eq!((stats.acknowledged, stats.failed), (3_000, 0), "{stats:?}");
+    assert_eq!(stored(&client).await, 3_000);
+}
+
+#[tokio::test]
+async fn a_full_buffer_is_told_to_the_caller_and_counted() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let publisher =
+        Publisher::start(client.clone(), PublisherConfig { window: 4, buffer: 8, ..config() }).await.unwrap();
+
+    publish_all(&publisher, 1..=12).await;
+    until("a full window and a full buffer", || {
+        let stats = publisher.stats();
+        (stats.in_flight, stats.buffered) == (4, 8)
+    })
+    .await;
+    for seq in 13..=15 {
+        let error = publisher.publish(&frame(seq)).unwrap_err();
+        assert!(matches!(error, PublishError::Overflow { buffer: 8 }), "{error}");
+    }
+    let stats = publisher.stats();
+    assert_eq!((stats.accepted, stats.overflowed), (12, 3));
+
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    publish_all(&publisher, 13..=15).await;
+    assert_eq!(publisher.flush(DEADLINE).await.unwrap().acknowledged, 15);
+    assert_eq!(stored(&client).await, 15);
+}
+
+#[tokio::test]
+async fn what_the_stream_refuses_for_good_is_given_up() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+
+    let session = SessionId::new("s").unwrap();
+    // One beyond what the stream takes, one beyond what the server takes.
+    for (seq, bytes) in [(1, 5_000), (2, 2_000_000)] {
+        publisher.publish_encoded(session, Seq::new(seq).unwrap(), vec![0; bytes].into()).unwrap();
+    }
+    publish_all(&publisher, 3..=10).await;
+    let stats = publisher.flush(DEADLINE).await.unwrap();
+
+    assert_eq!((stats.acknowledged, stats.failed, stats.retried), (8, 2, 0), "{stats:?}");
+    assert_eq!(stored(&client).await, 8);
+}
+
+#[tokio::test]
+async fn a_closed_client_ends_the_publisher() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+    publish_all(&publisher, 1..=5).await;
+    until("frames on their way", || publisher.stats().in_flight == 5).await;
+
+    client.drain().await.unwrap();
+    until("the end", || matches!(publisher.publish(&frame(6)), Err(PublishError::Closed))).await;
+    assert!(matches!(publisher.flush(DEADLINE).await, Err(PublishError::Closed)));
+    let stats = publisher.stats();
+    assert_eq!(stats.accepted, stats.failed, "{stats:?}");
+}
