@@ -1,0 +1,193 @@
+//! A child process that can't outlive its test.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::wait;
+
+/// How much of the log a failed test shows.
+const TAIL_LINES: usize = 40;
+
+/// A running child, its standard output and error in one file.
+///
+/// Dropped, it is killed and waited for; dropped while its test panics, it shows the end of its log.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    directory: TempDir,
+}
+
+impl Process {
+    pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
+        let directory = temporary_directory();
+        let log = directory.path().join("log");
+        let output = File::create(&log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {name}: {error}"));
+        Self { name: name.to_owned(), child, log, directory }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has written so far.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// The status it ended with, or `None` while it runs.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// SIGKILL: no goodbye. Returns once it is gone.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: goes on after [`Self::stop`].
+    pub(crate) fn cont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM, and the status it ends with. Panics if it has not ended by the deadline.
+    pub(crate) fn terminate(&mut self, deadline: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended(deadline)
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let what = format!("{} (process {}) to end", self.name, self.id());
+        wait::eventually(deadline, &what, || self.exited().ok_or("still running"))
+    }
+
+    /// Sends nothing once the child has been waited for: its number may be someone else's by then.
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal)
+            .unwrap_or_else(|error| panic!("can't signal {}: {error}", self.name));
+    }
+
+    fn tail(&self) -> String {
+        let output = self.output();
+        let lines: Vec<_> = output.lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Neither can fail in a way that matters here: it has already ended, or ends now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "the test has failed, and this is why")]
+            {
+                eprintln!("--- end of the log of {} ({}) ---\n{}\n---", self.name, self.id(), self.tail());
+            }
+        }
+    }
+}
+
+/// Runs a command to its end, within the deadline, with `input` as its standard input.
+pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Output {
+    let name = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't start {name}: {error}"));
+    let pid = Pid::from_child(&child);
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // A child that reads none of its input is no reason to fail, and closes its end of the pipe.
+    thread::spawn(move || stdin.write_all(input.as_bytes()));
+
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    receiver.recv_timeout(deadline).map(Result::unwrap).unwrap_or_else(|_| {
+        let _ = kill_process(pid, Signal::KILL);
+        panic!("{name} has not ended within {deadline:?}")
+    })
+}
+
+/// A directory for one server's files, in cargo's own so that even a killed test run litters nothing else.
+pub(crate) fn temporary_directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn state(process: &Process) -> char {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+        stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+    }
+
+    #[test]
+    fn dies_with_its_guard_even_when_stopped() {
+        let process = Process::spawn("sleeper", &mut shell("exec sleep 600"));
+        let entry = format!("/proc/{}", process.id());
+        process.stop();
+        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
+        drop(process);
+        assert!(!Path::new(&entry).exists());
+    }
+
+    #[test]
+    fn stops_goes_on_and_ends_when_asked() {
+        let script = "trap 'echo bye; exit 3' TERM; echo up; echo err >&2; while :; do sleep 0.05; done";
+        let mut process = Process::spawn("polite", &mut shell(script));
+        wait::eventually(wait::PATIENCE, "both outputs", || {
+            wait::when(process.output(), |output| output == "up\nerr\n")
+        });
+        process.stop();
+        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
+        process.cont();
+        assert_eq!(process.terminate(wait::PATIENCE).code(), Some(3));
+        assert!(process.output().ends_with("bye\n"));
+        assert!(process.directory.path().exists());
+    }
+
+    #[test]
+    fn runs_a_command_with_input() {
+        let output = run(&mut shell("cat; exit 4"), "in and out", wait::PATIENCE);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(4), &b"in and out"[..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "has not ended within")]
+    fn gives_up_on_a_command_that_hangs() {
+        run(&mut shell("exec sleep 600"), "", Duration::from_millis(50));
+    }
+}

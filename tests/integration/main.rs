@@ -1,0 +1,10 @@
+//! Callsight against the real things: nats-server, Prometheus, promtool, clients in Python.
+//!
+//! `./dev tools` fetches them and `./dev test` runs all of this. A tool that is missing fails the tests that need it,
+//! with the command that fetches it: nothing is skipped.
+
+// The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod tools;
