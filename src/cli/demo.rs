@@ -22,7 +22,7 @@ use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Glance};
 use crate::simulate::{self, SimulateConfig};
 use crate::subject::Region;
-use crate::topology::{Deployment, ensure_stream};
+use crate::topology::{Deployment, ensure_streams};
 
 /// How often the line is written: on a terminal over itself, elsewhere one under the other.
 const TERMINAL_LINE: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
             nats::connect(&servers.nats_config()?, "callsight demo").await.map_err(CliError::other)?;
         let context = async_nats::jetstream::new(client.clone());
         for region in &config.regions {
-            let made = ensure_stream(&context, region, 1).await;
+            let made = ensure_streams(&context, region, 1).await;
             made.map_err(|error| CliError::caused("cannot make the streams", error))?;
         }
         let exporter = Exporter::start(client.clone(), exporter_config(&config, servers.metrics)?).await;

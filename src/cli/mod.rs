@@ -1,6 +1,7 @@
 //! The command line: one file a command, each with its flags, its validated configuration and what it runs.
 
 mod args;
+mod dead_letters;
 mod demo;
 mod frame;
 mod log;

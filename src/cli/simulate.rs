@@ -11,7 +11,7 @@ use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::simulate::{self, Scenario, SimulateError};
 use crate::subject::Region;
-use crate::topology::ensure_stream;
+use crate::topology::ensure_streams;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
@@ -146,7 +146,7 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
     if config.create {
         let context = async_nats::jetstream::new(client.clone());
         for region in &config.calls.regions {
-            let made = ensure_stream(&context, region, 1).await;
+            let made = ensure_streams(&context, region, 1).await;
             made.map_err(|error| CliError::caused("cannot make the stream", error))?;
         }
     }
