@@ -7,6 +7,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout;
 
 use super::args::{NatsArgs, distinct};
@@ -127,7 +128,8 @@ async fn show_stream(
             Ok(_) => "ok".to_owned(),
             Err(rejection) => rejection.reason.to_string(),
         };
-        let (at, bytes) = (info.published, letter.payload.len());
+        let at = info.published.format(&Rfc3339).map_err(|error| text(&error))?;
+        let bytes = letter.payload.len();
         writeln!(
             output,
             "{at}  {reason}: {detail}  [{subject}, sequence {sequence}, {bytes} bytes; decoded now: {now}]"
