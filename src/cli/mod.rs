@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    // The live line is what one wants to see there.
+    #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
     Frame(frame::FrameArgs),
 }
