@@ -133,7 +133,7 @@ impl Aggregates {
 
     /// The recorder, for handles and macros.
     #[must_use]
-    pub fn recorder(&self) -> &PrometheusRecorder {
+    pub const fn recorder(&self) -> &Arc<PrometheusRecorder> {
         &self.recorder
     }
 
@@ -283,19 +283,16 @@ impl RegionSeries {
     }
 
     /// The counter of frames rejected for a reason.
-    #[must_use]
     pub fn rejected(&self, reason: Reason) -> &Counter {
         &self.rejected[reason as usize]
     }
 
     /// The counter of what a budget refused.
-    #[must_use]
     pub fn refused(&self, limit: Limit) -> &Counter {
         &self.refused[limit as usize]
     }
 
     /// The counter of sessions removed for a cause.
-    #[must_use]
     pub fn removed(&self, cause: Removal) -> &Counter {
         &self.removed[cause as usize]
     }
