@@ -126,7 +126,7 @@ fn the_detail_level_decides_which_rows_there_are() {
 
 #[test]
 fn pairs_have_detail_while_the_meeting_is_small() {
-    let settings = FoldSettings { pair_detail_max_sessions: 2, ..FoldSettings::default() };
+    let settings = FoldSettings { pair_max_sessions: 2, ..FoldSettings::default() };
     let mut world = World::with(settings, 1_000_000);
     let see = |id, seq| frame(id, seq).sees(peer("bob").samples(seq * 10, 0));
     world.fold(&see("s1", 1));

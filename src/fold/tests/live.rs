@@ -302,22 +302,3 @@ fn a_session_without_a_server_counts_under_none() {
     assert_eq!(world.value("videocall_sessions", &["none"]), Some(1.0));
     assert!(world.value(AGE, &["s1", "none"]).is_some());
 }
-
-#[test]
-fn what_is_odd_in_a_servers_name_is_escaped() {
-    let mut world = World::new();
-    let server = Server {
-        url: ServerUrl::new(r#"odd://a"b.example"#).unwrap(),
-        server_type: ServerType::Other,
-        rtt_ms: None,
-    };
-    world.fold(&Frame { server: Some(server), ..frame("s1", 1) });
-    let escaped = r#"server_url="odd://a\"b.example""#;
-    let page = world.page();
-    for metric in [AGE, "videocall_sessions{"] {
-        assert!(
-            page.0.keys().any(|series| series.starts_with(metric) && series.contains(escaped)),
-            "{page:?}"
-        );
-    }
-}
