@@ -5,6 +5,12 @@
 
 // The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
+mod publish;
+#[cfg(test)]
+mod simulate;
 #[cfg(test)]
 mod tools;
