@@ -1,0 +1,223 @@
+//! How fast the exporter drains a stream, against the same pull loop that only acknowledges.
+//!
+//! Both read the same frames from the same nats-server on this machine, by turns, so that what is printed is a
+//! ratio that a noisy machine can't bend much. `./dev bench --bench end_to_end [FRAMES [MEETING_SIZE]]`
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::{self, Context};
+use callsight::fold::FoldSettings;
+use callsight::publish::{Publisher, PublisherConfig};
+use callsight::serve::{Exporter, ExporterConfig};
+use callsight::simulate::{Scenario, SimulateConfig, World};
+use callsight::subject::Region;
+use callsight::topology::{Deployment, consumer_config, ensure_stream, stream_name};
+use futures_util::StreamExt;
+use time::OffsetDateTime;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// How often each of the two is measured, by turns.
+const ROUNDS: usize = 3;
+
+/// A round that takes longer than this is given up.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let mut numbers = env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
+    let frames = numbers.next().unwrap_or(200_000);
+    let meeting_size = numbers.next().unwrap_or(10);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(measure(frames, meeting_size))
+}
+
+async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let mut nats = Nats(
+        Command::new("nats-server")
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?,
+    );
+    let client = async_nats::ConnectOptions::new()
+        .retry_on_initial_connect()
+        .subscription_capacity(65_536)
+        .connect(format!("nats://127.0.0.1:{port}"))
+        .await?;
+    let region: Region = "us".parse()?;
+    let context = jetstream::new(client.clone());
+    ensure_stream(&context, &region, 1).await?;
+    let bytes = fill(&client, &region, frames, meeting_size).await?;
+    let mut out = io::stdout();
+    writeln!(out, "{frames} frames of {meeting_size} parties, {bytes} bytes each on average")?;
+
+    let mut ratios = Vec::new();
+    for round in 1..=ROUNDS {
+        let only = acknowledge_only(&context, &region, frames).await?;
+        let fold = drain(&client, &context, &region, frames).await?;
+        ratios.push(fold.rate / only.rate);
+        writeln!(
+            out,
+            "round {round}: acknowledge only {only}; serve {fold}; ratio {:.2}",
+            fold.rate / only.rate
+        )?;
+    }
+    ratios.sort_by(f64::total_cmp);
+    writeln!(out, "median ratio {:.2}", ratios[ratios.len() / 2])?;
+    nats.0.kill()?;
+    Ok(())
+}
+
+/// Stopped by its id, also when something fails.
+struct Nats(Child);
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn fill(
+    client: &Client,
+    region: &Region,
+    frames: usize,
+    meeting_size: usize,
+) -> Result<usize, Failure> {
+    let config = SimulateConfig {
+        regions: vec![region.clone()],
+        sessions: 2000,
+        meeting_size,
+        interval: Duration::from_secs(5),
+        duration: None,
+        frames: None,
+        seed: 1,
+        scenario: Scenario::Steady,
+        rate: None,
+        leave_at_end: false,
+        quiet: true,
+    };
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let mut world = World::new(&config, u64::try_from(started)?);
+    let publisher =
+        Publisher::start(client.clone(), PublisherConfig::new(region.clone(), "relay", "bench")).await?;
+    let (mut published, mut bytes) = (0, 0);
+    while published < frames {
+        if let Some(event) = world.advance() {
+            publisher.room().await?;
+            publisher.publish(&event.frame)?;
+            bytes += event.frame.encode(callsight::frame::Form::Compact).len();
+            published += 1;
+        }
+    }
+    publisher.shutdown(DEADLINE).await?;
+    Ok(bytes / frames)
+}
+
+/// What a round took.
+struct Measured {
+    rate: f64,
+    cpu_micros: f64,
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} frames/s at {:.1} µs of CPU a frame", self.rate, self.cpu_micros)
+    }
+}
+
+/// Runs the clocks until the durable has acknowledged all frames.
+struct Clocks {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Clocks {
+    fn start() -> Result<Self, Failure> {
+        Ok(Self { wall: Instant::now(), cpu: cpu_time()? })
+    }
+
+    fn stop(&self, frames: usize) -> Result<Measured, Failure> {
+        let cpu = cpu_time()?.checked_sub(self.cpu).unwrap_or_default();
+        let rate = frames as f64 / self.wall.elapsed().as_secs_f64();
+        Ok(Measured { rate, cpu_micros: cpu.as_secs_f64() * 1e6 / frames as f64 })
+    }
+}
+
+/// The time that this process has had, from the kernel; the server is another process.
+fn cpu_time() -> Result<Duration, Failure> {
+    /// The kernel's unit here, on every Linux of today.
+    const TICKS_A_SECOND: u64 = 100;
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
+}
+
+async fn acknowledge_only(context: &Context, region: &Region, frames: usize) -> Result<Measured, Failure> {
+    let stream = context.get_stream(stream_name(region)).await?;
+    let deployment: Deployment = "acknowledge-only".parse()?;
+    let config = consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH);
+    let consumer: Consumer<pull::Config> = stream.create_consumer(config).await?;
+    let clocks = Clocks::start()?;
+    let messages = consumer.stream().max_messages_per_batch(8192).messages().await?;
+    let mut chunks = messages.ready_chunks(1024);
+    let mut taken = 0;
+    while taken < frames {
+        let chunk = chunks.next().await.ok_or("the subscription ended")?;
+        taken += chunk.len();
+        if let Some(last) = chunk.into_iter().next_back() {
+            last?.ack().await?;
+        }
+        tokio::task::yield_now().await;
+    }
+    let measured = clocks.stop(frames)?;
+    stream.delete_consumer(&deployment.durable()).await?;
+    Ok(measured)
+}
+
+async fn drain(
+    client: &Client,
+    context: &Context,
+    region: &Region,
+    frames: usize,
+) -> Result<Measured, Failure> {
+    let stream = context.get_stream(stream_name(region)).await?;
+    let deployment: Deployment = "bench".parse()?;
+    stream.create_consumer(consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH)).await?;
+    let config = ExporterConfig {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        regions: vec![region.clone()],
+        deployment: deployment.clone(),
+        create: None,
+        ready_max_lag: Duration::from_secs(10),
+        max_series: 10_000_000,
+        // Every frame is to be live, however long the stream took to fill.
+        fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
+    };
+    let clocks = Clocks::start()?;
+    let exporter = Exporter::start(client.clone(), config).await?;
+    while stream.consumer_info(&deployment.durable()).await?.ack_floor.stream_sequence < frames as u64 {
+        if clocks.wall.elapsed() > DEADLINE {
+            return Err("the exporter did not drain the stream in time".into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let measured = clocks.stop(frames)?;
+    exporter.stop().await;
+    stream.delete_consumer(&deployment.durable()).await?;
+    Ok(measured)
+}
