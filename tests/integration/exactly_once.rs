@@ -168,12 +168,14 @@ async fn a_killed_exporter_loses_nothing_and_counts_nothing_twice() {
 async fn a_killed_server_loses_nothing_and_counts_nothing_twice() {
     let (mut nats, _, callsight) = start().await;
     let mut clients = clients(&nats, 12_000, 3_000);
-    for frames in [2_000, 6_000] {
-        taken(&callsight, frames).await;
-        nats.kill9();
-        nats.restart();
-    }
+    taken(&callsight, 2_000).await;
+    nats.kill9();
     assert!(clients.exited().is_none(), "the server should have died in the middle");
+    nats.restart();
+    // And once more: whether the clients are still at it depends on how soon everybody found the way back.
+    taken(&callsight, 6_000).await;
+    nats.kill9();
+    nats.restart();
 
     let published = acknowledged(&mut clients);
     // The connection that was there before may still be finding its way back.

@@ -275,7 +275,7 @@ async fn it_waits_for_nats_at_the_start_and_later() {
     folded(&callsight, 1.0).await;
 
     nats.kill9();
-    not_ready_because(&callsight, "").await;
+    not_ready_because(&callsight, "NATS does not answer").await;
     let scrape = callsight.metrics().await;
     assert_eq!(scrape.value("callsight_nats_connected", &[("region", REGION)]), Some(0.0));
     assert_eq!(scrape.value("callsight_frames_folded_total", &[("region", REGION)]), Some(1.0));

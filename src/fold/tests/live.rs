@@ -118,7 +118,7 @@ fn each_value_shows_in_base_units_under_its_own_name() {
         ("audio_silent_concealed_samples_total", 50.0),
         ("video_frames_per_second", 29.5),
         ("video_frames_buffered", 2.0),
-        ("video_bitrate_bits_per_second", 1_500_000.0),
+        ("video_bytes_per_second", 187_500.0),
         ("video_freezes_total", 4.0),
     ] {
         assert_eq!(pair(name), Some(value), "{name}");

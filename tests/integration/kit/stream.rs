@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
 use callsight::frame::{Form, Frame};
-use callsight::topology::{ensure_stream, stream_name};
+use callsight::topology::{ensure_streams, stream_name};
 use futures_util::TryStreamExt;
 use time::OffsetDateTime;
 
@@ -28,7 +28,7 @@ impl Health {
     /// The stream as the product makes it.
     pub(crate) async fn create(nats: &Nats) -> Self {
         let health = Self::at(nats).await;
-        ensure_stream(&health.jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
+        ensure_streams(&health.jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
         health
     }
 
