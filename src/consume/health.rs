@@ -103,7 +103,11 @@ impl RegionHealth {
     /// Why the consumer's loop is stuck, if it is.
     #[must_use]
     pub fn stuck(&self) -> Option<String> {
-        let silent = self.state().beat.elapsed();
+        self.stuck_at(Instant::now())
+    }
+
+    fn stuck_at(&self, now: Instant) -> Option<String> {
+        let silent = now.saturating_duration_since(self.state().beat);
         (silent > STUCK_AFTER).then(|| {
             format!("the consumer of region {} has not moved for {} s", self.region, silent.as_secs())
         })
@@ -132,5 +136,23 @@ impl RegionHealth {
             lag_seconds: state.lag.as_secs_f64(),
             live_sessions: state.live_sessions,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loop_that_stopped_beating_is_stuck() {
+        let health = RegionHealth::new("us".parse().unwrap());
+        health.detached("NATS is away, and has been for days".to_owned());
+        health.beat(0, None);
+        let beat = Instant::now();
+        assert_eq!(health.stuck_at(beat), None);
+        assert_eq!(health.stuck_at(beat + STUCK_AFTER / 2), None);
+        let why = health.stuck_at(beat + STUCK_AFTER * 2).unwrap();
+        assert!(why.contains("region us"), "{why}");
+        assert!(!health.report(Duration::from_secs(10)).ready);
     }
 }
