@@ -197,6 +197,12 @@ impl DetailStore {
         live + plane.columns().len() <= self.0.max_series
     }
 
+    /// The most series that it holds.
+    #[must_use]
+    pub fn max_series(&self) -> usize {
+        self.0.max_series
+    }
+
     /// The number of series that a plane's open rows take up, set or not.
     #[must_use]
     pub fn live_series(&self, plane: DetailPlane) -> usize {
