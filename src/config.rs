@@ -26,7 +26,7 @@ pub use error::ConfigError;
 pub(crate) use error::one_line;
 pub use layers::{Parsed, environment_name, parse};
 pub use reference::reference;
-pub use settings::{InvalidNatsUrl, NatsConfig, NatsUrl};
+pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
 pub(crate) use value::{duration, duration_between, positive, ratio, socket_address, whole};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
-use crate::config::{NatsConfig, duration_between, ratio, socket_address, whole};
+use crate::config::{ConfigError, NatsConfig, duration_between, ratio, socket_address, whole};
 use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
 use crate::frame::MAX_PEERS;
 use crate::nats;
@@ -175,7 +175,7 @@ pub(crate) struct ServeConfig {
 }
 
 impl ServeArgs {
-    pub(super) fn validate(self) -> (ProcessArgs, ServeConfig) {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, ServeConfig), ConfigError> {
         let exporter = ExporterConfig {
             regions: distinct(self.region),
             deployment: self.deployment,
@@ -198,7 +198,7 @@ impl ServeArgs {
                 thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
             },
         };
-        (self.process, ServeConfig { nats: self.nats.into(), exporter })
+        Ok((self.process, ServeConfig { nats: self.nats.validate("exporter")?, exporter }))
     }
 }
 
