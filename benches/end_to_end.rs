@@ -19,7 +19,7 @@ use callsight::publish::{Publisher, PublisherConfig};
 use callsight::serve::{Exporter, ExporterConfig};
 use callsight::simulate::{Scenario, SimulateConfig, World};
 use callsight::subject::Region;
-use callsight::topology::{Deployment, consumer_config, ensure_stream, stream_name};
+use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use futures_util::StreamExt;
 use time::OffsetDateTime;
 
@@ -58,7 +58,7 @@ async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
         .await?;
     let region: Region = "us".parse()?;
     let context = jetstream::new(client.clone());
-    ensure_stream(&context, &region, 1).await?;
+    ensure_streams(&context, &region, 1).await?;
     let bytes = fill(&client, &region, frames, meeting_size).await?;
     let mut out = io::stdout();
     writeln!(out, "{frames} frames of {meeting_size} parties, {bytes} bytes each on average")?;

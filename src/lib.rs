@@ -12,6 +12,7 @@
 pub mod cli;
 pub mod config;
 pub mod consume;
+pub mod dead_letter;
 pub mod fold;
 pub mod frame;
 mod log;

@@ -22,7 +22,7 @@ use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Glance};
 use crate::simulate::{self, SimulateConfig};
 use crate::subject::Region;
-use crate::topology::{Deployment, ensure_stream};
+use crate::topology::{Deployment, ensure_streams};
 
 /// How often the line is written: on a terminal over itself, elsewhere one under the other.
 const TERMINAL_LINE: Duration = Duration::from_secs(1);
@@ -75,8 +75,8 @@ impl DemoArgs {
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CallArgs { sessions, seed, .. } = self.calls;
-        write!(f, "regions {}; {sessions} sessions; seed {seed}", joined(&self.regions))
+        let CallArgs { sessions, scenario, .. } = self.calls;
+        write!(f, "regions {}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
             nats::connect(&servers.nats_config()?, "callsight demo").await.map_err(CliError::other)?;
         let context = async_nats::jetstream::new(client.clone());
         for region in &config.regions {
-            let made = ensure_stream(&context, region, 1).await;
+            let made = ensure_streams(&context, region, 1).await;
             made.map_err(|error| CliError::caused("cannot make the streams", error))?;
         }
         let exporter = Exporter::start(client.clone(), exporter_config(&config, servers.metrics)?).await;
@@ -311,7 +311,7 @@ fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
 }
 
 fn simulate_config(config: &DemoConfig) -> SimulateConfig {
-    let CallArgs { sessions, scenario, seed, .. } = config.calls;
+    let CallArgs { sessions, scenario, .. } = config.calls;
     SimulateConfig {
         regions: config.regions.clone(),
         sessions,
@@ -319,7 +319,7 @@ fn simulate_config(config: &DemoConfig) -> SimulateConfig {
         interval: FRAME_INTERVAL,
         duration: None,
         frames: None,
-        seed,
+        seed: config.calls.seed(),
         scenario,
         rate: None,
         leave_at_end: true,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, IgnoredAny};
 
+use super::dead_letters::{self, DeadLetterArgs, DeadLettersError};
 use crate::frame::{Form, Frame, Rejection};
 
 /// Encode, decode and check health frames
@@ -27,8 +28,10 @@ enum FrameCommand {
     Encode(EncodeArgs),
     /// Print MessagePack frames as JSON
     Decode(MessageArgs),
-    /// Say of each frame whether the exporter takes it, or why not; exit with 1 if it refuses one
-    Check(MessageArgs),
+    /// Say of each frame whether the exporter takes it, or why not; exit with 1 if it refuses one.
+    ///
+    /// With `--dlq`, show the frames that an exporter has refused, from the dead-letter streams.
+    Check(Box<CheckArgs>),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +56,15 @@ struct MessageArgs {
     /// Read hex digits instead of bytes; white space, and what follows a #, is left out
     #[arg(long)]
     hex: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    message: MessageArgs,
+
+    #[command(flatten)]
+    dead_letters: DeadLetterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -106,6 +118,9 @@ pub(crate) enum FrameCommandError {
         /// Why.
         source: Rejection,
     },
+    /// The dead letters can't be shown.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLettersError),
     /// What `check` found, after it has said so frame by frame.
     #[error("{rejected} of {frames} frames refused")]
     Rejected {
@@ -125,7 +140,10 @@ pub(crate) fn run(
     match args.command {
         FrameCommand::Encode(args) => encode(&read(args.file.as_deref(), input)?, &args, &mut output)?,
         FrameCommand::Decode(args) => decode(&bytes(&args, input)?, &mut output)?,
-        FrameCommand::Check(args) => check(&bytes(&args, input)?, &mut output)?,
+        FrameCommand::Check(args) if args.dead_letters.dlq => {
+            return dead_letters::show(args.dead_letters, output).map_err(FrameCommandError::DeadLetters);
+        }
+        FrameCommand::Check(args) => check(&bytes(&args.message, input)?, &mut output)?,
     }
     Ok(output.flush()?)
 }

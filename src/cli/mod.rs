@@ -1,6 +1,7 @@
 //! The command line: one file a command, each with its flags, its validated configuration and what it runs.
 
 mod args;
+mod dead_letters;
 mod demo;
 mod frame;
 mod log;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    // The live line is what one wants to see there.
+    #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
     Frame(frame::FrameArgs),
 }

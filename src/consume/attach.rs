@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::clock::StreamClock;
 use crate::fold::StreamTime;
 use crate::subject::Region;
-use crate::topology::{Deployment, consumer_config, ensure_stream, stream_name};
+use crate::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
@@ -147,21 +147,18 @@ pub(super) async fn attach(context: Context, wanted: &Wanted) -> Result<Attached
 
 async fn find_stream(context: &Context, wanted: &Wanted) -> Result<Stream, AttachError> {
     let name = stream_name(&wanted.region);
-    match context.get_stream(&name).await {
-        Ok(stream) => Ok(stream),
-        Err(error) if is_not_found(&error.kind()) => {
-            let Some(replicas) = wanted.create else {
-                return Err(AttachError::NoStream { stream: name, region: wanted.region.clone() });
-            };
-            if let Err(error) = ensure_stream(context, &wanted.region, replicas).await {
-                return Err(AttachError::CreateStream { stream: name, reason: error.to_string() });
-            }
-            tracing::info!(stream = name, replicas, "stream created");
-            let stream = context.get_stream(&name).await;
-            stream.map_err(|error| AttachError::Unreachable(error.to_string()))
-        }
-        Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    if let Some(replicas) = wanted.create
+        && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
+    {
+        return Err(AttachError::CreateStream { stream: name, reason: error.to_string() });
     }
+    context.get_stream(&name).await.map_err(|error| {
+        if is_not_found(&error.kind()) {
+            AttachError::NoStream { stream: name, region: wanted.region.clone() }
+        } else {
+            AttachError::Unreachable(error.to_string())
+        }
+    })
 }
 
 fn is_not_found(kind: &GetStreamErrorKind) -> bool {

@@ -19,8 +19,8 @@ pub struct RegionHealth {
 struct State {
     /// What keeps the consumer from being attached.
     problem: Option<String>,
-    attached: bool,
-    warm: bool,
+    /// What is wrong without keeping anyone from relying on what is served.
+    warning: Option<String>,
     pending: u64,
     lag: Duration,
     live_sessions: usize,
@@ -38,6 +38,9 @@ pub struct HealthReport {
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What is wrong all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Frames in the stream that have not been folded.
     pub pending_frames: u64,
     /// How far the fold is behind the stream, in seconds.
@@ -50,8 +53,7 @@ impl RegionHealth {
     pub(super) fn new(region: Region) -> Self {
         let state = State {
             problem: Some("connecting to NATS".to_owned()),
-            attached: false,
-            warm: false,
+            warning: None,
             pending: 0,
             lag: Duration::ZERO,
             live_sessions: 0,
@@ -74,15 +76,16 @@ impl RegionHealth {
 
     pub(super) fn attached(&self) {
         let mut state = self.state();
-        state.attached = true;
-        state.warm = true;
         state.problem = None;
     }
 
     pub(super) fn detached(&self, problem: String) {
         let mut state = self.state();
-        state.attached = false;
         state.problem = Some(problem);
+    }
+
+    pub(super) fn warn(&self, warning: Option<&str>) {
+        self.state().warning = warning.map(ToOwned::to_owned);
     }
 
     pub(super) fn lag(&self, pending: u64, lag: Duration) {
@@ -112,7 +115,6 @@ impl RegionHealth {
         let state = self.state();
         let why = match &state.problem {
             Some(problem) => Some(problem.clone()),
-            None if !state.warm => Some("restoring live sessions".to_owned()),
             None if state.lag > max_lag => Some(format!(
                 "catching up: {:.1} s and {} frames behind, ready at {:.1} s",
                 state.lag.as_secs_f64(),
@@ -125,6 +127,7 @@ impl RegionHealth {
             region: self.region.to_string(),
             ready: why.is_none(),
             why,
+            warning: state.warning.clone(),
             pending_frames: state.pending,
             lag_seconds: state.lag.as_secs_f64(),
             live_sessions: state.live_sessions,

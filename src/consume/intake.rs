@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
 
+use super::burial::Rejected;
 use super::clock::StreamClock;
 use crate::fold::{Fold, StreamTime};
 use crate::frame::{Frame, Reason, Rejection};
@@ -32,10 +33,11 @@ pub(super) struct Intake {
 }
 
 /// What a message was to the intake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It was taken, now or before, and may be acknowledged.
     Yes,
+    /// It was refused: to be acknowledged once its dead letter is written.
+    Rejected(Rejected),
     /// A delivery before it got lost: read again from what was acknowledged.
     AfterHole,
 }
@@ -103,6 +105,12 @@ impl Intake {
                         "frame rejected"
                     );
                 }
+                return Taken::Rejected(Rejected {
+                    subject: message.subject.clone(),
+                    payload: message.payload.clone(),
+                    sequence: info.stream_sequence,
+                    rejection,
+                });
             }
         }
         Taken::Yes

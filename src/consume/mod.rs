@@ -10,6 +10,7 @@
 //! and most of all when NATS did.
 
 mod attach;
+mod burial;
 mod clock;
 mod health;
 mod intake;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use attach::{Attached, ConsumerState, Wanted, attach, consumer_state};
+use burial::Burial;
 use clock::StreamClock;
 pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
@@ -70,6 +72,7 @@ pub struct Consumer {
     context: Context,
     wanted: Wanted,
     intake: Intake,
+    burial: Burial,
     own: Arc<RegionSeries>,
     health: Arc<RegionHealth>,
     clock: Option<StreamClock>,
@@ -98,6 +101,7 @@ impl Consumer {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            burial: Burial::new(context.clone(), region.clone(), Arc::clone(&own)),
             context,
             health: Arc::new(RegionHealth::new(region.clone())),
             intake: Intake::new(region.clone(), fold, Arc::clone(&own)),
@@ -248,10 +252,15 @@ impl Consumer {
                     let Some(chunk) = chunk else { return End::Lost("the subscription ended".to_owned()) };
                     let mut lost = None;
                     let mut taken = None;
+                    let mut rejected = Vec::new();
                     for message in chunk {
                         match message {
                             Ok(message) => match self.intake.take(&message, &mut clock) {
                                 Taken::Yes => taken = Some(message),
+                                Taken::Rejected(frame) => {
+                                    rejected.push(frame);
+                                    taken = Some(message);
+                                }
                                 Taken::AfterHole => {
                                     lost = Some("a delivery got lost on the way".to_owned());
                                     break;
@@ -264,6 +273,7 @@ impl Consumer {
                         }
                     }
                     self.clock = Some(clock);
+                    self.burial.write(rejected).await;
                     if let Some(message) = taken {
                         if let Err(error) = message.ack().await {
                             lost.get_or_insert_with(|| format!("an acknowledgement can't be sent: {error}"));
@@ -313,6 +323,7 @@ impl Consumer {
         if self.intake.newest.is_some() {
             self.own.last_folded_age.set(age);
         }
+        self.health.warn(self.burial.problem());
         self.health.lag(behind, if behind == 0 { Duration::ZERO } else { age });
         self.health.attached();
         self.backoff = BACKOFF.0;

@@ -242,6 +242,10 @@ pub struct RegionSeries {
     pub redelivered: Counter,
     /// Folded frames that were too old for the gauges.
     pub late: Counter,
+    /// Dead letters stored.
+    pub dead_letters: Counter,
+    /// Dead letters that could not be stored.
+    pub dead_letters_lost: Counter,
     /// Stream receipt to fold, in seconds.
     pub latency: Histogram,
     /// Client's clock against the stream's, in seconds.
@@ -270,6 +274,8 @@ impl RegionSeries {
             repeated: counter!(c::FRAMES_REPEATED.name, "region" => region.clone()),
             redelivered: counter!(c::FRAMES_REDELIVERED.name, "region" => region.clone()),
             late: counter!(c::FRAMES_LATE.name, "region" => region.clone()),
+            dead_letters: counter!(c::DEAD_LETTERS.name, "region" => region.clone()),
+            dead_letters_lost: counter!(c::DEAD_LETTERS_LOST.name, "region" => region.clone()),
             latency: histogram!(c::FRAME_LATENCY.name, "region" => region.clone()),
             clock_skew: histogram!(c::CLOCK_SKEW.name, "region" => region.clone()),
             pending: gauge!(c::CONSUMER_PENDING.name, "region" => region.clone()),

@@ -193,6 +193,10 @@ catalogue! {
             "Folded frames that were older than the idle timeout: they feed the counters, never the live gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
             "Frames refused whole, by reason; docs/frame.md tells what each means.";
+        DEAD_LETTERS = "callsight_dead_letters_total" Kind::Counter, REGION,
+            "Rejected frames that were stored in the dead-letter stream.";
+        DEAD_LETTERS_LOST = "callsight_dead_letters_lost_total" Kind::Counter, REGION,
+            "Rejected frames that the dead-letter stream did not take; /readyz says why.";
         FRAME_LATENCY = "callsight_frame_latency_seconds" LATENCY_SECONDS, REGION,
             "Time from the stream's receipt of a frame to its fold.";
         CLOCK_SKEW = "callsight_client_clock_skew_seconds" SKEW_SECONDS, REGION,

@@ -22,6 +22,10 @@ const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
 /// How much disk a stream takes at the most, until somebody says otherwise.
 const MAX_BYTES: i64 = 4 << 30;
 
+/// How long rejected frames are kept, and how much disk they take at the most.
+const DEAD_LETTER_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const DEAD_LETTER_MAX_BYTES: i64 = 256 << 20;
+
 /// How long the stream remembers message ids: as long as a publisher may still be retrying.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -111,6 +115,31 @@ pub fn stream_config(region: &Region, replicas: usize) -> Config {
     }
 }
 
+/// The name of the stream that keeps a region's rejected frames, `HEALTH_{REGION}_DLQ`.
+#[must_use]
+pub fn dead_letter_stream_name(region: &Region) -> String {
+    format!("{}_DLQ", stream_name(region))
+}
+
+/// The stream of a region's rejected frames: small, and the oldest go first, so that it is never full.
+#[must_use]
+pub fn dead_letter_stream_config(region: &Region, replicas: usize) -> Config {
+    Config {
+        name: dead_letter_stream_name(region),
+        description: Some(format!("Callsight frames of region {region} that were rejected, with the reason")),
+        subjects: vec![format!("health.deadletter.{region}.*")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_age: DEAD_LETTER_MAX_AGE,
+        max_bytes: DEAD_LETTER_MAX_BYTES,
+        duplicate_window: DUPLICATE_WINDOW,
+        num_replicas: replicas,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
 /// A deployment's durable consumer. A new one begins at `start`: the counters of a new exporter begin
 /// somewhere, and three days of frames would keep it from ever becoming ready.
 #[must_use]
@@ -127,16 +156,18 @@ pub fn consumer_config(deployment: &Deployment, start: OffsetDateTime) -> pull::
     }
 }
 
-/// Makes a region's stream unless it is there. One that is there is left as it is.
+/// Makes a region's stream and its dead-letter stream unless they are there. What is there is left as it is.
 ///
 /// # Errors
 /// Those of the server, such as too little storage, or another stream that has the subjects.
-pub async fn ensure_stream(
+pub async fn ensure_streams(
     context: &Context,
     region: &Region,
     replicas: usize,
 ) -> Result<(), CreateStreamError> {
-    context.get_or_create_stream(stream_config(region, replicas)).await.map(|_| ())
+    context.get_or_create_stream(stream_config(region, replicas)).await?;
+    context.get_or_create_stream(dead_letter_stream_config(region, replicas)).await?;
+    Ok(())
 }
 
 #[cfg(test)]
