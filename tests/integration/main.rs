@@ -7,4 +7,6 @@
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod tools;
