@@ -122,6 +122,7 @@ fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterCo
     let deployment: Deployment = "demo".parse().map_err(CliError::other)?;
     Ok(ExporterConfig {
         listen,
+        web_config: None,
         regions: config.regions.clone(),
         deployment,
         create: Some(1),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
@@ -65,6 +66,12 @@ pub(crate) struct ServeArgs {
         help_heading = "HTTP"
     )]
     listen: SocketAddr,
+
+    /// TLS and basic auth for metrics and the triage page, a file in the shape of Prometheus's web config.
+    ///
+    /// It is read again when it changes. `/livez` and `/readyz` ask for no password.
+    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
+    web_config: Option<PathBuf>,
 
     /// Not ready while the oldest frame yet to fold is older than this, from 1s to 1h
     #[arg(
@@ -181,6 +188,7 @@ impl ServeArgs {
             deployment: self.deployment,
             create: self.create.then_some(self.create_replicas),
             listen: self.listen,
+            web_config: self.web_config,
             ready_max_lag: self.ready_max_lag,
             max_series: self.max_series,
             fold: FoldSettings {

@@ -74,7 +74,7 @@ fn every_flag_of_serve_can_be_set_in_the_environment_and_in_the_file() {
         let by_file = parse(&[region, &[&config]].concat(), &|_| None);
         assert_eq!(
             by_file,
-            by_flag.replace("config: None", &format!("config: Some({path:?})")),
+            by_flag.replace("{ config: None", &format!("{{ config: Some({path:?})")),
             "{flag} in a file"
         );
     }
