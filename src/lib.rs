@@ -23,4 +23,5 @@ pub mod series;
 pub mod serve;
 pub mod simulate;
 pub mod subject;
+mod tls;
 pub mod topology;

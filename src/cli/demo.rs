@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
-use crate::config::NatsConfig;
+use crate::config::{NatsConfig, NatsIdentity, NatsTls};
 use crate::fold::FoldSettings;
 use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Glance};
@@ -122,6 +122,7 @@ fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterCo
     let deployment: Deployment = "demo".parse().map_err(CliError::other)?;
     Ok(ExporterConfig {
         listen,
+        web_config: None,
         regions: config.regions.clone(),
         deployment,
         create: Some(1),
@@ -247,7 +248,12 @@ impl Servers {
 
     fn nats_config(&self) -> Result<NatsConfig, CliError> {
         let url = format!("nats://{}", self.nats_address).parse().map_err(CliError::other)?;
-        Ok(NatsConfig { servers: vec![url], credentials: None })
+        Ok(NatsConfig {
+            servers: vec![url],
+            identity: NatsIdentity::Anonymous,
+            tls: NatsTls::default(),
+            inbox_prefix: "_INBOX.demo".to_owned(),
+        })
     }
 
     fn addresses(&self, exporter: &Exporter) -> String {

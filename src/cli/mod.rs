@@ -112,11 +112,11 @@ fn execute() -> Result<(), CliError> {
     };
     match cli.command {
         Command::Serve(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, serve::run)
         }
         Command::Simulate(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, simulate::run)
         }
         Command::Demo(args) => {

@@ -21,6 +21,8 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod simulate;
