@@ -150,7 +150,12 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<Stream, Attac
     if let Some(replicas) = wanted.create
         && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
     {
-        return Err(AttachError::CreateStream { stream: name, reason: error.to_string() });
+        use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
+        let reason = error.to_string();
+        return Err(match error.kind() {
+            Kind::TimedOut | Kind::JetStreamUnavailable | Kind::Response => AttachError::Unreachable(reason),
+            _ => AttachError::CreateStream { stream: name, reason },
+        });
     }
     context.get_stream(&name).await.map_err(|error| {
         if is_not_found(&error.kind()) {
