@@ -38,7 +38,9 @@ impl Names {
 
     /// The frame with a number: each brings five seconds of counters more.
     pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
-        let peers = self.peers[1..].iter().map(|peer_id| observed(id(PeerId::new(peer_id)), seq)).collect();
+        let peers = self.peers[1..].iter();
+        let peers =
+            peers.map(|peer_id| observed(id(PeerId::new(peer_id)), seq, self.salt(peer_id))).collect();
         Frame {
             version: Version,
             meeting_id: id(MeetingId::new(&self.meeting)),
@@ -50,7 +52,7 @@ impl Names {
             server: Some(Server {
                 url: id(ServerUrl::new("https://relay-17.us.example.com:4433")),
                 server_type: ServerType::WebTransport,
-                rtt_ms: Some(48.25),
+                rtt_ms: Some(measure(self.salt(""), 20.0)),
             }),
             audio_enabled: Some(true),
             video_enabled: Some(true),
@@ -58,9 +60,20 @@ impl Names {
             peers,
         }
     }
+
+    /// A number for one of the session's peers, not like that of any other.
+    fn salt(&self, peer_id: &str) -> u32 {
+        let bytes = self.session.bytes().chain(peer_id.bytes());
+        bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    }
 }
 
-fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
+/// A measure that differs from one to the next as real ones do.
+fn measure(salt: u32, least: f64) -> f64 {
+    least + f64::from(salt % 9973) / 128.0
+}
+
+fn observed(peer_id: PeerId<'_>, seq: u64, salt: u32) -> Peer<'_> {
     let mut peer = Peer {
         peer_id,
         can_listen: true,
@@ -68,10 +81,10 @@ fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
         audio_enabled: true,
         video_enabled: true,
         audio: Some(Audio {
-            buffer_ms: Some(83.5),
-            target_ms: Some(60.0),
+            buffer_ms: Some(measure(salt, 40.0)),
+            target_ms: Some(measure(salt / 3, 40.0).trunc()),
             packets_awaiting_decode: Some(4.0),
-            jitter_ms: Some(7.25),
+            jitter_ms: Some(measure(salt / 5, 1.0)),
             packets_received: None,
             packets_lost: None,
             total_samples: None,
@@ -80,15 +93,15 @@ fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
             neteq: None,
         }),
         video: Some(Video {
-            fps: Some(29.97),
+            fps: Some(measure(salt, 0.0).min(30.0)),
             frames_buffered: Some(2.0),
-            bitrate_kbps: Some(1240.5),
+            bitrate_kbps: Some(measure(salt, 300.0) * 8.0),
             frames_decoded: None,
             frames_dropped: None,
             freeze_count: None,
         }),
     };
-    count_on(&mut peer, seq);
+    count_on(&mut peer, seq + u64::from(salt % 1000));
     peer
 }
 

@@ -231,9 +231,14 @@ impl fmt::Display for ServeConfig {
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
     let name = format!("callsight {}", config.exporter.deployment);
     let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
-    let exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
-    let signal = stop_signal().await?;
-    tracing::info!(signal, "stopping");
+    let mut exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
+    let failed = tokio::select! {
+        signal = stop_signal() => {
+            tracing::info!(signal = signal?, "stopping");
+            None
+        }
+        error = exporter.failed() => Some(error),
+    };
     exporter.stop().await;
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(CliError::other(error)))
 }

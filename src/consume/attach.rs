@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
-use async_nats::jetstream::context::{GetStreamErrorKind, RequestError};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{Context, ErrorCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::clock::StreamClock;
+use super::clock::Reading;
 use crate::fold::StreamTime;
 use crate::subject::Region;
 use crate::topology::{Deployment, consumer_config, ensure_streams, stream_name};
@@ -18,8 +19,12 @@ use crate::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
 
-/// How often the server says that it is there when it has no frames.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a pull request is good for. It outlives its exporter when a node or a link dies without a word, and
+/// the server goes on serving it; until it is over, a successor gets nothing.
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+
+/// How often the server says that it is there when it has no frames; two that don't come are missed.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Which consumer is wanted, and whether it may be made.
 #[derive(Clone, Debug)]
@@ -56,6 +61,15 @@ pub(super) enum AttachError {
     Reset { durable: String, reason: String },
 }
 
+/// How far a stream was folded by this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    /// When the stream was made: another time means another stream, whose sequence begins anew.
+    pub(super) stream_created: OffsetDateTime,
+    /// The highest sequence that needs no folding any more.
+    pub(super) taken: u64,
+}
+
 /// A consumer that is ready to be read.
 pub(super) struct Attached {
     pub(super) context: Context,
@@ -63,9 +77,11 @@ pub(super) struct Attached {
     pub(super) durable: String,
     /// When the stream was made: another time means another stream, whose sequence begins anew.
     pub(super) stream_created: OffsetDateTime,
-    pub(super) clock: StreamClock,
+    pub(super) reading: Reading,
     /// The place in the consumer's sequence after which the first message comes.
     pub(super) delivered: u64,
+    /// How many messages were waiting then.
+    pub(super) waiting: u64,
     /// The stream sequence up to which everything was acknowledged.
     pub(super) acknowledged: u64,
     pub(super) messages: pull::Stream,
@@ -78,74 +94,129 @@ pub(super) struct ConsumerState {
     server_time: OffsetDateTime,
     pub(super) num_pending: u64,
     pub(super) num_ack_pending: u64,
-    delivered: Sequences,
-    ack_floor: Sequences,
+    pub(super) delivered: Sequences,
+    pub(super) ack_floor: Sequences,
+}
+
+impl ConsumerState {
+    /// The place in the consumer's sequence up to which there are messages.
+    pub(super) const fn end(&self) -> u64 {
+        self.delivered.consumer_seq + self.num_pending
+    }
+}
+
+/// A place in the sequence of a consumer, and the one in its stream.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Sequences {
+    pub(super) consumer_seq: u64,
+    pub(super) stream_seq: u64,
+}
+
+/// What the server says of a stream.
+#[derive(Clone, Debug, Deserialize)]
+struct StreamState {
+    #[serde(rename = "ts", with = "time::serde::rfc3339")]
+    server_time: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    created: OffsetDateTime,
+    state: LastSequence,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Sequences {
-    consumer_seq: u64,
-    stream_seq: u64,
+struct LastSequence {
+    last_seq: u64,
 }
 
-/// Asks for the consumer's state, and reads the server's clock from the answer: it was taken somewhere
-/// between question and answer, most probably in the middle.
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("{reason}")]
+    Refused { code: ErrorCode, reason: String },
+    #[error("{0}")]
+    Unanswered(RequestError),
+}
+
+impl AskError {
+    fn is(&self, code: ErrorCode) -> bool {
+        matches!(self, Self::Refused { code: refused, .. } if *refused == code)
+    }
+}
+
+async fn ask<T: DeserializeOwned>(
+    context: &Context,
+    subject: String,
+    question: &Value,
+) -> Result<T, AskError> {
+    match context.request(subject, question).await {
+        Ok(Response::Ok(answer)) => Ok(answer),
+        Ok(Response::Err { error }) => {
+            Err(AskError::Refused { code: error.error_code(), reason: error.to_string() })
+        }
+        Err(error) => Err(AskError::Unanswered(error)),
+    }
+}
+
+/// [`ask`] for an answer that tells the consumer's state, and with it the server's time.
+async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
+    let asked = Instant::now();
+    let state: ConsumerState = ask(context, subject, &json!({})).await?;
+    let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
+    Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
+}
+
+/// Asks for the consumer's state.
 pub(super) async fn consumer_state(
     context: &Context,
     stream: &str,
     durable: &str,
-) -> Result<(ConsumerState, StreamClock), RequestError> {
-    let asked = Instant::now();
-    let subject = format!("CONSUMER.INFO.{stream}.{durable}");
-    let response: Response<ConsumerState> = context.request(subject, &serde_json::json!({})).await?;
-    let middle = asked + asked.elapsed() / 2;
-    match response {
-        Response::Ok(state) => {
-            let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
-            Ok((state, StreamClock::new(server_time, middle)))
-        }
-        Response::Err { error } => {
-            Err(RequestError::with_source(async_nats::jetstream::context::RequestErrorKind::Other, error))
-        }
-    }
+) -> Result<(ConsumerState, Reading), AskError> {
+    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
 }
 
 /// Attaches to the consumer. What had been delivered to somebody before and not acknowledged is delivered
 /// again, first and at once: with one acknowledgement for a whole batch, a later one would cover it unread.
-pub(super) async fn attach(context: Context, wanted: &Wanted) -> Result<Attached, AttachError> {
-    let stream = find_stream(&context, wanted).await?;
-    let mut consumer = find_consumer(&stream, wanted).await?;
+pub(super) async fn attach(
+    context: Context,
+    wanted: &Wanted,
+    folded: Option<Position>,
+) -> Result<Attached, AttachError> {
+    let (name, stream) = find_stream(&context, wanted).await?;
+    let consumer = find_consumer(&context, wanted, &name, &stream, folded).await?;
     let durable = wanted.deployment.durable();
     if consumer.cached_info().config.ack_policy != AckPolicy::All {
         return Err(AttachError::WrongAckPolicy(durable));
     }
-    let reset = |error: String| AttachError::Reset { durable: durable.clone(), reason: error };
-    consumer.reset(None).await.map_err(|error| reset(error.to_string()))?;
-    let stream_info = stream.cached_info();
-    let unreachable = |error: String| AttachError::Unreachable(error);
-    let (state, clock) = consumer_state(&context, &stream_info.config.name, &durable)
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
+    // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
+    // vanished without a word are still served, and what they got would seem to have been taken.
+    let (state, reading) = match ask_consumer(&context, format!("CONSUMER.RESET.{name}.{durable}")).await {
+        Ok(answer) => answer,
+        Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
+            return Err(AttachError::Unreachable(error.to_string()));
+        }
+        Err(error) => return Err(AttachError::Reset { durable, reason: error.to_string() }),
+    };
     let messages = consumer
         .stream()
         .max_messages_per_batch(BATCH)
+        .expires(PULL_EXPIRES)
         .heartbeat(HEARTBEAT)
         .messages()
         .await
-        .map_err(|error| unreachable(error.to_string()))?;
+        .map_err(|error| AttachError::Unreachable(error.to_string()))?;
     Ok(Attached {
-        stream: stream_info.config.name.clone(),
-        stream_created: stream_info.created,
-        durable: durable.clone(),
+        stream: name,
+        stream_created: stream.created,
+        durable,
         context,
-        clock,
+        reading,
         delivered: state.delivered.consumer_seq,
+        waiting: state.num_pending,
         acknowledged: state.ack_floor.stream_seq,
         messages,
     })
 }
 
-async fn find_stream(context: &Context, wanted: &Wanted) -> Result<Stream, AttachError> {
+async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, StreamState), AttachError> {
     let name = stream_name(&wanted.region);
     if let Some(replicas) = wanted.create
         && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
@@ -157,50 +228,84 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<Stream, Attac
             _ => AttachError::CreateStream { stream: name, reason },
         });
     }
-    context.get_stream(&name).await.map_err(|error| {
-        if is_not_found(&error.kind()) {
-            AttachError::NoStream { stream: name, region: wanted.region.clone() }
-        } else {
-            AttachError::Unreachable(error.to_string())
+    match ask(context, format!("STREAM.INFO.{name}"), &json!({})).await {
+        Ok(state) => Ok((name, state)),
+        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => {
+            Err(AttachError::NoStream { stream: name, region: wanted.region.clone() })
         }
-    })
+        Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    }
 }
 
-fn is_not_found(kind: &GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-async fn find_consumer(stream: &Stream, wanted: &Wanted) -> Result<Consumer<pull::Config>, AttachError> {
+async fn find_consumer(
+    context: &Context,
+    wanted: &Wanted,
+    stream: &str,
+    state: &StreamState,
+    folded: Option<Position>,
+) -> Result<Consumer<pull::Config>, AttachError> {
     let durable = wanted.deployment.durable();
-    let name = &stream.cached_info().config.name;
-    match stream.consumer_info(&durable).await {
+    match consumer_state(context, stream, &durable).await {
         Ok(_) => {}
-        Err(error) if is_no_consumer(&error.kind()) => {
+        Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
             if wanted.create.is_none() {
                 return Err(AttachError::NoConsumer {
                     durable,
-                    stream: name.clone(),
+                    stream: stream.to_owned(),
                     region: wanted.region.clone(),
                     deployment: wanted.deployment.clone(),
                 });
             }
-            let start = OffsetDateTime::now_utc() - wanted.lookback;
-            let created = stream.create_consumer(consumer_config(&wanted.deployment, start)).await;
-            if let Err(error) = created {
+            let begin = beginning(state, folded, wanted.lookback);
+            tracing::info!(stream, durable, ?begin, "creating the durable consumer");
+            let config = pull::Config {
+                deliver_policy: begin,
+                ..consumer_config(&wanted.deployment, state.server_time)
+            };
+            if let Err(error) = context.create_consumer_on_stream(config, stream).await {
                 return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
             }
-            tracing::info!(stream = name, durable, "durable consumer created");
         }
         Err(error) => return Err(AttachError::Unreachable(error.to_string())),
     }
-    stream.get_consumer(&durable).await.map_err(|error| AttachError::Unreachable(error.to_string()))
+    context
+        .get_consumer_from_stream(&durable, stream)
+        .await
+        .map_err(|error| AttachError::Unreachable(error.to_string()))
 }
 
-fn is_no_consumer(kind: &async_nats::jetstream::context::ConsumerInfoErrorKind) -> bool {
-    use async_nats::jetstream::context::ConsumerInfoErrorKind as Kind;
-    match kind {
-        Kind::NotFound => true,
-        Kind::JetStream(error) => error.error_code() == ErrorCode::CONSUMER_NOT_FOUND,
-        _ => false,
+/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else a
+/// while before now. Now is the server's: the local clock may be anywhere.
+fn beginning(stream: &StreamState, folded: Option<Position>, lookback: Duration) -> DeliverPolicy {
+    match folded {
+        Some(Position { stream_created, taken })
+            if stream_created == stream.created && taken <= stream.state.last_seq =>
+        {
+            DeliverPolicy::ByStartSequence { start_sequence: taken + 1 }
+        }
+        _ => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_durable_begins_after_what_was_folded_of_this_very_stream() {
+        let lookback = Duration::from_secs(30);
+        let made = OffsetDateTime::UNIX_EPOCH;
+        let now = made + Duration::from_secs(1000);
+        let stream = StreamState { server_time: now, created: made, state: LastSequence { last_seq: 9 } };
+        let from = |folded| beginning(&stream, folded, lookback);
+
+        let by_time = DeliverPolicy::ByStartTime { start_time: now - lookback };
+        assert_eq!(from(None), by_time);
+        assert_eq!(from(Some(Position { stream_created: now, taken: 4 })), by_time, "another stream");
+        assert_eq!(from(Some(Position { stream_created: made, taken: 10 })), by_time, "set back since");
+        for taken in [0, 4, 9] {
+            let after = DeliverPolicy::ByStartSequence { start_sequence: taken + 1 };
+            assert_eq!(from(Some(Position { stream_created: made, taken })), after);
+        }
     }
 }

@@ -4,22 +4,46 @@
 //! wrong or may jump; its monotonic clock does neither, so it is enough to know how far the two are apart.
 //! The server tells its time with every answer about the consumer, and a stored frame proves that it is at
 //! least as late as that frame.
+//!
+//! The server's clock may jump as well: it is set, or another server leads the stream. No call has aged by
+//! that, so the time that is told here goes on as if nothing had happened, and the server's readings and
+//! frames are moved by the jump from then on. Otherwise every session would go at a jump forward, and none at
+//! a jump back until the clock is where it had been.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::fold::StreamTime;
 
-/// A reading of stream time that runs on by itself.
+/// A difference that no drift and no slow answer explains.
+const JUMP: Duration = Duration::from_secs(5);
+
+/// An answer that took longer doesn't say well enough what time it is, unless there is no better one.
+const VAGUE: Duration = Duration::from_secs(1);
+
+/// The server's time as an answer told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) server_time: StreamTime,
+    /// When the question left.
+    pub(super) asked: Instant,
+    /// How long the answer took.
+    pub(super) took: Duration,
+}
+
+/// A reading of stream time that runs on by itself, and steadily.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamClock {
     anchor: Instant,
     at_anchor: StreamTime,
+    /// How far the server's clock has jumped since the first reading, in nanoseconds.
+    jumped: i128,
 }
 
 impl StreamClock {
-    /// A clock that showed `server_time` at `instant`.
-    pub(super) const fn new(server_time: StreamTime, instant: Instant) -> Self {
-        Self { anchor: instant, at_anchor: server_time }
+    /// A clock that shows the server's time.
+    pub(super) fn new(reading: Reading) -> Self {
+        // The answer was made somewhere between question and arrival, most probably in the middle.
+        Self { anchor: reading.asked + reading.took / 2, at_anchor: reading.server_time, jumped: 0 }
     }
 
     /// The stream time at a moment.
@@ -27,30 +51,94 @@ impl StreamClock {
         self.at_anchor + instant.saturating_duration_since(self.anchor)
     }
 
-    /// A frame was stored at `time` and is here at `instant`: the clock is at least so late.
-    pub(super) fn observe(&mut self, time: StreamTime, instant: Instant) {
-        if time > self.at(instant) {
-            *self = Self::new(time, instant);
-        }
+    /// What the server's clock shows at a moment.
+    pub(super) fn server_time(&self, instant: Instant) -> StreamTime {
+        moved(self.at(instant), self.jumped)
     }
+
+    /// Follows the server's clock, but for its jumps; tells such a jump, in nanoseconds.
+    pub(super) fn follow(&mut self, reading: Reading) -> Option<i128> {
+        if reading.took > VAGUE {
+            return None;
+        }
+        let read = Self::new(reading);
+        let ahead = read.at_anchor.unix_nanos() - self.server_time(read.anchor).unix_nanos();
+        if ahead.unsigned_abs() > JUMP.as_nanos() {
+            self.jumped += ahead;
+            return Some(ahead);
+        }
+        *self = Self { at_anchor: moved(read.at_anchor, -self.jumped), jumped: self.jumped, ..read };
+        None
+    }
+
+    /// When a frame was stored, by this clock. It is here at `instant`, so it can't have been later: the clock
+    /// is put right, unless it is the server's that jumped.
+    pub(super) fn stored(&mut self, time: StreamTime, instant: Instant) -> StreamTime {
+        let (time, now) = (moved(time, -self.jumped), self.at(instant));
+        if time > now && time.since(now) <= JUMP {
+            (self.anchor, self.at_anchor) = (instant, time);
+            return time;
+        }
+        time.min(now)
+    }
+}
+
+fn moved(time: StreamTime, nanos: i128) -> StreamTime {
+    StreamTime::from_unix_nanos(time.unix_nanos() + nanos)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const NOON: StreamTime = StreamTime::from_unix_nanos(43_200_000_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reading(server_time: StreamTime, asked: Instant) -> Reading {
+        Reading { server_time, asked, took: Duration::ZERO }
+    }
 
     #[test]
     fn it_runs_by_itself_and_never_behind_a_frame() {
         let start = Instant::now();
-        let noon = StreamTime::from_unix_nanos(1_000_000_000);
-        let mut clock = StreamClock::new(noon, start);
-        let later = start + Duration::from_secs(3);
-        assert_eq!(clock.at(later), noon + Duration::from_secs(3));
-        clock.observe(noon + Duration::from_secs(1), later);
-        assert_eq!(clock.at(later), noon + Duration::from_secs(3), "an older frame proves nothing");
-        clock.observe(noon + Duration::from_secs(5), later);
-        assert_eq!(clock.at(later + Duration::from_secs(1)), noon + Duration::from_secs(6));
+        let mut clock = StreamClock::new(reading(NOON, start));
+        let later = start + 3 * SECOND;
+        assert_eq!(clock.at(later), NOON + 3 * SECOND);
+        assert_eq!(clock.stored(NOON + SECOND, later), NOON + SECOND);
+        assert_eq!(clock.at(later), NOON + 3 * SECOND, "an older frame proves nothing");
+        assert_eq!(clock.stored(NOON + 5 * SECOND, later), NOON + 5 * SECOND);
+        assert_eq!(clock.at(later + SECOND), NOON + 6 * SECOND);
+    }
+
+    #[test]
+    fn the_answer_was_made_half_way_and_a_slow_one_is_not_believed() {
+        let start = Instant::now();
+        let mut clock = StreamClock::new(Reading { server_time: NOON, asked: start, took: 2 * SECOND });
+        assert_eq!(clock.at(start + SECOND), NOON);
+        let slow = Reading { server_time: NOON + HOUR, asked: start, took: 4 * SECOND };
+        assert_eq!(clock.follow(slow), None);
+        assert_eq!(clock.at(start + SECOND), NOON);
+        assert_eq!(clock.follow(reading(NOON + 2 * SECOND, start + SECOND)), None);
+        assert_eq!(clock.at(start + SECOND), NOON + 2 * SECOND, "drift is followed");
+    }
+
+    #[test]
+    fn a_jump_of_the_servers_clock_moves_nothing() {
+        let start = Instant::now();
+        for back in [false, true] {
+            let jump = |time: StreamTime| if back { time - HOUR } else { time + HOUR };
+            let mut clock = StreamClock::new(reading(NOON, start));
+            let then = start + 2 * SECOND;
+            let early = clock.stored(jump(NOON + 2 * SECOND), then);
+            assert!(early <= clock.at(then), "no frame is in the future, even before the jump is known");
+            assert!(clock.follow(reading(jump(NOON + 2 * SECOND), then)).is_some());
+            assert_eq!(clock.at(then), NOON + 2 * SECOND);
+            assert_eq!(clock.server_time(then), jump(NOON + 2 * SECOND));
+            let stored = clock.stored(jump(NOON + 3 * SECOND), then + SECOND);
+            assert_eq!(stored, NOON + 3 * SECOND, "a frame is as old as it is");
+            assert_eq!(clock.follow(reading(jump(NOON + 4 * SECOND), then + 2 * SECOND)), None);
+            assert_eq!(clock.at(then + 2 * SECOND), NOON + 4 * SECOND);
+        }
     }
 }

@@ -74,11 +74,6 @@ impl RegionHealth {
         state.clock = clock;
     }
 
-    pub(super) fn attached(&self) {
-        let mut state = self.state();
-        state.problem = None;
-    }
-
     pub(super) fn detached(&self, problem: String) {
         let mut state = self.state();
         state.problem = Some(problem);
@@ -88,8 +83,17 @@ impl RegionHealth {
         self.state().warning = warning.map(ToOwned::to_owned);
     }
 
+    /// It is attached, and this many frames that were waiting then are not folded: how old they are is not known.
+    pub(super) fn catching_up(&self, left: u64) {
+        let mut state = self.state();
+        state.problem = Some(format!("catching up: {left} frames that were waiting are left"));
+        state.pending = left;
+    }
+
+    /// It is attached, and this far behind.
     pub(super) fn lag(&self, pending: u64, lag: Duration) {
         let mut state = self.state();
+        state.problem = None;
         state.pending = pending;
         state.lag = lag;
     }
@@ -103,7 +107,11 @@ impl RegionHealth {
     /// Why the consumer's loop is stuck, if it is.
     #[must_use]
     pub fn stuck(&self) -> Option<String> {
-        let silent = self.state().beat.elapsed();
+        self.stuck_at(Instant::now())
+    }
+
+    fn stuck_at(&self, now: Instant) -> Option<String> {
+        let silent = now.saturating_duration_since(self.state().beat);
         (silent > STUCK_AFTER).then(|| {
             format!("the consumer of region {} has not moved for {} s", self.region, silent.as_secs())
         })
@@ -132,5 +140,23 @@ impl RegionHealth {
             lag_seconds: state.lag.as_secs_f64(),
             live_sessions: state.live_sessions,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loop_that_stopped_beating_is_stuck() {
+        let health = RegionHealth::new("us".parse().unwrap());
+        health.detached("NATS is away, and has been for days".to_owned());
+        health.beat(0, None);
+        let beat = Instant::now();
+        assert_eq!(health.stuck_at(beat), None);
+        assert_eq!(health.stuck_at(beat + STUCK_AFTER / 2), None);
+        let why = health.stuck_at(beat + STUCK_AFTER * 2).unwrap();
+        assert!(why.contains("region us"), "{why}");
+        assert!(!health.report(Duration::from_secs(10)).ready);
     }
 }

@@ -4,6 +4,10 @@
 //! A message at or under the highest stream sequence that was taken has been taken: it is a redelivery. And a
 //! hole in the consumer's own sequence is a delivery that got lost on the way, on a connection that broke,
 //! say: nothing after it may be taken, or the next acknowledgement would cover the hole.
+//!
+//! The stream itself may be set back: a disk that lost its last seconds with the power, or one that comes from a
+//! backup, gives sequences out a second time. What tells such a message from a redelivery is its time: it is
+//! later than that of everything that was taken.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +27,10 @@ pub(super) struct Intake {
     region: Region,
     pub(super) fold: Fold,
     own: Arc<RegionSeries>,
-    /// The highest stream sequence that was taken.
+    /// The highest stream sequence that was taken, by this process or by the ones before it.
     taken: u64,
+    /// The latest moment at which the server says to have stored something that was taken.
+    latest: Option<StreamTime>,
     /// The last message's place in the consumer's sequence.
     delivered: u64,
     /// The stream time of the newest frame that was taken.
@@ -49,20 +55,34 @@ impl Intake {
             fold,
             own,
             taken: 0,
+            latest: None,
             delivered: 0,
             newest: None,
             rejections: Bounded::every(Duration::from_secs(1)),
         }
     }
 
-    /// Deliveries begin anew after this place in the consumer's sequence.
-    pub(super) const fn resume(&mut self, delivered: u64) {
+    /// Deliveries begin anew after this place in the consumer's sequence; in the stream's sequence, everything
+    /// up to `acknowledged` needs no folding any more.
+    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64) {
         self.delivered = delivered;
+        self.taken = self.taken.max(acknowledged);
     }
 
     /// The stream is another one than before: its sequence begins anew.
     pub(super) const fn forget_sequence(&mut self) {
         self.taken = 0;
+        self.latest = None;
+    }
+
+    /// The highest stream sequence that was taken.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The last message's place in the consumer's sequence.
+    pub(super) const fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     pub(super) fn take(&mut self, message: &Message, clock: &mut StreamClock) -> Taken {
@@ -79,15 +99,24 @@ impl Intake {
         }
         self.delivered = info.consumer_sequence;
         self.own.received.increment(1);
+        let stored = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
         if info.stream_sequence <= self.taken {
-            self.own.redelivered.increment(1);
-            return Taken::Yes;
+            if self.latest.is_none_or(|latest| stored <= latest) {
+                self.own.redelivered.increment(1);
+                return Taken::Yes;
+            }
+            tracing::warn!(
+                region = %self.region,
+                taken = self.taken,
+                sequence = info.stream_sequence,
+                "the stream was set back: it gives out sequences that it gave out before"
+            );
         }
         self.taken = info.stream_sequence;
+        self.latest = self.latest.max(Some(stored));
 
-        let at = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
         let now = Instant::now();
-        clock.observe(at, now);
+        let at = clock.stored(stored, now);
         self.newest = self.newest.max(Some(at));
         match self.read(&message.subject, &message.payload) {
             Ok(frame) => {
@@ -121,16 +150,17 @@ impl Intake {
     pub(super) fn restore(
         &mut self,
         message: &Message,
-        clock: &StreamClock,
+        clock: &mut StreamClock,
         acknowledged: u64,
     ) -> Option<(u64, u64)> {
         let info = message.info().ok()?;
         if info.stream_sequence > acknowledged {
             return None;
         }
-        let at = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
+        let now = Instant::now();
+        let at = clock.stored(StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos()), now);
         if let Ok(frame) = self.read(&message.subject, &message.payload) {
-            self.fold.warm(&frame, at, clock.at(Instant::now()));
+            self.fold.warm(&frame, at, clock.at(now));
         }
         Some((info.stream_sequence, info.pending))
     }

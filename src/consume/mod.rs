@@ -10,13 +10,16 @@
 //! and most of all when NATS did.
 
 mod attach;
+mod backoff;
 mod burial;
+mod catch_up;
 mod clock;
 mod health;
 mod intake;
+mod progress;
+mod pulse;
 mod warm;
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,13 +29,17 @@ use futures_util::{Stream, StreamExt, stream};
 use rand::RngExt;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use attach::{Attached, ConsumerState, Wanted, attach, consumer_state};
+use attach::{AskError, Attached, ConsumerState, Position, Wanted, attach, consumer_state};
+use backoff::Backoff;
 use burial::Burial;
-use clock::StreamClock;
+use catch_up::{Behind, CatchUp};
+use clock::{Reading, StreamClock};
 pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
+use progress::{Mark, Progress, Verdict};
+use pulse::{Pulse, stopped};
 
 use crate::fold::Fold;
 use crate::log::Bounded;
@@ -40,17 +47,15 @@ use crate::series::aggregates::RegionSeries;
 use crate::subject::Region;
 use crate::topology::Deployment;
 
-/// How often idle sessions are looked for.
-const TICK: Duration = Duration::from_millis(250);
-
 /// How often the consumer is asked how much is waiting, and the server for its time.
 const POLL: Duration = Duration::from_secs(2);
 
 /// The most frames that are folded before the loop looks around: it acknowledges them together.
 const CHUNK: usize = 1024;
 
-/// The first and the longest pause before attaching is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long it may take to hand an acknowledgement to the client. It takes no time, unless the connection is
+/// gone and the client's queue is full.
+const ACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the last acknowledgement may take when the exporter stops.
 const LAST_ACK: Duration = Duration::from_secs(2);
@@ -71,16 +76,13 @@ pub struct ConsumerConfig {
 pub struct Consumer {
     context: Context,
     wanted: Wanted,
-    intake: Intake,
+    pulse: Pulse,
     burial: Burial,
     own: Arc<RegionSeries>,
-    health: Arc<RegionHealth>,
-    clock: Option<StreamClock>,
     stream_created: Option<OffsetDateTime>,
     /// Whether the sessions that were live before the start have been restored.
     warm: bool,
-    tick: Interval,
-    backoff: Duration,
+    backoff: Backoff,
     /// What went wrong last, which is not worth a line each time that it is tried again.
     problem: String,
     problems: Bounded,
@@ -92,26 +94,38 @@ enum End {
     Lost(String),
 }
 
+/// The last message that was taken: to acknowledge it is to acknowledge all before.
+struct Last {
+    message: Option<Message>,
+    /// Whether its acknowledgement was sent.
+    sent: bool,
+    /// The sequence in the stream up to which acknowledgements were sent.
+    acknowledged: u64,
+}
+
+impl Last {
+    fn took(&mut self, message: Message) {
+        self.message = Some(message);
+        self.sent = false;
+    }
+}
+
 impl Consumer {
     /// A consumer that has not been attached yet.
     #[must_use]
     pub fn new(context: Context, config: ConsumerConfig, fold: Fold, own: Arc<RegionSeries>) -> Self {
         let ConsumerConfig { region, deployment, create, lookback } = config;
         own.last_folded_age.set(f64::NAN);
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let intake = Intake::new(region.clone(), fold, Arc::clone(&own));
         Self {
             burial: Burial::new(context.clone(), region.clone(), Arc::clone(&own)),
             context,
-            health: Arc::new(RegionHealth::new(region.clone())),
-            intake: Intake::new(region.clone(), fold, Arc::clone(&own)),
+            pulse: Pulse::new(intake, Arc::new(RegionHealth::new(region.clone()))),
             wanted: Wanted { region, deployment, create, lookback },
             own,
-            clock: None,
             stream_created: None,
             warm: false,
-            tick,
-            backoff: BACKOFF.0,
+            backoff: Backoff::new(),
             problem: String::new(),
             problems: Bounded::every(Duration::from_secs(60)),
         }
@@ -120,7 +134,7 @@ impl Consumer {
     /// How it is doing, for those who ask from outside.
     #[must_use]
     pub fn health(&self) -> Arc<RegionHealth> {
-        Arc::clone(&self.health)
+        Arc::clone(&self.pulse.health)
     }
 
     /// Reads and folds until `shutdown` turns true, then acknowledges what was folded. Whatever breaks is
@@ -128,10 +142,11 @@ impl Consumer {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let region = self.wanted.region.clone();
         loop {
-            let wanted = self.wanted.clone();
-            let attaching = attach(self.context.clone(), &wanted);
-            let problem = match self.ticking(attaching, &mut shutdown).await {
-                None => return,
+            let attaching = attach(self.context.clone(), &self.wanted, self.position());
+            let attached = self.pulse.during_unless(&mut shutdown, attaching).await;
+            let began = Instant::now();
+            let problem = match attached {
+                None => break,
                 Some(Err(error)) => error.to_string(),
                 Some(Ok(attached)) => match self.consume(attached, &mut shutdown).await {
                     End::Shutdown => return,
@@ -143,31 +158,21 @@ impl Consumer {
                 tracing::warn!(%region, problem, "not consuming");
             }
             self.problem.clone_from(&problem);
-            self.health.detached(problem);
-            // A fleet that lost the same server must not come back to it in step.
-            let pause = self.backoff.mul_f64(rand::rng().random_range(0.5..1.0));
-            self.backoff = (self.backoff * 2).min(BACKOFF.1);
-            if self.ticking(tokio::time::sleep(pause), &mut shutdown).await.is_none() {
-                return;
+            self.pulse.health.detached(problem);
+            let pause = self.backoff.pause(began.elapsed(), rand::rng().random());
+            if self.pulse.during_unless(&mut shutdown, tokio::time::sleep(pause)).await.is_none() {
+                break;
             }
         }
+        // What was acknowledged may still be in the client, which goes with the process.
+        let flushed = timeout(LAST_ACK, self.context.client().flush()).await;
+        tracing::info!(%region, flushed = matches!(flushed, Ok(Ok(()))), "stopped while not consuming");
     }
 
-    /// Waits for something while idle sessions go on being removed; nothing comes of it on shutdown.
-    async fn ticking<T>(
-        &mut self,
-        future: impl Future<Output = T>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Option<T> {
-        let mut future = pin!(future);
-        loop {
-            tokio::select! {
-                biased;
-                () = stopped(shutdown) => return None,
-                output = &mut future => return Some(output),
-                _ = self.tick.tick() => self.remove_idle(),
-            }
-        }
+    /// How far the stream was folded, once it was attached to.
+    fn position(&self) -> Option<Position> {
+        let taken = self.pulse.intake.taken();
+        self.stream_created.map(|stream_created| Position { stream_created, taken })
     }
 
     async fn consume(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
@@ -177,9 +182,9 @@ impl Consumer {
             .is_some_and(|before| before != attached.stream_created)
         {
             tracing::warn!(stream = attached.stream, "the stream was made anew: its sequence begins again");
-            self.intake.forget_sequence();
+            self.pulse.intake.forget_sequence();
         }
-        self.clock = Some(attached.clock);
+        self.read_clock(attached.reading);
         if !self.warm {
             match self.warm(&attached, shutdown).await {
                 None => return End::Shutdown,
@@ -187,8 +192,27 @@ impl Consumer {
                 Some(Ok(())) => self.warm = true,
             }
         }
-        tracing::info!(region = %self.wanted.region, durable = attached.durable, "consuming");
+        let taken = self.pulse.intake.taken();
+        if self.position().is_some() && taken > 0 && attached.acknowledged > taken {
+            // Purged or expired, if it was not read by another exporter of the same deployment.
+            let (from, to) = (taken + 1, attached.acknowledged);
+            tracing::warn!(region = %self.wanted.region, from, to, "the durable was moved past frames");
+        }
+        tracing::info!(
+            region = %self.wanted.region,
+            durable = attached.durable,
+            after = attached.acknowledged,
+            "consuming"
+        );
         self.pull(attached, shutdown).await
+    }
+
+    fn read_clock(&mut self, reading: Reading) {
+        let clock = self.pulse.clock.get_or_insert_with(|| StreamClock::new(reading));
+        if let Some(nanos) = clock.follow(reading) {
+            let milliseconds = nanos / 1_000_000;
+            tracing::warn!(region = %self.wanted.region, milliseconds, "the clock of the stream's server jumped");
+        }
     }
 
     /// Restores the sessions that were live before the exporter started; nothing comes of it on shutdown.
@@ -197,17 +221,19 @@ impl Consumer {
         attached: &Attached,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Option<Result<(), String>> {
-        let Attached { context, stream, clock, acknowledged, .. } = attached;
-        let since = clock.at(Instant::now()) - self.wanted.lookback;
+        let Attached { context, stream, reading, acknowledged, .. } = attached;
+        let mut clock = self.pulse.clock.unwrap_or_else(|| StreamClock::new(*reading));
+        let since = clock.server_time(Instant::now()) - self.wanted.lookback;
         let opening = warm::frames_since(context, stream, since);
-        let (mut messages, mut left) = match self.ticking(opening, shutdown).await? {
+        let (mut messages, mut left) = match self.pulse.during_unless(shutdown, opening).await? {
             Ok(opened) => opened,
             Err(problem) => return Some(Err(problem)),
         };
         let mut restored = 0_u64;
         let mut place = 0;
         while left > 0 && place < *acknowledged {
-            let message = match self.ticking(timeout(warm::NEXT_WITHIN, messages.next()), shutdown).await? {
+            let next = timeout(warm::NEXT_WITHIN, messages.next());
+            let message = match self.pulse.during_unless(shutdown, next).await? {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => {
                     return Some(Err(format!("live sessions can't be restored: {error}")));
@@ -216,50 +242,63 @@ impl Consumer {
                     return Some(Err("live sessions can't be restored: no answer".to_owned()));
                 }
             };
-            let Some((at, follow)) = self.intake.restore(&message, clock, *acknowledged) else { break };
+            let restoring = self.pulse.intake.restore(&message, &mut clock, *acknowledged);
+            let Some((at, follow)) = restoring else { break };
             restored += 1;
             (place, left) = (at, follow);
         }
-        let sessions = self.intake.fold.live_sessions();
+        self.pulse.clock = Some(clock);
+        let sessions = self.pulse.intake.fold.live_sessions();
         tracing::info!(region = %self.wanted.region, frames = restored, sessions, "live sessions restored");
         Some(Ok(()))
     }
 
     async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
-        let Attached { context, stream, durable, mut clock, delivered, messages, .. } = attached;
-        self.intake.resume(delivered);
+        let Attached {
+            context, stream, durable, reading, delivered, waiting, acknowledged, messages, ..
+        } = attached;
+        self.pulse.intake.resume(delivered, acknowledged);
+        let mut catch_up = CatchUp::new(delivered, waiting);
         self.own.connected.set(1.0);
         let mut chunks = messages.ready_chunks(CHUNK);
         let mut polls = pin!(polls(context, stream, durable));
-        let mut last_taken: Option<Message> = None;
+        let mut progress = Progress::default();
+        // What was taken before and not acknowledged is delivered again, and acknowledged then. An
+        // acknowledgement from before would come with a place in the consumer's former sequence.
+        let mut last = Last { message: None, sent: true, acknowledged };
         loop {
             tokio::select! {
                 biased;
                 () = stopped(shutdown) => {
-                    self.acknowledge_last(last_taken).await;
+                    self.acknowledge_last(last).await;
                     return End::Shutdown;
                 }
-                _ = self.tick.tick() => self.remove_idle(),
+                () = self.pulse.next() => self.pulse.beat(),
                 Some(poll) = polls.next() => match poll {
-                    Ok((state, read)) => {
-                        clock = read;
-                        self.clock = Some(clock);
-                        self.caught_up(&state);
+                    Ok((state, reading)) => {
+                        self.read_clock(reading);
+                        catch_up.asked(state.end());
+                        self.show(&state);
+                        self.tell_lag(&mut catch_up);
+                        self.pulse.during(self.burial.write(Vec::new())).await;
+                        if let Err(problem) = self.compare(&state, &mut progress, &mut last).await {
+                            return End::Lost(problem);
+                        }
                     }
                     Err(problem) => return End::Lost(problem),
                 },
                 chunk = chunks.next() => {
                     let Some(chunk) = chunk else { return End::Lost("the subscription ended".to_owned()) };
                     let mut lost = None;
-                    let mut taken = None;
                     let mut rejected = Vec::new();
+                    let mut clock = self.pulse.clock.unwrap_or_else(|| StreamClock::new(reading));
                     for message in chunk {
                         match message {
-                            Ok(message) => match self.intake.take(&message, &mut clock) {
-                                Taken::Yes => taken = Some(message),
+                            Ok(message) => match self.pulse.intake.take(&message, &mut clock) {
+                                Taken::Yes => last.took(message),
                                 Taken::Rejected(frame) => {
                                     rejected.push(frame);
-                                    taken = Some(message);
+                                    last.took(message);
                                 }
                                 Taken::AfterHole => {
                                     lost = Some("a delivery got lost on the way".to_owned());
@@ -272,17 +311,17 @@ impl Consumer {
                             }
                         }
                     }
-                    self.clock = Some(clock);
-                    self.burial.write(rejected).await;
-                    if let Some(message) = taken {
-                        if let Err(error) = message.ack().await {
-                            lost.get_or_insert_with(|| format!("an acknowledgement can't be sent: {error}"));
-                        }
-                        last_taken = Some(message);
+                    self.pulse.clock = Some(clock);
+                    if !rejected.is_empty() {
+                        self.pulse.during(self.burial.write(rejected)).await;
+                    }
+                    if let Err(problem) = self.acknowledge(&mut last).await {
+                        lost.get_or_insert(problem);
                     }
                     if let Some(problem) = lost {
                         return End::Lost(problem);
                     }
+                    self.tell_lag(&mut catch_up);
                     // A stream that is always ready must leave the others their turn.
                     tokio::task::yield_now().await;
                 }
@@ -290,50 +329,83 @@ impl Consumer {
         }
     }
 
-    /// Makes sure that the server has the last acknowledgement before the connection closes.
-    async fn acknowledge_last(&self, message: Option<Message>) {
-        let Some(message) = message else { return };
-        match timeout(LAST_ACK, message.double_ack()).await {
-            Ok(Ok(())) => tracing::info!(region = %self.wanted.region, "drained"),
-            Ok(Err(error)) => {
-                tracing::warn!(region = %self.wanted.region, %error, "last acknowledgement failed")
+    /// Acknowledges the last message that was taken, and with it all before, unless a letter about one of them
+    /// is not stored yet.
+    async fn acknowledge(&mut self, last: &mut Last) -> Result<(), String> {
+        let Some(message) = &last.message else { return Ok(()) };
+        if self.burial.is_waiting() {
+            return Ok(());
+        }
+        let failed = match self.pulse.during(timeout(ACK_WITHIN, message.ack())).await {
+            Ok(Ok(())) => {
+                last.sent = true;
+                last.acknowledged = message.info().map_or(last.acknowledged, |info| info.stream_sequence);
+                return Ok(());
             }
-            Err(_) => tracing::warn!(region = %self.wanted.region, "last acknowledgement took too long"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the client's queue is full".to_owned(),
+        };
+        Err(format!("an acknowledgement can't be sent: {failed}"))
+    }
+
+    /// Compares what the server knows with what was taken and acknowledged here, and repairs what it can.
+    async fn compare(
+        &mut self,
+        state: &ConsumerState,
+        progress: &mut Progress,
+        last: &mut Last,
+    ) -> Result<(), String> {
+        let verdict = progress.judge(Mark {
+            sent: state.delivered.consumer_seq,
+            taken: self.pulse.intake.delivered(),
+            acknowledged: last.acknowledged,
+            floor: state.ack_floor.stream_seq,
+        });
+        match verdict {
+            // Letters that had to wait may be stored by now.
+            Verdict::Fine if last.sent => Ok(()),
+            Verdict::Fine | Verdict::AcknowledgeAgain => self.acknowledge(last).await,
+            Verdict::Lost(why) => Err(why.to_owned()),
         }
     }
 
-    fn remove_idle(&mut self) {
-        if let Some(clock) = self.clock {
-            self.intake.fold.tick(clock.at(Instant::now()));
+    /// Makes sure that the server has the last acknowledgement before the connection closes.
+    async fn acknowledge_last(&mut self, last: Last) {
+        let region = &self.wanted.region;
+        let Some(message) = last.message else { return };
+        if self.burial.is_waiting() {
+            tracing::warn!(%region, "stopped before all dead letters were stored: their frames come again");
+            return;
         }
-        self.health.beat(self.intake.fold.live_sessions(), self.clock);
+        match timeout(LAST_ACK, message.double_ack()).await {
+            Ok(Ok(())) => tracing::info!(%region, "drained"),
+            Ok(Err(error)) => tracing::warn!(%region, %error, "last acknowledgement failed"),
+            Err(_) => tracing::warn!(%region, "last acknowledgement took too long"),
+        }
     }
 
-    fn caught_up(&mut self, state: &ConsumerState) {
-        let behind = state.num_pending + state.num_ack_pending;
+    fn show(&self, state: &ConsumerState) {
         #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
         {
             self.own.pending.set(state.num_pending as f64);
             self.own.ack_pending.set(state.num_ack_pending as f64);
         }
-        let age = match (self.clock, self.intake.newest) {
-            (Some(clock), Some(newest)) => clock.at(Instant::now()).since(newest),
-            _ => Duration::ZERO,
-        };
-        if self.intake.newest.is_some() {
+        if let Some(age) = self.newest_age() {
             self.own.last_folded_age.set(age);
         }
-        self.health.warn(self.burial.problem());
-        self.health.lag(behind, if behind == 0 { Duration::ZERO } else { age });
-        self.health.attached();
-        self.backoff = BACKOFF.0;
+        self.pulse.health.warn(self.burial.problem());
     }
-}
 
-/// Waits until it is time to stop; so it is too when nobody is left to say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // The guard that comes out must not live across another await.
-    let _ = shutdown.wait_for(|stop| *stop).await;
+    fn newest_age(&self) -> Option<Duration> {
+        Some(self.pulse.clock?.at(Instant::now()).since(self.pulse.intake.newest?))
+    }
+
+    fn tell_lag(&self, catch_up: &mut CatchUp) {
+        match catch_up.behind(self.pulse.intake.delivered(), self.newest_age()) {
+            Behind::Unknown(left) => self.pulse.health.catching_up(left),
+            Behind::By(left, age) => self.pulse.health.lag(left, age),
+        }
+    }
 }
 
 /// The consumer's state, at once and then every few seconds.
@@ -341,13 +413,16 @@ fn polls(
     context: Context,
     stream: String,
     durable: String,
-) -> impl Stream<Item = Result<(ConsumerState, StreamClock), String>> {
+) -> impl Stream<Item = Result<(ConsumerState, Reading), String>> {
     let mut every = interval(POLL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
         every.tick().await;
         let state = consumer_state(&context, &stream, &durable).await;
-        let state = state.map_err(|error| format!("NATS does not answer: {error}"));
+        let state = state.map_err(|error| match error {
+            AskError::Refused { reason, .. } => format!("the durable consumer is gone: {reason}"),
+            AskError::Unanswered(error) => format!("NATS does not answer: {error}"),
+        });
         Some((state, (context, stream, durable, every)))
     })
 }

@@ -47,7 +47,7 @@ impl SessionSeries {
         region: &str,
         frame: &Frame<'_>,
         (server_url, server_type): (&str, &str),
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let labels = [
             ("region", region),
             ("meeting_id", frame.meeting_id.as_str()),
@@ -63,7 +63,7 @@ impl SessionSeries {
             video_enabled: gauge!(c::SESSION_VIDEO_ENABLED.name),
             last_seen: gauge!(c::SESSION_LAST_SEEN_AGE.name),
         });
-        Some(Self { handles, _row: row })
+        Some(Box::new(Self { handles, _row: row }))
     }
 
     pub(super) fn set(&self, frame: &Frame<'_>, at: StreamTime) {
@@ -104,7 +104,7 @@ impl PairSeries {
         region: &str,
         frame: &Frame<'_>,
         peer: &Peer<'_>,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let labels = [
             ("region", region),
             ("meeting_id", frame.meeting_id.as_str()),
@@ -129,7 +129,7 @@ impl PairSeries {
             video_byte_rate: gauge!(c::PAIR_VIDEO_BYTE_RATE.name),
             freezes: counter!(c::PAIR_FREEZES.name),
         });
-        Some(Self { handles, _row: row })
+        Some(Box::new(Self { handles, _row: row }))
     }
 
     pub(super) fn set(&self, peer: &Peer<'_>) {

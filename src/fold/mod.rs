@@ -47,6 +47,11 @@ use crate::subject::Region;
 /// the stream's duplicate window, in which a publisher may still be sending a frame again.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
+/// How many sessions and peers are remembered at the most while they are not live, for each series of the
+/// budget: whoever allows for more series has the memory for it. Beyond that a session is forgotten when it
+/// ends or falls idle, or a flood of short sessions would fill the memory for [`REMEMBERED`].
+const REMEMBERED_A_SERIES: usize = 2;
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -60,7 +65,10 @@ pub enum Outcome {
 
 /// The fold of one region.
 pub struct Fold {
-    sessions: HashMap<Arc<str>, Session>,
+    sessions: HashMap<Arc<str>, Box<Session>>,
+    /// Sessions that are not live but remembered, each counted with its peers.
+    remembered: usize,
+    max_remembered: usize,
     expiry: Expiry,
     view: View,
 }
@@ -74,8 +82,9 @@ impl Fold {
         detail: DetailStore,
         own: Arc<RegionSeries>,
     ) -> Self {
+        let max_remembered = detail.max_series().saturating_mul(REMEMBERED_A_SERIES);
         let view = View::new(region, settings, recorder, detail, own);
-        Self { sessions: HashMap::new(), expiry: Expiry::default(), view }
+        Self { sessions: HashMap::new(), remembered: 0, max_remembered, expiry: Expiry::default(), view }
     }
 
     /// The sessions that are live now.
@@ -106,13 +115,16 @@ impl Fold {
                 continue;
             }
             let idle_at = session.last_seen + idle_timeout;
+            self.remembered -= session.remembered();
             let next = if session.live.is_some() && idle_at > now {
                 idle_at
             } else {
                 self.view.leave(session, Removal::Idle, true);
                 session.touched + REMEMBERED
             };
-            if next > now {
+            let remembered = self.remembered + session.remembered();
+            if next > now && (session.live.is_some() || remembered <= self.max_remembered) {
+                self.remembered = remembered;
                 session.due = next;
                 self.expiry.put(next, session_id);
             } else {
@@ -125,12 +137,16 @@ impl Fold {
         let idle_timeout = self.view.settings().idle_timeout;
         let (session, known) = match self.sessions.entry_ref(frame.session_id.as_str()) {
             EntryRef::Occupied(entry) => (entry.into_mut(), true),
-            EntryRef::Vacant(entry) => {
-                (entry.insert_with_key(frame.session_id.as_str().into(), Session::new(frame)), false)
-            }
+            EntryRef::Vacant(entry) => (
+                entry.insert_with_key(frame.session_id.as_str().into(), Box::new(Session::new(frame))),
+                false,
+            ),
         };
         if frame.seq.get() <= session.watermark {
             return Outcome::Repeated;
+        }
+        if known {
+            self.remembered -= session.remembered();
         }
         session.watermark = frame.seq.get();
         // A stream whose clock is ahead must not keep a session longer than one whose clock is right.
@@ -140,16 +156,27 @@ impl Fold {
         let idle_at = session.last_seen + idle_timeout;
         let (late, ended) = (idle_at <= now, frame.ended == Some(true));
         let alive = !late && !ended;
-        if !known || (alive && session.live.is_none()) {
-            session.due = if alive { idle_at } else { now + idle_timeout };
-            self.expiry.put(session.due, frame.session_id.as_str().into());
+        let due = if alive { idle_at } else { now + idle_timeout };
+        if !known || (alive && session.live.is_none() && due < session.due) {
+            session.due = due;
+            self.expiry.put(due, frame.session_id.as_str().into());
         }
-        // A session that is met in its middle has counted much before; how much of that was folded elsewhere
-        // nobody knows, so its first frame only gives the values that the next one is taken against.
-        let growing = known || frame.seq == Seq::FIRST;
+        // A session that is met in its middle, or comes back after its end, has counted much before; how much
+        // of that was folded elsewhere nobody knows, so its first frame only gives the values that the next
+        // one is taken against.
+        let growing = session.followed || frame.seq == Seq::FIRST;
+        session.followed = true;
         self.view.fold(session, frame, Step { alive, growing, counting });
         if !alive {
             self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, counting);
+            if ended {
+                session.end();
+            }
+            self.remembered += session.remembered();
+            if self.remembered > self.max_remembered {
+                self.remembered -= session.remembered();
+                self.sessions.remove(frame.session_id.as_str());
+            }
         }
         if late { Outcome::Late } else { Outcome::Folded }
     }

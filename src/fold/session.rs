@@ -1,12 +1,13 @@
 //! What the fold remembers of a session.
-
-use std::sync::Arc;
+//!
+//! Sessions and peers come from outside, as many as a client likes to name, so what they cost is kept small:
+//! what only live ones need is boxed, and what has ended or departed keeps no more than may still be asked for.
 
 use super::counters::Baseline;
 use super::detail::{PairSeries, SessionSeries};
 use super::population::{Health, ServerIndex};
 use super::time::StreamTime;
-use crate::frame::{Frame, MAX_PEERS, Peer};
+use crate::frame::{Frame, Peer};
 
 /// A session: its watermark, what the next frame's growth is taken against, and its series while it is live.
 pub(super) struct Session {
@@ -18,9 +19,11 @@ pub(super) struct Session {
     pub(super) touched: StreamTime,
     /// When it will be looked at: an entry of the expiry for another moment is out of date.
     pub(super) due: StreamTime,
-    pub(super) meeting_id: Arc<str>,
-    pub(super) peer_id: Arc<str>,
+    pub(super) meeting_id: Box<str>,
+    pub(super) peer_id: Box<str>,
     pub(super) peers: Peers,
+    /// Whether the peers' counters are those of the last frame: what the next one's growth is taken against.
+    pub(super) followed: bool,
     /// There while the session is live.
     pub(super) live: Option<Live>,
 }
@@ -29,7 +32,7 @@ pub(super) struct Session {
 pub(super) struct Live {
     pub(super) server: ServerIndex,
     pub(super) health: Health,
-    pub(super) series: Option<SessionSeries>,
+    pub(super) series: Option<Box<SessionSeries>>,
     /// Whether its row was refused, so that the refusal is counted once.
     pub(super) refused: bool,
 }
@@ -45,12 +48,15 @@ impl Live {
 pub(super) struct PeerState {
     pub(super) peer_id: Box<str>,
     pub(super) baseline: Baseline,
-    pub(super) series: Option<PairSeries>,
+    pub(super) series: Option<Box<PairSeries>>,
     /// Whether its row was refused, so that the refusal is counted once.
     pub(super) refused: bool,
     /// The round in which it was last seen.
     round: u32,
 }
+
+/// How many departed peers a session remembers.
+const MAX_DEPARTED: usize = 32;
 
 impl PeerState {
     fn close(&mut self) {
@@ -65,6 +71,8 @@ impl PeerState {
 pub(super) struct Peers {
     states: Vec<PeerState>,
     round: u32,
+    /// How many of them the last frame had.
+    present: usize,
     series: usize,
 }
 
@@ -72,9 +80,8 @@ impl Peers {
     /// Begins a frame: finds each of its peers a state, by index, and lets the series of peers that it doesn't
     /// have go. A peer that the frame has twice is taken once, for its counters can't be told apart.
     pub(super) fn begin(&mut self, peers: &[Peer<'_>], found: &mut Vec<Option<usize>>) {
-        if self.states.len() > 2 * MAX_PEERS {
-            let round = self.round;
-            self.states.retain(|state| state.round == round);
+        if self.states.is_empty() {
+            self.states.reserve_exact(peers.len());
         }
         self.round = self.round.wrapping_add(1);
         found.clear();
@@ -88,12 +95,28 @@ impl Peers {
         }
         let round = self.round;
         self.series = 0;
+        self.present = 0;
         for state in &mut self.states {
             if state.round != round {
                 state.close();
             }
+            self.present += usize::from(state.round == round);
             self.series += usize::from(state.series.is_some());
         }
+    }
+
+    /// Ends a frame: once there are many departed peers, they are forgotten.
+    pub(super) fn end(&mut self) {
+        if self.states.len() > self.present + MAX_DEPARTED {
+            let round = self.round;
+            self.states.retain(|state| state.round == round);
+            self.states.shrink_to_fit();
+        }
+    }
+
+    /// The peers that are there or remembered.
+    pub(super) const fn len(&self) -> usize {
+        self.states.len()
     }
 
     /// The state of a peer, which is added if there is none. Clients list their peers in the same order each
@@ -147,8 +170,22 @@ impl Session {
             meeting_id: frame.meeting_id.as_str().into(),
             peer_id: frame.peer_id.as_str().into(),
             peers: Peers::default(),
+            followed: false,
             live: None,
         }
+    }
+
+    /// What it takes to remember the session: nothing extra while it is live.
+    pub(super) const fn remembered(&self) -> usize {
+        if self.live.is_some() { 0 } else { 1 + self.peers.len() }
+    }
+
+    /// Keeps no more of a session that is over than its watermark.
+    pub(super) fn end(&mut self) {
+        self.meeting_id = Box::default();
+        self.peer_id = Box::default();
+        self.peers = Peers::default();
+        self.followed = false;
     }
 
     /// Whether the frame is of the same participant in the same meeting.

@@ -156,6 +156,7 @@ impl View {
                 session.peers.count_series();
             }
         }
+        session.peers.end();
 
         if step.counting {
             growth.apply(series);

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use metrics::Recorder;
 use metrics_exporter_prometheus::BuildError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use glance::Glance;
@@ -63,6 +63,15 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A consumer ended though nobody told it to: a defect.
+    #[error("the consumer of region {region} failed; start again, and report what the log says")]
+    Consumer {
+        /// The region.
+        region: Region,
+        /// The panic, if it was one.
+        #[source]
+        source: Option<JoinError>,
+    },
     /// The recorder refuses the catalogue's buckets.
     #[error("cannot set up the metrics recorder")]
     Recorder(#[from] BuildError),
@@ -74,7 +83,7 @@ pub struct Exporter {
     regions: Vec<Arc<RegionHealth>>,
     detail: DetailStore,
     ready_max_lag: Duration,
-    consumers: Vec<JoinHandle<()>>,
+    consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     stop_consumers: watch::Sender<bool>,
@@ -111,7 +120,7 @@ impl Exporter {
             let context = async_nats::jetstream::new(client.clone());
             let consumer = Consumer::new(context, consumer_config, fold, own);
             regions.push(consumer.health());
-            consumers.push(tokio::spawn(consumer.run(stopping.clone())));
+            consumers.push((region.clone(), tokio::spawn(consumer.run(stopping.clone()))));
         }
 
         let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
@@ -140,10 +149,16 @@ impl Exporter {
         self.address
     }
 
+    /// Waits for a consumer to fail, which none does unless there is a defect. Its region would stand still for
+    /// ever while the others look well, so this is a reason to end.
+    pub async fn failed(&mut self) -> ServeError {
+        first_ended(&mut self.consumers).await
+    }
+
     /// Acknowledges what was folded, then closes. Scrapes are answered until the consumers have stopped.
     pub async fn stop(self) {
         self.stop_consumers.send_replace(true);
-        for consumer in join_all(self.consumers).await {
+        for consumer in join_all(self.consumers.into_iter().map(|(_, consumer)| consumer)).await {
             if let Err(error) = consumer {
                 tracing::error!(%error, "a consumer had stopped");
             }
@@ -156,6 +171,16 @@ impl Exporter {
     }
 }
 
+/// Waits for the first consumer to end, and takes it out.
+async fn first_ended(consumers: &mut Vec<(Region, JoinHandle<()>)>) -> ServeError {
+    if consumers.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    let (ended, index, _) = select_all(consumers.iter_mut().map(|(_, consumer)| consumer)).await;
+    let (region, _) = consumers.swap_remove(index);
+    ServeError::Consumer { region, source: ended.err() }
+}
+
 /// Moves observations into their buckets, off the runtime's workers.
 async fn keep_up(aggregates: Aggregates) {
     let mut every = interval(UPKEEP);
@@ -166,5 +191,24 @@ async fn keep_up(aggregates: Aggregates) {
         if let Err(error) = tokio::task::spawn_blocking(move || aggregates.upkeep()).await {
             tracing::error!(%error, "upkeep of the histograms failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_consumer_that_panics_is_named() {
+        let region = |name: &str| name.parse::<Region>().unwrap();
+        let mut consumers = vec![
+            (region("us"), tokio::spawn(std::future::pending())),
+            (region("apac"), tokio::spawn(async { panic!("a defect") })),
+        ];
+        let error = first_ended(&mut consumers).await;
+        assert!(error.to_string().contains("region apac failed"), "{error}");
+        let source = std::error::Error::source(&error).unwrap();
+        assert!(source.to_string().contains("a defect"), "{source}");
+        assert_eq!(consumers.len(), 1, "the others can still be stopped");
     }
 }

@@ -3,6 +3,7 @@
 mod budgets;
 mod growth;
 mod live;
+mod memory;
 mod population;
 mod properties;
 

@@ -1,0 +1,269 @@
+//! What the fold's memory goes into: bytes of resident memory for each thing that it keeps.
+//!
+//! Nobody can say how much memory an exporter needs without knowing what a series costs, and a session that has
+//! none, and one that is over and only remembered. Each case runs in a process of its own, because an allocator
+//! seldom gives back what another case has left behind. `./dev bench --bench memory`
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callsight::fold::{DetailLevel, Fold, FoldSettings, StreamTime};
+use callsight::frame::{
+    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+};
+use callsight::series::aggregates::{Aggregates, RegionSeries};
+use callsight::series::detail::{DetailPlane, DetailStore};
+use callsight::subject::Region;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Participants of a meeting, but for the case that is about one large meeting.
+const MEETING: usize = 4;
+
+/// Something that the fold keeps, and how to make many of it.
+struct Case {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&mut World) -> usize,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "series", what: "live series, meetings of 4, pair detail", run: series },
+    Case { name: "session", what: "live session without series, 3 peers", run: refused_sessions },
+    Case { name: "joined", what: "live session without series, no peers", run: joined_sessions },
+    Case { name: "ended", what: "session that has ended and is remembered", run: ended_sessions },
+    Case { name: "idle", what: "session that fell idle and is remembered, 3 peers", run: idle_sessions },
+    Case { name: "peers", what: "session whose 256 peers are others in every frame", run: changing_peers },
+    Case {
+        name: "revived",
+        what: "session that ends and comes back, 20 times in 2 s",
+        run: revived_sessions,
+    },
+    Case { name: "flood", what: "session that ends at once, of 1,000,000", run: flood },
+];
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let case = env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    if let Some(case) = case.and_then(|name| CASES.iter().find(|case| case.name == name)) {
+        return measure(case);
+    }
+    for case in CASES {
+        let status = Command::new(env::current_exe()?).arg(case.name).status()?;
+        if !status.success() {
+            return Err(format!("{} failed", case.name).into());
+        }
+    }
+    Ok(())
+}
+
+fn measure(case: &Case) -> Result<(), Failure> {
+    let mut world = World::new(match case.name {
+        "series" => DetailLevel::Pair,
+        _ => DetailLevel::Off,
+    })?;
+    let before = resident()?;
+    let count = (case.run)(&mut world);
+    let bytes = resident()?.saturating_sub(before);
+    let each = bytes / count;
+    writeln!(io::stdout(), "{each:>7} bytes a {} ({count} in {} MiB)", case.what, bytes >> 20)?;
+    Ok(())
+}
+
+/// Memory that this process has, in bytes.
+fn resident() -> Result<usize, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+}
+
+struct World {
+    fold: Fold,
+    detail: DetailStore,
+    aggregates: Aggregates,
+    frames: usize,
+    now: StreamTime,
+}
+
+impl World {
+    fn new(detail_level: DetailLevel) -> Result<Self, Failure> {
+        let region: Region = "us".parse()?;
+        let aggregates = Aggregates::new()?;
+        let recorder = aggregates.shared_recorder();
+        let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
+        let detail = DetailStore::new(100_000);
+        let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
+        let fold = Fold::new(&region, settings, recorder, detail.clone(), own);
+        Ok(Self {
+            fold,
+            detail,
+            aggregates,
+            frames: 0,
+            now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000),
+        })
+    }
+
+    /// Folds a frame of a session that sees these peers.
+    fn say(&mut self, session: usize, seq: u64, ended: bool, peers: &[String]) {
+        let session_id = format!("0b6e5f1c-9d1f-4a51-8a39-{session:012}");
+        let (meeting_id, peer_id) = (format!("meeting-{:08}", session / MEETING), peer_name(session));
+        let frame = || -> Option<Frame<'_>> {
+            Some(Frame {
+                version: Version,
+                meeting_id: MeetingId::new(&meeting_id).ok()?,
+                session_id: SessionId::new(&session_id).ok()?,
+                peer_id: PeerId::new(&peer_id).ok()?,
+                seq: Seq::new(seq)?,
+                sent_at_ms: 1_764_000_000_000,
+                ended: Some(ended),
+                server: Some(Server {
+                    url: ServerUrl::new("https://relay-1.example:4433").ok()?,
+                    server_type: ServerType::WebTransport,
+                    rtt_ms: Some(42.0),
+                }),
+                audio_enabled: Some(true),
+                video_enabled: Some(true),
+                tab_visible: Some(true),
+                peers: peers.iter().filter_map(|peer_id| peer(peer_id, seq)).collect(),
+            })
+        };
+        if let Some(frame) = frame() {
+            self.fold.frame(&frame, self.now, self.now);
+        }
+        self.frames += 1;
+        // As the exporter does every few seconds: observations pile up otherwise.
+        if self.frames.is_multiple_of(1_000) {
+            self.aggregates.upkeep();
+        }
+    }
+
+    fn others(session: usize) -> Vec<String> {
+        let first = session / MEETING * MEETING;
+        (first..first + MEETING).filter(|other| *other != session).map(peer_name).collect()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.fold.tick(self.now);
+    }
+}
+
+fn peer_name(session: usize) -> String {
+    format!("user-{session:011}")
+}
+
+fn peer(peer_id: &str, seq: u64) -> Option<Peer<'_>> {
+    let count = Some(seq * 100);
+    let neteq = NetEq {
+        normal: count,
+        merge: count,
+        expand: count,
+        accelerate: count,
+        fast_accelerate: count,
+        preemptive_expand: count,
+        comfort_noise: count,
+        dtmf: count,
+        undefined: count,
+    };
+    Some(Peer {
+        peer_id: PeerId::new(peer_id).ok()?,
+        can_listen: true,
+        can_see: true,
+        audio_enabled: true,
+        video_enabled: true,
+        audio: Some(Audio {
+            buffer_ms: Some(60.0),
+            target_ms: Some(80.0),
+            packets_awaiting_decode: Some(2.0),
+            jitter_ms: Some(3.0),
+            packets_received: count,
+            packets_lost: count,
+            total_samples: count,
+            concealed_samples: count,
+            silent_concealed_samples: count,
+            neteq: Some(neteq),
+        }),
+        video: None,
+    })
+}
+
+fn series(world: &mut World) -> usize {
+    for session in 0..1_600 {
+        world.say(session, 1, false, &World::others(session));
+    }
+    DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum()
+}
+
+fn refused_sessions(world: &mut World) -> usize {
+    for session in 0..100_000 {
+        world.say(session, 1, false, &World::others(session));
+    }
+    world.fold.live_sessions()
+}
+
+fn joined_sessions(world: &mut World) -> usize {
+    for session in 0..100_000 {
+        world.say(session, 1, false, &[]);
+    }
+    world.fold.live_sessions()
+}
+
+/// At any moment 100 are live, so that nothing but the remembered is left.
+fn ended_sessions(world: &mut World) -> usize {
+    let count = 100_000;
+    for session in 0..count {
+        world.say(session, 1, false, &World::others(session));
+        world.say(session, 2, true, &[]);
+    }
+    count
+}
+
+fn idle_sessions(world: &mut World) -> usize {
+    let count = 100_000;
+    for session in 0..count {
+        world.say(session, 1, false, &World::others(session));
+        if session % 1_000 == 999 {
+            world.pass(Duration::from_secs(1));
+        }
+    }
+    count
+}
+
+fn changing_peers(world: &mut World) -> usize {
+    let count = 100;
+    for session in 0..count {
+        for seq in 1..=20 {
+            let peers: Vec<_> = (0..256).map(|peer| format!("p-{session}-{seq}-{peer}")).collect();
+            world.say(session, seq, false, &peers);
+        }
+    }
+    count
+}
+
+fn revived_sessions(world: &mut World) -> usize {
+    let count = 10_000;
+    for round in 0..20 {
+        for session in 0..count {
+            world.say(session, 2 * round + 1, false, &[]);
+            world.say(session, 2 * round + 2, true, &[]);
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    count
+}
+
+fn flood(world: &mut World) -> usize {
+    let count = 1_000_000;
+    for session in 0..count {
+        world.say(session, 1, true, &[]);
+        if session % 20_000 == 19_999 {
+            world.pass(Duration::from_secs(1));
+        }
+    }
+    count
+}

@@ -1,0 +1,81 @@
+//! What goes on whatever else is waited for: sessions fall idle, and the exporter shows that it is alive.
+//!
+//! The consumer has one task, and much of what it does is waiting for NATS, which may be away for hours. Nothing
+//! may be waited for but through here.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::clock::StreamClock;
+use super::health::RegionHealth;
+use super::intake::Intake;
+
+/// How often idle sessions are looked for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The part of a consumer that never waits.
+pub(super) struct Pulse {
+    pub(super) intake: Intake,
+    pub(super) clock: Option<StreamClock>,
+    pub(super) health: Arc<RegionHealth>,
+    tick: Interval,
+}
+
+impl Pulse {
+    pub(super) fn new(intake: Intake, health: Arc<RegionHealth>) -> Self {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { intake, clock: None, health, tick }
+    }
+
+    /// Waits for something.
+    pub(super) async fn during<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = self.next() => self.beat(),
+            }
+        }
+    }
+
+    /// Waits for something; nothing comes of it on shutdown.
+    pub(super) async fn during_unless<T>(
+        &mut self,
+        shutdown: &mut watch::Receiver<bool>,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        self.during(async {
+            tokio::select! {
+                biased;
+                () = stopped(shutdown) => None,
+                output = future => Some(output),
+            }
+        })
+        .await
+    }
+
+    /// Waits until it is time for a beat.
+    pub(super) async fn next(&mut self) {
+        self.tick.tick().await;
+    }
+
+    pub(super) fn beat(&mut self) {
+        if let Some(clock) = self.clock {
+            self.intake.fold.tick(clock.at(Instant::now()));
+        }
+        self.health.beat(self.intake.fold.live_sessions(), self.clock);
+    }
+}
+
+/// Waits until it is time to stop; so it is too when nobody is left to say so.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The guard that comes out must not live across another await.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
