@@ -39,7 +39,11 @@ const CASES: &[Case] = &[
     Case { name: "ended", what: "session that has ended and is remembered", run: ended_sessions },
     Case { name: "idle", what: "session that fell idle and is remembered, 3 peers", run: idle_sessions },
     Case { name: "peers", what: "session whose 256 peers are others in every frame", run: changing_peers },
-    Case { name: "revived", what: "session that ends and comes back, 20 times in 2 s", run: revived_sessions },
+    Case {
+        name: "revived",
+        what: "session that ends and comes back, 20 times in 2 s",
+        run: revived_sessions,
+    },
     Case { name: "flood", what: "session that ends at once, of 1,000,000", run: flood },
 ];
 
@@ -95,7 +99,13 @@ impl World {
         let detail = DetailStore::new(100_000);
         let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
         let fold = Fold::new(&region, settings, recorder, detail.clone(), own);
-        Ok(Self { fold, detail, aggregates, frames: 0, now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000) })
+        Ok(Self {
+            fold,
+            detail,
+            aggregates,
+            frames: 0,
+            now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000),
+        })
     }
 
     /// Folds a frame of a session that sees these peers.

@@ -80,6 +80,8 @@ pub(super) struct Attached {
     pub(super) reading: Reading,
     /// The place in the consumer's sequence after which the first message comes.
     pub(super) delivered: u64,
+    /// How many messages were waiting then.
+    pub(super) waiting: u64,
     /// The stream sequence up to which everything was acknowledged.
     pub(super) acknowledged: u64,
     pub(super) messages: pull::Stream,
@@ -94,6 +96,13 @@ pub(super) struct ConsumerState {
     pub(super) num_ack_pending: u64,
     pub(super) delivered: Sequences,
     pub(super) ack_floor: Sequences,
+}
+
+impl ConsumerState {
+    /// The place in the consumer's sequence up to which there are messages.
+    pub(super) const fn end(&self) -> u64 {
+        self.delivered.consumer_seq + self.num_pending
+    }
 }
 
 /// A place in the sequence of a consumer, and the one in its stream.
@@ -201,6 +210,7 @@ pub(super) async fn attach(
         context,
         reading,
         delivered: state.delivered.consumer_seq,
+        waiting: state.num_pending,
         acknowledged: state.ack_floor.stream_seq,
         messages,
     })

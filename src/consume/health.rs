@@ -74,11 +74,6 @@ impl RegionHealth {
         state.clock = clock;
     }
 
-    pub(super) fn attached(&self) {
-        let mut state = self.state();
-        state.problem = None;
-    }
-
     pub(super) fn detached(&self, problem: String) {
         let mut state = self.state();
         state.problem = Some(problem);
@@ -88,8 +83,17 @@ impl RegionHealth {
         self.state().warning = warning.map(ToOwned::to_owned);
     }
 
+    /// It is attached, and this many frames that were waiting then are not folded: how old they are is not known.
+    pub(super) fn catching_up(&self, left: u64) {
+        let mut state = self.state();
+        state.problem = Some(format!("catching up: {left} frames that were waiting are left"));
+        state.pending = left;
+    }
+
+    /// It is attached, and this far behind.
     pub(super) fn lag(&self, pending: u64, lag: Duration) {
         let mut state = self.state();
+        state.problem = None;
         state.pending = pending;
         state.lag = lag;
     }

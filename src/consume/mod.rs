@@ -12,6 +12,7 @@
 mod attach;
 mod backoff;
 mod burial;
+mod catch_up;
 mod clock;
 mod health;
 mod intake;
@@ -33,6 +34,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use attach::{AskError, Attached, ConsumerState, Position, Wanted, attach, consumer_state};
 use backoff::Backoff;
 use burial::Burial;
+use catch_up::{Behind, CatchUp};
 use clock::{Reading, StreamClock};
 pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
@@ -252,8 +254,11 @@ impl Consumer {
     }
 
     async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
-        let Attached { context, stream, durable, reading, delivered, acknowledged, messages, .. } = attached;
+        let Attached {
+            context, stream, durable, reading, delivered, waiting, acknowledged, messages, ..
+        } = attached;
         self.pulse.intake.resume(delivered, acknowledged);
+        let mut catch_up = CatchUp::new(delivered, waiting);
         self.own.connected.set(1.0);
         let mut chunks = messages.ready_chunks(CHUNK);
         let mut polls = pin!(polls(context, stream, durable));
@@ -272,7 +277,9 @@ impl Consumer {
                 Some(poll) = polls.next() => match poll {
                     Ok((state, reading)) => {
                         self.read_clock(reading);
-                        self.caught_up(&state);
+                        catch_up.asked(state.end());
+                        self.show(&state);
+                        self.tell_lag(&mut catch_up);
                         self.pulse.during(self.burial.write(Vec::new())).await;
                         if let Err(problem) = self.compare(&state, &mut progress, &mut last).await {
                             return End::Lost(problem);
@@ -314,6 +321,7 @@ impl Consumer {
                     if let Some(problem) = lost {
                         return End::Lost(problem);
                     }
+                    self.tell_lag(&mut catch_up);
                     // A stream that is always ready must leave the others their turn.
                     tokio::task::yield_now().await;
                 }
@@ -376,23 +384,27 @@ impl Consumer {
         }
     }
 
-    fn caught_up(&mut self, state: &ConsumerState) {
-        let behind = state.num_pending + state.num_ack_pending;
+    fn show(&self, state: &ConsumerState) {
         #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
         {
             self.own.pending.set(state.num_pending as f64);
             self.own.ack_pending.set(state.num_ack_pending as f64);
         }
-        let age = match (self.pulse.clock, self.pulse.intake.newest) {
-            (Some(clock), Some(newest)) => clock.at(Instant::now()).since(newest),
-            _ => Duration::ZERO,
-        };
-        if self.pulse.intake.newest.is_some() {
+        if let Some(age) = self.newest_age() {
             self.own.last_folded_age.set(age);
         }
         self.pulse.health.warn(self.burial.problem());
-        self.pulse.health.lag(behind, if behind == 0 { Duration::ZERO } else { age });
-        self.pulse.health.attached();
+    }
+
+    fn newest_age(&self) -> Option<Duration> {
+        Some(self.pulse.clock?.at(Instant::now()).since(self.pulse.intake.newest?))
+    }
+
+    fn tell_lag(&self, catch_up: &mut CatchUp) {
+        match catch_up.behind(self.pulse.intake.delivered(), self.newest_age()) {
+            Behind::Unknown(left) => self.pulse.health.catching_up(left),
+            Behind::By(left, age) => self.pulse.health.lag(left, age),
+        }
     }
 }
 

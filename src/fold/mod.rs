@@ -137,9 +137,10 @@ impl Fold {
         let idle_timeout = self.view.settings().idle_timeout;
         let (session, known) = match self.sessions.entry_ref(frame.session_id.as_str()) {
             EntryRef::Occupied(entry) => (entry.into_mut(), true),
-            EntryRef::Vacant(entry) => {
-                (entry.insert_with_key(frame.session_id.as_str().into(), Box::new(Session::new(frame))), false)
-            }
+            EntryRef::Vacant(entry) => (
+                entry.insert_with_key(frame.session_id.as_str().into(), Box::new(Session::new(frame))),
+                false,
+            ),
         };
         if frame.seq.get() <= session.watermark {
             return Outcome::Repeated;
