@@ -25,6 +25,13 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 /// The shortest time between two log lines about errors, of which there may be one a message.
 const LOG_ERRORS_EVERY: Duration = Duration::from_secs(5);
 
+/// What the client calls everything that goes wrong below its protocol.
+const IO_ERROR: &str = "IO error";
+
+/// What that may be, beside a server that is away.
+const TLS_HINT: &str = "no server there, or TLS failed: do both sides speak it, is the server's certificate signed by \
+    --nats-ca (or an authority of the system) for the host in --nats-url, and does it accept --nats-cert?";
+
 /// Why there is no connection to try with.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
@@ -124,8 +131,13 @@ fn report(event: &Event, errors: &Mutex<Bounded>) {
         other => {
             // A user without the right to publish is told so for each message.
             let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(held_back) = errors.allow(Instant::now()) {
-                tracing::warn!(event = %other, held_back, "NATS");
+            let Some(held_back) = errors.allow(Instant::now()) else { return };
+            match other {
+                // The client keeps to itself what went wrong; the server's log has the other half.
+                Event::ClientError(error) if error.to_string().contains(IO_ERROR) => {
+                    tracing::warn!(event = %other, held_back, hint = TLS_HINT, "NATS");
+                }
+                other => tracing::warn!(event = %other, held_back, "NATS"),
             }
         }
     }

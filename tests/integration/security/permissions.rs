@@ -33,6 +33,18 @@ fn nats_with_permissions() -> Nats {
     Nats::start_with(&std::fs::read_to_string(path).unwrap(), &variables)
 }
 
+#[test]
+fn the_regions_differ_in_their_names_alone() {
+    let directives = |region: &str, mirrors: bool| {
+        let path = format!("{}/jetstream/permissions/{region}.conf", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        lines.filter(|line| mirrors || !line.contains("_MIRROR")).collect::<Vec<_>>().join("\n")
+    };
+    let us = directives("us", false).replace(".us.", ".apac.").replace("_US", "_APAC");
+    assert_eq!(us, directives("apac", true));
+}
+
 /// A connection as one of the users, and what the server refused it.
 struct User {
     client: Client,
