@@ -14,6 +14,8 @@ pub mod config;
 pub mod consume;
 pub mod fold;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod nats;
 pub mod publish;

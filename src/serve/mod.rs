@@ -2,7 +2,7 @@
 
 mod glance;
 mod http;
-mod negotiate;
+pub(crate) mod negotiate;
 mod routes;
 mod scrape;
 
