@@ -24,6 +24,8 @@ mod value;
 
 pub use error::ConfigError;
 pub(crate) use error::{did_you_mean, nearest, one_line};
+pub(crate) use file::ReadFile;
+pub(crate) use layers::parse_with;
 pub use layers::{Parsed, environment_name, parse};
 pub use reference::reference;
 pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};

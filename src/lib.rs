@@ -15,6 +15,8 @@ pub mod consume;
 pub mod dead_letter;
 pub mod fold;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod nats;
 pub mod publish;

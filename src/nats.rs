@@ -5,6 +5,7 @@ mod tls;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -101,19 +102,25 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         options = options.tls_first();
     }
     let errors = Arc::new(Mutex::new(Bounded::every(LOG_ERRORS_EVERY)));
+    let connected_before = Arc::new(AtomicBool::new(false));
+    let was_connected = Arc::clone(&connected_before);
     options
         .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
         .require_tls(config.tls.required())
         .retry_on_initial_connect()
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .reconnect_delay_callback(|attempts| {
+        .reconnect_delay_callback(move |attempts| {
+            if attempts <= 1 && !was_connected.load(Ordering::Relaxed) {
+                return Duration::ZERO;
+            }
             let exponent = u32::try_from(attempts.min(6)).unwrap_or(6);
             let delay = Duration::from_millis(100).saturating_mul(1 << exponent).min(MAX_RECONNECT_DELAY);
             // A fleet that lost the same server must not come back to it in step.
             delay.mul_f64(rand::rng().random_range(0.5..1.0))
         })
         .event_callback(move |event| {
+            connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
             report(&event, &errors);
             async {}
         })

@@ -243,7 +243,11 @@ impl Servers {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
+        // Somebody else may have taken the port in between, and answer there.
+        match self.nats.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(CliError::failed("nats-server did not start: its port was taken; try again")),
+        }
     }
 
     fn nats_config(&self) -> Result<NatsConfig, CliError> {

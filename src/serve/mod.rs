@@ -5,7 +5,7 @@ mod connections;
 mod gate;
 mod glance;
 mod http;
-mod negotiate;
+pub(crate) mod negotiate;
 mod routes;
 mod scrape;
 mod web_config;
