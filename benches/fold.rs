@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use callsight::frame::{Frame, Seq};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -13,7 +11,7 @@ const FRAMES_A_TICK: usize = 1000;
 
 /// Sessions that go on and on, taking turns: a few that stay in the processor's caches, and so many that
 /// they have half a million series.
-fn steady(criterion: &mut Criterion) {
+fn steady(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
     for (parties, sessions) in [(2, 2), (10, 10), (2, 20_000), (10, 2600)] {
@@ -41,7 +39,7 @@ fn steady(criterion: &mut Criterion) {
 }
 
 /// A session comes with its first frame and goes with its second, in meetings of ten.
-fn joins_and_leaves(criterion: &mut Criterion) {
+fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
     let names: Vec<_> = (0..10_000).map(|session| common::Names::new(session, 10)).collect();
@@ -64,9 +62,5 @@ fn joins_and_leaves(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = steady, joins_and_leaves
-}
+criterion_group!(name = benches; config = common::criterion(); targets = steady, joins_and_leaves);
 criterion_main!(benches);
