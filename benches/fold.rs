@@ -4,6 +4,7 @@
 mod common;
 
 use callsight::frame::{Frame, Seq};
+use callsight::series::detail::DetailPlane;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Frames between two looks at the clock: a fifth of a second at 5,000 frames/s.
@@ -46,7 +47,9 @@ fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
     let lives: Vec<_> =
         names.iter().map(|names| (names.frame(1), Frame { ended: Some(true), ..names.frame(2) })).collect();
     let mut world = common::World::new();
-    let mut turn = 0;
+    world.fold(&lives[0].0);
+    assert_eq!(world.detail.live_series(DetailPlane::Pair), 9 * 21, "each peer has its row");
+    let mut turn = 1;
     group.bench_function("join and leave/10 parties", |bencher| {
         bencher.iter(|| {
             let (first, last) = &lives[turn % lives.len()];
@@ -59,6 +62,9 @@ fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
             }
         });
     });
+    world.fold(&lives[0].1);
+    let left = DetailPlane::ALL.map(|plane| world.detail.live_series(plane));
+    assert_eq!(left, [0, 0], "every row that came has gone");
     group.finish();
 }
 
