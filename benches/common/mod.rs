@@ -13,6 +13,49 @@ use callsight::frame::{
 };
 use callsight::series::aggregates::{Aggregates, RegionSeries};
 use callsight::series::detail::DetailStore;
+use criterion::Criterion;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The time that the thread was on a processor: on a shared machine the time on the wall tells more of its
+/// other users than of the code.
+pub(crate) struct CpuTime;
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        self.start() - start
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+/// What each benchmark is run with.
+pub(crate) fn criterion() -> Criterion<CpuTime> {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().with_measurement(CpuTime).warm_up_time(warm_up).measurement_time(measurement)
+}
 
 /// When the benchmarks begin, in nanoseconds since the Unix epoch.
 pub(crate) const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_760_000_000_000_000_000);

@@ -290,7 +290,7 @@ impl Drop for Row {
         if rows.get(&*self.cells.labels).is_some_and(|row| Arc::ptr_eq(&row.0, &self.cells)) {
             rows.remove(&*self.cells.labels);
         }
-        self.store.live_series[self.plane as usize].fetch_sub(self.cells.values.len(), Relaxed);
+        self.store.live_series[self.plane as usize].fetch_sub(self.plane.columns().len(), Relaxed);
     }
 }
 
