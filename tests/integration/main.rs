@@ -5,9 +5,13 @@
 
 // The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
+#[cfg(test)]
+mod dead_letters;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
@@ -20,6 +24,8 @@ mod lifetimes;
 mod prometheus;
 #[cfg(test)]
 mod publish;
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod security;
 #[cfg(test)]

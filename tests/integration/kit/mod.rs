@@ -13,6 +13,7 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod python;
+pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
 pub(crate) mod tool;

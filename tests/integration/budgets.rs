@@ -1,0 +1,306 @@
+//! The budgets, each under attack: what is beyond one is refused and counted, what exists stays right, the aggregates
+//! stay complete, and memory stays where it was.
+
+use std::fs;
+use std::time::Duration;
+
+use callsight::frame::{Frame, MeetingId, PeerId, Server, ServerType, ServerUrl};
+
+use crate::kit::callsight::Callsight;
+use crate::kit::frames::{frame, rtt_ms};
+use crate::kit::nats::Nats;
+use crate::kit::relay::{Crowd, Relay};
+use crate::kit::scrape::Scrape;
+use crate::kit::stream::Health;
+use crate::kit::wait;
+
+const RTT: &str = "videocall_session_rtt_seconds";
+const CAN_LISTEN: &str = "videocall_pair_can_listen";
+const SAMPLES: &str = "videocall_audio_samples_total";
+
+/// Samples that each frame of the kit adds for each peer.
+const SAMPLES_A_FRAME: f64 = 48_000.0;
+
+/// How long a hundred thousand frames may take on a busy machine.
+const LONG: Duration = Duration::from_secs(90);
+
+async fn start(extra: &[&str]) -> (Nats, Relay, Callsight) {
+    let nats = Nats::start();
+    Health::create(&nats).await;
+    let relay = Relay::start(&nats).await;
+    let args: Vec<_> = ["--create"].iter().chain(extra).copied().collect();
+    let mut callsight = Callsight::serve(&nats, &args);
+    callsight.ready().await;
+    (nats, relay, callsight)
+}
+
+/// The metrics once so many frames are folded.
+async fn folded(callsight: &Callsight, frames: usize) -> Scrape {
+    callsight
+        .metrics_when(LONG, &format!("{frames} folded frames"), |scrape| {
+            let folded = scrape.sum("callsight_frames_folded_total", &[]);
+            wait::when(folded, |folded| *folded >= frames as f64).map(drop)
+        })
+        .await;
+    callsight.metrics().await
+}
+
+fn refused(scrape: &Scrape, limit: &str) -> f64 {
+    scrape.value("callsight_refused_total", &[("limit", limit)]).unwrap()
+}
+
+/// The memory that a process has, in bytes.
+fn resident(callsight: &Callsight) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", callsight.process().id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[expect(clippy::print_stdout, reason = "the figures that docs/performance.md states")]
+fn print(what: &str, bytes: usize) {
+    println!("{what}: {:.1} MiB resident", bytes as f64 / f64::from(1 << 20));
+}
+
+#[tokio::test]
+async fn a_meeting_with_a_hundred_thousand_session_ids() {
+    const WAVE: usize = 50_000;
+    let flags = ["--max-sessions-per-meeting=100", "--max-series=10000", "--idle-timeout=2m"];
+    let (_nats, relay, callsight) = start(&flags).await;
+    let meeting = MeetingId::new("flood").unwrap();
+    let honest = |seq| Frame { meeting_id: meeting, ..frame("honest", seq, &["bo"]) };
+    relay.say(&honest(1)).await;
+    relay.say(&frame("elsewhere", 1, &["bo"])).await;
+    relay.settle().await;
+    let mut frames = 2;
+    folded(&callsight, frames).await;
+    let idle = resident(&callsight);
+    print("idle", idle);
+
+    let mut most = Vec::new();
+    for (wave, seq) in [("a", 2), ("b", 3)] {
+        let names: Vec<_> =
+            (0..WAVE).map(|number| format!("0b6e5f1c-9d1f-4a51-8a39-{wave}{number:06}")).collect();
+        for name in &names {
+            relay.say(&Frame { meeting_id: meeting, ..frame(name, 1, &[]) }).await;
+        }
+        relay.say(&honest(seq)).await;
+        relay.settle().await;
+        frames += WAVE + 1;
+        let scrape = folded(&callsight, frames).await;
+        most.push(resident(&callsight));
+        // Everybody is counted, a hundred are shown, and those that were there first still are.
+        assert_eq!(scrape.sum("videocall_sessions", &[]), WAVE as f64 + 2.0);
+        assert_eq!(scrape.sum("videocall_participants", &[]), WAVE as f64 + 2.0);
+        assert_eq!(scrape.sum("videocall_meetings", &[]), 2.0);
+        assert_eq!(
+            scrape.series(RTT).iter().filter(|(labels, _)| labels["meeting_id"] == "flood").count(),
+            100
+        );
+        assert_eq!(scrape.value(RTT, &[("session_id", "honest")]), Some(rtt_ms(seq) / 1e3));
+        assert_eq!(scrape.value(RTT, &[("session_id", "elsewhere")]), Some(rtt_ms(1) / 1e3));
+        assert!(refused(&scrape, "sessions_per_meeting") >= (WAVE - 99) as f64);
+
+        for name in &names {
+            let last = Frame { ended: Some(true), server: None, ..frame(name, 2, &[]) };
+            relay.say(&Frame { meeting_id: meeting, ..last }).await;
+        }
+        relay.settle().await;
+        frames += WAVE;
+        let scrape = folded(&callsight, frames).await;
+        assert_eq!(scrape.sum("videocall_sessions", &[]), 2.0);
+        assert_eq!(scrape.series(RTT).len(), 2);
+    }
+    print("50,000 live sessions in one meeting", most[0]);
+    print("another 50,000, after those have ended", most[1]);
+    assert!(most[0] - idle < WAVE * 1_200, "{} bytes a session", (most[0] - idle) / WAVE);
+    // Those that have ended are not all remembered: that is bounded by the budget for series.
+    let grown = most[1].saturating_sub(most[0]);
+    assert!(grown < WAVE * 300, "{} bytes an ended session", grown / WAVE);
+}
+
+#[tokio::test]
+async fn a_session_with_more_peers_than_are_shown() {
+    let (_nats, relay, callsight) = start(&["--max-peers-per-session=16"]).await;
+    let names: Vec<_> = (0..256).map(|number| format!("{number:0>128}")).collect();
+    let peers: Vec<_> = names.iter().map(String::as_str).collect();
+    relay.say(&frame("crowded", 1, &peers)).await;
+    relay.say(&frame("crowded", 2, &peers)).await;
+    relay.say(&frame("usual", 1, &peers[..3])).await;
+    relay.settle().await;
+    let scrape = folded(&callsight, 3).await;
+    let rows = |session: &str| {
+        scrape.series(CAN_LISTEN).iter().filter(|(labels, _)| labels["session_id"] == session).count()
+    };
+    assert_eq!((rows("crowded"), rows("usual")), (16, 3));
+    assert_eq!(refused(&scrape, "peers_per_session"), 240.0);
+    assert_eq!(scrape.sum("videocall_peer_connections", &[]), 259.0);
+    assert_eq!(scrape.sum(SAMPLES, &[]), (2.0 * 256.0 + 3.0) * SAMPLES_A_FRAME);
+
+    // Others in every frame: nothing of those that departed stays.
+    let before = resident(&callsight);
+    for seq in 3..=202 {
+        let names: Vec<_> = (0..256).map(|number| format!("{seq}-{number:0>120}")).collect();
+        let peers: Vec<_> = names.iter().map(String::as_str).collect();
+        relay.say(&frame("crowded", seq, &peers)).await;
+    }
+    relay.settle().await;
+    let scrape = folded(&callsight, 203).await;
+    let grown = resident(&callsight).saturating_sub(before);
+    print("200 frames with 256 new peers each, more", grown);
+    assert!(grown < 24 << 20, "{grown} bytes");
+    assert_eq!(scrape.series(CAN_LISTEN).len(), 16 + 3);
+    assert_eq!(scrape.sum("videocall_peer_connections", &[]), 259.0);
+}
+
+#[tokio::test]
+async fn a_thousand_servers() {
+    let (_nats, relay, callsight) = start(&["--max-server-urls=10"]).await;
+    let urls: Vec<_> = (0..1_000).map(|number| format!("https://random-{number}.example")).collect();
+    let crowd = Crowd::new("", 1_000);
+    let on = |session: usize, url: &str, seq| {
+        let server = Server {
+            url: ServerUrl::new(&urls[session]).unwrap(),
+            server_type: ServerType::WebTransport,
+            rtt_ms: Some(50.0),
+        };
+        assert_eq!(url, urls[session]);
+        let frame = crowd.frame(session, seq);
+        Frame { peers: frame.peers, server: Some(server), ..crowd.frame(session, seq) }
+    };
+    for seq in 1..=2 {
+        for (session, url) in urls.iter().enumerate() {
+            relay.say(&on(session, url, seq)).await;
+        }
+    }
+    relay.settle().await;
+    let scrape = folded(&callsight, 2_000).await;
+    let mut sessions = scrape.series("videocall_sessions");
+    assert_eq!(sessions.len(), 11);
+    sessions.retain(|(labels, _)| labels["server_url"] != "other");
+    assert_eq!(sessions.len(), 10);
+    assert!(sessions.iter().all(|(labels, value)| {
+        *value == 1.0 && urls[..10].iter().any(|url| *url == labels["server_url"])
+    }));
+    let other = [("server_url", "other")];
+    assert_eq!(scrape.value("videocall_sessions", &other), Some(990.0));
+    assert_eq!(refused(&scrape, "server_urls"), 990.0);
+    assert_eq!(scrape.sum("videocall_rtt_seconds_count", &[]), 2_000.0);
+    assert_eq!(scrape.sum(SAMPLES, &[]), 2.0 * 3_000.0 * SAMPLES_A_FRAME);
+    assert_eq!(scrape.sum(SAMPLES, &other), 2.0 * 2_970.0 * SAMPLES_A_FRAME);
+    assert_eq!(scrape.sum("callsight_sessions_removed_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn more_series_than_the_default_allows_in_the_smallest_cluster() {
+    const MAX: f64 = 100_000.0;
+    let (_nats, relay, callsight) = start(&[]).await;
+    let idle = resident(&callsight);
+    let (first, late) = (Crowd::new("first", 1_400), Crowd::new("late", 400));
+    first.speak(&relay, 1).await;
+    relay.settle().await;
+    folded(&callsight, 1_400).await;
+    late.speak(&relay, 1).await;
+    first.speak(&relay, 2).await;
+    late.speak(&relay, 2).await;
+    relay.settle().await;
+    let scrape = folded(&callsight, 3_600).await;
+    let live = scrape.sum("callsight_live_series", &[]);
+    assert!(live <= MAX && live > MAX - 25.0, "{live}");
+    assert!(refused(&scrape, "series") > 0.0);
+    // What was there first is whole and goes on; everybody is counted.
+    let whole = |crowd: &str, scrape: &Scrape| {
+        scrape.series(CAN_LISTEN).iter().filter(|(labels, _)| labels["session_id"].starts_with(crowd)).count()
+    };
+    assert_eq!(whole("first", &scrape), 1_400 * 3);
+    assert_eq!(scrape.value(RTT, &[("session_id", "firsts1399")]), Some(rtt_ms(2) / 1e3));
+    assert_eq!(scrape.sum("videocall_sessions", &[]), 1_800.0);
+    assert_eq!(scrape.sum(SAMPLES, &[]), 2.0 * 1_800.0 * 3.0 * SAMPLES_A_FRAME);
+    let full = resident(&callsight);
+    print("idle, at defaults", idle);
+    print("100,000 series and a few scrapes, at defaults", full);
+    assert!(full < 64 << 20, "{full} bytes");
+
+    // Room that is given back is used.
+    first.leave(&relay, 3).await;
+    late.speak(&relay, 3).await;
+    relay.settle().await;
+    let scrape = folded(&callsight, 5_400).await;
+    assert_eq!((whole("first", &scrape), whole("late", &scrape)), (0, 400 * 3));
+    assert_eq!(scrape.series(RTT).len(), 400);
+    assert_eq!(scrape.sum("callsight_live_series", &[]), 400.0 * 4.0 + 1_200.0 * 21.0);
+}
+
+#[tokio::test]
+async fn detail_is_as_much_as_is_wanted() {
+    let nats = Nats::start();
+    Health::create(&nats).await;
+    let relay = Relay::start(&nats).await;
+    let levels: [(&[&str], usize, usize); 4] = [
+        (&["--deployment=off", "--detail=off"], 0, 0),
+        (&["--deployment=session", "--detail=session"], 11, 0),
+        (&["--deployment=pair", "--detail=pair"], 11, 24 + 3),
+        (&["--deployment=small", "--detail=pair", "--pair-max-sessions=3"], 11, 3),
+    ];
+    let mut exporters = Vec::new();
+    for (flags, ..) in levels {
+        let flags: Vec<_> = ["--create"].iter().chain(flags).copied().collect();
+        let mut callsight = Callsight::serve(&nats, &flags);
+        callsight.ready().await;
+        exporters.push(callsight);
+    }
+    // Two meetings of four, and one of three whose sessions see one peer each.
+    let crowd = Crowd::new("", 8);
+    let names = ["x0", "x1", "x2"];
+    for seq in 1..=2 {
+        crowd.speak(&relay, seq).await;
+        for name in names {
+            let frame = frame(name, seq, &["someone"]);
+            relay.say(&Frame { meeting_id: MeetingId::new("three").unwrap(), ..frame }).await;
+        }
+    }
+    relay.settle().await;
+    for (callsight, (flags, sessions, pairs)) in exporters.iter().zip(levels) {
+        let scrape = folded(callsight, 22).await;
+        assert_eq!(scrape.series(RTT).len(), sessions, "{flags:?}");
+        assert_eq!(scrape.series(CAN_LISTEN).len(), pairs, "{flags:?}");
+        assert_eq!(scrape.sum("videocall_sessions", &[]), 11.0, "{flags:?}");
+        assert_eq!(scrape.sum("videocall_peer_connections", &[]), 27.0, "{flags:?}");
+        assert_eq!(scrape.sum(SAMPLES, &[]), 2.0 * 27.0 * SAMPLES_A_FRAME, "{flags:?}");
+        assert_eq!(scrape.sum("callsight_refused_total", &[]), 0.0, "{flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_never_stay_leave_nothing_behind() {
+    const ROUNDS: u64 = 100;
+    const SESSIONS: usize = 200;
+    let (_nats, relay, callsight) = start(&[]).await;
+    let names: Vec<_> = (0..SESSIONS).map(|number| format!("{number:0>128}")).collect();
+    let other = ServerUrl::new("https://relay-2.example:4433").unwrap();
+    let mut measured = Vec::new();
+    for half in [1..=ROUNDS / 2, ROUNDS / 2 + 1..=ROUNDS] {
+        for round in half {
+            for name in &names {
+                // It jumps far ahead, changes its server and its name, and ends every third time.
+                let mut frame = frame(name, round * 1_000_000_007, &["bo"]);
+                if round % 2 == 0 {
+                    frame.server.as_mut().unwrap().url = other.clone();
+                    frame.peer_id = PeerId::new("changed").unwrap();
+                }
+                frame.ended = Some(round % 3 == 0);
+                relay.say(&frame).await;
+            }
+        }
+        relay.settle().await;
+        folded(&callsight, SESSIONS * usize::try_from(ROUNDS / 2).unwrap() * (measured.len() + 1)).await;
+        measured.push(resident(&callsight));
+    }
+    let grown = measured[1].saturating_sub(measured[0]);
+    print("10,000 more frames of 200 sessions that never stay, more", grown);
+    assert!(grown < 8 << 20, "{grown} bytes");
+    let scrape = callsight.metrics().await;
+    // The last round is no third one.
+    assert_eq!(scrape.sum("videocall_sessions", &[]), 200.0);
+    assert_eq!(scrape.series(RTT).len(), 200);
+    assert_eq!(scrape.sum("videocall_peer_connections", &[]), 200.0);
+}
