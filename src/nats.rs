@@ -60,6 +60,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
                 Event::Connected => tracing::info!("NATS connected"),
                 Event::Disconnected => tracing::warn!("NATS disconnected"),
                 Event::SlowConsumer(_) => tracing::error!("messages were dropped before they could be taken"),
+                Event::Closed | Event::Draining => tracing::debug!(%event, "NATS"),
                 other => tracing::warn!(event = %other, "NATS"),
             }
         })

@@ -75,8 +75,8 @@ impl DemoArgs {
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CallArgs { sessions, seed, .. } = self.calls;
-        write!(f, "regions {}; {sessions} sessions; seed {seed}", joined(&self.regions))
+        let CallArgs { sessions, scenario, .. } = self.calls;
+        write!(f, "regions {}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
 
@@ -306,7 +306,7 @@ fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
 }
 
 fn simulate_config(config: &DemoConfig) -> SimulateConfig {
-    let CallArgs { sessions, scenario, seed, .. } = config.calls;
+    let CallArgs { sessions, scenario, .. } = config.calls;
     SimulateConfig {
         regions: config.regions.clone(),
         sessions,
@@ -314,7 +314,7 @@ fn simulate_config(config: &DemoConfig) -> SimulateConfig {
         interval: FRAME_INTERVAL,
         duration: None,
         frames: None,
-        seed,
+        seed: config.calls.seed(),
         scenario,
         rate: None,
         leave_at_end: true,

@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    // The live line is what one wants to see there.
+    #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
     Frame(frame::FrameArgs),
 }
@@ -148,7 +150,10 @@ pub(crate) async fn stop_signal() -> Result<&'static str, CliError> {
     let cannot = |error| CliError::caused("cannot listen for signals", error);
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    // A terminal that is closed must not leave the demo's servers behind.
+    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
     Ok(tokio::select! {
+        _ = hang_up.recv() => "SIGHUP",
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })

@@ -82,13 +82,22 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
     pub(crate) scenario: Scenario,
 
-    /// Seed of all chance: the same one gives the same calls
-    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
-    pub(crate) seed: u64,
+    /// Seed of all chance: the same one gives the same calls, down to the session ids; random without it.
+    ///
+    /// The stream takes calls that it has had within two minutes for duplicates.
+    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
+    pub(crate) seed: Option<u64>,
 
     /// Stop after this long; without it, when told to
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
     pub(crate) duration: Option<Duration>,
+}
+
+impl CallArgs {
+    /// The seed that was asked for, or a new one.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(rand::random)
+    }
 }
 
 /// What to simulate, and where to send it.
@@ -109,7 +118,7 @@ impl SimulateArgs {
             interval: self.interval,
             duration: self.calls.duration,
             frames: self.frames,
-            seed: self.calls.seed,
+            seed: self.calls.seed(),
             scenario: self.calls.scenario,
             rate: self.rate,
             leave_at_end: self.leave_at_end,
@@ -150,7 +159,7 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
             made.map_err(|error| CliError::caused("cannot make the stream", error))?;
         }
     }
-    let (scenario, regions) = (config.calls.scenario, joined(&config.calls.regions));
+    let (scenario, regions, seed) = (config.calls.scenario, joined(&config.calls.regions), config.calls.seed);
     let stop = async {
         if let Err(error) = stop_signal().await {
             tracing::error!(%error, "signals are not heeded");
@@ -168,7 +177,7 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
         let rate = summary.published as f64 / seconds;
         let (published, acknowledged) = (summary.published, summary.acknowledged);
         let text = format!(
-            "{scenario} in {regions} for {seconds:.1} s: {published} frames published, {rate:.0} a second, \
+            "{scenario} in {regions}, seed {seed}, for {seconds:.1} s: {published} frames published, {rate:.0} a second, \
              {acknowledged} acknowledged\n{summary}\n"
         );
         let written = io::stdout().write_all(text.as_bytes());

@@ -83,13 +83,14 @@ pub(super) fn uniform(command: Command) -> Command {
         if !matches!(arg.get_action(), ArgAction::SetTrue) {
             return arg;
         }
+        let default = arg.get_default_values().first().cloned().unwrap_or_else(|| "false".into());
         arg.action(ArgAction::Set)
             .num_args(0..=1)
             .require_equals(true)
             .value_parser(ValueParser::from(BoolValueParser::new()))
             .value_name("true|false")
             .hide_possible_values(true)
-            .default_value("false")
+            .default_value(default)
             .default_missing_value("true")
     };
     command.arg_required_else_help(false).mut_args(switch).mut_subcommands(uniform)

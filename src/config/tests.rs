@@ -48,6 +48,9 @@ struct Watch {
     /// Make what is missing
     #[arg(long)]
     create: bool,
+    /// Say goodbye
+    #[arg(long, default_value = "true")]
+    goodbye: bool,
     /// How much
     #[arg(long, default_value = "pair")]
     detail: DetailLevel,
@@ -142,6 +145,13 @@ fn a_switch_can_be_turned_off_again() {
         !given("watch --region us").file("create = true").env("CALLSIGHT_CREATE", "false").watch().create
     );
     assert!(!given("watch --region us --create=false").env("CALLSIGHT_CREATE", "true").watch().create);
+}
+
+#[test]
+fn a_switch_can_be_on_by_default() {
+    assert!(given("watch --region us").watch().goodbye);
+    assert!(!given("watch --region us --goodbye=false").watch().goodbye);
+    assert!(given("watch --region us --goodbye").file("goodbye = false").watch().goodbye);
 }
 
 #[test]

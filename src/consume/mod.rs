@@ -407,8 +407,10 @@ fn polls(
     stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
         every.tick().await;
         let state = consumer_state(&context, &stream, &durable).await;
-        let state =
-            state.map_err(|error: AskError| format!("the consumer can't be asked for its state: {error}"));
+        let state = state.map_err(|error| match error {
+            AskError::Refused { reason, .. } => format!("the durable consumer is gone: {reason}"),
+            AskError::Unanswered(error) => format!("NATS does not answer: {error}"),
+        });
         Some((state, (context, stream, durable, every)))
     })
 }

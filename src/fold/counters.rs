@@ -40,9 +40,11 @@ impl Growth {
         }
     }
 
-    /// The share of the samples played that were made up and audible, if any were played.
+    /// The share of the samples played that were made up and audible, if any were played and the peer tells
+    /// how many were made up.
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
-    pub(super) fn concealment_ratio(&self) -> Option<f64> {
+    pub(super) fn concealment_ratio(&self, peer: &Peer<'_>) -> Option<f64> {
+        peer.audio.as_ref()?.concealed_samples?;
         let audible = self.0[CONCEALED].saturating_sub(self.0[SILENT]);
         (self.0[SAMPLES] > 0).then(|| (audible as f64 / self.0[SAMPLES] as f64).min(1.0))
     }

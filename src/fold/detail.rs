@@ -93,7 +93,7 @@ struct PairHandles {
     neteq: [Counter; Operation::ALL.len()],
     video_fps: Gauge,
     video_buffered: Gauge,
-    video_bitrate: Gauge,
+    video_byte_rate: Gauge,
     freezes: Counter,
 }
 
@@ -126,7 +126,7 @@ impl PairSeries {
             ),
             video_fps: gauge!(c::PAIR_VIDEO_FPS.name),
             video_buffered: gauge!(c::PAIR_VIDEO_BUFFERED.name),
-            video_bitrate: gauge!(c::PAIR_VIDEO_BITRATE.name),
+            video_byte_rate: gauge!(c::PAIR_VIDEO_BYTE_RATE.name),
             freezes: counter!(c::PAIR_FREEZES.name),
         });
         Some(Self { handles, _row: row })
@@ -152,7 +152,10 @@ impl PairSeries {
         let video = |value: fn(&Video) -> Option<f64>| peer.video.as_ref().and_then(value);
         set_measure(&handles.video_fps, video(|video| video.fps));
         set_measure(&handles.video_buffered, video(|video| video.frames_buffered));
-        set_measure(&handles.video_bitrate, video(|video| video.bitrate_kbps.map(|kilobits| kilobits * 1e3)));
+        set_measure(
+            &handles.video_byte_rate,
+            video(|video| video.bitrate_kbps.map(|kilobits| kilobits * 1e3 / 8.0)),
+        );
         set_count(&handles.freezes, peer.video.as_ref().and_then(|video| video.freeze_count));
     }
 }

@@ -29,4 +29,9 @@ impl Expiry {
         }
         self.0.pop().map(|Reverse((at, session_id))| (session_id, at))
     }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }

@@ -92,7 +92,7 @@ impl Fold {
     }
 
     /// Takes a frame's gauges, watermark and counters without counting anything: what a restart does with
-    /// the frames that it had folded before.
+    /// the frames that it had folded before. A row that finds no room now is counted all the same.
     pub fn warm(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
         self.fold(frame, at, now, false)
     }
@@ -109,7 +109,7 @@ impl Fold {
             let next = if session.live.is_some() && idle_at > now {
                 idle_at
             } else {
-                self.view.leave(session, Removal::Idle);
+                self.view.leave(session, Removal::Idle, true);
                 session.touched + REMEMBERED
             };
             if next > now {
@@ -133,21 +133,23 @@ impl Fold {
             return Outcome::Repeated;
         }
         session.watermark = frame.seq.get();
-        session.last_seen = session.last_seen.max(at);
+        // A stream whose clock is ahead must not keep a session longer than one whose clock is right.
+        session.last_seen = session.last_seen.max(at.min(now));
         session.touched = now;
 
-        let late = now.since(at) > idle_timeout;
-        let alive = !late && frame.ended != Some(true);
+        let idle_at = session.last_seen + idle_timeout;
+        let (late, ended) = (idle_at <= now, frame.ended == Some(true));
+        let alive = !late && !ended;
         if !known || (alive && session.live.is_none()) {
-            session.due = now + idle_timeout;
+            session.due = if alive { idle_at } else { now + idle_timeout };
             self.expiry.put(session.due, frame.session_id.as_str().into());
         }
         // A session that is met in its middle has counted much before; how much of that was folded elsewhere
         // nobody knows, so its first frame only gives the values that the next one is taken against.
         let growing = known || frame.seq == Seq::FIRST;
-        self.view.fold(session, frame, Step { at, alive, growing, counting });
-        if frame.ended == Some(true) {
-            self.view.leave(session, Removal::Ended);
+        self.view.fold(session, frame, Step { alive, growing, counting });
+        if !alive {
+            self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, counting);
         }
         if late { Outcome::Late } else { Outcome::Folded }
     }

@@ -6,7 +6,7 @@ use super::counters::Baseline;
 use super::detail::{PairSeries, SessionSeries};
 use super::population::{Health, ServerIndex};
 use super::time::StreamTime;
-use crate::frame::{Frame, MAX_PEERS};
+use crate::frame::{Frame, MAX_PEERS, Peer};
 
 /// A session: its watermark, what the next frame's growth is taken against, and its series while it is live.
 pub(super) struct Session {
@@ -52,59 +52,75 @@ pub(super) struct PeerState {
     round: u32,
 }
 
+impl PeerState {
+    fn close(&mut self) {
+        self.series = None;
+        self.refused = false;
+    }
+}
+
 /// The peers of a session. One that is gone keeps its baseline for a while: it may come back with the
 /// counters that it left with.
 #[derive(Default)]
 pub(super) struct Peers {
     states: Vec<PeerState>,
     round: u32,
-    /// Where the next peer probably is: clients list their peers in the same order each time.
-    next: usize,
     series: usize,
 }
 
 impl Peers {
-    /// Begins the next frame.
-    pub(super) fn begin(&mut self) {
+    /// Begins a frame: finds each of its peers a state, by index, and lets the series of peers that it doesn't
+    /// have go. A peer that the frame has twice is taken once, for its counters can't be told apart.
+    pub(super) fn begin(&mut self, peers: &[Peer<'_>], found: &mut Vec<Option<usize>>) {
+        if self.states.len() > 2 * MAX_PEERS {
+            let round = self.round;
+            self.states.retain(|state| state.round == round);
+        }
         self.round = self.round.wrapping_add(1);
-        self.next = 0;
-    }
-
-    /// The state of a peer of this frame.
-    pub(super) fn see(&mut self, peer_id: &str) -> &mut PeerState {
-        let (round, count, expected) = (self.round, self.states.len(), self.next);
-        let found = (expected..count)
-            .chain(0..expected.min(count))
-            .find(|index| *self.states[*index].peer_id == *peer_id);
-        let index = found.unwrap_or_else(|| {
-            let peer_id = peer_id.into();
-            let state = PeerState { peer_id, baseline: Baseline::ZERO, series: None, refused: false, round };
-            self.states.push(state);
-            count
-        });
-        self.next = index + 1;
-        let state = &mut self.states[index];
-        state.round = round;
-        state
-    }
-
-    /// Ends the frame: the series of peers that it didn't have go.
-    pub(super) fn end(&mut self) {
+        found.clear();
+        let mut next = 0;
+        for peer in peers {
+            let index = self.find(peer.peer_id.as_str(), next);
+            next = index + 1;
+            let state = &mut self.states[index];
+            let again = std::mem::replace(&mut state.round, self.round) == self.round;
+            found.push((!again).then_some(index));
+        }
         let round = self.round;
         self.series = 0;
         for state in &mut self.states {
             if state.round != round {
-                state.series = None;
-                state.refused = false;
+                state.close();
             }
             self.series += usize::from(state.series.is_some());
         }
-        if self.states.len() > 2 * MAX_PEERS {
-            self.states.retain(|state| state.round == round);
-        }
     }
 
-    /// The number of peers with series, those among them that this frame may turn out not to have.
+    /// The state of a peer, which is added if there is none. Clients list their peers in the same order each
+    /// time, so it is probably where it is `expected`.
+    fn find(&mut self, peer_id: &str, expected: usize) -> usize {
+        let count = self.states.len();
+        let found = (expected..count)
+            .chain(0..expected.min(count))
+            .find(|index| *self.states[*index].peer_id == *peer_id);
+        found.unwrap_or_else(|| {
+            self.states.push(PeerState {
+                peer_id: peer_id.into(),
+                baseline: Baseline::ZERO,
+                series: None,
+                refused: false,
+                round: self.round.wrapping_sub(1),
+            });
+            count
+        })
+    }
+
+    /// The state at an index that [`Self::begin`] found.
+    pub(super) fn get_mut(&mut self, index: usize) -> &mut PeerState {
+        &mut self.states[index]
+    }
+
+    /// The number of peers with series.
     pub(super) const fn with_series(&self) -> usize {
         self.series
     }
@@ -116,10 +132,7 @@ impl Peers {
 
     /// All series go.
     pub(super) fn close(&mut self) {
-        for state in &mut self.states {
-            state.series = None;
-            state.refused = false;
-        }
+        self.states.iter_mut().for_each(PeerState::close);
         self.series = 0;
     }
 }

@@ -36,7 +36,7 @@ pub struct Thresholds {
 /// All settings of a fold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FoldSettings {
-    /// A session without a frame for so long is gone; an older frame is late.
+    /// A session without a frame for so long is gone, and a frame that is so old is late.
     pub idle_timeout: Duration,
     /// How much detail has series.
     pub detail: DetailLevel,

@@ -20,8 +20,6 @@ use crate::subject::Region;
 /// How a frame is to be taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// When the stream received it.
-    pub(super) at: StreamTime,
     /// Its session is live: the gauges may show it.
     pub(super) alive: bool,
     /// Its counters may be taken against the ones before.
@@ -39,6 +37,8 @@ pub(super) struct View {
     live_sessions: usize,
     detail: DetailStore,
     own: Arc<RegionSeries>,
+    /// Where the peers of the frame in hand are in their session.
+    found: Vec<Option<usize>>,
 }
 
 impl View {
@@ -57,6 +57,7 @@ impl View {
             live_sessions: 0,
             detail,
             own,
+            found: Vec::new(),
         }
     }
 
@@ -89,10 +90,13 @@ impl View {
         let name = server.map_or(NO_SERVER, |server| (server.url.as_str(), server.server_type.label()));
         let on = match &session.live {
             Some(live) if self.servers.get(live.server).is(name) => live.server,
+            // A last frame is often a short one.
+            Some(live) if !step.alive && server.is_none() => live.server,
             _ => self.servers.find(name),
         };
-        if !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on) {
-            self.leave(session, Removal::Moved);
+        let moved = !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on);
+        if step.alive && moved {
+            self.leave(session, Removal::Moved, step.counting);
             session.meeting_id = frame.meeting_id.as_str().into();
             session.peer_id = frame.peer_id.as_str().into();
         }
@@ -110,18 +114,18 @@ impl View {
             session.peers.close();
         }
         let mut growth = Growth::default();
-        let mut health = Health {
-            peers: frame.peers.len(),
-            degraded: Degraded::of_session(frame, &self.settings.thresholds),
-        };
+        let mut health =
+            Health { peers: 0, degraded: Degraded::of_session(frame, &self.settings.thresholds) };
         let series = &self.servers.get(on).series;
-        session.peers.begin();
-        for peer in &frame.peers {
+        session.peers.begin(&frame.peers, &mut self.found);
+        for (peer, index) in frame.peers.iter().zip(&self.found) {
+            let Some(index) = *index else { continue };
+            health.peers += 1;
             let room = session.peers.with_series() < self.settings.limits.peers_per_session;
-            let state = session.peers.see(peer.peer_id.as_str());
+            let state = session.peers.get_mut(index);
             let grown = state.baseline.advance(peer);
             let grown = if step.growing { grown } else { Growth::default() };
-            let concealment = grown.concealment_ratio();
+            let concealment = grown.concealment_ratio(peer);
             health.degraded.add_peer(frame, peer, concealment, grown.freezes(), &self.settings.thresholds);
             if step.counting {
                 growth.add(&grown);
@@ -152,7 +156,6 @@ impl View {
                 session.peers.count_series();
             }
         }
-        session.peers.end();
 
         if step.counting {
             growth.apply(series);
@@ -164,7 +167,7 @@ impl View {
             && let Some(live) = &mut session.live
         {
             if let Some(row) = &live.series {
-                row.set(frame, step.at);
+                row.set(frame, session.last_seen);
             }
             let before = std::mem::replace(&mut live.health, health);
             self.servers.replace_health(on, before, health);
@@ -198,7 +201,7 @@ impl View {
     }
 
     /// A session is live no more: its series go, and it leaves the population.
-    pub(super) fn leave(&mut self, session: &mut Session, cause: Removal) {
+    pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
         let Some(live) = session.live.take() else { return };
         self.servers.replace_health(live.server, live.health, Health::default());
         if live.series.is_some()
@@ -209,6 +212,8 @@ impl View {
         self.meetings.leave(&mut self.servers, &session.meeting_id, &session.peer_id, live.server);
         session.peers.close();
         self.live_sessions -= 1;
-        self.own.removed(cause).increment(1);
+        if counting {
+            self.own.removed(cause).increment(1);
+        }
     }
 }

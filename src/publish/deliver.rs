@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::answer::Answer;
 use super::window::{Outgoing, Window};
 use super::{Counters, PublishError, PublisherConfig, add};
+use crate::log::Bounded;
 
 /// Frames or answers that are handled in one go.
 const BATCH: usize = 256;
@@ -48,20 +49,6 @@ pub(super) struct Delivery {
     delays: Bounded,
 }
 
-/// Lets a log line through once in a while.
-#[derive(Default)]
-struct Bounded(Option<Instant>);
-
-impl Bounded {
-    fn due(&mut self, now: Instant) -> bool {
-        let due = self.0.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
-        if due {
-            self.0 = Some(now);
-        }
-        due
-    }
-}
-
 /// The client is closed for good.
 struct Closed;
 
@@ -91,8 +78,8 @@ impl Delivery {
             connects,
             setbacks: 0,
             paused_until: None,
-            refusals: Bounded::default(),
-            delays: Bounded::default(),
+            refusals: Bounded::every(LOG_EVERY),
+            delays: Bounded::every(LOG_EVERY),
         })
     }
 
@@ -217,7 +204,7 @@ impl Delivery {
             self.setbacks = self.setbacks.saturating_add(1);
             let longest = longest_wait(&self.config, self.setbacks);
             self.paused_until = Some(now + longest.mul_f64(rand::rng().random_range(0.5..=1.0)));
-            if self.setbacks >= SETBACKS_TO_LOG && self.delays.due(now) {
+            if self.setbacks >= SETBACKS_TO_LOG && self.delays.allow(now.into_std()).is_some() {
                 tracing::warn!(
                     subject = %self.subject,
                     waiting = self.window.len() + self.frames.len(),
@@ -232,7 +219,7 @@ impl Delivery {
     fn fail(&mut self, number: u64, why: &str) {
         let Some(outgoing) = self.window.settle(number) else { return };
         add(&self.counters.failed, 1);
-        if self.refusals.due(Instant::now()) {
+        if self.refusals.allow(std::time::Instant::now()).is_some() {
             tracing::warn!(
                 subject = %self.subject,
                 message_id = outgoing.message_id,

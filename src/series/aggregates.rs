@@ -133,7 +133,7 @@ impl Aggregates {
 
     /// The recorder, for handles and macros.
     #[must_use]
-    pub fn recorder(&self) -> &PrometheusRecorder {
+    pub const fn recorder(&self) -> &Arc<PrometheusRecorder> {
         &self.recorder
     }
 

@@ -173,8 +173,8 @@ catalogue! {
             "Frames decoded a second of the peer's video.";
         PAIR_VIDEO_BUFFERED = "videocall_pair_video_frames_buffered" Kind::Gauge, PAIR,
             "Frames of the peer's video that wait to be decoded or shown.";
-        PAIR_VIDEO_BITRATE = "videocall_pair_video_bitrate_bits_per_second" Kind::Gauge, PAIR,
-            "Bit rate of the peer's video.";
+        PAIR_VIDEO_BYTE_RATE = "videocall_pair_video_bytes_per_second" Kind::Gauge, PAIR,
+            "Bit rate of the peer's video, in bytes a second.";
         PAIR_FREEZES = "videocall_pair_video_freezes_total" Kind::Counter, PAIR,
             "Freezes of the peer's video, since the session began.";
     }

@@ -93,7 +93,7 @@ pub async fn run(
 
     let started = Instant::now();
     let shutdown = pin!(shutdown);
-    let mut outlet = Outlet { publishers, pace: Pace::new(shutdown) };
+    let mut outlet = Outlet { publishers, pace: Pace::new(shutdown, config.quiet) };
     let over = drive(&config, &mut world, &mut outlet, started).await?;
     let end = Instant::now() + FLUSH_TIMEOUT;
     if over == Over::Time && config.leave_at_end {
@@ -231,6 +231,7 @@ struct Pace<'a, S> {
     /// The run was told to stop; it is told only once.
     stopped: bool,
     sessions: usize,
+    quiet: bool,
     terminal: bool,
     every: Duration,
     next_line: Instant,
@@ -239,7 +240,7 @@ struct Pace<'a, S> {
 }
 
 impl<'a, S: Future<Output = ()>> Pace<'a, S> {
-    fn new(shutdown: Pin<&'a mut S>) -> Self {
+    fn new(shutdown: Pin<&'a mut S>, quiet: bool) -> Self {
         let terminal = io::stderr().is_terminal();
         let every = Duration::from_secs(if terminal { 1 } else { 10 });
         let now = Instant::now();
@@ -247,6 +248,7 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
             shutdown,
             stopped: false,
             sessions: 0,
+            quiet,
             terminal,
             every,
             next_line: now + every,
@@ -272,6 +274,10 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
 
     fn write_line(&mut self, stats: &PublishStats) {
         let now = Instant::now();
+        self.next_line = now + self.every;
+        if self.quiet {
+            return;
+        }
         let (before, since) = std::mem::replace(&mut self.last, (stats.accepted, now));
         let seconds = now.duration_since(since).as_secs_f64().max(0.001);
         let rate = (stats.accepted - before) as f64 / seconds;
@@ -284,12 +290,11 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
             self.sessions, stats.accepted, stats.acknowledged,
         );
         let _ = stderr.flush();
-        self.next_line = now + self.every;
     }
 
     /// Leaves the terminal's last line as it is, and goes on below it.
     fn close(&self) {
-        if self.terminal {
+        if self.terminal && !self.quiet {
             let _ = writeln!(io::stderr());
         }
     }

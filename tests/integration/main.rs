@@ -5,6 +5,24 @@
 
 // The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod exactly_once;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
+mod lifetimes;
+#[cfg(test)]
+mod prometheus;
+#[cfg(test)]
+mod publish;
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod simulate;
 #[cfg(test)]
 mod tools;

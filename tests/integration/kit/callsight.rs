@@ -1,5 +1,6 @@
 //! The binary under test.
 
+use std::fmt::Debug;
 use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::http::{self, Response};
 use super::nats::Nats;
 use super::process::{self, Process};
 use super::scrape::Scrape;
-use super::{port, wait};
+use super::{port, tool, wait};
 
 /// The region that `serve` is given unless the test names one.
 pub(crate) const REGION: &str = "us";
@@ -83,6 +84,13 @@ impl Callsight {
         Scrape::parse(response.text())
     }
 
+    /// Waits until it answers over HTTP, ready or not.
+    pub(crate) async fn listening(&self) {
+        let url = format!("{}/livez", self.url());
+        wait::eventually_async(wait::PATIENCE, "callsight to listen", async || http::get(&url, &[]).await)
+            .await;
+    }
+
     /// Waits until it says that it is ready.
     pub(crate) async fn ready(&mut self) {
         let url = format!("{}/readyz", self.url());
@@ -97,14 +105,20 @@ impl Callsight {
         .await;
     }
 
-    /// Waits until the metrics satisfy a condition; `Err` holds what to show if they never do.
-    pub(crate) async fn metrics_when<T, E: std::fmt::Debug>(
+    /// Waits until the metrics satisfy a condition; `Err` holds what to show if they never do. An exporter that does
+    /// not listen yet is waited for too.
+    pub(crate) async fn metrics_when<T, E: Debug>(
         &self,
         deadline: Duration,
         what: &str,
         mut condition: impl FnMut(&Scrape) -> Result<T, E>,
     ) -> T {
-        wait::eventually_async(deadline, what, async || condition(&self.metrics().await)).await
+        let url = format!("{}/metrics", self.url());
+        wait::eventually_async(deadline, what, async || {
+            let response = http::get(&url, &[]).await?;
+            condition(&Scrape::parse(response.text())).map_err(|seen| format!("{seen:?}"))
+        })
+        .await
     }
 
     /// The exporter's process, for its log, its number and SIGSTOP.
@@ -134,9 +148,11 @@ fn launch(args: &[String]) -> Process {
     Process::spawn("callsight", command().args(args))
 }
 
-/// The binary, without the settings that the developer's own environment may hold.
+/// The binary, with the real servers on its PATH, and without the settings that the developer's own environment may
+/// hold.
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callsight"));
+    command.env("PATH", tool::path());
     for (name, _) in std::env::vars_os() {
         let setting = name.to_string_lossy().starts_with("CALLSIGHT_") && name != "CALLSIGHT_TOOLS";
         if setting || name == "RUST_LOG" {

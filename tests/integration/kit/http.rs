@@ -30,15 +30,31 @@ pub(crate) async fn get(url: &str, headers: &[(&str, &str)]) -> Result<Response,
     tokio::task::spawn_blocking(move || get_blocking(&url, &headers)).await.unwrap()
 }
 
+/// POST without a body.
+pub(crate) async fn post(url: &str) -> Result<Response, String> {
+    let url = url.to_owned();
+    tokio::task::spawn_blocking(move || read(&url, agent().post(&url).send_empty())).await.unwrap()
+}
+
 fn get_blocking(url: &str, headers: &[(String, String)]) -> Result<Response, String> {
-    let agent: Agent = Agent::config_builder()
+    let request = headers.iter().fold(agent().get(url), |request, (name, value)| request.header(name, value));
+    read(url, request.call())
+}
+
+fn agent() -> Agent {
+    Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(20)))
         .proxy(None)
         .build()
-        .into();
-    let request = headers.iter().fold(agent.get(url), |request, (name, value)| request.header(name, value));
-    let mut response = request.call().map_err(|error| format!("{url}: {error}"))?;
+        .into()
+}
+
+fn read(
+    url: &str,
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<Response, String> {
+    let mut response = answer.map_err(|error| format!("{url}: {error}"))?;
     let headers = response
         .headers()
         .iter()

@@ -6,6 +6,7 @@
 //! whatever fails says what was seen: the last value, the end of the server's log.
 
 pub(crate) mod callsight;
+pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod port;
@@ -13,5 +14,6 @@ pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod python;
 pub(crate) mod scrape;
+pub(crate) mod stream;
 pub(crate) mod tool;
 pub(crate) mod wait;

@@ -47,6 +47,11 @@ impl Scrape {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
+    /// Whether any series has these labels, among others perhaps.
+    pub(crate) fn any(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.matching(name, labels).next().is_some()
+    }
+
     /// All series of a name, with their labels.
     pub(crate) fn series(&self, name: &str) -> Vec<(Labels, f64)> {
         self.matching(name, &[]).map(|sample| (sample.labels.clone(), sample.value)).collect()

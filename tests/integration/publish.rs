@@ -1,14 +1,13 @@
 //! The publisher against a real nats-server: nothing that was accepted is lost, nothing is stored twice.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it is, with the reason")]
 
-mod nats;
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use callsight::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
 use callsight::publish::{PublishError, PublishStats, Publisher, PublisherConfig};
-use nats::{DEADLINE, Server};
+
+use crate::kit::nats::Nats;
+use crate::kit::wait::{self, PATIENCE};
 
 fn health_stream() -> stream::Config {
     stream::Config {
@@ -47,11 +46,7 @@ async fn stored(client: &async_nats::Client) -> u64 {
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait::eventually_async(PATIENCE, what, async || done().then_some(()).ok_or("not yet")).await;
 }
 
 /// Publishes and waits for room where there is none.
@@ -64,13 +59,13 @@ async fn publish_all(publisher: &Publisher, seqs: std::ops::RangeInclusive<u64>)
 
 #[tokio::test]
 async fn what_is_acknowledged_is_what_the_stream_holds() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
     publish_all(&publisher, 1..=20_000).await;
-    let stats = publisher.shutdown(DEADLINE).await.unwrap();
+    let stats = publisher.shutdown(PATIENCE).await.unwrap();
 
     let expected = PublishStats { accepted: 20_000, acknowledged: 20_000, ..Default::default() };
     assert_eq!(stats, expected);
@@ -85,18 +80,18 @@ async fn what_is_acknowledged_is_what_the_stream_holds() {
 
 #[tokio::test]
 async fn a_killed_server_loses_nothing_that_was_accepted() {
-    let mut server = Server::start().await;
-    let client = server.client().await;
+    let mut nats = Nats::start();
+    let client = nats.client().await;
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
     publish_all(&publisher, 1..=2_000).await;
     until("some acks", || publisher.stats().acknowledged >= 100).await;
-    server.kill();
+    nats.kill9();
     publish_all(&publisher, 2_001..=6_000).await;
-    server.restart();
+    nats.restart();
     publish_all(&publisher, 6_001..=8_000).await;
-    let stats = publisher.shutdown(DEADLINE).await.unwrap();
+    let stats = publisher.shutdown(PATIENCE).await.unwrap();
 
     assert_eq!((stats.accepted, stats.acknowledged, stats.failed), (8_000, 8_000, 0), "{stats:?}");
     assert_eq!(stored(&client).await, 8_000);
@@ -104,15 +99,15 @@ async fn a_killed_server_loses_nothing_that_was_accepted() {
 
 #[tokio::test]
 async fn a_repeat_is_acknowledged_as_such_and_not_stored() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
     for _ in 0..2 {
         publish_all(&publisher, 1..=10).await;
     }
-    let stats = publisher.flush(DEADLINE).await.unwrap();
+    let stats = publisher.flush(PATIENCE).await.unwrap();
 
     assert_eq!((stats.acknowledged, stats.duplicates), (20, 10));
     assert_eq!(stored(&client).await, 10);
@@ -120,8 +115,8 @@ async fn a_repeat_is_acknowledged_as_such_and_not_stored() {
 
 #[tokio::test]
 async fn frames_wait_for_a_stream_that_is_not_there_yet() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
     publish_all(&publisher, 1..=3_000).await;
@@ -133,15 +128,15 @@ async fn frames_wait_for_a_stream_that_is_not_there_yet() {
     assert_eq!((waiting.acknowledged, waiting.failed), (0, 0), "{waiting:?}");
 
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
-    let stats = publisher.flush(DEADLINE).await.unwrap();
+    let stats = publisher.flush(PATIENCE).await.unwrap();
     assert_eq!((stats.acknowledged, stats.failed), (3_000, 0), "{stats:?}");
     assert_eq!(stored(&client).await, 3_000);
 }
 
 #[tokio::test]
 async fn a_full_buffer_is_told_to_the_caller_and_counted() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     let publisher =
         Publisher::start(client.clone(), PublisherConfig { window: 4, buffer: 8, ..config() }).await.unwrap();
 
@@ -160,14 +155,14 @@ async fn a_full_buffer_is_told_to_the_caller_and_counted() {
 
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     publish_all(&publisher, 13..=15).await;
-    assert_eq!(publisher.flush(DEADLINE).await.unwrap().acknowledged, 15);
+    assert_eq!(publisher.flush(PATIENCE).await.unwrap().acknowledged, 15);
     assert_eq!(stored(&client).await, 15);
 }
 
 #[tokio::test]
 async fn what_the_stream_refuses_for_good_is_given_up() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
@@ -177,7 +172,7 @@ async fn what_the_stream_refuses_for_good_is_given_up() {
         publisher.publish_encoded(session, Seq::new(seq).unwrap(), vec![0; bytes].into()).unwrap();
     }
     publish_all(&publisher, 3..=10).await;
-    let stats = publisher.flush(DEADLINE).await.unwrap();
+    let stats = publisher.flush(PATIENCE).await.unwrap();
 
     assert_eq!((stats.acknowledged, stats.failed, stats.retried), (8, 2, 0), "{stats:?}");
     assert_eq!(stored(&client).await, 8);
@@ -185,15 +180,15 @@ async fn what_the_stream_refuses_for_good_is_given_up() {
 
 #[tokio::test]
 async fn a_closed_client_ends_the_publisher() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
     publish_all(&publisher, 1..=5).await;
     until("frames on their way", || publisher.stats().in_flight == 5).await;
 
     client.drain().await.unwrap();
     until("the end", || matches!(publisher.publish(&frame(6)), Err(PublishError::Closed))).await;
-    assert!(matches!(publisher.flush(DEADLINE).await, Err(PublishError::Closed)));
+    assert!(matches!(publisher.flush(PATIENCE).await, Err(PublishError::Closed)));
     let stats = publisher.stats();
     assert_eq!(stats.accepted, stats.failed, "{stats:?}");
 }

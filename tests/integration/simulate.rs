@@ -1,7 +1,4 @@
 //! The simulator against a real nats-server: what it says it published is what the streams hold.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it is, with the reason")]
-
-mod nats;
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -12,7 +9,9 @@ use callsight::frame::Frame;
 use callsight::simulate::{Scenario, SimulateConfig, SimulateError, run};
 use callsight::subject::Subject;
 use futures_util::StreamExt;
-use nats::{DEADLINE, Server};
+
+use crate::kit::nats::Nats;
+use crate::kit::wait::PATIENCE;
 
 fn config() -> SimulateConfig {
     SimulateConfig {
@@ -42,8 +41,8 @@ async fn create_stream(client: &async_nats::Client) -> stream::Stream {
 
 #[tokio::test]
 async fn every_frame_is_in_the_stream_and_can_be_read() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     let stream = create_stream(&client).await;
 
     let summary =
@@ -68,8 +67,8 @@ async fn every_frame_is_in_the_stream_and_can_be_read() {
 
 #[tokio::test]
 async fn all_leave_when_told_to_stop() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     let stream = create_stream(&client).await;
 
     let mut watched = client.subscribe("health.diagnostics.>").await.unwrap();
@@ -99,22 +98,22 @@ async fn all_leave_when_told_to_stop() {
 
 #[tokio::test]
 async fn a_duration_ends_it_and_a_repeat_of_the_seed_is_recognised() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     create_stream(&client).await;
     let short = SimulateConfig { duration: Some(Duration::from_millis(300)), ..config() };
 
     let first = run(client.clone(), short.clone(), pending()).await.unwrap();
     assert!(first.published >= 200 && first.duplicates == 0, "{first}");
-    assert!(first.elapsed < DEADLINE);
+    assert!(first.elapsed < PATIENCE);
     let second = run(client.clone(), short, pending()).await.unwrap();
     assert_eq!((second.published, second.duplicates), (first.published, first.published));
 }
 
 #[tokio::test]
 async fn frames_wait_for_a_stream_rather_than_get_lost() {
-    let server = Server::start().await;
-    let client = server.client().await;
+    let nats = Nats::start();
+    let client = nats.client().await;
     // More than all buffers and windows hold together.
     let us = vec!["us".parse().unwrap()];
     let many =
@@ -131,16 +130,16 @@ async fn frames_wait_for_a_stream_rather_than_get_lost() {
 
 #[tokio::test]
 async fn a_killed_server_costs_time_and_no_frame() {
-    let mut server = Server::start().await;
-    let client = server.client().await;
+    let mut nats = Nats::start();
+    let client = nats.client().await;
     let mut stream = create_stream(&client).await;
     let mut watched = client.subscribe("health.diagnostics.>").await.unwrap();
 
     let running = run(client.clone(), SimulateConfig { frames: Some(3_000), ..config() }, pending());
     let (summary, ()) = tokio::join!(running, async {
         watched.next().await;
-        server.kill();
-        server.restart();
+        nats.kill9();
+        nats.restart();
     });
     let summary = summary.unwrap();
     assert_eq!((summary.published, summary.acknowledged), (3_000, 3_000), "{summary}");
@@ -149,8 +148,8 @@ async fn a_killed_server_costs_time_and_no_frame() {
 
 #[tokio::test]
 async fn bad_values_are_refused_before_anything_is_published() {
-    let server = Server::start().await;
+    let nats = Nats::start();
     let error =
-        run(server.client().await, SimulateConfig { sessions: 0, ..config() }, pending()).await.unwrap_err();
+        run(nats.client().await, SimulateConfig { sessions: 0, ..config() }, pending()).await.unwrap_err();
     assert!(matches!(error, SimulateError::Config(_)), "{error}");
 }

@@ -1,17 +1,12 @@
 //! The command as scripts meet it: exit codes, and which stream says what.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot get what it needs should fail right there")]
-
 use std::fs;
-use std::process::{Command, Output};
 
-fn callsight(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_callsight")).args(arguments).env_clear().output().unwrap()
-}
+use crate::kit::callsight::Callsight;
 
 /// The one line on stderr of a command that refused its settings.
 fn refused(arguments: &[&str]) -> String {
-    let output = callsight(arguments);
+    let output = Callsight::run(arguments);
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{line}");
     assert!(output.stdout.is_empty(), "{line}");
@@ -49,7 +44,7 @@ fn bad_settings_are_one_line_and_exit_code_2() {
 #[test]
 fn help_and_version_go_to_stdout() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["help"], &["--version"]] {
-        let output = callsight(arguments);
+        let output = Callsight::run(arguments);
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
         assert!(!output.stdout.is_empty(), "{arguments:?}");
     }
@@ -58,7 +53,7 @@ fn help_and_version_go_to_stdout() {
 #[test]
 fn check_config_says_what_the_settings_are() {
     let output =
-        callsight(&["serve", "--check-config", "--region=us,apac", "--nats-url=nats://u:secret@nats"]);
+        Callsight::run(&["serve", "--check-config", "--region=us,apac", "--nats-url=nats://u:secret@nats"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),

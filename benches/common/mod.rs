@@ -1,0 +1,157 @@
+//! Calls to measure with: meetings whose every session sees every other, with every value present.
+
+// Each benchmark is a crate of its own and uses a part of this.
+#![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callsight::fold::{Fold, FoldSettings, StreamTime};
+use callsight::frame::{
+    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+    Video,
+};
+use callsight::series::aggregates::{Aggregates, RegionSeries};
+use callsight::series::detail::DetailStore;
+
+/// When the benchmarks begin, in nanoseconds since the Unix epoch.
+pub(crate) const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_760_000_000_000_000_000);
+
+/// The names in one session's frames, in the length that they have in practice.
+pub(crate) struct Names {
+    meeting: String,
+    session: String,
+    peers: Vec<String>,
+}
+
+impl Names {
+    /// The names of a session, counted through, in meetings of so many parties.
+    pub(crate) fn new(session: usize, parties: usize) -> Self {
+        let (meeting, own) = (session / parties, session % parties);
+        let peer = |place: usize| format!("user-{meeting:06}-{place:02}@example.com");
+        Self {
+            meeting: format!("meeting-{meeting:010}"),
+            session: format!("{:08x}-5c1e-4b7a-9d20-{session:012x}", session.wrapping_mul(2_654_435_761)),
+            peers: std::iter::once(own).chain((0..parties).filter(|place| *place != own)).map(peer).collect(),
+        }
+    }
+
+    /// The frame with a number: each brings five seconds of counters more.
+    pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
+        let peers = self.peers[1..].iter().map(|peer_id| observed(id(PeerId::new(peer_id)), seq)).collect();
+        Frame {
+            version: Version,
+            meeting_id: id(MeetingId::new(&self.meeting)),
+            session_id: id(SessionId::new(&self.session)),
+            peer_id: id(PeerId::new(&self.peers[0])),
+            seq: id(Seq::new(seq).ok_or("seq is 0")),
+            sent_at_ms: 1_760_000_000_000 + seq * 5000,
+            ended: None,
+            server: Some(Server {
+                url: id(ServerUrl::new("https://relay-17.us.example.com:4433")),
+                server_type: ServerType::WebTransport,
+                rtt_ms: Some(48.25),
+            }),
+            audio_enabled: Some(true),
+            video_enabled: Some(true),
+            tab_visible: Some(true),
+            peers,
+        }
+    }
+}
+
+fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
+    let mut peer = Peer {
+        peer_id,
+        can_listen: true,
+        can_see: true,
+        audio_enabled: true,
+        video_enabled: true,
+        audio: Some(Audio {
+            buffer_ms: Some(83.5),
+            target_ms: Some(60.0),
+            packets_awaiting_decode: Some(4.0),
+            jitter_ms: Some(7.25),
+            packets_received: None,
+            packets_lost: None,
+            total_samples: None,
+            concealed_samples: None,
+            silent_concealed_samples: None,
+            neteq: None,
+        }),
+        video: Some(Video {
+            fps: Some(29.97),
+            frames_buffered: Some(2.0),
+            bitrate_kbps: Some(1240.5),
+            frames_decoded: None,
+            frames_dropped: None,
+            freeze_count: None,
+        }),
+    };
+    count_on(&mut peer, seq);
+    peer
+}
+
+/// Sets a peer's counters to where they stand in the frame with a number.
+pub(crate) fn count_on(peer: &mut Peer<'_>, seq: u64) {
+    if let Some(audio) = &mut peer.audio {
+        audio.packets_received = Some(seq * 250);
+        audio.packets_lost = Some(seq * 2);
+        audio.total_samples = Some(seq * 240_000);
+        audio.concealed_samples = Some(seq * 1200);
+        audio.silent_concealed_samples = Some(seq * 300);
+        audio.neteq = Some(NetEq {
+            normal: Some(seq * 470),
+            merge: Some(seq * 3),
+            expand: Some(seq * 5),
+            accelerate: Some(seq * 11),
+            fast_accelerate: Some(seq / 10),
+            preemptive_expand: Some(seq * 8),
+            comfort_noise: Some(0),
+            dtmf: Some(0),
+            undefined: Some(0),
+        });
+    }
+    if let Some(video) = &mut peer.video {
+        video.frames_decoded = Some(seq * 150);
+        video.frames_dropped = Some(seq / 4);
+        video.freeze_count = Some(seq / 50);
+    }
+}
+
+#[expect(clippy::panic, reason = "the benchmark itself is wrong then")]
+fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
+    value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
+}
+
+/// A fold with all that it writes into.
+pub(crate) struct World {
+    pub(crate) fold: Fold,
+    pub(crate) detail: DetailStore,
+    pub(crate) aggregates: Aggregates,
+    pub(crate) now: StreamTime,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let aggregates = id(Aggregates::new());
+        let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
+        let detail = DetailStore::new(2_000_000);
+        let recorder = Arc::clone(aggregates.recorder());
+        let fold = Fold::new(&id("us".parse()), FoldSettings::default(), recorder, detail.clone(), own);
+        Self { fold, detail, aggregates, now: BEGIN }
+    }
+
+    /// Folds a frame that the stream received five milliseconds ago.
+    pub(crate) fn fold(&mut self, frame: &Frame<'_>) {
+        let at = self.now - Duration::from_millis(5);
+        self.fold.frame(frame, at, self.now);
+    }
+
+    /// Time passes, a fifth of a millisecond a frame, and with it what is done by the clock.
+    pub(crate) fn pass(&mut self, frames: u32) {
+        self.now = self.now + frames * Duration::from_micros(200);
+        self.fold.tick(self.now);
+        self.aggregates.upkeep();
+    }
+}

@@ -1,0 +1,27 @@
+//! How fast a message becomes a frame: both forms, small and large meetings. One element is one frame.
+
+mod common;
+
+use std::hint::black_box;
+
+use callsight::frame::{Form, Frame};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+fn decode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::Elements(1));
+    for parties in [2, 10] {
+        let names = common::Names::new(0, parties);
+        for (form, name) in [(Form::Compact, "compact"), (Form::Named, "named")] {
+            let message = names.frame(1000).encode(form);
+            let id = BenchmarkId::new(name, format!("{parties} parties, {} bytes", message.len()));
+            group.bench_with_input(id, &message, |bencher, message| {
+                bencher.iter(|| Frame::decode(black_box(message)).is_ok());
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

@@ -1,0 +1,72 @@
+//! How fast frames are folded, without their decoding. One element is one frame; of a join and leave, one
+//! session.
+
+mod common;
+
+use std::time::Duration;
+
+use callsight::frame::{Frame, Seq};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// Frames between two looks at the clock: a fifth of a second at 5,000 frames/s.
+const FRAMES_A_TICK: usize = 1000;
+
+/// Sessions that go on and on, taking turns: a few that stay in the processor's caches, and so many that
+/// they have half a million series.
+fn steady(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fold");
+    group.throughput(Throughput::Elements(1));
+    for (parties, sessions) in [(2, 2), (10, 10), (2, 20_000), (10, 2600)] {
+        let names: Vec<_> = (0..sessions).map(|session| common::Names::new(session, parties)).collect();
+        let mut frames: Vec<Frame<'_>> = names.iter().map(|names| names.frame(1)).collect();
+        let mut world = common::World::new();
+        let (mut turn, mut seq) = (0, 1);
+        let id = BenchmarkId::new("steady", format!("{parties} parties, {sessions} sessions"));
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| {
+                let frame = &mut frames[turn % sessions];
+                seq += u64::from(turn % sessions == 0);
+                frame.seq = Seq::new(seq).unwrap_or(Seq::FIRST);
+                frame.peers.iter_mut().for_each(|peer| common::count_on(peer, seq));
+                world.fold(frame);
+                turn += 1;
+                if turn % FRAMES_A_TICK == 0 {
+                    world.pass(1000);
+                }
+            });
+        });
+        assert_eq!(world.fold.live_sessions(), sessions.min(turn));
+    }
+    group.finish();
+}
+
+/// A session comes with its first frame and goes with its second, in meetings of ten.
+fn joins_and_leaves(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fold");
+    group.throughput(Throughput::Elements(1));
+    let names: Vec<_> = (0..10_000).map(|session| common::Names::new(session, 10)).collect();
+    let lives: Vec<_> =
+        names.iter().map(|names| (names.frame(1), Frame { ended: Some(true), ..names.frame(2) })).collect();
+    let mut world = common::World::new();
+    let mut turn = 0;
+    group.bench_function("join and leave/10 parties", |bencher| {
+        bencher.iter(|| {
+            let (first, last) = &lives[turn % lives.len()];
+            world.fold(first);
+            world.fold(last);
+            turn += 1;
+            if turn % 100 == 0 {
+                // So fast that a session is forgotten before it comes again.
+                world.pass(10_000);
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = steady, joins_and_leaves
+}
+criterion_main!(benches);

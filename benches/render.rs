@@ -1,0 +1,89 @@
+//! How long a scrape takes to write, and what the series weigh. One element is one series.
+
+mod common;
+
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+use callsight::series::detail::DetailPlane;
+use callsight::series::exposition::{Format, write_page};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// Series of a session in a meeting of ten: its own and those of its nine pairs.
+const SERIES_A_SESSION: usize = 4 + 9 * 21;
+
+/// Takes bytes and only counts them; a connection would take them away.
+#[derive(Default)]
+struct Counting(u64);
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn page(world: &common::World, sink: &mut impl Write) -> io::Result<()> {
+    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds() + 2.5, Format::Text, sink)
+}
+
+fn identity(world: &common::World) -> io::Result<u64> {
+    let mut sink = BufWriter::with_capacity(64 * 1024, Counting::default());
+    page(world, &mut sink)?;
+    Ok(sink.into_inner()?.0)
+}
+
+fn gzip(world: &common::World) -> io::Result<u64> {
+    let mut encoder = GzEncoder::new(Counting::default(), Compression::fast());
+    page(world, &mut encoder)?;
+    Ok(encoder.finish()?.0)
+}
+
+/// The process's resident memory, in bytes.
+fn resident() -> io::Result<usize> {
+    const PAGE_BYTES: usize = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm")?;
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    Ok(resident.unwrap_or_default() * PAGE_BYTES)
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "it reports to a terminal; memory takes any byte"
+)]
+fn render(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("render");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+    // The largest first, while the process holds nothing else that the memory could be mistaken for.
+    for wanted in [500_000, 100_000, 10_000] {
+        let sessions = wanted / SERIES_A_SESSION;
+        let mut world = common::World::new();
+        let before = resident().expect("/proc is there");
+        for session in 0..sessions {
+            world.fold(&common::Names::new(session, 10).frame(1000));
+        }
+        world.aggregates.upkeep();
+        let grown = resident().expect("/proc is there").saturating_sub(before);
+        let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
+        let (plain, packed) = (identity(&world).expect("counts"), gzip(&world).expect("counts"));
+        println!(
+            "{series} series: {} bytes of memory a series, {plain} bytes a page, {packed} with gzip",
+            grown / series
+        );
+        group.throughput(Throughput::Elements(series as u64));
+        let label = format!("{}k series", wanted / 1000);
+        group.bench_function(BenchmarkId::new("identity", &label), |b| b.iter(|| identity(&world)));
+        group.bench_function(BenchmarkId::new("gzip", &label), |b| b.iter(|| gzip(&world)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, render);
+criterion_main!(benches);

@@ -1,0 +1,138 @@
+//! Who is there, and how many of them are in trouble.
+
+use super::*;
+
+fn degraded(world: &World) -> [f64; 3] {
+    ["rtt", "audio", "video"].map(|signal| world.value("videocall_sessions_degraded", &[signal]).unwrap())
+}
+
+#[test]
+fn sessions_participants_meetings_and_connections_are_counted_by_server() {
+    let mut world = World::new();
+    world.fold(&frame("s1", 1).sees(peer("bob")).sees(peer("carol")));
+    world.fold(&frame("s2", 1).sees(peer("bob")));
+    world.fold(&frame("s3", 1).of("bob").sees(peer("alice")));
+    world.fold(&frame("s4", 1).of("carol").on(OTHER_RELAY).sees(peer("alice")));
+    world.fold(&frame("s5", 1).meeting("n"));
+    let counts = |relay| {
+        ["meetings", "sessions", "participants", "peer_connections"]
+            .map(|name| world.value(&format!("videocall_{name}"), &["us", relay, "webtransport"]).unwrap())
+    };
+    assert_eq!(counts(RELAY), [2.0, 4.0, 3.0, 4.0]);
+    assert_eq!(counts(OTHER_RELAY), [1.0, 1.0, 1.0, 1.0]);
+}
+
+#[test]
+fn a_participant_stays_until_the_last_of_its_sessions_goes() {
+    let mut world = World::new();
+    world.fold(&frame("s1", 1));
+    world.fold(&frame("s2", 1));
+    world.fold(&frame("s1", 2).ended());
+    assert_eq!(world.sum("videocall_participants", &[]), 1.0);
+    world.fold(&frame("s2", 2).ended());
+    assert_eq!(world.sum("videocall_participants", &[]), 0.0);
+}
+
+#[test]
+fn when_everybody_has_left_the_counts_are_zero_and_still_there() {
+    let mut world = World::new();
+    world.fold(&frame("s1", 1).rtt(900.0).sees(peer("bob").freezes(1)));
+    world.fold(&frame("s2", 1).meeting("n").of("bob").on(OTHER_RELAY).sees(peer("alice")));
+    world.fold(&frame("s2", 2).meeting("n").of("bob").on(OTHER_RELAY).ended());
+    world.pass(IDLE);
+    world.tick();
+    for name in ["meetings", "sessions", "participants", "peer_connections"] {
+        assert_eq!(world.values(&format!("videocall_{name}"), &[]), [0.0, 0.0], "{name}");
+    }
+    assert_eq!(world.values("videocall_sessions_degraded", &[]), [0.0; 6]);
+    assert!(world.details().is_empty());
+    assert_eq!(world.detail.live_series(crate::series::detail::DetailPlane::Pair), 0);
+}
+
+#[test]
+fn a_long_round_trip_degrades_until_it_is_short_again() {
+    let mut world = World::new();
+    for (seq, (rtt, expected)) in (1..).zip([(300.0, 0.0), (300.5, 1.0), (900.0, 1.0), (80.0, 0.0)]) {
+        world.fold(&frame("s1", seq).rtt(rtt));
+        assert_eq!(degraded(&world), [expected, 0.0, 0.0], "at {rtt} ms");
+    }
+}
+
+#[test]
+fn a_round_trip_that_is_not_told_is_not_bad() {
+    let mut world = World::new();
+    world.fold(&frame("s1", 1).rtt(900.0));
+    world.fold(&frame("s1", 2));
+    assert_eq!(degraded(&world), [0.0; 3]);
+}
+
+#[test]
+fn a_microphone_or_camera_that_is_on_and_does_not_arrive_degrades() {
+    let mut world = World::new();
+    let deaf = Peer { can_listen: false, ..peer("bob") };
+    let blind = Peer { can_see: false, ..peer("carol") };
+    world.fold(&frame("s1", 1).sees(deaf.clone()));
+    assert_eq!(degraded(&world), [0.0, 1.0, 0.0]);
+    world.fold(&frame("s1", 2).sees(blind.clone()));
+    assert_eq!(degraded(&world), [0.0, 0.0, 1.0]);
+    world.fold(&frame("s1", 3).sees(deaf.clone()).sees(blind.clone()).rtt(900.0));
+    assert_eq!(degraded(&world), [1.0, 1.0, 1.0]);
+    let muted = Peer { audio_enabled: false, ..deaf };
+    let covered = Peer { video_enabled: false, ..blind };
+    world.fold(&frame("s1", 4).sees(muted).sees(covered));
+    assert_eq!(degraded(&world), [0.0; 3]);
+}
+
+#[test]
+fn made_up_audio_and_freezes_degrade_by_what_came_since_the_frame_before() {
+    let mut world = World::new();
+    let steps = [
+        ((1000, 50, 0), [0.0, 0.0]),
+        ((2000, 151, 0), [1.0, 0.0]),
+        ((3000, 151, 1), [0.0, 1.0]),
+        ((4000, 151, 1), [0.0, 0.0]),
+        ((4000, 151, 3), [0.0, 1.0]),
+    ];
+    for (seq, ((total, concealed, freezes), [audio, video])) in (1..).zip(steps) {
+        world.fold(&frame("s1", seq).sees(peer("bob").samples(total, concealed).freezes(freezes)));
+        assert_eq!(degraded(&world), [0.0, audio, video], "frame {seq}");
+    }
+}
+
+#[test]
+fn silent_concealment_is_not_held_against_a_session() {
+    let mut world = World::new();
+    let mut bob = peer("bob").samples(1000, 900);
+    bob.audio.as_mut().unwrap().silent_concealed_samples = Some(880);
+    world.fold(&frame("s1", 1).sees(bob));
+    assert_eq!(degraded(&world), [0.0; 3]);
+}
+
+#[test]
+fn a_hidden_tab_is_not_degraded() {
+    let mut world = World::new();
+    let bad = |seq| {
+        let bob = Peer { can_listen: false, can_see: false, ..peer("bob") };
+        frame("s1", seq).rtt(900.0).sees(bob.samples(seq * 1000, seq * 900).freezes(seq))
+    };
+    world.fold(&bad(1).hidden());
+    assert_eq!(degraded(&world), [0.0; 3]);
+    world.fold(&bad(2));
+    assert_eq!(degraded(&world), [1.0; 3]);
+    world.fold(&bad(3).hidden());
+    assert_eq!(degraded(&world), [0.0; 3]);
+}
+
+#[test]
+fn a_session_that_goes_takes_its_degradation_along() {
+    let mut world = World::new();
+    let blind = Peer { can_see: false, ..peer("bob") };
+    world.fold(&frame("s1", 1).rtt(900.0).sees(blind.clone()));
+    world.fold(&frame("s2", 1).rtt(900.0).sees(blind));
+    assert_eq!(degraded(&world), [2.0, 0.0, 2.0]);
+    world.fold(&frame("s1", 2).rtt(900.0).ended());
+    assert_eq!(degraded(&world), [1.0, 0.0, 1.0]);
+    world.pass(IDLE);
+    world.tick();
+    assert_eq!(degraded(&world), [0.0; 3]);
+}

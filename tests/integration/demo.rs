@@ -1,0 +1,107 @@
+//! `callsight demo` shows everything at work, and leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::kit::callsight::Callsight;
+use crate::kit::http;
+use crate::kit::process::Process;
+use crate::kit::wait::{self, PATIENCE};
+
+/// Demos take the usual ports where they are free, so that two that start at once may want the same.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The processes that this one has started, by number, with their names.
+fn children(process: &Process) -> BTreeSet<(u32, String)> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let number: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        // `number (name) state parent …`, of a process that may have ended meanwhile.
+        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        let parent: u32 = rest.split(' ').nth(1)?.parse().ok()?;
+        (parent == process.id()).then(|| (number, name.to_owned()))
+    });
+    entries.collect()
+}
+
+/// Waits until both servers run, and tells their numbers.
+fn servers(demo: &Process) -> BTreeSet<u32> {
+    let started = wait::eventually(PATIENCE, "both servers", || {
+        wait::when(children(demo), |children| {
+            ["nats-server", "prometheus"].iter().all(|name| children.iter().any(|(_, child)| child == name))
+        })
+    });
+    started.into_iter().map(|(number, _)| number).collect()
+}
+
+fn assert_gone(servers: &BTreeSet<u32>) {
+    for number in servers {
+        assert!(!Path::new(&format!("/proc/{number}")).exists(), "process {number} has been left behind");
+    }
+}
+
+/// The address on the line that begins so.
+fn address<'a>(output: &'a str, name: &str) -> Option<&'a str> {
+    output.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+#[tokio::test]
+async fn the_demo_shows_calls_and_cleans_up() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut demo = Callsight::spawn(&["demo", "--duration=8s", "--sessions=40"]);
+    let servers = servers(&demo);
+    let metrics = wait::eventually(PATIENCE, "the address of the metrics", || {
+        let output = demo.output();
+        address(&output, "metrics ").map(str::to_owned).ok_or(output)
+    });
+    wait::eventually_async(PATIENCE, "sessions in the metrics", async || {
+        let page = http::get(&metrics, &[]).await?;
+        wait::when(page.text().contains("\nvideocall_session_rtt_seconds{"), |there| *there)
+            .map_err(|_| page.text().to_owned())
+    })
+    .await;
+    let status = demo.ended(PATIENCE);
+    let output = demo.output();
+    assert!(status.success(), "{output}");
+    assert_gone(&servers);
+
+    for (name, scheme) in
+        [("Callsight ", "http://"), ("metrics ", "http://"), ("Prometheus ", "http://"), ("NATS ", "nats://")]
+    {
+        assert!(
+            address(&output, name).is_some_and(|address| address.starts_with(scheme)),
+            "{name}: {output}"
+        );
+    }
+    let sessions: Vec<u32> = output
+        .lines()
+        .filter(|line| line.starts_with("RTT p50 ") && line.contains(" lag "))
+        .filter_map(|line| line.split_once(" sessions")?.1.split_whitespace().next()?.parse().ok())
+        .collect();
+    // Some leave, and some come.
+    assert!(sessions.iter().any(|sessions| (30..=50).contains(sessions)), "{output}");
+    let account =
+        output.lines().find(|line| line.starts_with("stopped: ")).unwrap_or_else(|| panic!("{output}"));
+    let numbers: Vec<u64> = account.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(
+        matches!(numbers[..], [published, acknowledged] if published == acknowledged && published > 40),
+        "{account}"
+    );
+}
+
+#[tokio::test]
+async fn the_demo_stops_when_told_to() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut demo = Callsight::spawn(&["demo", "--sessions=10"]);
+    let servers = servers(&demo);
+    wait::eventually(PATIENCE, "a live line", || {
+        wait::when(demo.output(), |output| output.contains("\nRTT ")).map(drop)
+    });
+    assert!(demo.terminate(Duration::from_secs(10)).success(), "{}", demo.output());
+    assert_gone(&servers);
+    assert!(demo.output().contains("\nstopped: "), "{}", demo.output());
+}

@@ -1,0 +1,114 @@
+//! A region's stream as relays and operators see it.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
+use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{self, Message};
+use callsight::frame::{Form, Frame};
+use callsight::topology::{ensure_streams, stream_name};
+use futures_util::TryStreamExt;
+use time::OffsetDateTime;
+
+use super::callsight::REGION;
+use super::nats::Nats;
+use super::wait;
+
+/// The durable of `callsight serve` unless the test names another deployment.
+const DURABLE: &str = "callsight-main";
+
+/// The stream of [`REGION`], over a connection of its own.
+#[derive(Debug)]
+pub(crate) struct Health {
+    jetstream: jetstream::Context,
+}
+
+impl Health {
+    /// The stream as the product makes it.
+    pub(crate) async fn create(nats: &Nats) -> Self {
+        let health = Self::at(nats).await;
+        ensure_streams(&health.jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
+        health
+    }
+
+    /// A stream that is there, or will be made by somebody else.
+    pub(crate) async fn at(nats: &Nats) -> Self {
+        Self { jetstream: nats.jetstream().await }
+    }
+
+    /// Stores a frame under the message id that publishers give it, and tells its place in the stream.
+    pub(crate) async fn publish(&self, frame: &Frame<'_>) -> u64 {
+        self.publish_as(&format!("{}:{}", frame.session_id, frame.seq.get()), frame).await
+    }
+
+    /// [`Self::publish`] under another message id, as if the duplicate window had passed.
+    pub(crate) async fn publish_as(&self, message_id: &str, frame: &Frame<'_>) -> u64 {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", message_id);
+        let subject = format!("health.diagnostics.{REGION}.relay.relay-1");
+        let payload = frame.encode(Form::Compact).into();
+        let ack =
+            self.jetstream.publish_with_headers(subject, headers, payload).await.unwrap().await.unwrap();
+        assert!(!ack.duplicate, "{message_id} was stored before");
+        ack.sequence
+    }
+
+    /// Stores any bytes under any subject that the stream takes.
+    pub(crate) async fn publish_bytes(&self, subject: &str, payload: Vec<u8>) -> u64 {
+        self.jetstream.publish(subject.to_owned(), payload.into()).await.unwrap().await.unwrap().sequence
+    }
+
+    /// How many messages the stream holds. Nothing that a test stores is ever removed: it is the last sequence too.
+    pub(crate) async fn messages(&self) -> u64 {
+        let state = self.stream().await.get_info().await.unwrap().state;
+        assert_eq!(state.messages, state.last_sequence);
+        state.messages
+    }
+
+    /// The clock of the server that stores the frames, when it stored this one.
+    pub(crate) async fn stored_at(&self, sequence: u64) -> OffsetDateTime {
+        self.stream().await.get_raw_message(sequence).await.unwrap().time
+    }
+
+    /// Every message of the stream, in order.
+    pub(crate) async fn read(&self) -> Vec<Message> {
+        let messages = self.messages().await;
+        if messages == 0 {
+            return Vec::new();
+        }
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: consumer::AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            ..pull::Config::default()
+        };
+        let consumer = self.stream().await.create_consumer(config).await.unwrap();
+        let batch = consumer.fetch().max_messages(usize::try_from(messages).unwrap());
+        let read: Vec<_> = batch.messages().await.unwrap().try_collect().await.unwrap();
+        assert_eq!(read.len() as u64, messages);
+        read
+    }
+
+    /// Where the exporter's durable stands.
+    pub(crate) async fn durable(&self) -> consumer::Info {
+        self.stream().await.consumer_info(DURABLE).await.unwrap()
+    }
+
+    /// The stream sequence up to which everything is acknowledged, once nobody is left who could acknowledge more: the
+    /// server may have some of a dead exporter's acknowledgements still to read.
+    pub(crate) async fn settled_ack_floor(&self) -> u64 {
+        let mut before = None;
+        wait::eventually_async(wait::PATIENCE, "the durable to be left alone", async || {
+            let info = self.durable().await;
+            let seen = (info.num_waiting, info.ack_floor.stream_sequence);
+            let last = before.replace(seen);
+            if info.num_waiting == 0 && last == Some(seen) { Ok(seen.1) } else { Err(seen) }
+        })
+        .await
+    }
+
+    async fn stream(&self) -> Stream {
+        self.jetstream.get_stream(stream_name(&REGION.parse().unwrap())).await.unwrap()
+    }
+}
