@@ -25,4 +25,6 @@ mod serve;
 #[cfg(test)]
 mod simulate;
 #[cfg(test)]
+mod supervision;
+#[cfg(test)]
 mod tools;

@@ -1,7 +1,9 @@
 //! A real nats-server with JetStream.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -25,14 +27,29 @@ pub(crate) struct Nats {
 impl Nats {
     /// Returns once it accepts clients and JetStream is up.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// [`Self::start`] with a configuration, which it keeps over a restart.
+    pub(crate) fn start_with(config: &str) -> Self {
         for _ in 0..ATTEMPTS {
             let (port, store) = (port::free(), temporary_directory());
+            fs::write(config_file(&store), config).unwrap();
             let mut nats = Self { process: launch(port, &store), port, store };
             if nats.wait_until_up().is_ok() {
                 return nats;
             }
         }
         panic!("nats-server found no free port in {ATTEMPTS} attempts")
+    }
+
+    /// The directory of its files. It is only to be touched while the server is down.
+    pub(crate) fn store(&self) -> &Path {
+        self.store.path()
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -100,8 +117,12 @@ impl Nats {
 fn launch(port: u16, store: &TempDir) -> Process {
     let mut command = Command::new(tool::find("nats-server", "nats-server"));
     command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]);
-    command.arg(store.path());
+    command.arg(store.path()).arg("--config").arg(config_file(store));
     Process::spawn("nats-server", &mut command)
+}
+
+fn config_file(store: &TempDir) -> PathBuf {
+    store.path().join("nats-server.conf")
 }
 
 /// The `INFO` line with which the server receives a client.
