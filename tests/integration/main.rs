@@ -5,6 +5,8 @@
 
 // The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
