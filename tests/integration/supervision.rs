@@ -223,7 +223,7 @@ async fn an_acknowledgement_from_before_does_not_deafen_the_server() {
     callsight.process().stop();
     publish(&health, 4..=5).await;
     wait::eventually_async(SOON, "both to be on their way", async || {
-        wait::when(health.durable().await.delivered.stream_sequence, |delivered| *delivered == 5)
+        wait::when(health.durable().await.num_ack_pending, |pending| *pending == 2)
     })
     .await;
     // What an exporter wrote that had been attached for long, and the network held back.

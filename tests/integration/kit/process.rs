@@ -62,8 +62,10 @@ impl Process {
     }
 
     /// SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link.
+    /// Returns once it has stopped: it may be in the middle of something when the signal is sent.
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
+        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(self.state(), |state| *state == 'T'));
     }
 
     /// SIGCONT: goes on after [`Self::stop`].
@@ -87,6 +89,12 @@ impl Process {
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal)
             .unwrap_or_else(|error| panic!("can't signal {}: {error}", self.name));
+    }
+
+    /// As `ps` has it: `T` is stopped.
+    fn state(&self) -> char {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        stat.rsplit(") ").next().unwrap().chars().next().unwrap()
     }
 
     fn tail(&self) -> String {
@@ -149,17 +157,11 @@ mod tests {
         command
     }
 
-    fn state(process: &Process) -> char {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        stat.rsplit(") ").next().unwrap().chars().next().unwrap()
-    }
-
     #[test]
     fn dies_with_its_guard_even_when_stopped() {
         let process = Process::spawn("sleeper", &mut shell("exec sleep 600"));
         let entry = format!("/proc/{}", process.id());
         process.stop();
-        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
         drop(process);
         assert!(!Path::new(&entry).exists());
     }
@@ -172,7 +174,6 @@ mod tests {
             wait::when(process.output(), |output| output == "up\nerr\n")
         });
         process.stop();
-        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
         process.cont();
         assert_eq!(process.terminate(wait::PATIENCE).code(), Some(3));
         assert!(process.output().ends_with("bye\n"));
