@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -32,5 +34,7 @@ mod security;
 mod serve;
 #[cfg(test)]
 mod simulate;
+#[cfg(test)]
+mod supervision;
 #[cfg(test)]
 mod tools;

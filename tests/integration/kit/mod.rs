@@ -12,6 +12,7 @@ pub(crate) mod nats;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod prometheus;
+pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod relay;
 pub(crate) mod scrape;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -41,6 +42,16 @@ impl Nats {
     pub(crate) fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         Self::start_as(&Setup { config: Some(config.to_owned()), environment: environment.collect() })
+    }
+
+    /// Where it listens, on the loopback address.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its files, to be touched only while the server is down.
+    pub(crate) fn store(&self) -> &Path {
+        self.store.path()
     }
 
     fn start_as(setup: &Setup) -> Self {
