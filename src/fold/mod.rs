@@ -157,9 +157,9 @@ impl Fold {
         let (late, ended) = (idle_at <= now, frame.ended == Some(true));
         let alive = !late && !ended;
         let due = if alive { idle_at } else { now + idle_timeout };
-        if !known || (alive && session.live.is_none() && due < session.due) {
+        let comes_forward = !known || (alive && session.live.is_none() && due < session.due);
+        if comes_forward {
             session.due = due;
-            self.expiry.put(due, frame.session_id.as_str().into());
         }
         // A session that is met in its middle, or comes back after its end, has counted much before; how much
         // of that was folded elsewhere nobody knows, so its first frame only gives the values that the next
@@ -172,11 +172,13 @@ impl Fold {
             if ended {
                 session.end();
             }
-            self.remembered += session.remembered();
-            if self.remembered > self.max_remembered {
-                self.remembered -= session.remembered();
-                self.sessions.remove(frame.session_id.as_str());
-            }
+        }
+        self.remembered += session.remembered();
+        if self.remembered > self.max_remembered && !alive {
+            self.remembered -= session.remembered();
+            self.sessions.remove(frame.session_id.as_str());
+        } else if comes_forward {
+            self.expiry.put(due, frame.session_id.as_str().into());
         }
         if late { Outcome::Late } else { Outcome::Folded }
     }
