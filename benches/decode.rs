@@ -7,7 +7,7 @@ use std::hint::black_box;
 use callsight::frame::{Form, Frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-fn decode(criterion: &mut Criterion) {
+fn decode(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(1));
     for parties in [2, 10] {
@@ -23,5 +23,5 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+criterion_group!(name = benches; config = common::criterion(); targets = decode);
 criterion_main!(benches);

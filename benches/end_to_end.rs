@@ -199,6 +199,7 @@ async fn drain(
     let deployment: Deployment = "bench".parse()?;
     stream.create_consumer(consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH)).await?;
     let config = ExporterConfig {
+        web_config: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         regions: vec![region.clone()],
         deployment: deployment.clone(),

@@ -3,9 +3,8 @@
 
 mod common;
 
-use std::time::Duration;
-
 use callsight::frame::{Frame, Seq};
+use callsight::series::detail::DetailPlane;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Frames between two looks at the clock: a fifth of a second at 5,000 frames/s.
@@ -13,7 +12,7 @@ const FRAMES_A_TICK: usize = 1000;
 
 /// Sessions that go on and on, taking turns: a few that stay in the processor's caches, and so many that
 /// they have half a million series.
-fn steady(criterion: &mut Criterion) {
+fn steady(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
     for (parties, sessions) in [(2, 2), (10, 10), (2, 20_000), (10, 2600)] {
@@ -41,14 +40,16 @@ fn steady(criterion: &mut Criterion) {
 }
 
 /// A session comes with its first frame and goes with its second, in meetings of ten.
-fn joins_and_leaves(criterion: &mut Criterion) {
+fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
     let names: Vec<_> = (0..10_000).map(|session| common::Names::new(session, 10)).collect();
     let lives: Vec<_> =
         names.iter().map(|names| (names.frame(1), Frame { ended: Some(true), ..names.frame(2) })).collect();
     let mut world = common::World::new();
-    let mut turn = 0;
+    world.fold(&lives[0].0);
+    assert_eq!(world.detail.live_series(DetailPlane::Pair), 9 * 21, "each peer has its row");
+    let mut turn = 1;
     group.bench_function("join and leave/10 parties", |bencher| {
         bencher.iter(|| {
             let (first, last) = &lives[turn % lives.len()];
@@ -61,12 +62,11 @@ fn joins_and_leaves(criterion: &mut Criterion) {
             }
         });
     });
+    world.fold(&lives[0].1);
+    let left = DetailPlane::ALL.map(|plane| world.detail.live_series(plane));
+    assert_eq!(left, [0, 0], "every row that came has gone");
     group.finish();
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = steady, joins_and_leaves
-}
+criterion_group!(name = benches; config = common::criterion(); targets = steady, joins_and_leaves);
 criterion_main!(benches);

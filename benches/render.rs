@@ -3,7 +3,6 @@
 mod common;
 
 use std::io::{self, BufWriter, Write};
-use std::time::Duration;
 
 use callsight::series::detail::DetailPlane;
 use callsight::series::exposition::{Format, write_page};
@@ -58,9 +57,9 @@ fn resident() -> io::Result<usize> {
     clippy::expect_used,
     reason = "it reports to a terminal; memory takes any byte"
 )]
-fn render(criterion: &mut Criterion) {
+fn render(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("render");
-    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+    group.sample_size(10);
     // The largest first, while the process holds nothing else that the memory could be mistaken for.
     for wanted in [500_000, 100_000, 10_000] {
         let sessions = wanted / SERIES_A_SESSION;
@@ -73,10 +72,10 @@ fn render(criterion: &mut Criterion) {
         let grown = resident().expect("/proc is there").saturating_sub(before);
         let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
         let (plain, packed) = (identity(&world).expect("counts"), gzip(&world).expect("counts"));
-        println!(
-            "{series} series: {} bytes of memory a series, {plain} bytes a page, {packed} with gzip",
-            grown / series
-        );
+        println!("{series} series: {plain} bytes a page, {packed} with gzip");
+        if wanted == 500_000 {
+            println!("{series} series: {} bytes of memory each", grown / series);
+        }
         group.throughput(Throughput::Elements(series as u64));
         let label = format!("{}k series", wanted / 1000);
         group.bench_function(BenchmarkId::new("identity", &label), |b| b.iter(|| identity(&world)));
@@ -85,5 +84,5 @@ fn render(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, render);
+criterion_group!(name = benches; config = common::criterion(); targets = render);
 criterion_main!(benches);

@@ -23,10 +23,12 @@ mod settings;
 mod value;
 
 pub use error::ConfigError;
-pub(crate) use error::one_line;
+pub(crate) use error::{did_you_mean, nearest, one_line};
+pub(crate) use file::ReadFile;
+pub(crate) use layers::parse_with;
 pub use layers::{Parsed, environment_name, parse};
 pub use reference::reference;
-pub use settings::{InvalidNatsUrl, NatsConfig, NatsUrl};
+pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
 pub(crate) use value::{duration, duration_between, positive, ratio, socket_address, whole};
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub mod consume;
 pub mod dead_letter;
 pub mod fold;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod nats;
 pub mod publish;
@@ -23,4 +25,5 @@ pub mod series;
 pub mod serve;
 pub mod simulate;
 pub mod subject;
+mod tls;
 pub mod topology;

@@ -72,7 +72,7 @@ impl<'a> Subject<'a> {
     /// [`Reason::BadSubject`] when the tokens are too few, too many, too long or have other characters.
     pub fn parse(subject: &'a str) -> Result<Self, Rejection> {
         let bad = || {
-            let excerpt: String = subject.chars().take(128).collect();
+            let excerpt = excerpt(subject, 128);
             Rejection::new(
                 Reason::BadSubject,
                 format!("`{excerpt}` is not {PREFIX}{{region}}.{{service_type}}.{{server_id}}"),
@@ -103,12 +103,18 @@ pub fn publish_subject(region: &Region, service_type: &str, server_id: &str) -> 
     let subject = format!("{PREFIX}{region}.{service_type}.{server_id}");
     for token in [service_type, server_id] {
         if !is_token(token) {
-            let excerpt: String = token.chars().take(64).collect();
+            let excerpt = excerpt(token, 64);
             let detail = format!("`{excerpt}` is no token; use 1 to {MAX_TOKEN_BYTES} of A-Z a-z 0-9 _ -");
             return Err(Rejection::new(Reason::BadSubject, detail));
         }
     }
     Ok(subject)
+}
+
+/// The beginning of a text that was refused, fit to stand in a log line and in a dead letter's header: NATS lets
+/// anything but white space into a subject, so it may try to steer a terminal.
+fn excerpt(text: &str, characters: usize) -> String {
+    text.chars().flat_map(char::escape_debug).take(characters).collect()
 }
 
 fn is_token(text: &str) -> bool {
@@ -147,6 +153,8 @@ mod tests {
         ] {
             assert_eq!(Subject::parse(bad).unwrap_err().reason, Reason::BadSubject, "{bad:?}");
         }
+        let steering = Subject::parse("health.diagnostics.us.\u{1b}[2J.r1").unwrap_err();
+        assert!(steering.detail.starts_with("`health.diagnostics.us.\\u{1b}[2J.r1` is not"), "{steering}");
         let region: Region = "us".parse().unwrap();
         for bad in ["", "a.b", "*", ">", "a b"] {
             assert!(publish_subject(&region, "relay", bad).is_err(), "{bad:?}");

@@ -13,6 +13,49 @@ use callsight::frame::{
 };
 use callsight::series::aggregates::{Aggregates, RegionSeries};
 use callsight::series::detail::DetailStore;
+use criterion::Criterion;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The time that the thread was on a processor: on a shared machine the time on the wall tells more of its
+/// other users than of the code.
+pub(crate) struct CpuTime;
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        self.start() - start
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+/// What each benchmark is run with.
+pub(crate) fn criterion() -> Criterion<CpuTime> {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().with_measurement(CpuTime).warm_up_time(warm_up).measurement_time(measurement)
+}
 
 /// When the benchmarks begin, in nanoseconds since the Unix epoch.
 pub(crate) const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_760_000_000_000_000_000);
@@ -38,7 +81,9 @@ impl Names {
 
     /// The frame with a number: each brings five seconds of counters more.
     pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
-        let peers = self.peers[1..].iter().map(|peer_id| observed(id(PeerId::new(peer_id)), seq)).collect();
+        let peers = self.peers[1..].iter();
+        let peers =
+            peers.map(|peer_id| observed(id(PeerId::new(peer_id)), seq, self.salt(peer_id))).collect();
         Frame {
             version: Version,
             meeting_id: id(MeetingId::new(&self.meeting)),
@@ -50,7 +95,7 @@ impl Names {
             server: Some(Server {
                 url: id(ServerUrl::new("https://relay-17.us.example.com:4433")),
                 server_type: ServerType::WebTransport,
-                rtt_ms: Some(48.25),
+                rtt_ms: Some(measure(self.salt(""), 20.0)),
             }),
             audio_enabled: Some(true),
             video_enabled: Some(true),
@@ -58,9 +103,20 @@ impl Names {
             peers,
         }
     }
+
+    /// A number for one of the session's peers, not like that of any other.
+    fn salt(&self, peer_id: &str) -> u32 {
+        let bytes = self.session.bytes().chain(peer_id.bytes());
+        bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    }
 }
 
-fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
+/// A measure that differs from one to the next as real ones do.
+fn measure(salt: u32, least: f64) -> f64 {
+    least + f64::from(salt % 9973) / 128.0
+}
+
+fn observed(peer_id: PeerId<'_>, seq: u64, salt: u32) -> Peer<'_> {
     let mut peer = Peer {
         peer_id,
         can_listen: true,
@@ -68,10 +124,10 @@ fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
         audio_enabled: true,
         video_enabled: true,
         audio: Some(Audio {
-            buffer_ms: Some(83.5),
-            target_ms: Some(60.0),
+            buffer_ms: Some(measure(salt, 40.0)),
+            target_ms: Some(measure(salt / 3, 40.0).trunc()),
             packets_awaiting_decode: Some(4.0),
-            jitter_ms: Some(7.25),
+            jitter_ms: Some(measure(salt / 5, 1.0)),
             packets_received: None,
             packets_lost: None,
             total_samples: None,
@@ -80,15 +136,15 @@ fn observed(peer_id: PeerId<'_>, seq: u64) -> Peer<'_> {
             neteq: None,
         }),
         video: Some(Video {
-            fps: Some(29.97),
+            fps: Some(measure(salt, 0.0).min(30.0)),
             frames_buffered: Some(2.0),
-            bitrate_kbps: Some(1240.5),
+            bitrate_kbps: Some(measure(salt, 300.0) * 8.0),
             frames_decoded: None,
             frames_dropped: None,
             freeze_count: None,
         }),
     };
-    count_on(&mut peer, seq);
+    count_on(&mut peer, seq + u64::from(salt % 1000));
     peer
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::log::LogArgs;
-use crate::config::{NatsConfig, NatsUrl};
+use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
 
 /// How the process itself behaves.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,11 +43,118 @@ pub(crate) struct NatsArgs {
     /// Credentials to connect with, a file as `nsc` writes it
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_creds: Option<PathBuf>,
+
+    /// Seed of the nkey to connect with, a file
+    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    pub(crate) nats_nkey: Option<PathBuf>,
+
+    /// User to connect as, with `--nats-password-file`
+    #[arg(long, value_name = "NAME", help_heading = "NATS")]
+    pub(crate) nats_user: Option<String>,
+
+    /// Password of `--nats-user`, the first line of a file
+    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    pub(crate) nats_password_file: Option<PathBuf>,
+
+    /// Certificate authorities to trust instead of the system's, a file in PEM.
+    ///
+    /// This and the other TLS flags make TLS compulsory.
+    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    pub(crate) nats_ca: Option<PathBuf>,
+
+    /// Certificate to show to the server, a file in PEM with its chain; with `--nats-key`
+    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    pub(crate) nats_cert: Option<PathBuf>,
+
+    /// Key of `--nats-cert`, a file in PEM
+    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    pub(crate) nats_key: Option<PathBuf>,
+
+    /// Begin with TLS, for a server that is set to `handshake_first`
+    #[arg(long, help_heading = "NATS")]
+    pub(crate) nats_tls_first: bool,
+
+    /// Subjects under which answers come back; `_INBOX.exporter`, `_INBOX.relay` and so on unless given.
+    ///
+    /// It must be what the user may subscribe to.
+    #[arg(long, value_name = "SUBJECT", value_parser = inbox_prefix, help_heading = "NATS")]
+    pub(crate) nats_inbox_prefix: Option<String>,
 }
 
-impl From<NatsArgs> for NatsConfig {
-    fn from(args: NatsArgs) -> Self {
-        Self { servers: args.nats_url, credentials: args.nats_creds }
+impl NatsArgs {
+    /// What they mean together, for a command that connects in a `role`, which is what `jetstream/permissions` calls
+    /// its user.
+    ///
+    /// # Errors
+    /// Two flags contradict each other, or one lacks its other half.
+    pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
+        let mut login = None;
+        for url in &self.nats_url {
+            if let Some(found) = url.login() {
+                if login.is_some_and(|login| login != found) {
+                    return rejected("the servers of `--nats-url` must not name different users".to_owned());
+                }
+                login = Some(found);
+            }
+        }
+        let mut identities = Vec::new();
+        if let Some(login) = login {
+            identities.push(("--nats-url` with a user", NatsIdentity::Login(login.clone())));
+        }
+        if let Some(file) = self.nats_creds {
+            identities.push(("--nats-creds`", NatsIdentity::Credentials(file)));
+        }
+        if let Some(file) = self.nats_nkey {
+            identities.push(("--nats-nkey`", NatsIdentity::Nkey(file)));
+        }
+        match (self.nats_user, self.nats_password_file) {
+            (None, None) => {}
+            (Some(user), Some(file)) => {
+                identities.push(("--nats-user`", NatsIdentity::Password { user, file }));
+            }
+            (Some(_), None) => return lacking("--nats-user", "--nats-password-file"),
+            (None, Some(_)) => return lacking("--nats-password-file", "--nats-user"),
+        }
+        let identity = match <[_; 1]>::try_from(identities) {
+            Ok([(_, identity)]) => identity,
+            Err(none) if none.is_empty() => NatsIdentity::Anonymous,
+            Err(several) => {
+                let (first, second) = (several[0].0, several[1].0);
+                return rejected(format!("`{second} cannot be used with `{first}; connect as one user"));
+            }
+        };
+        let client = match (self.nats_cert, self.nats_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(_), None) => return lacking("--nats-cert", "--nats-key"),
+            (None, Some(_)) => return lacking("--nats-key", "--nats-cert"),
+        };
+        Ok(NatsConfig {
+            servers: self.nats_url,
+            identity,
+            tls: NatsTls { authorities: self.nats_ca, client, first: self.nats_tls_first },
+            inbox_prefix: self.nats_inbox_prefix.unwrap_or_else(|| format!("_INBOX.{role}")),
+        })
+    }
+}
+
+fn rejected<T>(message: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Rejected(message))
+}
+
+fn lacking<T>(flag: &str, other: &str) -> Result<T, ConfigError> {
+    rejected(format!("`{flag}` needs `{other}` too"))
+}
+
+/// A subject without wildcards, for answers to come back under.
+fn inbox_prefix(text: &str) -> Result<String, String> {
+    let plain = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+    };
+    if text.split('.').all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
     }
 }
 

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout;
 
 use super::args::{NatsArgs, distinct};
-use crate::config::{NatsConfig, whole};
+use crate::config::{ConfigError, whole};
 use crate::dead_letter::DeadLetter;
 use crate::frame::Frame;
 use crate::nats::{self, NatsError};
@@ -56,6 +56,9 @@ pub(crate) struct DeadLetterArgs {
 /// Why dead letters can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeadLettersError {
+    /// The connection's settings contradict each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The connection's settings can't be used.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -76,7 +79,7 @@ pub(crate) enum DeadLettersError {
 pub(crate) fn show(args: DeadLetterArgs, mut output: impl Write) -> Result<(), DeadLettersError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = NatsConfig::from(args.nats);
+        let config = args.nats.validate("replay")?;
         let context = jetstream::new(nats::connect(&config, "callsight frame").await?);
         for region in distinct(args.region) {
             let stream = dead_letter_stream_name(&region);

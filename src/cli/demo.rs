@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
-use crate::config::NatsConfig;
+use crate::config::{NatsConfig, NatsIdentity, NatsTls};
 use crate::fold::FoldSettings;
 use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Glance};
@@ -122,6 +122,7 @@ fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterCo
     let deployment: Deployment = "demo".parse().map_err(CliError::other)?;
     Ok(ExporterConfig {
         listen,
+        web_config: None,
         regions: config.regions.clone(),
         deployment,
         create: Some(1),
@@ -242,12 +243,21 @@ impl Servers {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
+        // Somebody else may have taken the port in between, and answer there.
+        match self.nats.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(CliError::failed("nats-server did not start: its port was taken; try again")),
+        }
     }
 
     fn nats_config(&self) -> Result<NatsConfig, CliError> {
         let url = format!("nats://{}", self.nats_address).parse().map_err(CliError::other)?;
-        Ok(NatsConfig { servers: vec![url], credentials: None })
+        Ok(NatsConfig {
+            servers: vec![url],
+            identity: NatsIdentity::Anonymous,
+            tls: NatsTls::default(),
+            inbox_prefix: "_INBOX.demo".to_owned(),
+        })
     }
 
     fn addresses(&self, exporter: &Exporter) -> String {

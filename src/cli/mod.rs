@@ -10,6 +10,7 @@ mod simulate;
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::ProcessArgs;
-use crate::config::{self, ConfigError, Parsed, one_line};
+use crate::config::{self, ConfigError, Parsed, ReadFile, one_line};
 
 /// See what video calls feel like: health frames from JetStream, as live Prometheus series.
 #[derive(Debug, clap::Parser)]
@@ -112,11 +113,11 @@ fn execute() -> Result<(), CliError> {
     };
     match cli.command {
         Command::Serve(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, serve::run)
         }
         Command::Simulate(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, simulate::run)
         }
         Command::Demo(args) => {
@@ -125,6 +126,25 @@ fn execute() -> Result<(), CliError> {
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
     }
+}
+
+/// What `--check-config` would say of these settings, or the error that would be shown, without running anything.
+pub(crate) fn check(
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    read_file: ReadFile<'_>,
+) -> Result<String, String> {
+    let error = |error: ConfigError| CliError::from(error).line();
+    let cli: Cli = match config::parse_with(arguments, environment, read_file).map_err(error)? {
+        Parsed::Command(cli) => cli,
+        Parsed::Show(text) => return Ok(one_line(&text.to_string())),
+    };
+    Ok(match cli.command {
+        Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
+        Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
+        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Frame(args) => format!("{args:?}"),
+    })
 }
 
 /// What all commands have in common between their configuration and their end.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
-use crate::config::{NatsConfig, duration_between, ratio, socket_address, whole};
+use crate::config::{ConfigError, NatsConfig, duration_between, ratio, socket_address, whole};
 use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
 use crate::frame::MAX_PEERS;
 use crate::nats;
@@ -65,6 +66,12 @@ pub(crate) struct ServeArgs {
         help_heading = "HTTP"
     )]
     listen: SocketAddr,
+
+    /// TLS and basic auth for metrics and the triage page, a file in the shape of Prometheus's web config.
+    ///
+    /// It is read again when it changes. `/livez` and `/readyz` ask for no password.
+    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
+    web_config: Option<PathBuf>,
 
     /// Not ready while the oldest frame yet to fold is older than this, from 1s to 1h
     #[arg(
@@ -175,12 +182,13 @@ pub(crate) struct ServeConfig {
 }
 
 impl ServeArgs {
-    pub(super) fn validate(self) -> (ProcessArgs, ServeConfig) {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, ServeConfig), ConfigError> {
         let exporter = ExporterConfig {
             regions: distinct(self.region),
             deployment: self.deployment,
             create: self.create.then_some(self.create_replicas),
             listen: self.listen,
+            web_config: self.web_config,
             ready_max_lag: self.ready_max_lag,
             max_series: self.max_series,
             fold: FoldSettings {
@@ -198,7 +206,7 @@ impl ServeArgs {
                 thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
             },
         };
-        (self.process, ServeConfig { nats: self.nats.into(), exporter })
+        Ok((self.process, ServeConfig { nats: self.nats.validate("exporter")?, exporter }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
-use crate::config::{NatsConfig, duration, duration_between, positive, whole};
+use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
 use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::simulate::{self, Scenario, SimulateError};
@@ -110,7 +110,7 @@ pub(crate) struct SimulateConfig {
 }
 
 impl SimulateArgs {
-    pub(super) fn validate(self) -> (ProcessArgs, SimulateConfig) {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, SimulateConfig), ConfigError> {
         let calls = simulate::SimulateConfig {
             regions: distinct(self.region),
             sessions: self.calls.sessions,
@@ -124,8 +124,8 @@ impl SimulateArgs {
             leave_at_end: self.leave_at_end,
             quiet: false,
         };
-        let config = SimulateConfig { nats: self.nats.into(), create: self.create, calls };
-        (self.process, config)
+        let config = SimulateConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
+        Ok((self.process, config))
     }
 }
 

@@ -13,7 +13,7 @@ fn serve(line: &str, file: &str) -> serve::ServeConfig {
     let line = format!("callsight serve --config {} {line}", path.display());
     let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
     match config::parse(&arguments, &|_| None) {
-        Ok(Parsed::Command(Cli { command: Command::Serve(args) })) => args.validate().1,
+        Ok(Parsed::Command(Cli { command: Command::Serve(args) })) => args.validate().unwrap().1,
         Ok(_) => panic!("not a serve command"),
         Err(error) => panic!("{error}"),
     }
@@ -26,7 +26,7 @@ fn sample(flag: &str) -> &'static str {
         "nats-creds" => "other.creds",
         "region" => "apac",
         "deployment" => "blue",
-        "create" | "check-config" => "true",
+        "create" | "check-config" | "nats-tls-first" => "true",
         "listen" => "0.0.0.0:1",
         "ready-max-lag" | "idle-timeout" | "degraded-rtt" => "7s",
         "detail" => "session",
@@ -74,7 +74,7 @@ fn every_flag_of_serve_can_be_set_in_the_environment_and_in_the_file() {
         let by_file = parse(&[region, &[&config]].concat(), &|_| None);
         assert_eq!(
             by_file,
-            by_flag.replace("config: None", &format!("config: Some({path:?})")),
+            by_flag.replace("{ config: None", &format!("{{ config: Some({path:?})")),
             "{flag} in a file"
         );
     }
@@ -117,6 +117,54 @@ fn serve_reads_a_whole_file() {
     assert_eq!(config.exporter.create, Some(3));
     assert_eq!(config.exporter.fold.pair_max_sessions, usize::MAX);
     assert_eq!(config.exporter.max_series, 500_000);
+}
+
+/// What `callsight serve --region us` with these flags says is wrong.
+fn refused(line: &str) -> String {
+    let line = format!("callsight serve --region us {line}");
+    let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+    match config::parse(&arguments, &|_| None) {
+        Ok(Parsed::Command(Cli { command: Command::Serve(args) })) => {
+            args.validate().unwrap_err().to_string()
+        }
+        Ok(_) => panic!("not a serve command"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn one_connection_has_one_identity_and_whole_pairs() {
+    for (line, problem) in [
+        (
+            "--nats-creds a --nats-nkey b",
+            "`--nats-nkey` cannot be used with `--nats-creds`; connect as one user",
+        ),
+        (
+            "--nats-url nats://alice:hunter2@a --nats-user bob --nats-password-file b",
+            "`--nats-user` cannot be used with `--nats-url` with a user; connect as one user",
+        ),
+        (
+            "--nats-url nats://alice:hunter2@a,nats://bob:hunter2@a",
+            "the servers of `--nats-url` must not name different users",
+        ),
+        ("--nats-user alice", "`--nats-user` needs `--nats-password-file` too"),
+        ("--nats-password-file a", "`--nats-password-file` needs `--nats-user` too"),
+        ("--nats-cert a", "`--nats-cert` needs `--nats-key` too"),
+        ("--nats-key a", "`--nats-key` needs `--nats-cert` too"),
+        (
+            "--nats-inbox-prefix _INBOX.>",
+            "invalid value `_INBOX.>` for `--nats-inbox-prefix`: \
+             write a subject without wildcards, such as _INBOX.exporter",
+        ),
+    ] {
+        assert_eq!(refused(line), problem, "{line}");
+    }
+}
+
+#[test]
+fn every_role_has_an_inbox_of_its_own() {
+    assert_eq!(serve("--region us", "").nats.inbox_prefix, "_INBOX.exporter");
+    assert_eq!(serve("--region us", "nats-inbox-prefix = '_INBOX.blue'").nats.inbox_prefix, "_INBOX.blue");
 }
 
 #[test]

@@ -281,7 +281,7 @@ fn commands_with(command: &Command, flag: &str) -> Option<String> {
 }
 
 /// Which of the names that there are was probably meant. The measure and its bound are those that clap uses for flags.
-fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::jaro(unknown, name), name))
         .filter(|(likeness, _)| *likeness > 0.7)
@@ -289,7 +289,7 @@ fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-fn did_you_mean(name: &str) -> String {
+pub(crate) fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
@@ -12,6 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place, Problem};
 use super::layers::CONFIG_FLAG;
+
+/// How a file's text is had.
+pub(crate) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// What a file says about the command chosen.
 #[derive(Default)]
@@ -26,11 +29,15 @@ struct Setting {
 }
 
 impl File {
-    /// Reads the file at `path`. All its keys are checked against the whole of `command`, those that concern the
-    /// subcommand at the path `selected` are kept.
-    pub(super) fn read(path: &Path, command: &Command, selected: &[&str]) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    /// Reads the file at `path` with `read`. All its keys are checked against the whole of `command`, those that
+    /// concern the subcommand at the path `selected` are kept.
+    pub(super) fn read(
+        path: &Path,
+        read: ReadFile<'_>,
+        command: &Command,
+        selected: &[&str],
+    ) -> Result<Self, ConfigError> {
+        let text = read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let document = DeTable::parse(&text).map_err(|error| ConfigError::File {
             place: Place { path: path.to_owned(), line: error.span().map(|span| line(&text, span.start)) },
             problem: Problem::Syntax(error.message().to_owned()),

@@ -5,13 +5,14 @@
 //! at a time with a parse after each, from the top down, so the first parse to fail tells which layer is wrong.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 
 use clap::builder::{BoolValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, ArgMatches, Command, Parser};
 
 use super::error::{ConfigError, Layer, rejected};
-use super::file::File;
+use super::file::{File, ReadFile};
 
 /// The flag that names the file. The one flag that the file cannot hold.
 pub(super) const CONFIG_FLAG: &str = "config";
@@ -36,6 +37,15 @@ pub fn parse<C: Parser>(
     arguments: &[OsString],
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Parsed<C>, ConfigError> {
+    parse_with(arguments, environment, &|path| fs::read_to_string(path))
+}
+
+/// [`parse`], with the file's text from elsewhere than the disk.
+pub(crate) fn parse_with<C: Parser>(
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    read_file: ReadFile<'_>,
+) -> Result<Parsed<C>, ConfigError> {
     let command = uniform(C::command());
     let flag_only = relaxed(command.clone());
     match flag_only.clone().try_get_matches_from(arguments) {
@@ -59,7 +69,7 @@ pub fn parse<C: Parser>(
         .map_err(|error| rejected(&error, &with_environment, Layer::Environment))?;
 
     let file = match config_path(&matches) {
-        Some(path) => File::read(path.as_ref(), &command, &selected(&matches))?,
+        Some(path) => File::read(path.as_ref(), read_file, &command, &selected(&matches))?,
         None => File::default(),
     };
     let complete = with_defaults(with_defaults(command, &|flag| file.values(flag)), &from_environment);

@@ -221,7 +221,12 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, Stre
     if let Some(replicas) = wanted.create
         && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
     {
-        return Err(AttachError::CreateStream { stream: name, reason: error.to_string() });
+        use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
+        let reason = error.to_string();
+        return Err(match error.kind() {
+            Kind::TimedOut | Kind::JetStreamUnavailable | Kind::Response => AttachError::Unreachable(reason),
+            _ => AttachError::CreateStream { stream: name, reason },
+        });
     }
     match ask(context, format!("STREAM.INFO.{name}"), &json!({})).await {
         Ok(state) => Ok((name, state)),

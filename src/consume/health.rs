@@ -19,6 +19,7 @@ pub struct RegionHealth {
 struct State {
     /// What keeps the consumer from being attached.
     problem: Option<String>,
+    connected: bool,
     /// What is wrong without keeping anyone from relying on what is served.
     warning: Option<String>,
     pending: u64,
@@ -53,6 +54,7 @@ impl RegionHealth {
     pub(super) fn new(region: Region) -> Self {
         let state = State {
             problem: Some("connecting to NATS".to_owned()),
+            connected: false,
             warning: None,
             pending: 0,
             lag: Duration::ZERO,
@@ -67,8 +69,9 @@ impl RegionHealth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn beat(&self, live_sessions: usize, clock: Option<StreamClock>) {
+    pub(super) fn beat(&self, live_sessions: usize, clock: Option<StreamClock>, connected: bool) {
         let mut state = self.state();
+        state.connected = connected;
         state.beat = Instant::now();
         state.live_sessions = live_sessions;
         state.clock = clock;
@@ -123,6 +126,7 @@ impl RegionHealth {
         let state = self.state();
         let why = match &state.problem {
             Some(problem) => Some(problem.clone()),
+            None if !state.connected => Some("NATS does not answer: the connection is lost".to_owned()),
             None if state.lag > max_lag => Some(format!(
                 "catching up: {:.1} s and {} frames behind, ready at {:.1} s",
                 state.lag.as_secs_f64(),
@@ -151,7 +155,7 @@ mod tests {
     fn only_a_loop_that_stopped_beating_is_stuck() {
         let health = RegionHealth::new("us".parse().unwrap());
         health.detached("NATS is away, and has been for days".to_owned());
-        health.beat(0, None);
+        health.beat(0, None, true);
         let beat = Instant::now();
         assert_eq!(health.stuck_at(beat), None);
         assert_eq!(health.stuck_at(beat + STUCK_AFTER / 2), None);

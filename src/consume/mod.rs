@@ -119,8 +119,13 @@ impl Consumer {
         let intake = Intake::new(region.clone(), fold, Arc::clone(&own));
         Self {
             burial: Burial::new(context.clone(), region.clone(), Arc::clone(&own)),
+            pulse: Pulse::new(
+                intake,
+                Arc::new(RegionHealth::new(region.clone())),
+                context.client(),
+                own.connected.clone(),
+            ),
             context,
-            pulse: Pulse::new(intake, Arc::new(RegionHealth::new(region.clone()))),
             wanted: Wanted { region, deployment, create, lookback },
             own,
             stream_created: None,
@@ -153,7 +158,7 @@ impl Consumer {
                     End::Lost(why) => why,
                 },
             };
-            self.own.connected.set(0.0);
+            self.pulse.attached = false;
             if self.problems.allow(Instant::now()).is_some() || problem != self.problem {
                 tracing::warn!(%region, problem, "not consuming");
             }
@@ -259,7 +264,7 @@ impl Consumer {
         } = attached;
         self.pulse.intake.resume(delivered, acknowledged);
         let mut catch_up = CatchUp::new(delivered, waiting);
-        self.own.connected.set(1.0);
+        self.pulse.attached = true;
         let mut chunks = messages.ready_chunks(CHUNK);
         let mut polls = pin!(polls(context, stream, durable));
         let mut progress = Progress::default();

@@ -8,6 +8,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
+use async_nats::connection::State;
+use metrics::Gauge;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -23,14 +26,18 @@ pub(super) struct Pulse {
     pub(super) intake: Intake,
     pub(super) clock: Option<StreamClock>,
     pub(super) health: Arc<RegionHealth>,
+    /// Whether the durable is being read, as far as one knows.
+    pub(super) attached: bool,
+    client: Client,
+    connected: Gauge,
     tick: Interval,
 }
 
 impl Pulse {
-    pub(super) fn new(intake: Intake, health: Arc<RegionHealth>) -> Self {
+    pub(super) fn new(intake: Intake, health: Arc<RegionHealth>, client: Client, connected: Gauge) -> Self {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { intake, clock: None, health, tick }
+        Self { intake, clock: None, health, attached: false, client, connected, tick }
     }
 
     /// Waits for something.
@@ -70,7 +77,10 @@ impl Pulse {
         if let Some(clock) = self.clock {
             self.intake.fold.tick(clock.at(Instant::now()));
         }
-        self.health.beat(self.intake.fold.live_sessions(), self.clock);
+        // The client notices at once what the pull would notice by a missing heartbeat.
+        let connected = self.client.connection_state() == State::Connected;
+        self.connected.set(f64::from(u8::from(self.attached && connected)));
+        self.health.beat(self.intake.fold.live_sessions(), self.clock, connected);
     }
 }
 

@@ -66,9 +66,12 @@ impl DetailPlane {
 const ABSENT: u64 = u64::MAX;
 
 /// One label set and its values. A cell is a float's bits for a gauge and the number itself for a counter.
+///
+/// The cells are in line, as many as the widest plane needs: with half a million series every pointer that an
+/// update follows is a cache miss.
 struct Cells {
     labels: Box<str>,
-    values: Box<[AtomicU64]>,
+    values: [AtomicU64; MAX_COLUMNS],
 }
 
 /// The cells, seen as the one at index `I`: what a handle points at without an allocation of its own.
@@ -113,7 +116,7 @@ macro_rules! cells {
         const COUNTERS: [fn(Arc<Cells>) -> Counter; MAX_COLUMNS] = [$(|cells| Counter::from_arc(Cell::<$index>::wrap_arc(cells)),)+];
     };
 }
-cells!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+cells!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
 
 /// Rows are sorted and found by their labels.
 struct ByLabels(Arc<Cells>);
@@ -181,7 +184,7 @@ impl DetailStore {
             self.0.live_series[plane as usize].fetch_sub(width, Relaxed);
             return None;
         }
-        let values = (0..width).map(|_| AtomicU64::new(ABSENT)).collect();
+        let values = [const { AtomicU64::new(ABSENT) }; MAX_COLUMNS];
         let cells = Arc::new(Cells { labels: render_labels(labels), values });
         self.0.rows(plane).replace(ByLabels(Arc::clone(&cells)));
         Some(Row { cells, plane, store: Arc::clone(&self.0) })
@@ -287,7 +290,7 @@ impl Drop for Row {
         if rows.get(&*self.cells.labels).is_some_and(|row| Arc::ptr_eq(&row.0, &self.cells)) {
             rows.remove(&*self.cells.labels);
         }
-        self.store.live_series[self.plane as usize].fetch_sub(self.cells.values.len(), Relaxed);
+        self.store.live_series[self.plane as usize].fetch_sub(self.plane.columns().len(), Relaxed);
     }
 }
 

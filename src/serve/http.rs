@@ -1,26 +1,35 @@
-//! The listener: warp's routes behind limits that warp's own server doesn't have.
+//! The listener: warp's routes behind the gate, and behind limits that warp's own server doesn't have.
 //!
-//! Whoever can reach the port can open connections and say nothing. Headers have a deadline and a size, and
-//! connections a number, so that no crowd of them costs the fold anything.
+//! Whoever can reach the port can open connections and say nothing. Handshakes and headers have a deadline, headers
+//! a size, and connections a number, so that no crowd of them costs the fold anything or keeps a scraper out.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use warp::Filter;
 use warp::reply::Reply;
 
-/// How many connections are open at a time; more wait in the listener's queue.
+use super::connections::{Answering, Connections, Slot};
+use super::gate::Gate;
+
+/// How many connections are open at a time. Beyond that, a new one takes the place of a silent one.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How long a client may take to send the headers of a request, the first and each later one.
+/// How long a client may take for the TLS handshake, and then to send the headers of a request, the first and each
+/// later one.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most bytes of a request's headers.
@@ -30,22 +39,27 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown` turns true, then lets open responses finish for a moment.
-pub(super) async fn serve<F>(listener: TcpListener, routes: F, mut shutdown: watch::Receiver<bool>)
-where
+pub(super) async fn serve<F>(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    routes: F,
+    mut shutdown: watch::Receiver<bool>,
+) where
     F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
     F::Extract: Reply,
 {
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(MAX_HEADER_BYTES);
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(MAX_HEADER_BYTES);
+    let server = Arc::new(Server { http, gate, routes });
+    let connections = Connections::at_most(MAX_CONNECTIONS);
     let open = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, most likely: they come back as connections close.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -53,13 +67,16 @@ where
                 continue;
             }
         };
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
-        let connection = open.watch(server.serve_connection(TokioIo::new(stream), service));
+        let Some(slot) = connections.admit(Instant::now()) else {
+            tracing::debug!("connection refused: all others are being answered");
+            continue;
+        };
+        let (server, watcher) = (Arc::clone(&server), open.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection closed");
+            tokio::select! {
+                () = server.connection(stream, &slot, watcher) => {}
+                () = slot.lost() => tracing::debug!("a silent connection made room for another"),
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -68,11 +85,75 @@ where
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+/// What all connections share.
+struct Server<F> {
+    http: http1::Builder,
+    gate: Arc<Gate>,
+    routes: F,
+}
+
+impl<F> Server<F>
+where
+    F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Extract: Reply,
+{
+    /// Serves a connection to its end, over TLS where the gate wants it.
+    async fn connection(&self, stream: TcpStream, slot: &Arc<Slot>, watcher: Watcher) {
+        let Some(acceptor) = self.gate.acceptor() else {
+            return self.requests(stream, slot, watcher).await;
+        };
+        match timeout(HEADERS_WITHIN, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.requests(stream, slot, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
+    }
+
+    async fn requests<S>(&self, stream: S, slot: &Arc<Slot>, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let service = service_fn(move |request| {
+            let answering = slot.answering();
+            let routes = routes.clone();
+            async move {
+                let response = match self.gate.refuse(&request).await {
+                    Some(refusal) => refusal,
+                    None => routes.call(request).await?.into_response(),
+                };
+                Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))
+            }
+        });
+        let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection closed");
+        }
+    }
+}
+
+/// A body that keeps its connection's place until all of it has been handed over.
+struct Answer<B> {
+    body: B,
+    _answering: Answering,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -1,12 +1,17 @@
 //! The exporter: a consumer for each region, and the HTTP server that shows what they folded.
 
+mod basic_auth;
+mod connections;
+mod gate;
 mod glance;
 mod http;
-mod negotiate;
+pub(crate) mod negotiate;
 mod routes;
 mod scrape;
+mod web_config;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +25,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use glance::Glance;
+pub use web_config::WebConfigError;
 
 use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
 use crate::fold::{Fold, FoldSettings};
@@ -27,6 +33,7 @@ use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::subject::Region;
 use crate::topology::Deployment;
+use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
 
@@ -38,6 +45,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 pub struct ExporterConfig {
     /// Where to serve.
     pub listen: SocketAddr,
+    /// Who may look, and over what: a file in the shape of Prometheus's web config. Everybody without it.
+    pub web_config: Option<PathBuf>,
     /// The regions to consume, each once.
     pub regions: Vec<Region>,
     /// Which of several exporters side by side this is.
@@ -72,6 +81,9 @@ pub enum ServeError {
         #[source]
         source: Option<JoinError>,
     },
+    /// The web-config file can't be used.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// The recorder refuses the catalogue's buckets.
     #[error("cannot set up the metrics recorder")]
     Recorder(#[from] BuildError),
@@ -86,6 +98,7 @@ pub struct Exporter {
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    gatekeeper: Option<JoinHandle<()>>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
 }
@@ -94,8 +107,17 @@ impl Exporter {
     /// Listens, and begins to consume. NATS may be away: that is said at `/readyz` until it is back.
     ///
     /// # Errors
-    /// [`ServeError`] when the address can't be listened on.
+    /// [`ServeError`] when the address can't be listened on, or the web config used.
     pub async fn start(client: Client, config: ExporterConfig) -> Result<Self, ServeError> {
+        let (gate, kept) = match &config.web_config {
+            None => (Arc::new(Gate::open()), None),
+            Some(path) => {
+                let (gate, sources) = Gate::kept_by(path)?;
+                let gate = Arc::new(gate);
+                let keep = Arc::clone(&gate).keep(sources, path.as_path().into());
+                (gate, Some(keep))
+            }
+        };
         let listening = TcpListener::bind(config.listen).await;
         let cannot = |source| ServeError::Listen { address: config.listen, source };
         let listener = listening.map_err(cannot)?;
@@ -127,7 +149,7 @@ impl Exporter {
         let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
         let state = State { scraper, regions: regions.clone(), ready_max_lag };
-        let http = tokio::spawn(http::serve(listener, routes(state), stopping));
+        let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
         tracing::info!(%address, "serving");
         Ok(Self {
@@ -138,6 +160,7 @@ impl Exporter {
             consumers,
             http,
             upkeep,
+            gatekeeper: kept.map(tokio::spawn),
             stop_consumers,
             stop_http,
         })
@@ -168,6 +191,9 @@ impl Exporter {
             tracing::error!(%error, "the HTTP server had stopped");
         }
         self.upkeep.abort();
+        if let Some(gatekeeper) = self.gatekeeper {
+            gatekeeper.abort();
+        }
     }
 }
 

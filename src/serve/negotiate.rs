@@ -4,48 +4,62 @@ use crate::series::exposition::Format;
 
 /// The format that an `Accept` header prefers: OpenMetrics 1.0 where it is wanted at least as much as the
 /// text format, which everyone reads.
-pub(super) fn format(accept: Option<&str>) -> Format {
+pub(crate) fn format(accept: Option<&str>) -> Format {
     let (mut open_metrics, mut text) = (0.0_f32, 0.0_f32);
-    for range in accept.unwrap_or("").split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or("");
-        let (mut quality, mut version) = (1.0, "");
-        for parameter in parts {
-            match parameter.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
-                Some(("q", value)) => quality = value.parse().unwrap_or(0.0),
-                Some(("version", value)) => version = value.trim_matches('"'),
-                _ => {}
-            }
-        }
-        match media {
-            "application/openmetrics-text" if matches!(version, "" | "1.0.0") => {
-                open_metrics = open_metrics.max(quality);
-            }
-            "text/plain" if matches!(version, "" | "0.0.4") => text = text.max(quality),
-            "text/*" | "*/*" => text = text.max(quality.min(0.001)),
-            _ => {}
+    for Element { name, weight, version } in elements(accept) {
+        let is = |media: &str| name.eq_ignore_ascii_case(media);
+        if is("application/openmetrics-text") && matches!(version, "" | "1.0.0") {
+            open_metrics = open_metrics.max(weight);
+        } else if is("text/plain") && matches!(version, "" | "0.0.4") {
+            text = text.max(weight);
+        } else if is("text/*") || is("*/*") {
+            text = text.max(weight.min(0.001));
         }
     }
     if open_metrics > 0.0 && open_metrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
 /// Whether an `Accept-Encoding` header takes gzip.
-pub(super) fn gzip(accept_encoding: Option<&str>) -> bool {
-    let (mut named, mut any) = (None, false);
-    for coding in accept_encoding.unwrap_or("").split(',') {
-        let (name, parameter) = match coding.split_once(';') {
-            Some((name, parameter)) => (name.trim(), parameter.trim()),
-            None => (coding.trim(), ""),
-        };
-        let quality = parameter.strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
-        let wanted = quality.is_ok_and(|quality| quality > 0.0);
+pub(crate) fn gzip(accept_encoding: Option<&str>) -> bool {
+    let (mut named, mut any) = (None, 0.0_f32);
+    for Element { name, weight, .. } in elements(accept_encoding) {
         if name.eq_ignore_ascii_case("gzip") {
-            named = Some(wanted);
+            named = Some(weight.max(named.unwrap_or(0.0)));
         } else if name == "*" {
-            any = wanted;
+            any = any.max(weight);
         }
     }
-    named.unwrap_or(any)
+    named.unwrap_or(any) > 0.0
+}
+
+/// An element of a header that is a list.
+struct Element<'a> {
+    name: &'a str,
+    /// From 0, not wanted, to 1.
+    weight: f32,
+    version: &'a str,
+}
+
+/// The elements of a list. Names of parameters have no case, and there may be spaces around everything.
+fn elements(list: Option<&str>) -> impl Iterator<Item = Element<'_>> {
+    list.unwrap_or("").split(',').map(|element| {
+        let mut parts = element.split(';').map(str::trim);
+        let mut element = Element { name: parts.next().unwrap_or(""), weight: 1.0, version: "" };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            let (name, value) = (name.trim(), value.trim());
+            if name.eq_ignore_ascii_case("q") {
+                element.weight = weight(value);
+            } else if name.eq_ignore_ascii_case("version") {
+                element.version = value.trim_matches('"');
+            }
+        }
+        element
+    })
+}
+
+/// A weight. What is none says that less than everything was wanted, but not how much: it counts as 0.
+fn weight(text: &str) -> f32 {
+    text.parse().ok().filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -64,6 +78,8 @@ mod tests {
         assert_eq!(format(Some("application/openmetrics-text; version=\"1.0.0\"")), Format::OpenMetrics);
         assert_eq!(format(Some("application/openmetrics-text;version=2.0.0")), Format::Text);
         assert_eq!(format(Some("application/openmetrics-text;q=0, */*")), Format::Text);
+        assert_eq!(format(Some("Application/OpenMetrics-Text ; Version = 1.0.0")), Format::OpenMetrics);
+        assert_eq!(format(Some("application/openmetrics-text;q=inf,text/plain;q=0.1")), Format::Text);
     }
 
     #[test]
@@ -77,10 +93,20 @@ mod tests {
 
     #[test]
     fn gzip_is_used_where_it_is_taken() {
-        for yes in ["gzip", "deflate, GZIP;q=0.5", "*", "br, *;q=0.1"] {
+        for yes in ["gzip", "deflate, GZIP;q=0.5", "*", "br, *;q=0.1", "gzip, gzip;q=0"] {
             assert!(gzip(Some(yes)), "{yes}");
         }
-        for no in ["", "identity", "gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0"] {
+        for no in [
+            "",
+            "identity",
+            "gzip;q=0",
+            "gzip;q=0, *",
+            "gzip;q=x",
+            "*;q=0",
+            "gzip;Q=0",
+            "gzip; q = 0",
+            "gzip;q=9",
+        ] {
             assert!(!gzip(Some(no)), "{no}");
         }
         assert!(!gzip(None));

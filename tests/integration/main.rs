@@ -27,6 +27,8 @@ mod publish;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod simulate;

@@ -1,5 +1,6 @@
 //! A real nats-server with JetStream.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Command, ExitStatus};
@@ -18,16 +19,35 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Nats {
     port: u16,
+    setup: Setup,
     store: TempDir,
     process: Process,
+}
+
+/// What the server is told beside its port and store: a configuration, and the variables that it names.
+#[derive(Clone, Debug, Default)]
+struct Setup {
+    config: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Nats {
     /// Returns once it accepts clients and JetStream is up.
     pub(crate) fn start() -> Self {
+        Self::start_as(&Setup::default())
+    }
+
+    /// One with a configuration of its own and the environment variables that it names. Paths in it must be absolute.
+    pub(crate) fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Self::start_as(&Setup { config: Some(config.to_owned()), environment: environment.collect() })
+    }
+
+    fn start_as(setup: &Setup) -> Self {
         for _ in 0..ATTEMPTS {
             let (port, store) = (port::free(), temporary_directory());
-            let mut nats = Self { process: launch(port, &store), port, store };
+            let process = launch(port, &store, setup);
+            let mut nats = Self { process, port, setup: setup.clone(), store };
             if nats.wait_until_up().is_ok() {
                 return nats;
             }
@@ -58,7 +78,7 @@ impl Nats {
         if self.process.exited().is_none() {
             self.terminate();
         }
-        self.process = launch(self.port, &self.store);
+        self.process = launch(self.port, &self.store, &self.setup);
         self.wait_until_up().unwrap_or_else(|reason| panic!("nats-server did not come back: {reason}"));
     }
 
@@ -85,22 +105,35 @@ impl Nats {
     /// Fails if the server ended instead, most likely because the port is taken; panics if it does neither.
     fn wait_until_up(&mut self) -> Result<(), String> {
         let what = format!("nats-server with JetStream at {}", self.url());
+        let configured = self.setup.config.is_some();
         wait::eventually(wait::PATIENCE, &what, || {
             if let Some(status) = self.process.exited() {
                 return Ok(Err(format!("{status}\n{}", self.process.output())));
             }
+            if configured {
+                // Its greeting may come after a TLS handshake only.
+                let output = self.process.output();
+                return wait::when(output, |output| output.contains("Server is ready")).map(|_| Ok(()));
+            }
             wait::when(greeting(self.port), |greeting| {
                 greeting.as_ref().is_ok_and(|info| info.contains("\"jetstream\":true"))
             })
+            .map_err(|greeting| format!("{greeting:?}"))
             .map(|_| Ok(()))
         })
     }
 }
 
-fn launch(port: u16, store: &TempDir) -> Process {
+fn launch(port: u16, store: &TempDir, setup: &Setup) -> Process {
     let mut command = Command::new(tool::find("nats-server", "nats-server"));
     command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]);
     command.arg(store.path());
+    if let Some(config) = &setup.config {
+        let file = store.path().join("nats-server.conf");
+        fs::write(&file, config).unwrap();
+        command.arg("--config").arg(file);
+    }
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     Process::spawn("nats-server", &mut command)
 }
 

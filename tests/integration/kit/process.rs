@@ -61,9 +61,20 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link.
+    /// SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link. Returns once all of its threads
+    /// stand still: on a busy machine they go on for a while after the signal was sent.
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
+        wait::eventually(wait::PATIENCE, "the process to stop", || {
+            wait::when(self.thread_states(), |states| states.chars().all(|state| state == 'T'))
+        });
+    }
+
+    /// One letter a thread, as the kernel gives them: `T` is stopped.
+    fn thread_states(&self) -> String {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
     }
 
     /// SIGCONT: goes on after [`Self::stop`].
@@ -149,17 +160,12 @@ mod tests {
         command
     }
 
-    fn state(process: &Process) -> char {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        stat.rsplit(") ").next().unwrap().chars().next().unwrap()
-    }
-
     #[test]
     fn dies_with_its_guard_even_when_stopped() {
         let process = Process::spawn("sleeper", &mut shell("exec sleep 600"));
         let entry = format!("/proc/{}", process.id());
         process.stop();
-        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
+        assert_eq!(process.thread_states(), "T");
         drop(process);
         assert!(!Path::new(&entry).exists());
     }
@@ -172,7 +178,7 @@ mod tests {
             wait::when(process.output(), |output| output == "up\nerr\n")
         });
         process.stop();
-        wait::eventually(wait::PATIENCE, "it to stop", || wait::when(state(&process), |&state| state == 'T'));
+        assert_eq!(process.thread_states(), "T");
         process.cont();
         assert_eq!(process.terminate(wait::PATIENCE).code(), Some(3));
         assert!(process.output().ends_with("bye\n"));

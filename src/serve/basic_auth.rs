@@ -1,0 +1,225 @@
+//! Basic auth against bcrypt hashes.
+//!
+//! A hash that is slow to guess is slow to check: a scrape every few seconds must not cost a tenth of a second of
+//! a core each time, and guesses by the thousand must not take all cores from the fold. So what was right once is
+//! remembered, under a key that only this process has; the rest is checked on a thread of its own, one at a time.
+//! For a user who does not exist another's hash is checked: both take as long.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bcrypt::HashParts;
+use ring::hmac;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// How long a request may wait until its password has been checked.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// The highest cost of a hash: to check one takes a second or two.
+const MAX_COST: u32 = 15;
+
+/// How long a hash is, after `$2y$10$` salt and digest in digits of bcrypt's own.
+const HASH_LENGTH: usize = 60;
+
+/// How many passwords are remembered. Each user has one; the rest are those of before the last reloads.
+const REMEMBERED: usize = 256;
+
+/// The users and their hashes.
+#[derive(Default)]
+pub(super) struct Users {
+    hashes: HashMap<String, Arc<str>>,
+    /// What is checked for those who are not in it: the hash that takes longest.
+    decoy: Option<Arc<str>>,
+}
+
+impl Users {
+    /// The error is the name of a user whose hash is none.
+    pub(super) fn new(users: &[(String, String)]) -> Result<Self, String> {
+        let mut hashes = HashMap::new();
+        let mut costliest = (0, None);
+        for (user, hash) in users {
+            let cost = hash.parse::<HashParts>().map_err(|_| user.clone())?.get_cost();
+            let digits = |byte: u8| byte.is_ascii_alphanumeric() || b"./".contains(&byte);
+            if cost > MAX_COST || hash.len() != HASH_LENGTH || !hash.bytes().skip(7).all(digits) {
+                return Err(user.clone());
+            }
+            let hash: Arc<str> = hash.as_str().into();
+            if cost > costliest.0 {
+                costliest = (cost, Some(Arc::clone(&hash)));
+            }
+            hashes.insert(user.clone(), hash);
+        }
+        Ok(Self { hashes, decoy: costliest.1 })
+    }
+
+    /// Whether everybody gets in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+}
+
+/// What comes of a request's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// They are right.
+    Welcome,
+    /// They are wrong, or there are none.
+    Refused,
+    /// Too many others are being checked.
+    Busy,
+}
+
+/// Checks passwords, and remembers those that were right.
+pub(super) struct Verifier {
+    key: hmac::Key,
+    known: Mutex<HashSet<[u8; 32]>>,
+    turn: Arc<Semaphore>,
+}
+
+impl Verifier {
+    pub(super) fn new() -> Self {
+        let key: [u8; 32] = rand::random();
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            known: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Judges the value of an `Authorization` header.
+    pub(super) async fn judge(&self, users: &Users, authorization: Option<&[u8]>) -> Verdict {
+        let Some(decoy) = &users.decoy else { return Verdict::Welcome };
+        let Some((user, password)) = authorization.and_then(credentials) else { return Verdict::Refused };
+        let hash = users.hashes.get(&user);
+        let exists = hash.is_some();
+        let hash = Arc::clone(hash.unwrap_or(decoy));
+        let tag = self.tag(&user, &hash, &password);
+        if self.knows(&tag) {
+            return Verdict::Welcome;
+        }
+        let Ok(Ok(turn)) = timeout(WITHIN, Arc::clone(&self.turn).acquire_owned()).await else {
+            return Verdict::Busy;
+        };
+        // Somebody with the same password may have waited in front.
+        if self.knows(&tag) {
+            return Verdict::Welcome;
+        }
+        let checked = tokio::task::spawn_blocking(move || {
+            // A connection that is closed meanwhile gives up its answer, but not its turn.
+            let _turn = turn;
+            bcrypt::verify(&password, &hash)
+        });
+        let right = matches!(checked.await, Ok(Ok(true))) && exists;
+        if !right {
+            return Verdict::Refused;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(tag);
+        Verdict::Welcome
+    }
+
+    fn knows(&self, tag: &[u8; 32]) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
+    }
+
+    /// What stands for a user, his hash and a password. With the hash in it, a password that was changed is not
+    /// remembered.
+    fn tag(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [user.as_bytes(), hash.as_bytes(), password] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut tag = [0; 32];
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+/// User and password out of `Basic …`.
+fn credentials(authorization: &[u8]) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = authorization.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    Some((user, decoded[colon + 1..].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn users() -> Users {
+        let hash = |password: &str, cost| bcrypt::hash(password, cost).unwrap();
+        let users = [("alice", hash("hunter2", 9)), ("bob", hash("s3:cr3t", 4))];
+        Users::new(&users.map(|(user, hash)| (user.to_owned(), hash))).unwrap()
+    }
+
+    fn header(text: &str) -> Vec<u8> {
+        format!("Basic {}", STANDARD.encode(text)).into_bytes()
+    }
+
+    #[tokio::test]
+    async fn right_passwords_get_in_and_nothing_else_does() {
+        let (users, verifier) = (users(), Verifier::new());
+        for (text, verdict) in [
+            ("alice:hunter2", Verdict::Welcome),
+            ("alice:hunter2", Verdict::Welcome),
+            ("bob:s3:cr3t", Verdict::Welcome),
+            ("alice:hunter3", Verdict::Refused),
+            ("alice:", Verdict::Refused),
+            ("bob:hunter2", Verdict::Refused),
+            ("eve:hunter2", Verdict::Refused),
+            ("alice", Verdict::Refused),
+        ] {
+            assert_eq!(verifier.judge(&users, Some(&header(text))).await, verdict, "{text}");
+        }
+        for raw in [&b"Basic"[..], b"Bearer x", b"Basic !!!", b""] {
+            assert_eq!(verifier.judge(&users, Some(raw)).await, Verdict::Refused);
+        }
+        assert_eq!(verifier.judge(&users, None).await, Verdict::Refused);
+        assert_eq!(verifier.judge(&Users::default(), None).await, Verdict::Welcome);
+    }
+
+    #[tokio::test]
+    async fn a_changed_password_is_not_remembered() {
+        let verifier = Verifier::new();
+        assert_eq!(verifier.judge(&users(), Some(&header("alice:hunter2"))).await, Verdict::Welcome);
+        let changed = [("alice".to_owned(), bcrypt::hash("other", 4).unwrap())];
+        let changed = Users::new(&changed).unwrap();
+        assert_eq!(verifier.judge(&changed, Some(&header("alice:hunter2"))).await, Verdict::Refused);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_costs_nothing_and_strangers_cost_as_much_as_the_others() {
+        let (users, verifier) = (users(), Verifier::new());
+        let spent = async |text: &str| {
+            let began = Instant::now();
+            verifier.judge(&users, Some(&header(text))).await;
+            began.elapsed()
+        };
+        let first = spent("alice:hunter2").await;
+        assert!(spent("alice:hunter2").await < first / 4);
+        assert!(spent("eve:hunter2").await > first / 4);
+    }
+
+    #[test]
+    fn what_is_no_hash_is_told_by_its_user() {
+        let damaged = "$2y$10$rTC9qXQGtTjSWTS9lBYLtOCh5b2NlbTZ0tsPkKhdLAgvKqyBaLN!!";
+        for hash in ["", "hunter2", damaged, "$2y$31$rTC9qXQGtTjSWTS9lBYLtOCh5b2NlbTZ0tsPkKhdLAgvKqyBaLNdW"] {
+            assert_eq!(Users::new(&[("alice".to_owned(), hash.to_owned())]).err().unwrap(), "alice");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What must hold for every input, whoever wrote it: one function a fuzz target.
+//!
+//! libFuzzer (`fuzz/`) and the bounded run of `cargo test` (`main.rs` beside this file) call the same functions.
+//! They panic where something does not hold.
+
+use std::ffi::OsString;
+
+use callsight::frame::{Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, Reason, Rejection};
+use callsight::fuzzing;
+use callsight::subject::{Region, Subject, publish_subject};
+use serde::de::Deserialize;
+
+/// The longest detail of a rejection, in bytes. It becomes a header of a dead letter and a part of a log line.
+const MAX_DETAIL_BYTES: usize = 1024;
+
+/// A message: it is refused in a short line, or it is a frame that keeps every limit and survives being written in
+/// each form and as JSON.
+pub(crate) fn frame(input: &[u8]) {
+    let frame = match Frame::decode(input) {
+        Ok(frame) => frame,
+        Err(rejection) => return refused(&rejection),
+    };
+    assert!(input.len() <= MAX_FRAME_BYTES, "{} bytes are no frame", input.len());
+    keeps_the_limits(&frame);
+    for form in [Form::Named, Form::Compact] {
+        let message = frame.encode(form);
+        match Frame::decode(&message) {
+            Ok(again) => assert_eq!(again, frame, "{form:?}"),
+            // The other form, or a float that was written as a short integer, can take the frame over the limit.
+            Err(rejection) => {
+                assert_eq!(rejection.reason, Reason::TooLarge, "{form:?}: {rejection}");
+                assert!(message.len() > MAX_FRAME_BYTES, "{form:?}: {rejection}");
+            }
+        }
+    }
+    let json = serde_json::to_value(&frame).expect("a frame is JSON");
+    assert_eq!(Frame::deserialize(&json).expect("the JSON of a frame is a frame"), frame);
+}
+
+fn refused(rejection: &Rejection) {
+    let Rejection { detail, .. } = rejection;
+    assert!(detail.len() <= MAX_DETAIL_BYTES, "a detail of {} bytes", detail.len());
+    is_one_line(detail);
+}
+
+/// The limits, written out once more, independently of the code that enforces them.
+fn keeps_the_limits(frame: &Frame<'_>) {
+    let identifier = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte);
+        let length = 1..=MAX_IDENTIFIER_BYTES;
+        assert!(length.contains(&text.len()) && text.bytes().all(plain), "identifier {text:?}");
+    };
+    let measures = |values: &[Option<f64>]| {
+        // A negative zero is `>= 0.0`, and would show its sign in a metric.
+        let sound = |value: f64| value.is_finite() && value.is_sign_positive();
+        assert!(values.iter().all(|value| value.is_none_or(sound)), "{values:?}");
+    };
+    assert!(frame.seq.get() >= 1 && frame.peers.len() <= MAX_PEERS);
+    for text in [frame.meeting_id.as_str(), frame.session_id.as_str(), frame.peer_id.as_str()] {
+        identifier(text);
+    }
+    if let Some(server) = &frame.server {
+        let url = server.url.as_str();
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-+_:[]".contains(&byte);
+        let (scheme, authority) = url.split_once("://").expect("an origin has a scheme");
+        assert!(!scheme.is_empty() && !authority.is_empty() && url.len() <= 256, "{url:?}");
+        assert!(scheme.bytes().chain(authority.bytes()).all(plain), "{url:?}");
+        measures(&[server.rtt_ms]);
+    }
+    for peer in &frame.peers {
+        identifier(peer.peer_id.as_str());
+        if let Some(audio) = &peer.audio {
+            measures(&[audio.buffer_ms, audio.target_ms, audio.packets_awaiting_decode, audio.jitter_ms]);
+        }
+        if let Some(video) = &peer.video {
+            measures(&[video.fps, video.frames_buffered, video.bitrate_kbps]);
+        }
+    }
+}
+
+/// Settings: variables and flags in the first line, as in a shell, and a TOML file below it. The binary's own parser
+/// says what they are, or what is wrong, in one line.
+pub(crate) fn config(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (line, file) = text.split_once('\n').unwrap_or((&text, ""));
+    let mut environment = vec![("CALLSIGHT_CONFIG", "callsight.toml")];
+    let mut arguments = vec![OsString::from("callsight")];
+    for word in line.split(' ').filter(|word| !word.is_empty()) {
+        match word.split_once('=') {
+            Some((name, value)) if name.starts_with("CALLSIGHT_") => environment.push((name, value)),
+            _ => arguments.push(word.into()),
+        }
+    }
+    // The last of two counts, as in a shell.
+    let environment = |name: &str| {
+        let found = environment.iter().rev().find(|(known, _)| *known == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    match fuzzing::settings(&arguments, &environment, &|_| Ok(file.to_owned())) {
+        Ok(line) | Err(line) => {
+            assert!(!line.is_empty());
+            is_one_line(&line);
+        }
+    }
+}
+
+/// A subject, or one of the words that a relay makes one of.
+pub(crate) fn subject(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    match Subject::parse(&text) {
+        Err(rejection) => {
+            assert_eq!(rejection.reason, Reason::BadSubject);
+            refused(&rejection);
+        }
+        Ok(subject) => {
+            let Subject { region, service_type, server_id, partition } = subject;
+            for token in [region, service_type, server_id] {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                assert!((1..=64).contains(&token.len()) && token.bytes().all(plain), "token {token:?}");
+            }
+            let mut again = format!("health.diagnostics.{region}.{service_type}.{server_id}");
+            if let Ok(region) = region.parse::<Region>() {
+                assert_eq!(publish_subject(&region, service_type, server_id), Ok(again.clone()));
+            }
+            if let Some(partition) = partition {
+                again.push_str(&format!(".{partition}"));
+            }
+            assert_eq!(Subject::parse(&again), Ok(subject));
+        }
+    }
+    if let Ok(region) = text.parse::<Region>() {
+        assert_eq!(region.as_str(), text);
+        let subject = publish_subject(&region, "relay", "r1").expect("a region makes a subject");
+        assert_eq!(Subject::parse(&subject).expect("that can be read").region, text);
+    }
+    let region: Region = "us".parse().expect("a region");
+    match publish_subject(&region, &text, &text) {
+        Ok(subject) => assert_eq!(Subject::parse(&subject).expect("what is published").server_id, text),
+        Err(rejection) => refused(&rejection),
+    }
+}
+
+/// The headers of a scrape: `Accept` in the first line, `Accept-Encoding` in the second.
+pub(crate) fn negotiate(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (accept, encoding) = text.split_once('\n').unwrap_or((&text, ""));
+    let [open_metrics, gzip] = [fuzzing::takes_open_metrics(accept), fuzzing::takes_gzip(encoding)];
+
+    // Nobody gets what they did not name.
+    assert!(!open_metrics || accept.to_ascii_lowercase().contains("application/openmetrics-text"));
+    assert!(!gzip || encoding.to_ascii_lowercase().contains("gzip") || encoding.contains('*'));
+
+    // A list has no order beyond its weights, and its words have no case.
+    let reversed = |list: &str| list.rsplit(',').collect::<Vec<_>>().join(",");
+    assert_eq!(fuzzing::takes_open_metrics(&reversed(accept)), open_metrics);
+    assert_eq!(fuzzing::takes_gzip(&reversed(encoding)), gzip);
+    assert_eq!(fuzzing::takes_open_metrics(&accept.to_ascii_uppercase()), open_metrics);
+    assert_eq!(fuzzing::takes_gzip(&encoding.to_ascii_uppercase()), gzip);
+}
+
+/// What is logged, or becomes a header, neither ends its line nor steers a terminal.
+fn is_one_line(text: &str) {
+    assert!(!text.chars().any(char::is_control), "control characters in {text:?}");
+}

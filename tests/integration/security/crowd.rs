@@ -1,0 +1,118 @@
+//! Crowds at the HTTP port: they cost little, and keep nobody out.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::certificates::Authority;
+use crate::kit::callsight::Callsight;
+use crate::kit::nats::Nats;
+use crate::kit::wait;
+
+/// The deadline for headers and handshakes, and some more for a busy machine.
+const DEADLINE: Duration = Duration::from_secs(10);
+const SLACK: Duration = Duration::from_secs(10);
+
+async fn exporter(extra: &[&str]) -> (Nats, Callsight) {
+    let nats = Nats::start();
+    let mut callsight = Callsight::serve(&nats, &[extra, &["--create"]].concat());
+    callsight.ready().await;
+    (nats, callsight)
+}
+
+async fn connect(callsight: &Callsight) -> TcpStream {
+    TcpStream::connect(callsight.target()).await.unwrap()
+}
+
+/// Everything that comes until the other side closes, which it must within the time.
+async fn until_closed(stream: &mut TcpStream, within: Duration) -> String {
+    let mut answer = Vec::new();
+    let read = timeout(within, stream.read_to_end(&mut answer)).await;
+    // A connection that is reset is closed too.
+    let _ = read.expect("the connection is still open");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_thousand_silent_connections_keep_no_scraper_out() {
+    let (_nats, callsight) = exporter(&[]).await;
+    let mut crowd = Vec::new();
+    let began = Instant::now();
+    for number in 0..1000 {
+        let mut stream = connect(&callsight).await;
+        if number % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+        }
+        crowd.push(stream);
+        if number % 100 == 99 {
+            let asked = Instant::now();
+            callsight.metrics().await;
+            assert!(asked.elapsed() < Duration::from_secs(2), "a scrape took {:?}", asked.elapsed());
+        }
+    }
+    // All that before the first of them met its deadline, so it was not the deadline that made room.
+    assert!(began.elapsed() < DEADLINE, "the crowd took {:?} to gather", began.elapsed());
+    let fds = || std::fs::read_dir(format!("/proc/{}/fd", callsight.process().id())).unwrap().count();
+    assert!(fds() < 256 + 64, "{} descriptors are open", fds());
+
+    // And in the end they are all shown out.
+    wait::eventually(DEADLINE + SLACK, "the crowd to be gone", || wait::when(fds(), |&fds| fds < 64));
+}
+
+#[tokio::test]
+async fn slow_headers_have_a_deadline_and_so_have_later_requests() {
+    let (_nats, callsight) = exporter(&[]).await;
+    let mut slow = connect(&callsight).await;
+    let mut idle = connect(&callsight).await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let began = Instant::now();
+    let dripping = async {
+        for letter in b"GET /metrics HTTP/1.1\r\nX-Slow: one letter after the other".iter().cycle() {
+            if slow.write_all(&[*letter]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    timeout(DEADLINE + SLACK, dripping).await.expect("dripping goes on");
+    assert!(began.elapsed() > DEADLINE / 2, "closed after {:?}", began.elapsed());
+    let answer = until_closed(&mut idle, SLACK).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_handshake_has_a_deadline() {
+    let authority = Authority::new();
+    authority.sign_to("server");
+    let web = authority.file("web.yml", "tls_server_config: {cert_file: server.pem, key_file: server.key}\n");
+    let callsight = Callsight::serve_at("nats://127.0.0.1:1", &["--web-config", &web]);
+    let mut silent = wait::eventually_async(wait::PATIENCE, "it to listen", async || {
+        TcpStream::connect(callsight.target()).await
+    })
+    .await;
+    // The beginning of a client's greeting.
+    silent.write_all(b"\x16\x03\x01\x00\xd5").await.unwrap();
+    until_closed(&mut silent, DEADLINE + SLACK).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_headers_is_refused() {
+    let (_nats, callsight) = exporter(&[]).await;
+    let many = "X-Many: header\r\n".repeat(1000);
+    let long = format!("X-Long: {}\r\n", "x".repeat(64 * 1024));
+    for flood in [many, long] {
+        let mut stream = connect(&callsight).await;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{flood}\r\n");
+        // It may be refused before all of it is sent.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = until_closed(&mut stream, SLACK).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    let mut body = connect(&callsight).await;
+    body.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+    let answer = until_closed(&mut body, DEADLINE + SLACK).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    callsight.metrics().await;
+}

@@ -1,0 +1,7 @@
+//! Who gets in, what they may do there, and what they can't break.
+
+mod certificates;
+mod connection;
+mod crowd;
+mod permissions;
+mod web;
