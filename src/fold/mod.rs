@@ -47,11 +47,6 @@ use crate::subject::Region;
 /// the stream's duplicate window, in which a publisher may still be sending a frame again.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
-/// How many sessions and peers are remembered at the most while they are not live, for each series of the
-/// budget: whoever allows for more series has the memory for it. Beyond that a session is forgotten when it
-/// ends or falls idle, or a flood of short sessions would fill the memory for [`REMEMBERED`].
-const REMEMBERED_A_SERIES: usize = 2;
-
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -68,6 +63,8 @@ pub struct Fold {
     sessions: HashMap<Arc<str>, Box<Session>>,
     /// Sessions that are not live but remembered, each counted with its peers.
     remembered: usize,
+    /// As many as there may be series: whoever allows for more of those has the memory for it. Beyond that a
+    /// session is forgotten when it ends or falls idle, or a flood of short ones would fill the memory.
     max_remembered: usize,
     expiry: Expiry,
     view: View,
@@ -82,7 +79,7 @@ impl Fold {
         detail: DetailStore,
         own: Arc<RegionSeries>,
     ) -> Self {
-        let max_remembered = detail.max_series().saturating_mul(REMEMBERED_A_SERIES);
+        let max_remembered = detail.max_series();
         let view = View::new(region, settings, recorder, detail, own);
         Self { sessions: HashMap::new(), remembered: 0, max_remembered, expiry: Expiry::default(), view }
     }
@@ -157,9 +154,9 @@ impl Fold {
         let (late, ended) = (idle_at <= now, frame.ended == Some(true));
         let alive = !late && !ended;
         let due = if alive { idle_at } else { now + idle_timeout };
-        if !known || (alive && session.live.is_none() && due < session.due) {
+        let comes_forward = !known || (alive && session.live.is_none() && due < session.due);
+        if comes_forward {
             session.due = due;
-            self.expiry.put(due, frame.session_id.as_str().into());
         }
         // A session that is met in its middle, or comes back after its end, has counted much before; how much
         // of that was folded elsewhere nobody knows, so its first frame only gives the values that the next
@@ -172,11 +169,13 @@ impl Fold {
             if ended {
                 session.end();
             }
-            self.remembered += session.remembered();
-            if self.remembered > self.max_remembered {
-                self.remembered -= session.remembered();
-                self.sessions.remove(frame.session_id.as_str());
-            }
+        }
+        self.remembered += session.remembered();
+        if self.remembered > self.max_remembered && !alive {
+            self.remembered -= session.remembered();
+            self.sessions.remove(frame.session_id.as_str());
+        } else if comes_forward {
+            self.expiry.put(due, frame.session_id.as_str().into());
         }
         if late { Outcome::Late } else { Outcome::Folded }
     }

@@ -1,7 +1,7 @@
 //! What clients can make the fold remember is bounded, however they name and renew themselves.
 
 use super::*;
-use crate::fold::{REMEMBERED, REMEMBERED_A_SERIES};
+use crate::fold::REMEMBERED;
 
 const SAMPLES: &str = "videocall_audio_samples_total";
 
@@ -17,7 +17,7 @@ fn a_flood_of_short_sessions_is_not_remembered_whole() {
         world.fold(&frame(&id, 1));
         world.fold(&frame(&id, 2).ended());
     }
-    assert!(world.fold.sessions.len() <= 1 + 100 * REMEMBERED_A_SERIES);
+    assert!(world.fold.sessions.len() <= 1 + 100);
     assert_eq!(world.sum("callsight_sessions_removed_total", &["ended"]), 1000.0);
     assert_eq!(world.fold(&frame("honest", 2).sees(peer("bob").samples(300, 0))), Outcome::Folded);
     assert_eq!(world.sum(SAMPLES, &[]), 300.0);
@@ -45,7 +45,7 @@ fn a_crowd_that_falls_silent_is_not_remembered_whole() {
     world.tick();
     assert_eq!(world.fold.live_sessions(), 0);
     // Three peers each.
-    assert_eq!(world.fold.sessions.len(), 100 * REMEMBERED_A_SERIES / 4);
+    assert_eq!(world.fold.sessions.len(), 100 / 4);
     world.pass(REMEMBERED);
     world.tick();
     assert!(world.fold.sessions.is_empty());
