@@ -6,6 +6,7 @@
 
 use async_nats::HeaderMap;
 
+use crate::fold::StreamTime;
 use crate::frame::Rejection;
 use crate::subject::Region;
 
@@ -24,11 +25,21 @@ pub fn subject(region: &Region, rejection: &Rejection) -> String {
     format!("health.deadletter.{region}.{}", rejection.reason)
 }
 
-/// The headers of a dead letter. Its message id makes a letter that is written twice one letter.
+/// The headers of a dead letter. Its message id makes a letter that is written twice one letter; the moment at
+/// which the stream received the frame is part of it, because a stream made anew gives its sequences out again.
 #[must_use]
-pub fn headers(stream: &str, frame_subject: &str, sequence: u64, rejection: &Rejection) -> HeaderMap {
+pub fn headers(
+    stream: &str,
+    frame_subject: &str,
+    sequence: u64,
+    received: StreamTime,
+    rejection: &Rejection,
+) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{stream}:{sequence}"));
+    headers.insert(
+        async_nats::header::NATS_MESSAGE_ID,
+        format!("{stream}:{sequence}:{}", received.unix_nanos()),
+    );
     headers.insert(REASON, rejection.reason.label());
     // A header is one line of text.
     headers.insert(DETAIL, rejection.detail.replace(|character: char| character.is_control(), " "));
@@ -70,7 +81,8 @@ mod tests {
         let rejection = Rejection::new(Reason::NotFinite, "peers[0].audio.buffer_ms:\r\nNaN");
         let region: Region = "us".parse().unwrap();
         assert_eq!(subject(&region, &rejection), "health.deadletter.us.not_finite");
-        let headers = headers("HEALTH_US", "health.diagnostics.us.relay.r1.7", 42, &rejection);
+        let headers =
+            headers("HEALTH_US", "health.diagnostics.us.relay.r1.7", 42, StreamTime::default(), &rejection);
         let expected = DeadLetter {
             reason: "not_finite",
             detail: "peers[0].audio.buffer_ms:  NaN",

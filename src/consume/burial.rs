@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::dead_letter;
+use crate::fold::StreamTime;
 use crate::frame::Rejection;
 use crate::log::Bounded;
 use crate::series::aggregates::RegionSeries;
@@ -45,6 +46,7 @@ pub(super) struct Rejected {
     pub(super) subject: async_nats::Subject,
     pub(super) payload: Bytes,
     pub(super) sequence: u64,
+    pub(super) received: StreamTime,
     pub(super) rejection: Rejection,
 }
 
@@ -138,7 +140,13 @@ impl Burial {
     async fn send(&self, letter: &Rejected) -> Result<PublishAck, PublishError> {
         let stream = stream_name(&self.region);
         let subject = dead_letter::subject(&self.region, &letter.rejection);
-        let headers = dead_letter::headers(&stream, &letter.subject, letter.sequence, &letter.rejection);
+        let headers = dead_letter::headers(
+            &stream,
+            &letter.subject,
+            letter.sequence,
+            letter.received,
+            &letter.rejection,
+        );
         let message = PublishMessage::build().headers(headers).payload(letter.payload.clone());
         self.context.send_publish(subject, message).await?.await
     }
