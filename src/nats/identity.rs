@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn what_is_wrong_names_flag_and_file_and_no_secret() {
         let seed = KeyPair::new_user().seed().unwrap();
-        let damaged = format!("{}A", &seed[..seed.len() - 1]);
+        // In its middle: of the last character, some bits mean nothing.
+        let other = if &seed[20..21] == "A" { "B" } else { "A" };
+        let damaged = [&seed[..20], other, &seed[21..]].concat();
         let account = KeyPair::new_account().seed().unwrap();
         for (text, problem) in [
             ("", "holds no nkey seed (SU…) in a line of its own"),
