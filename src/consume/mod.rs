@@ -158,7 +158,7 @@ impl Consumer {
                     End::Lost(why) => why,
                 },
             };
-            self.pulse.attached = false;
+            self.pulse.attached(false);
             if self.problems.allow(Instant::now()).is_some() || problem != self.problem {
                 tracing::warn!(%region, problem, "not consuming");
             }
@@ -264,7 +264,7 @@ impl Consumer {
         } = attached;
         self.pulse.intake.resume(delivered, acknowledged);
         let mut catch_up = CatchUp::new(delivered, waiting);
-        self.pulse.attached = true;
+        self.pulse.attached(true);
         let mut chunks = messages.ready_chunks(CHUNK);
         let mut polls = pin!(polls(context, stream, durable));
         let mut progress = Progress::default();

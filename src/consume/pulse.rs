@@ -27,7 +27,7 @@ pub(super) struct Pulse {
     pub(super) clock: Option<StreamClock>,
     pub(super) health: Arc<RegionHealth>,
     /// Whether the durable is being read, as far as one knows.
-    pub(super) attached: bool,
+    attached: bool,
     client: Client,
     connected: Gauge,
     tick: Interval,
@@ -71,6 +71,12 @@ impl Pulse {
     /// Waits until it is time for a beat.
     pub(super) async fn next(&mut self) {
         self.tick.tick().await;
+    }
+
+    /// The durable is being read from now on, or no more; that shows at once.
+    pub(super) fn attached(&mut self, attached: bool) {
+        self.attached = attached;
+        self.beat();
     }
 
     pub(super) fn beat(&mut self) {
