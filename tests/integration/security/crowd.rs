@@ -8,7 +8,9 @@ use tokio::time::timeout;
 
 use super::certificates::Authority;
 use crate::kit::callsight::Callsight;
+use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
+use crate::kit::stream::Health;
 use crate::kit::wait;
 
 /// The deadline for headers and handshakes, and some more for a busy machine.
@@ -59,6 +61,44 @@ async fn a_thousand_silent_connections_keep_no_scraper_out() {
 
     // And in the end they are all shown out.
     wait::eventually(DEADLINE + SLACK, "the crowd to be gone", || wait::when(fds(), |&fds| fds < 64));
+}
+
+#[tokio::test]
+async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
+    let (nats, callsight) = exporter(&["--max-series", "500000", "--idle-timeout", "5m"]).await;
+    let health = Health::at(&nats).await;
+    // A page of many megabytes, more than the sockets in between take.
+    let peers: Vec<String> = (0..200).map(|number| format!("peer-{number}")).collect();
+    let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+    for number in 0..45 {
+        health.publish(&frame(&format!("s{number}"), 1, &peers)).await;
+    }
+    let folded = async |frames: f64| {
+        callsight
+            .metrics_when(wait::PATIENCE, "the frames to be folded", |scrape| {
+                let folded = scrape.sum("callsight_frames_folded_total", &[]);
+                wait::when(folded, |folded| *folded == frames)
+            })
+            .await
+    };
+    folded(45.0).await;
+
+    let mut slow = connect(&callsight).await;
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut status = [0; 15];
+    slow.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+
+    // While it doesn't read on, frames are folded and others are answered.
+    for seq in 2..=11 {
+        health.publish(&frame("s0", seq, &["peer-0"])).await;
+    }
+    folded(55.0).await;
+    let given_up = "scrape given up";
+    assert!(!callsight.process().output().contains(given_up), "it was given up before anything was shown");
+    wait::eventually(DEADLINE + SLACK, "the scraper to be given up", || {
+        wait::when(callsight.process().output(), |log| log.contains(given_up))
+    });
 }
 
 #[tokio::test]
