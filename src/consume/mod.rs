@@ -123,7 +123,7 @@ impl Consumer {
                 intake,
                 Arc::new(RegionHealth::new(region.clone())),
                 context.client(),
-                own.connected.clone(),
+                Arc::clone(&own),
             ),
             context,
             wanted: Wanted { region, deployment, create, lookback },
@@ -395,18 +395,13 @@ impl Consumer {
             self.own.pending.set(state.num_pending as f64);
             self.own.ack_pending.set(state.num_ack_pending as f64);
         }
-        if let Some(age) = self.newest_age() {
-            self.own.last_folded_age.set(age);
-        }
         self.pulse.health.warn(self.burial.problem());
     }
 
-    fn newest_age(&self) -> Option<Duration> {
-        Some(self.pulse.clock?.at(Instant::now()).since(self.pulse.intake.newest?))
-    }
-
     fn tell_lag(&self, catch_up: &mut CatchUp) {
-        match catch_up.behind(self.pulse.intake.delivered(), self.newest_age()) {
+        // Whoever reads that it is ready finds the age that says so beside it.
+        self.pulse.tell_age();
+        match catch_up.behind(self.pulse.intake.delivered(), self.pulse.newest_age()) {
             Behind::Unknown(left) => self.pulse.health.catching_up(left),
             Behind::By(left, age) => self.pulse.health.lag(left, age),
         }

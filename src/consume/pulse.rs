@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::connection::State;
-use metrics::Gauge;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::clock::StreamClock;
 use super::health::RegionHealth;
 use super::intake::Intake;
+use crate::series::aggregates::RegionSeries;
 
 /// How often idle sessions are looked for.
 const TICK: Duration = Duration::from_millis(250);
@@ -29,15 +29,20 @@ pub(super) struct Pulse {
     /// Whether the durable is being read, as far as one knows.
     attached: bool,
     client: Client,
-    connected: Gauge,
+    own: Arc<RegionSeries>,
     tick: Interval,
 }
 
 impl Pulse {
-    pub(super) fn new(intake: Intake, health: Arc<RegionHealth>, client: Client, connected: Gauge) -> Self {
+    pub(super) fn new(
+        intake: Intake,
+        health: Arc<RegionHealth>,
+        client: Client,
+        own: Arc<RegionSeries>,
+    ) -> Self {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { intake, clock: None, health, attached: false, client, connected, tick }
+        Self { intake, clock: None, health, attached: false, client, own, tick }
     }
 
     /// Waits for something.
@@ -85,8 +90,21 @@ impl Pulse {
         }
         // The client notices at once what the pull would notice by a missing heartbeat.
         let connected = self.client.connection_state() == State::Connected;
-        self.connected.set(f64::from(u8::from(self.attached && connected)));
+        self.own.connected.set(f64::from(u8::from(self.attached && connected)));
+        self.tell_age();
         self.health.beat(self.intake.fold.live_sessions(), self.clock, connected);
+    }
+
+    /// How old the newest frame is that was taken, once there is one.
+    pub(super) fn newest_age(&self) -> Option<Duration> {
+        Some(self.clock?.at(Instant::now()).since(self.intake.newest?))
+    }
+
+    /// Shows how old it is. The age goes on growing also when NATS is away.
+    pub(super) fn tell_age(&self) {
+        if let Some(age) = self.newest_age() {
+            self.own.last_folded_age.set(age);
+        }
     }
 }
 
