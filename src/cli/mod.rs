@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod frame;
 mod log;
+mod rollout;
 mod serve;
 mod simulate;
 
@@ -38,6 +39,7 @@ enum Command {
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -125,6 +127,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, demo::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -144,6 +147,7 @@ pub(crate) fn check(
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Demo(args) => args.validate().1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

@@ -148,7 +148,8 @@ impl Exporter {
         let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
         let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
-        let state = State { scraper, regions: regions.clone(), ready_max_lag };
+        let deployment = config.deployment.as_str().into();
+        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
         tracing::info!(%address, "serving");
