@@ -29,6 +29,8 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod regions;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod security;
