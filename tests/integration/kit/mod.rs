@@ -17,5 +17,6 @@ pub(crate) mod python;
 pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
+pub(crate) mod supercluster;
 pub(crate) mod tool;
 pub(crate) mod wait;
