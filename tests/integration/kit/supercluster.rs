@@ -157,6 +157,11 @@ impl Server {
         serde_json::from_str(answer.text()).unwrap()
     }
 
+    /// Where it says that.
+    pub(crate) fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
     /// The port for clients.
     pub(crate) fn port(&self) -> u16 {
         self.client
