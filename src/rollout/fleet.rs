@@ -34,14 +34,17 @@ pub(crate) struct Fleet {
 
 /// One release of one chart, in every region.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Service {
     /// What the inputs of a deployment call it.
     pub(crate) name: String,
     /// How it is replaced.
     pub(crate) kind: Kind,
-    /// As helm takes it: a folder, or `repository/name`.
+    /// As helm takes it: a folder, or a name in `repository`.
     pub(crate) chart: String,
+    /// Where a chart that is no folder comes from.
+    #[serde(default)]
+    pub(crate) repository: Option<String>,
     /// The chart's version, for one from a repository.
     #[serde(default)]
     pub(crate) chart_version: Option<String>,
@@ -83,6 +86,9 @@ pub(crate) struct FleetRegion {
     /// Values files by service, the later one wins.
     #[serde(default)]
     pub(crate) values: BTreeMap<String, Vec<PathBuf>>,
+    /// Values by service that are whole files, `key=path`, as helm's `--set-file` takes them.
+    #[serde(default)]
+    pub(crate) set_file: BTreeMap<String, Vec<String>>,
     /// Where its exporters answer, if not at the services of the release.
     #[serde(default)]
     pub(crate) exporters: Exporters,
@@ -340,7 +346,8 @@ impl Fleet {
         }
         let unknown = || {
             self.regions.iter().find_map(|region| {
-                let unknown = region.values.keys().find(|name| self.service(name).is_none())?;
+                let mut named = region.values.keys().chain(region.set_file.keys());
+                let unknown = named.find(|name| self.service(name).is_none())?;
                 Some(format!("region {} has values for {unknown}, which is no service", region.name))
             })
         };

@@ -328,8 +328,14 @@ impl<'a> Run<'a> {
         if let Some(version) = &service.chart_version {
             arguments.extend(["--version".to_owned(), version.clone()]);
         }
+        if let Some(repository) = &service.repository {
+            arguments.extend(["--repo".to_owned(), repository.clone()]);
+        }
         for file in region.values.get(&service.name).into_iter().flatten() {
             arguments.extend(["--values".to_owned(), file.display().to_string()]);
+        }
+        for setting in region.set_file.get(&service.name).into_iter().flatten() {
+            arguments.extend(["--set-file".to_owned(), setting.clone()]);
         }
         for setting in settings {
             // `--set-string` would make a word of what is a switch.

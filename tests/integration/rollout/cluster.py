@@ -4,7 +4,7 @@ Called as `helm` or `kubectl` it answers those calls that need a cluster, writes
 the real helm: charts are rendered by that. Called as `daemon` it is the kubelet: it runs the real callsight for each
 exporter that the rendered manifests ask for, with the very arguments, configuration and secrets that they name.
 
-    STATE/settings.json                      the programs, and the environment of hooks
+    STATE/settings.json                      the programs
     STATE/secrets/CONTEXT/NAMESPACE/NAME/KEY what tests put into secrets
     STATE/faults.json                        what is to go wrong
     STATE/calls.jsonl                        every call
@@ -229,9 +229,7 @@ def run_hook(context, metadata, pod, release):
     folder = STATE / "mounts" / f"{context}.{metadata['name']}.{os.getpid()}"
     arguments = mounted(context, metadata["namespace"], pod, objects, folder)
     command = [settings()["callsight"], *arguments]
-    colours = [o["metadata"]["labels"]["colour"] for o in objects if o["kind"] in ("Deployment", "StatefulSet")]
-    environment = {**os.environ, **settings()["hook_environment"], "CALLSIGHT_DEPLOYMENT": ",".join(colours)}
-    output = subprocess.run(command, capture_output=True, text=True, env=environment)
+    output = subprocess.run(command, capture_output=True, text=True)
     if output.returncode != 0:
         fail(f"job {metadata['name']}: {output.stdout} {output.stderr}")
 

@@ -145,7 +145,8 @@ nats:
   user: exporter
   password: {{secret: nats-users, key: exporter}}
   tls: {{ca: {{secret: \"\"}}}}
-streams: {{apply: true, user: operator, password: {{secret: nats-users, key: operator}}}}
+# A region has one server here.
+streams: {{replicas: 1, user: operator, password: {{secret: nats-users, key: operator}}}}
 "
                 ),
             )
@@ -363,8 +364,6 @@ fn daemon(state: &Path) -> Process {
         "callsight": env!("CARGO_BIN_EXE_callsight"),
         "helm": tool::find("helm", "helm"),
         "contexts": REGIONS,
-        // Each region has one server here.
-        "hook_environment": {"CALLSIGHT_REPLICAS": "1"},
     });
     fs::write(state.join("settings.json"), settings.to_string()).unwrap();
     let mut command = Command::new(python);
