@@ -29,6 +29,8 @@ mod publish;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod security;
 #[cfg(test)]
 mod serve;
