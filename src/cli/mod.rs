@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod frame;
 mod log;
+mod monitoring;
 mod serve;
 mod simulate;
 mod streams;
