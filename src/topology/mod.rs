@@ -2,7 +2,8 @@
 //!
 //! One stream a region holds the unbounded truth for three days; a durable pull consumer a deployment
 //! remembers how far it was folded. Two deployments never share a durable: that would split the frames
-//! between them.
+//! between them. In the hub region stand mirrors of the other regions' streams, so that an incident can be
+//! replayed from one place, and even when its region is gone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::CreateStreamError;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Placement, RetentionPolicy, Source, StorageType, SubjectTransform,
+};
 use time::OffsetDateTime;
 
 use crate::subject::Region;
@@ -140,6 +143,40 @@ pub fn dead_letter_stream_config(region: &Region, replicas: usize) -> Config {
     }
 }
 
+/// The name of the hub's copy of a region's stream, `HEALTH_{REGION}_MIRROR`.
+#[must_use]
+pub fn mirror_stream_name(region: &Region) -> String {
+    format!("{}_MIRROR", stream_name(region))
+}
+
+/// The hub's copy of a region's stream. A mirror keeps sequence and time of every message, which a source does
+/// not, so that replay gives the same from either; and it limits itself as the stream does.
+#[must_use]
+pub fn mirror_config(region: &Region, replicas: usize) -> Config {
+    let stream = stream_config(region, replicas);
+    Config {
+        name: mirror_stream_name(region),
+        description: Some(format!("Copy of the Callsight health frames of region {region}")),
+        mirror: Some(Source { name: stream.name, ..Source::default() }),
+        // What the server sets by itself when it knows the stream: the copy answers where the stream can't.
+        mirror_direct: true,
+        // The subjects come with the messages, their partition included.
+        subjects: Vec::new(),
+        subject_transform: None,
+        // Repeats were dropped before the copy.
+        duplicate_window: Duration::ZERO,
+        ..stream
+    }
+}
+
+/// The same stream, to be kept in the cluster of a region: clusters are called like their regions. Without a
+/// placement it is kept in the cluster of whoever makes it.
+#[must_use]
+pub fn placed(config: Config, region: &Region) -> Config {
+    let cluster = Some(region.as_str().to_owned());
+    Config { placement: Some(Placement { cluster, ..Placement::default() }), ..config }
+}
+
 /// A deployment's durable consumer. A new one begins at `start`: the counters of a new exporter begin
 /// somewhere, and three days of frames would keep it from ever becoming ready.
 #[must_use]
@@ -182,6 +219,18 @@ mod tests {
         for bad in ["", "Blue", "a.b", "a b", &"x".repeat(33)] {
             assert!(bad.parse::<Deployment>().unwrap_err().to_string().contains("such as main"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_mirror_has_what_its_stream_has_and_no_subjects() {
+        let [us, apac]: [Region; 2] = ["us", "apac"].map(|region| region.parse().unwrap());
+        let stream = stream_config(&apac, 3);
+        let mirror = placed(mirror_config(&apac, 3), &us);
+        assert_eq!(mirror.name, "HEALTH_APAC_MIRROR");
+        assert_eq!(mirror.mirror.unwrap().name, stream.name);
+        assert_eq!(mirror.placement.unwrap().cluster.as_deref(), Some("us"));
+        assert!(mirror.subjects.is_empty());
+        assert_eq!((mirror.max_age, mirror.max_bytes), (stream.max_age, stream.max_bytes));
     }
 
     #[test]
