@@ -35,6 +35,8 @@ mod restart;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod security;
 #[cfg(test)]
 mod serve;
