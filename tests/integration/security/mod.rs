@@ -3,5 +3,5 @@
 pub(crate) mod certificates;
 mod connection;
 mod crowd;
-mod permissions;
+pub(crate) mod permissions;
 mod web;
