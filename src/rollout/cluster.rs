@@ -209,8 +209,8 @@ impl Cluster<'_> {
         command.args(["port-forward", "--address", "127.0.0.1", resource, &ports]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| ToolError::Start { tool: "kubectl", source })?;
-        let mut lines =
-            BufReader::new(child.stdout.take().unwrap_or_else(|| unreachable!("it is piped"))).lines();
+        let Some(stdout) = child.stdout.take() else { return Err(unreadable(&call, "")) };
+        let mut lines = BufReader::new(stdout).lines();
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
             self.scope.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;

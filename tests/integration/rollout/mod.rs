@@ -5,3 +5,4 @@ mod deploy;
 mod fleet;
 mod retire;
 mod stage;
+mod workflow;
