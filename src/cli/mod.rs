@@ -7,6 +7,7 @@ mod frame;
 mod log;
 mod monitoring;
 mod replay;
+mod rollout;
 mod serve;
 mod simulate;
 mod streams;
@@ -46,6 +47,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -149,6 +151,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, streams::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -170,6 +173,7 @@ pub(crate) fn check(
         Command::Demo(args) => args.validate().1.to_string(),
         Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

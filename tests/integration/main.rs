@@ -33,6 +33,8 @@ mod regions;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod rollout;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod security;
