@@ -6,6 +6,7 @@
 //! whatever fails says what was seen: the last value, the end of the server's log.
 
 pub(crate) mod callsight;
+pub(crate) mod certificates;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod nats;
