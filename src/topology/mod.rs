@@ -13,6 +13,7 @@ mod files;
 mod keys;
 mod plan;
 mod reconcile;
+mod shard;
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,6 +32,7 @@ pub use self::files::{FilesError, read as read_files};
 pub use self::keys::is_duration;
 pub use self::plan::{Action, Change, Running, Step};
 pub use self::reconcile::{ReconcileError, Reconciler};
+pub use self::shard::{Shard, ShardError, durable_name};
 use crate::subject::Region;
 
 /// How long frames are kept for replay.
@@ -57,13 +59,17 @@ const MAX_ACK_PENDING: i64 = 32_768;
 /// this: one that restarts asks for what it had not acknowledged at once.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`.
+/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`. It
+/// doesn't end like the durable of a shard, `-2of3`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deployment(String);
 
 /// Text that is no deployment's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue")]
+#[error(
+    "`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue, and does not end like a \
+     shard, -2of3"
+)]
 pub struct DeploymentError(String);
 
 impl Deployment {
@@ -85,7 +91,7 @@ impl FromStr for Deployment {
 
     fn from_str(text: &str) -> Result<Self, DeploymentError> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) && !shard::looks_like_one(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(DeploymentError(text.chars().take(64).collect()))

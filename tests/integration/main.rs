@@ -9,6 +9,8 @@ mod budgets;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -27,7 +29,11 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod regions;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
