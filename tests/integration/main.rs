@@ -27,6 +27,8 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod security;
