@@ -234,10 +234,18 @@ impl ReplayArgs {
                 self.from, self.to
             ));
         }
+        // What has not been yet can't be replayed.
+        let window = Window::aligned(from, to.min(now.max(from)), self.step);
+        let looks = outputs.openmetrics.is_some() || outputs.tsdb.is_some() || outputs.remote_write.is_some();
+        if heal.is_none() && looks && window.steps().next().is_none() {
+            let step = humantime::format_duration(self.step);
+            return rejected(&format!(
+                "no whole multiple of `--step` {step} lies in the window; choose a longer window or a shorter step"
+            ));
+        }
         let engine = EngineConfig {
             regions: distinct(self.region),
-            // What has not been yet can't be replayed.
-            window: Window::aligned(from, to.min(now.max(from)), self.step),
+            window,
             filter: Filter { meetings: self.meeting, sessions: self.session },
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,

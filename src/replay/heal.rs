@@ -26,6 +26,10 @@ const PORTION: Duration = Duration::from_secs(3600);
 /// The labels of a series that are the target's: whatever else it has came with the scrape.
 type Target = BTreeMap<String, String>;
 
+/// How far the moments of a hole are behind the rhythm. A scrape that fails marks all series as ended at its own
+/// moment: a sample at the very same one would contradict the mark, and one before it would be hidden by it.
+const BEHIND: i64 = 10;
+
 /// Labels of the live series that are not the target's.
 const OURS: &[&str] = &["__name__", "region", "server_url", "server_type", "operation", "signal", "le"];
 
@@ -142,12 +146,10 @@ impl Prometheus {
             let targets = targets.iter().filter(|(_, moments)| moments.iter().any(near));
             let neighbours =
                 targets.map(|(target, _)| self.neighbour(region, target, beside, gap.before.is_some()));
-            let window = Window {
-                from: moment(gap.first),
-                to: moment(gap.last),
-                step: Duration::from_millis(interval.unsigned_abs()),
-                origin: moment(gap.first),
-            };
+            let behind = if gap.before.is_some() { BEHIND } else { 0 };
+            let (from, to) = (moment(gap.first + behind), moment(gap.last + behind));
+            let step = Duration::from_millis(interval.unsigned_abs());
+            let window = Window { from, to, step, origin: from };
             Ok(Hole { window, neighbours: neighbours.collect::<Result<_, _>>()? })
         };
         gaps.into_iter().map(hole).collect()
@@ -276,13 +278,13 @@ fn gaps(targets: &BTreeMap<Target, BTreeSet<i64>>, window: Window) -> Option<(Ve
             gaps.push(Gap { first, last, before, after });
         }
     };
-    add(first - (first - from) / interval * interval, first - interval, None, Some(first));
+    // A scrape may be late: what is less than half of the time between two is not missing.
+    let missing = |a: i64, b: i64| (b - a - interval / 2 - 1).max(0) / interval * interval;
+    add(first - missing(from, first), first - interval, None, Some(first));
     for (a, b) in all.iter().zip(all.iter().skip(1)) {
-        // A scrape may be late; half of the time to the next is not missing.
-        let missing = (b - a - interval / 2 - 1) / interval;
-        add(a + interval, a + missing * interval, Some(*a), Some(*b));
+        add(a + interval, a + missing(*a, *b), Some(*a), Some(*b));
     }
-    add(last + interval, last + (to - last) / interval * interval, Some(last), None);
+    add(last + interval, last + missing(last, to), Some(last), None);
     Some((gaps, interval))
 }
 
@@ -310,7 +312,7 @@ mod tests {
     fn a_gap_is_where_samples_are_missing() {
         let samples: &[i64] = &[100, 110, 120, 160, 170, 181, 190];
         assert_eq!(found(&[("a", samples)], window(95, 199)), [(130, 150)]);
-        assert_eq!(found(&[("a", samples)], window(75, 215)), [(80, 90), (130, 150), (200, 210)]);
+        assert_eq!(found(&[("a", samples)], window(74, 216)), [(80, 90), (130, 150), (200, 210)]);
     }
 
     #[test]

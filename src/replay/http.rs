@@ -12,8 +12,8 @@ use tokio_rustls::rustls::crypto::ring;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
-/// How long a request may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a request may take, unless there is a reason for less.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The most that is read of an answer.
 const ANSWER_BYTES: u64 = 256 << 20;
@@ -141,9 +141,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that trusts whom the system trusts.
+    /// A client that trusts whom the system trusts, and waits for an answer no longer than this.
     #[must_use]
-    pub fn new(headers: Vec<Header>) -> Self {
+    pub fn new(headers: Vec<Header>, within: Duration) -> Self {
         let system = rustls_native_certs::load_native_certs().certs;
         let roots: Vec<_> = system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
         let tls = TlsConfig::builder()
@@ -152,7 +152,7 @@ impl Client {
             .build();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER_WITHIN))
+            .timeout_global(Some(within))
             .user_agent(concat!("callsight/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls)
             .build();

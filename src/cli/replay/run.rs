@@ -12,7 +12,7 @@ use super::{Outputs, ReplayConfig};
 use crate::nats;
 use crate::replay::engine::{Account, EngineConfig};
 use crate::replay::heal::{Hole, Neighbour, Prometheus};
-use crate::replay::http::{Address, Client};
+use crate::replay::http::{ANSWER_WITHIN, Address, Client};
 use crate::replay::progress::{self, Control};
 use crate::replay::sink::frames::Frames;
 use crate::replay::sink::openmetrics::OpenMetrics;
@@ -173,7 +173,8 @@ impl Outputs {
 /// Fills the holes of each region.
 async fn heal(config: ReplayConfig, prometheus: Address, control: Control) -> Result<String, ReplayError> {
     let receiver = config.outputs.remote_write.clone().unwrap_or_else(|| prometheus.below("api/v1/write"));
-    let asked = Arc::new(Prometheus::new(prometheus, Client::new(config.outputs.headers.clone())));
+    let asked =
+        Arc::new(Prometheus::new(prometheus, Client::new(config.outputs.headers.clone(), ANSWER_WITHIN)));
     let context = config.connect().await?;
     let mut text = String::new();
     for region in &config.engine.regions {

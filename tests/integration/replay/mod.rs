@@ -1,21 +1,42 @@
 //! `callsight replay`, against real streams, and read by those for whom it is made.
 
 mod equality;
+mod heal;
 mod outputs;
+mod remote_write;
 mod retention;
 
 use std::collections::BTreeMap;
 use std::process::Output;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::kit::callsight::Callsight;
+use crate::kit::prometheus::Prometheus;
 use crate::kit::scrape::Scrape;
 
 /// A moment as a flag takes it.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap()
+}
+
+/// Waits until a whole second has passed since what was stored: the moment of a step that shows it.
+pub(crate) async fn until_the_next_step() {
+    let now = OffsetDateTime::now_utc();
+    let step = OffsetDateTime::from_unix_timestamp(now.unix_timestamp() + 1).unwrap();
+    tokio::time::sleep((step - now).unsigned_abs() + Duration::from_millis(20)).await;
+}
+
+/// A Prometheus that takes samples of the past and scrapes these targets every second.
+pub(crate) async fn prometheus(targets: &[&str]) -> Prometheus {
+    let targets = targets.iter().map(|target| format!("'{target}'")).collect::<Vec<_>>().join(",");
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\nstorage: {{tsdb: {{out_of_order_time_window: 2h}}}}\n\
+         scrape_configs: [{{job_name: callsight, static_configs: [{{targets: [{targets}]}}]}}]\n"
+    );
+    Prometheus::start_with(&config).await
 }
 
 /// Runs a replay to its end.

@@ -7,7 +7,7 @@ use callsight::series::catalogue::{CATALOGUE, Plane};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{by_second, moment, replay, replayed};
+use super::{by_second, moment, replay, replayed, until_the_next_step};
 use crate::kit::callsight::REGION;
 use crate::kit::frames::{frame, rtt_ms};
 use crate::kit::nats::Nats;
@@ -32,6 +32,7 @@ async fn a_stream() -> (Nats, Health, OffsetDateTime) {
     }
     health.publish_as("again", &frame("s2", 3, &["bo"])).await;
     health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.relay-1"), vec![0xc1]).await;
+    until_the_next_step().await;
     (nats, health, begin)
 }
 
@@ -98,10 +99,29 @@ async fn openmetrics_is_read_by_others() {
     let blocks = folder.path().join("blocks");
     let made = promtool(&["tsdb", "create-blocks-from", "openmetrics", path, blocks.to_str().unwrap()], "");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made = folder.path().join("made");
+    replayed(
+        &nats.url(),
+        &["--from", &moment(begin), "--step=1s", "--tsdb", made.to_str().unwrap(), "--replay-id=it"],
+    );
+    let listed = promtool(&["tsdb", "list", made.to_str().unwrap()], "");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    // A line of headings, and one for each block.
+    let numbers: u64 = listed.lines().skip(1).map(|line| column(line, 5)).sum();
+    assert_eq!(numbers, parsed, "{listed}");
     // Nothing else is left beside the file.
     let entries: BTreeSet<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(entries, ["blocks", "incident.om"].map(Into::into).into());
+    assert_eq!(entries, ["blocks", "incident.om", "made"].map(Into::into).into());
+}
+
+/// A number in a table that promtool prints: of samples, when it is the sixth.
+fn column(line: &str, index: usize) -> u64 {
+    // Times and durations are one word each.
+    line.split_whitespace()
+        .nth(index - 1)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("{line}"))
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::SinkError;
-use crate::replay::http::{Address, Answer, Client, Header};
+use crate::replay::http::{ANSWER_WITHIN, Address, Answer, Client, Header};
 use crate::replay::progress::Control;
 
 /// What makes a body a request of remote write 1.0.
@@ -54,7 +54,12 @@ impl Receiver {
         give_up_after: Duration,
         control: Control,
     ) -> Self {
-        Self { address, client: Client::new(headers), give_up_after, control }
+        Self {
+            address,
+            client: Client::new(headers, ANSWER_WITHIN.min(give_up_after)),
+            give_up_after,
+            control,
+        }
     }
 
     /// Delivers a request. While the receiver is away or overloaded it is tried again, for a while.
