@@ -5,9 +5,11 @@ mod dead_letters;
 mod demo;
 mod frame;
 mod log;
+mod monitoring;
 mod replay;
 mod serve;
 mod simulate;
+mod streams;
 
 use std::env;
 use std::error::Error;
@@ -42,6 +44,7 @@ enum Command {
     // The live line is what one wants to see there.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
+    Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
 }
 
@@ -146,6 +149,10 @@ fn execute() -> Result<(), CliError> {
             let (process, config) = args.validate();
             start(&process, config, demo::run)
         }
+        Command::Streams(args) => {
+            let (process, config) = args.validate()?;
+            start(&process, config, streams::run)
+        }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
     }
 }
@@ -166,6 +173,7 @@ pub(crate) fn check(
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
         Command::Demo(args) => args.validate().1.to_string(),
+        Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
     })
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND, distinct, joined};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
+use crate::consume::Reader;
 use crate::fold::{DetailLevel, FoldSettings, Limits};
 use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::serve::{Exporter, ExporterConfig};
 use crate::subject::Region;
-use crate::topology::Deployment;
+use crate::topology::{Deployment, Shard};
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,20 @@ pub(crate) struct ServeArgs {
     /// It is part of the name of the durable consumer, so two that share it share the frames between them.
     #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
     deployment: Deployment,
+
+    /// Which of the exporters that share a deployment's servers this is: `2/3` is the second of three.
+    ///
+    /// Each reads its share of the partitions of the stream, through a durable consumer of its own. Without it, one
+    /// exporter reads everything.
+    #[arg(long, value_name = "I/N", help_heading = "Stream")]
+    shard: Option<Shard>,
+
+    /// How many shards the deployment had before, while that changes; 1 if it had none.
+    ///
+    /// Durable consumers that `--create` makes begin where those of the shards before were left, once these have
+    /// been stopped.
+    #[arg(long, value_name = "N", value_parser = whole(1..=Shard::MOST), help_heading = "Stream")]
+    shards_before: Option<u32>,
 
     /// Make the streams and consumers that are missing, for development.
     ///
@@ -136,9 +151,15 @@ pub(crate) struct ServeConfig {
 
 impl ServeArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, ServeConfig), ConfigError> {
+        let shards = self.shard.map_or(1, Shard::of);
+        let reader = Reader {
+            deployment: self.deployment,
+            shard: self.shard,
+            shards_before: self.shards_before.filter(|before| *before != shards),
+        };
         let exporter = ExporterConfig {
             regions: distinct(self.region),
-            deployment: self.deployment,
+            reader,
             create: self.create.then_some(self.create_replicas),
             listen: self.listen,
             web_config: self.web_config,
@@ -182,15 +203,21 @@ impl clap::ValueEnum for DetailLevel {
 impl fmt::Display for ServeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { nats, exporter } = self;
-        let ExporterConfig { listen, deployment, .. } = exporter;
+        let ExporterConfig { listen, reader: Reader { deployment, shard, .. }, .. } = exporter;
         let regions = joined(&exporter.regions);
-        write!(f, "regions {regions}; listen {listen}; deployment {deployment}; NATS {nats}")
+        write!(f, "regions {regions}; listen {listen}; deployment {deployment}")?;
+        if let Some(shard) = shard {
+            write!(f, "; shard {shard}")?;
+        }
+        write!(f, "; NATS {nats}")
     }
 }
 
 /// Serves until told to stop.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
-    let name = format!("callsight {}", config.exporter.deployment);
+    let Reader { deployment, shard, .. } = &config.exporter.reader;
+    let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
+    let name = format!("callsight {deployment}{shard}");
     let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
     let mut exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
     let failed = tokio::select! {

@@ -37,7 +37,7 @@ use window::Window;
 use crate::config::one_line;
 use crate::nats::NatsError;
 use crate::subject::Region;
-use crate::topology::stream_name;
+use crate::topology::{mirror_stream_name, stream_name};
 
 /// Why a replay came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +95,7 @@ pub struct Replayed {
 /// The stream of a region, or its copy in the hub.
 #[must_use]
 pub fn source_name(region: &Region, mirror: bool) -> String {
-    let stream = stream_name(region);
-    if mirror { format!("{stream}_MIRROR") } else { stream }
+    if mirror { mirror_stream_name(region) } else { stream_name(region) }
 }
 
 /// Looks at the streams of all regions.

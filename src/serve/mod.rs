@@ -27,12 +27,11 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use glance::Glance;
 pub use web_config::WebConfigError;
 
-use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
+use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth};
 use crate::fold::{Fold, FoldSettings};
 use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::subject::Region;
-use crate::topology::Deployment;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
@@ -50,7 +49,7 @@ pub struct ExporterConfig {
     /// The regions to consume, each once.
     pub regions: Vec<Region>,
     /// Which of several exporters side by side this is.
-    pub deployment: Deployment,
+    pub reader: Reader,
     /// Makes streams and consumers that are missing, with this many replicas.
     pub create: Option<usize>,
     /// Not ready while a region is further behind than this.
@@ -135,7 +134,7 @@ impl Exporter {
                 Fold::new(region, config.fold, Arc::clone(&recorder), detail.clone(), Arc::clone(&own));
             let consumer_config = ConsumerConfig {
                 region: region.clone(),
-                deployment: config.deployment.clone(),
+                reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
             };
@@ -145,9 +144,9 @@ impl Exporter {
             consumers.push((region.clone(), tokio::spawn(consumer.run(stopping.clone()))));
         }
 
-        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
-        let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
+        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
+        let (stop_http, stopping) = watch::channel(false);
         let state = State { scraper, regions: regions.clone(), ready_max_lag };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));

@@ -4,6 +4,16 @@
 //! remembers how far it was folded. Two deployments never share a durable: that would split the frames
 //! between them. In the hub region stand mirrors of the other regions' streams, so that an incident can be
 //! replayed from one place, and even when its region is gone.
+//!
+//! Here is what each of them is. [`Declared`] makes a whole of them or reads it from files, [`Step`] tells what it
+//! takes to get there from what runs, and [`Reconciler`] does it.
+
+mod declare;
+mod files;
+mod keys;
+mod plan;
+mod reconcile;
+mod shard;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +27,12 @@ use async_nats::jetstream::stream::{
 };
 use time::OffsetDateTime;
 
+pub use self::declare::{Bond, Declared, Name};
+pub use self::files::{FilesError, read as read_files};
+pub use self::keys::is_duration;
+pub use self::plan::{Action, Change, Running, Step};
+pub use self::reconcile::{ReconcileError, Reconciler};
+pub use self::shard::{Shard, ShardError, durable_name};
 use crate::subject::Region;
 
 /// How long frames are kept for replay.
@@ -43,13 +59,17 @@ const MAX_ACK_PENDING: i64 = 32_768;
 /// this: one that restarts asks for what it had not acknowledged at once.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`.
+/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`. It
+/// doesn't end like the durable of a shard, `-2of3`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deployment(String);
 
 /// Text that is no deployment's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue")]
+#[error(
+    "`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue, and does not end like a \
+     shard, -2of3"
+)]
 pub struct DeploymentError(String);
 
 impl Deployment {
@@ -71,7 +91,7 @@ impl FromStr for Deployment {
 
     fn from_str(text: &str) -> Result<Self, DeploymentError> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) && !shard::looks_like_one(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(DeploymentError(text.chars().take(64).collect()))
@@ -182,9 +202,19 @@ pub fn placed(config: Config, region: &Region) -> Config {
 #[must_use]
 pub fn consumer_config(deployment: &Deployment, start: OffsetDateTime) -> pull::Config {
     pull::Config {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        ..durable_config(deployment)
+    }
+}
+
+/// The same as a file has it, which can name no moment: a new one begins with the next frame. What an exporter
+/// needs from before that to know who is there, it reads by itself.
+#[must_use]
+pub fn durable_config(deployment: &Deployment) -> pull::Config {
+    pull::Config {
         durable_name: Some(deployment.durable()),
         description: Some(format!("Callsight exporter, deployment {deployment}")),
-        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        deliver_policy: DeliverPolicy::New,
         // One acknowledgement covers a whole batch.
         ack_policy: AckPolicy::All,
         ack_wait: ACK_WAIT,
