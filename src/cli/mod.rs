@@ -68,8 +68,13 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Nothing(Box<dyn Error + Send + Sync>),
     /// A signal ended it before it was done: exit code 130, as a shell has it.
-    #[error("stopped by {0}; nothing was written")]
-    Stopped(&'static str),
+    #[error("stopped by {signal}: {left}")]
+    Stopped {
+        /// Which.
+        signal: &'static str,
+        /// What is there of what was begun.
+        left: &'static str,
+    },
     /// The same as [`Self::Failed`], in the words of another part of the program.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
@@ -96,7 +101,7 @@ impl CliError {
             Self::Config(_) => 2,
             Self::Failed { .. } | Self::Other(_) => 1,
             Self::Nothing(_) => 3,
-            Self::Stopped(_) => 130,
+            Self::Stopped { .. } => 130,
         }
     }
 

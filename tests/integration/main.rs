@@ -31,6 +31,8 @@ mod publish;
 #[cfg(test)]
 mod regions;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rollout;
