@@ -9,7 +9,7 @@ use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::nats::Nats;
 use crate::kit::process::{Process, temporary_directory};
 use crate::kit::proxy::Proxy;
-use crate::security::certificates::Authority;
+use crate::kit::certificates::Authority;
 
 const SESSIONS: usize = 40;
 
