@@ -40,6 +40,13 @@ pub(crate) struct NatsArgs {
     )]
     pub(crate) nats_url: Vec<NatsUrl>,
 
+    /// NATS servers further away, for while none of `--nats-url` is there, such as those of another region.
+    ///
+    /// The connection goes back to a server of `--nats-url` as soon as one is there again. Name all servers of the
+    /// own cluster in `--nats-url` then: others that it may have are not tried.
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true, help_heading = "NATS")]
+    pub(crate) nats_fallback_url: Vec<NatsUrl>,
+
     /// Credentials to connect with, a file as `nsc` writes it
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_creds: Option<PathBuf>,
@@ -89,7 +96,7 @@ impl NatsArgs {
     /// Two flags contradict each other, or one lacks its other half.
     pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
         let mut login = None;
-        for url in &self.nats_url {
+        for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
             if let Some(found) = url.login() {
                 if login.is_some_and(|login| login != found) {
                     return rejected("the servers of `--nats-url` must not name different users".to_owned());
@@ -131,6 +138,7 @@ impl NatsArgs {
         };
         Ok(NatsConfig {
             servers: self.nats_url,
+            fallback: self.nats_fallback_url,
             identity,
             tls: NatsTls { authorities: self.nats_ca, client, first: self.nats_tls_first },
             inbox_prefix: self.nats_inbox_prefix.unwrap_or_else(|| format!("_INBOX.{role}")),

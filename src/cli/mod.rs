@@ -7,6 +7,7 @@ mod frame;
 mod log;
 mod serve;
 mod simulate;
+mod sources;
 
 use std::env;
 use std::error::Error;
@@ -121,7 +122,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, simulate::run)
         }
         Command::Demo(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, demo::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
@@ -142,7 +143,7 @@ pub(crate) fn check(
     Ok(match cli.command {
         Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
     })
 }

@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::context::{RequestError, RequestErrorKind};
+use async_nats::jetstream::context::{CreateStreamError, RequestError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::clock::Reading;
 use super::handover::Handover;
+use super::source::{Source, SourceKind};
 use crate::fold::StreamTime;
 use crate::subject::Region;
-use crate::topology::{Deployment, Shard, consumer_config, durable_name, ensure_streams, stream_name};
+use crate::topology::{Deployment, Shard, consumer_config, durable_name, ensure_streams, mirror_config};
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
@@ -27,6 +29,12 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
 /// How often the server says that it is there when it has no frames; two that don't come are missed.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// A mirror that heard of its origin within so many nanoseconds knows what it is missing.
+const HEARD_LATELY: u64 = 5_000_000_000;
+
+/// How long the origin may take to tell.
+const ORIGIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who reads: a deployment, or one of the shards that it is shared out to.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +76,7 @@ impl Reader {
 /// Which consumer is wanted, and whether it may be made.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    pub(super) region: Region,
+    pub(super) source: Source,
     pub(super) reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub(super) create: Option<usize>,
@@ -83,6 +91,10 @@ pub(super) enum AttachError {
     Unreachable(String),
     #[error("stream {stream} does not exist; make it with `callsight serve --create --region {region}`")]
     NoStream { stream: String, region: Region },
+    #[error(
+        "stream {stream} of region {region} does not exist; make it with `callsight streams apply`, see docs/topology.md"
+    )]
+    NoOtherStream { stream: String, region: Region },
     #[error(
         "durable consumer {durable} does not exist on {stream}; make it with \
          `callsight serve --create --region {region} {flags}`"
@@ -168,14 +180,15 @@ pub(super) struct Sequences {
     pub(super) stream_seq: u64,
 }
 
-/// What the server says of a stream.
+/// What the server says of a stream, the server's own time with it.
 #[derive(Clone, Debug, Deserialize)]
-struct StreamState {
+pub(super) struct StreamState {
     #[serde(rename = "ts", with = "time::serde::rfc3339")]
     server_time: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     created: OffsetDateTime,
     state: LastSequence,
+    mirror: Option<MirrorState>,
     #[serde(default)]
     config: StreamConfig,
 }
@@ -191,6 +204,36 @@ struct SubjectTransform {
 }
 
 impl StreamState {
+    /// What time it was at the server.
+    pub(super) fn server_time(&self) -> StreamTime {
+        StreamTime::from_unix_nanos(self.server_time.unix_timestamp_nanos())
+    }
+
+    /// When the newest message was stored, if there has been one.
+    pub(super) fn newest(&self) -> Option<StreamTime> {
+        let LastSequence { last_seq, last_ts } = self.state;
+        (last_seq > 0).then(|| StreamTime::from_unix_nanos(last_ts.unix_timestamp_nanos()))
+    }
+
+    /// Of a mirror: the messages that it has not got, and for how long it has not heard of its origin, if it ever has.
+    pub(super) fn mirror(&self) -> Option<(u64, Option<Duration>)> {
+        let MirrorState { lag, active, .. } = self.mirror.as_ref()?;
+        Some((*lag, u64::try_from(*active).ok().map(Duration::from_nanos)))
+    }
+
+    /// Asks the stream that this one is a mirror of, if it has not heard of it lately. What it then says to be missing
+    /// is from before, and mostly nothing.
+    pub(super) async fn ask_origin(&mut self, context: &Context) {
+        let Some(mirror) = &mut self.mirror else { return };
+        if u64::try_from(mirror.active).is_ok_and(|active| active < HEARD_LATELY) {
+            return;
+        }
+        let asked = timeout(ORIGIN_WITHIN, stream_state(context, &mirror.name)).await;
+        if let Ok(Ok(origin)) = asked {
+            mirror.lag = mirror.lag.max(origin.state.last_seq.saturating_sub(self.state.last_seq));
+        }
+    }
+
     /// Whether the stream appends the partitions that shards filter for.
     fn has_partitions(&self) -> bool {
         let transform = self.config.subject_transform.as_ref();
@@ -203,6 +246,16 @@ impl StreamState {
 #[derive(Clone, Debug, Deserialize)]
 struct LastSequence {
     last_seq: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    last_ts: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct MirrorState {
+    name: String,
+    lag: u64,
+    /// Nanoseconds since it heard of its origin; negative if it never has.
+    active: i64,
 }
 
 /// Why there is no answer that can be used.
@@ -251,6 +304,11 @@ pub(super) async fn consumer_state(
     ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
 }
 
+/// Asks for the stream's state.
+pub(super) async fn stream_state(context: &Context, stream: &str) -> Result<StreamState, AskError> {
+    ask(context, format!("STREAM.INFO.{stream}"), &json!({})).await
+}
+
 /// Attaches to the consumer. What had been delivered to somebody before and not acknowledged is delivered
 /// again, first and at once: with one acknowledgement for a whole batch, a later one would cover it unread.
 pub(super) async fn attach(
@@ -259,7 +317,8 @@ pub(super) async fn attach(
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
     let (name, stream) = find_stream(&context, wanted).await?;
-    if wanted.reader.shard.is_some() && !stream.has_partitions() {
+    // A mirror has the subjects that the stream gave its messages, and nothing of how.
+    if wanted.reader.shard.is_some() && !wanted.source.is_mirror() && !stream.has_partitions() {
         return Err(AttachError::NoPartitions { stream: name });
     }
     let (consumer, handover) = find_consumer(&context, wanted, &name, &stream, folded).await?;
@@ -270,7 +329,7 @@ pub(super) async fn attach(
     }
     let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
     let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
-    if read != wanted.reader.subjects(&wanted.region).into_iter().collect() {
+    if read != wanted.reader.subjects(&wanted.source.region).into_iter().collect() {
         return Err(AttachError::WrongSubjects(durable));
     }
     // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
@@ -305,9 +364,9 @@ pub(super) async fn attach(
 }
 
 async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, StreamState), AttachError> {
-    let name = stream_name(&wanted.region);
+    let Source { region, kind, stream: name, .. } = wanted.source.clone();
     if let Some(replicas) = wanted.create
-        && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
+        && let Err(error) = make_streams(context, &wanted.source, replicas).await
     {
         use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
         let reason = error.to_string();
@@ -316,12 +375,26 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, Stre
             _ => AttachError::CreateStream { stream: name, reason },
         });
     }
-    match ask(context, format!("STREAM.INFO.{name}"), &json!({})).await {
+    match stream_state(context, &name).await {
         Ok(state) => Ok((name, state)),
-        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => {
-            Err(AttachError::NoStream { stream: name, region: wanted.region.clone() })
-        }
+        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => Err(match kind {
+            SourceKind::Own => AttachError::NoStream { stream: name, region },
+            SourceKind::Remote | SourceKind::Mirror => AttachError::NoOtherStream { stream: name, region },
+        }),
         Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    }
+}
+
+/// Makes what is missing of the streams, under their usual names alone. Those of another cluster are made there.
+async fn make_streams(context: &Context, source: &Source, replicas: usize) -> Result<(), CreateStreamError> {
+    let usual = Source::new(source.region.clone(), source.kind);
+    match source.kind {
+        _ if source.stream != usual.stream => Ok(()),
+        SourceKind::Own => ensure_streams(context, &source.region, replicas).await,
+        SourceKind::Remote => Ok(()),
+        SourceKind::Mirror => {
+            context.get_or_create_stream(mirror_config(&source.region, replicas)).await.map(drop)
+        }
     }
 }
 
@@ -340,7 +413,7 @@ async fn find_consumer(
                 return Err(AttachError::NoConsumer {
                     durable,
                     stream: stream.to_owned(),
-                    region: wanted.region.clone(),
+                    region: wanted.source.region.clone(),
                     flags: wanted.reader.flags(),
                 });
             }
@@ -350,7 +423,7 @@ async fn find_consumer(
             let config = pull::Config {
                 durable_name: Some(durable.clone()),
                 deliver_policy: begin,
-                filter_subjects: wanted.reader.subjects(&wanted.region),
+                filter_subjects: wanted.reader.subjects(&wanted.source.region),
                 ..consumer_config(&wanted.reader.deployment, state.server_time)
             };
             if let Err(error) = context.create_consumer_on_stream(config, stream).await {
@@ -413,7 +486,8 @@ mod tests {
         StreamState {
             server_time,
             created,
-            state: LastSequence { last_seq },
+            state: LastSequence { last_seq, last_ts: created },
+            mirror: None,
             config: StreamConfig::default(),
         }
     }
