@@ -333,8 +333,8 @@ impl Stage {
         let Nats::Bridged(bridged) = &self.nats else { return String::new() };
         let [_, region] = bridged::REGIONS;
         let behind = match bridged.behind().await {
-            Some(frames) => format!("{frames} frames behind"),
-            None => "behind by an unknown number of frames".to_owned(),
+            Some(frames) => frames.to_string(),
+            None => "an unknown number".to_owned(),
         };
         let mirrors = exporter.mirrors();
         let silent = mirrors.iter().find(|(name, _)| name == region).map(|(_, lag)| lag.silent);
@@ -343,7 +343,7 @@ impl Stage {
             None => String::new(),
         };
         let cut = if bridged.is_cut() { ", LINK CUT" } else { "" };
-        format!("   mirror of {region} {behind}{heard}{cut}")
+        format!("   mirror of {region} behind by {behind}{heard}{cut}")
     }
 
     async fn stop(self) {

@@ -122,7 +122,7 @@ async fn the_demo_stops_when_told_to() {
 /// How many frames the mirror is behind on each live line that tells it.
 fn behind(output: &str) -> Vec<u64> {
     let told =
-        output.lines().filter_map(|line| line.split_once("mirror of apac ")?.1.split_once(" frames behind"));
+        output.lines().filter_map(|line| line.split_once("mirror of apac behind by ")?.1.split_once(','));
     told.filter_map(|(frames, _)| frames.parse().ok()).collect()
 }
 

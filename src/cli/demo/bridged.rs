@@ -62,6 +62,9 @@ const FILES: [(&str, &str); 12] = {
 /// The users of `permissions`. What they may is told there; here, each has its name for a password.
 const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
 
+/// How often other ports are tried.
+const ATTEMPTS: usize = 3;
+
 /// How long the servers may take to find each other and agree on a leader.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
@@ -96,28 +99,15 @@ impl Bridged {
                 .map_err(|error| CliError::caused("cannot write the servers' configuration", error))?;
         }
         let (cut, _) = watch::channel(false);
-        let mut gateways = Vec::new();
-        let mut links = Vec::new();
-        for _ in CLUSTERS {
-            let gateway = free_address(0)?;
-            links.push(Link::to(gateway, cut.subscribe()).await?);
-            gateways.push(gateway);
-        }
-        let mut servers = Vec::new();
-        for (index, cluster) in CLUSTERS.into_iter().enumerate() {
-            // The hub and the arbiter go straight to each other: that link stays.
-            let straight = |other: usize| cluster != REGIONS[1] && CLUSTERS[other] != REGIONS[1];
-            let seen = |other: usize| if straight(other) { gateways[other] } else { links[other].address() };
-            let address = if index == 0 { free_address(4222)? } else { free_address(0)? };
-            let environment = environment(index, address, &gateways, links[index].address(), seen, folder)?;
-            let mut command = nats_server()?;
-            command.arg("--config").arg(folder.path().join(format!("{cluster}.conf")));
-            command.envs(environment);
-            servers.push(Server::start(command, &format!("nats-server-{cluster}"), address, folder.path())?);
-        }
-        for server in &mut servers {
-            server.wait_until_up().await?;
-        }
+        let mut attempts = 1..=ATTEMPTS;
+        let (servers, links) = loop {
+            // Of so many ports, somebody may take one before its server does.
+            match launch(folder, &cut).await {
+                Err(error) if attempts.next().is_none() => return Err(error),
+                Err(error) => tracing::debug!(%error, "starting the servers again"),
+                Ok(started) => break started,
+            }
+        };
         let mut relays = Vec::new();
         let mut operators = Vec::new();
         for server in &servers[..REGIONS.len()] {
@@ -198,10 +188,40 @@ impl Bridged {
     }
 
     pub(super) async fn stop(self) {
-        for server in self.servers {
+        let Self { servers, relays, global, operators, .. } = self;
+        // So that they don't complain of servers that went away.
+        drop((relays, global, operators));
+        for server in servers {
             server.stop().await;
         }
     }
+}
+
+/// Starts the servers and the links between them.
+async fn launch(folder: &TempDir, cut: &watch::Sender<bool>) -> Result<(Vec<Server>, Vec<Link>), CliError> {
+    let mut gateways = Vec::new();
+    let mut links = Vec::new();
+    for _ in CLUSTERS {
+        let gateway = free_address(0)?;
+        links.push(Link::to(gateway, cut.subscribe()).await?);
+        gateways.push(gateway);
+    }
+    let mut servers = Vec::new();
+    for (index, cluster) in CLUSTERS.into_iter().enumerate() {
+        // The hub and the arbiter go straight to each other: that link stays.
+        let straight = |other: usize| cluster != REGIONS[1] && CLUSTERS[other] != REGIONS[1];
+        let seen = |other: usize| if straight(other) { gateways[other] } else { links[other].address() };
+        let address = if index == 0 { free_address(4222)? } else { free_address(0)? };
+        let environment = environment(index, address, &gateways, links[index].address(), seen, folder)?;
+        let mut command = nats_server()?;
+        command.arg("--config").arg(folder.path().join(format!("{cluster}.conf")));
+        command.envs(environment);
+        servers.push(Server::start(command, &format!("nats-server-{cluster}"), address, folder.path())?);
+    }
+    for server in &mut servers {
+        server.wait_until_up().await?;
+    }
+    Ok((servers, links))
 }
 
 fn regions() -> Result<[Region; 2], CliError> {

@@ -61,6 +61,9 @@ impl Single {
     }
 
     pub(super) async fn stop(self) {
-        self.server.stop().await;
+        let Self { server, client } = self;
+        // So that it doesn't complain of a server that went away.
+        drop(client);
+        server.stop().await;
     }
 }

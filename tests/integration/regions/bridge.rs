@@ -10,8 +10,11 @@ use time::OffsetDateTime;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
+use crate::kit::nats::Nats;
+use crate::kit::port;
 use crate::kit::proxy::Proxy;
 use crate::kit::scrape::Scrape;
+use crate::kit::stream::Health;
 use crate::kit::supercluster::{SETTLED_WITHIN, SuperCluster};
 use crate::kit::wait::{self, PATIENCE};
 
@@ -225,6 +228,39 @@ async fn a_connection_that_had_to_go_elsewhere_comes_home() {
         let connections = cluster.server("us").monitor("/connz").await;
         let text = connections["connections"].to_string();
         wait::when(text, |text| !text.contains("callsight global")).map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_region_may_be_in_a_domain_and_on_servers_of_its_own() {
+    let nats = Nats::start_with("jetstream: { domain: far }", &[]);
+    let health = Health::create(&nats).await;
+    let nobody = format!("nats://127.0.0.1:{}", port::free());
+    let servers = format!("--region-nats-url=us={}", nats.url());
+    let mut expected = 0;
+    for (deployment, api) in
+        [("one", "--jetstream-domain=us=far"), ("two", "--jetstream-prefix=us=$JS.far.API")]
+    {
+        let deployment = format!("--deployment={deployment}");
+        let mut exporter =
+            Callsight::serve_at(&nobody, &["--create", NEVER_IDLE, &deployment, &servers, api]);
+        exporter.ready().await;
+        expected += 1;
+        health.publish(&frame("s1", expected, &["bo"])).await;
+        exporter
+            .metrics_when(PATIENCE, "the session", |scrape| {
+                wait::when(scrape.sum("videocall_sessions", &[("region", "us")]), |sessions| *sessions > 0.5)
+                    .map(drop)
+            })
+            .await;
+        assert!(exporter.terminate().success());
+    }
+    let other = Callsight::serve_at(&nats.url(), &["--create", "--jetstream-domain=us=elsewhere"]);
+    other.listening().await;
+    wait::eventually_async(PATIENCE, "a domain that is not there to be missed", async || {
+        let answer = other.get("/readyz").await;
+        wait::when(answer.text().to_owned(), |text| text.contains("NATS does not answer")).map(drop)
     })
     .await;
 }
