@@ -18,7 +18,7 @@ use callsight::consume::{Source, SourceKind};
 use callsight::fold::FoldSettings;
 use callsight::publish::{Publisher, PublisherConfig};
 use callsight::serve::{Exporter, ExporterConfig, Feed};
-use callsight::simulate::{Scenario, SimulateConfig, World};
+use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::subject::Region;
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use futures_util::StreamExt;
@@ -106,6 +106,7 @@ async fn fill(
         frames: None,
         seed: 1,
         scenario: Scenario::Steady,
+        rhythm: Rhythm::default(),
         rate: None,
         leave_at_end: false,
         quiet: true,

@@ -265,9 +265,11 @@ impl Stage {
 
     fn addresses(&self, exporter: &Exporter) -> String {
         let prometheus = match &self.prometheus {
-            Some(prometheus) => {
-                format!("Prometheus  http://{}/graph?g0.expr=videocall_sessions&g0.tab=0", prometheus.address)
-            }
+            Some(prometheus) => format!(
+                "Prometheus  http://{address}/graph?g0.expr=videocall_sessions&g0.tab=0\n\
+                 alerts      http://{address}/alerts",
+                address = prometheus.address
+            ),
             None => "Prometheus  not found; `./dev demo` gets one".to_owned(),
         };
         let nats = match &self.nats {
@@ -389,6 +391,7 @@ fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, s
         frames: None,
         seed,
         scenario: config.calls.scenario,
+        rhythm: config.calls.rhythm(),
         rate: None,
         leave_at_end: true,
         quiet: true,

@@ -5,24 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{NatsArgs, ProcessArgs};
+use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND};
 use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
-use crate::config::{ConfigError, NatsConfig, duration_between, ratio, socket_address, whole};
+use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
 use crate::consume::Reader;
-use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
+use crate::fold::{DetailLevel, FoldSettings, Limits};
 use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
-
-const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A number that no budget needs to go beyond.
-const PLENTY: usize = 1_000_000_000;
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
@@ -95,18 +87,6 @@ pub(crate) struct ServeArgs {
     )]
     ready_max_lag: Duration,
 
-    /// Remove a session that has sent no frame for this long, from 1s to 1h.
-    ///
-    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Detail"
-    )]
-    idle_timeout: Duration,
-
     /// How much of a call gets series of its own.
     ///
     /// Aggregates are always kept, and replay has every detail whatever is chosen here.
@@ -118,26 +98,6 @@ pub(crate) struct ServeArgs {
     /// Pairs grow with the square of a meeting: 50 sessions are 2,450 pairs.
     #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=PLENTY), help_heading = "Detail")]
     pair_max_sessions: usize,
-
-    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "300ms",
-        value_parser = duration_between(MILLISECOND..=MINUTE),
-        help_heading = "Degradation"
-    )]
-    degraded_rtt: Duration,
-
-    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value = "0.05",
-        value_parser = ratio,
-        help_heading = "Degradation"
-    )]
-    degraded_concealment: f64,
 
     /// Most live series of sessions and pairs, all meetings together.
     ///
@@ -172,15 +132,8 @@ pub(crate) struct ServeArgs {
     )]
     max_peers_per_session: usize,
 
-    /// Most distinct values of the label `server_url`
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "256",
-        value_parser = whole(1..=PLENTY),
-        help_heading = "Budgets"
-    )]
-    max_server_urls: usize,
+    #[command(flatten)]
+    judgement: JudgementArgs,
 
     #[command(flatten)]
     process: ProcessArgs,
@@ -210,7 +163,7 @@ impl ServeArgs {
             ready_max_lag: self.ready_max_lag,
             max_series: self.max_series,
             fold: FoldSettings {
-                idle_timeout: self.idle_timeout,
+                idle_timeout: self.judgement.idle_timeout,
                 detail: self.detail,
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,
@@ -219,9 +172,9 @@ impl ServeArgs {
                 limits: Limits {
                     sessions_per_meeting: self.max_sessions_per_meeting,
                     peers_per_session: self.max_peers_per_session,
-                    server_urls: self.max_server_urls,
+                    server_urls: self.judgement.max_server_urls,
                 },
-                thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
+                thresholds: self.judgement.thresholds(),
             },
         };
         let nats = self.nats.validate("exporter")?;

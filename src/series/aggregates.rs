@@ -187,6 +187,8 @@ pub struct ServerSeries {
     pub peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
+    /// Sessions that can't hear somebody who speaks.
+    pub one_way_audio: Gauge,
 }
 
 impl ServerSeries {
@@ -226,6 +228,7 @@ impl ServerSeries {
             peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
         })
     }
 }

@@ -139,6 +139,8 @@ catalogue! {
             "Remote peers that live sessions observe, summed over the sessions.";
         SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
             "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+        SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
+            "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
     }
     Session {
         SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,
@@ -215,6 +217,8 @@ catalogue! {
             "Time since the mirror that is read last heard of the region's stream, which it does every second; NaN until it is known.";
         CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
             "1 while the region's durable consumer is attached and its NATS connection is up.";
+        READY = "callsight_ready" Kind::Gauge, REGION,
+            "1 while /readyz holds the region for complete and current.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series that the detail planes hold now.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],

@@ -153,9 +153,9 @@ impl Exporter {
             consumers.push((region, tokio::spawn(consumer.run(stopping.clone()))));
         }
 
-        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
-        let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
+        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
+        let (stop_http, stopping) = watch::channel(false);
         let state = State { scraper, regions: regions.clone(), ready_max_lag };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));

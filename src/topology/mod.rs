@@ -4,7 +4,15 @@
 //! remembers how far it was folded. Two deployments never share a durable: that would split the frames
 //! between them. In the hub region stand mirrors of the other regions' streams, so that an incident can be
 //! replayed from one place, and even when its region is gone.
+//!
+//! Here is what each of them is. [`Declared`] makes a whole of them or reads it from files, [`Step`] tells what it
+//! takes to get there from what runs, and [`Reconciler`] does it.
 
+mod declare;
+mod files;
+mod keys;
+mod plan;
+mod reconcile;
 mod shard;
 
 use std::fmt;
@@ -19,8 +27,12 @@ use async_nats::jetstream::stream::{
 };
 use time::OffsetDateTime;
 
-pub use shard::{Shard, ShardError, durable_name};
-
+pub use self::declare::{Bond, Declared, Name};
+pub use self::files::{FilesError, read as read_files};
+pub use self::keys::is_duration;
+pub use self::plan::{Action, Change, Running, Step};
+pub use self::reconcile::{ReconcileError, Reconciler};
+pub use self::shard::{Shard, ShardError, durable_name};
 use crate::subject::Region;
 
 /// How long frames are kept for replay.
@@ -190,9 +202,19 @@ pub fn placed(config: Config, region: &Region) -> Config {
 #[must_use]
 pub fn consumer_config(deployment: &Deployment, start: OffsetDateTime) -> pull::Config {
     pull::Config {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        ..durable_config(deployment)
+    }
+}
+
+/// The same as a file has it, which can name no moment: a new one begins with the next frame. What an exporter
+/// needs from before that to know who is there, it reads by itself.
+#[must_use]
+pub fn durable_config(deployment: &Deployment) -> pull::Config {
+    pull::Config {
         durable_name: Some(deployment.durable()),
         description: Some(format!("Callsight exporter, deployment {deployment}")),
-        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        deliver_policy: DeliverPolicy::New,
         // One acknowledgement covers a whole batch.
         ack_policy: AckPolicy::All,
         ack_wait: ACK_WAIT,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::cli::CliError;
+use crate::cli::{CliError, monitoring};
 
 /// How long a server may take to start.
 const START_WITHIN: Duration = Duration::from_secs(15);
@@ -69,12 +69,7 @@ impl Server {
 pub(super) fn prometheus(metrics: SocketAddr, folder: &Path) -> Result<Option<Server>, CliError> {
     let Some(prometheus) = find_tool("prometheus") else { return Ok(None) };
     let address = free_address(9090)?;
-    let config = folder.join("prometheus.yml");
-    let text = format!(
-        "global:\n  scrape_interval: 2s\nscrape_configs:\n  - job_name: callsight\n    static_configs:\n      \
-         - targets: ['{metrics}']\n"
-    );
-    std::fs::write(&config, text)
+    let config = monitoring::write(folder, metrics)
         .map_err(|error| CliError::caused("cannot write Prometheus's configuration", error))?;
     let mut command = Command::new(prometheus);
     command
