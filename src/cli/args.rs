@@ -221,14 +221,19 @@ fn lacking<T>(flag: &str, other: &str) -> Result<T, ConfigError> {
 
 /// A subject without wildcards, for answers to come back under.
 fn inbox_prefix(text: &str) -> Result<String, String> {
-    let plain = |token: &str| {
-        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
-    };
-    if text.split('.').all(plain) {
+    if is_plain(text) {
         Ok(text.to_owned())
     } else {
         Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
     }
+}
+
+/// Whether it is a subject, without wildcards.
+pub(crate) fn is_plain(subject: &str) -> bool {
+    let plain = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+    };
+    subject.split('.').all(plain)
 }
 
 /// Each value once, in the order given.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::args::{distinct, joined};
+use super::args::{distinct, is_plain, joined};
 use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
 use crate::consume::{JetStreamApi, Source, SourceKind};
 use crate::subject::Region;
@@ -114,10 +114,7 @@ impl FromStr for ApiPrefix {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |token: &str| {
-            !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
-        };
-        if text.split('.').all(plain) {
+        if is_plain(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err("write a subject without wildcards, such as JS.apac.API")

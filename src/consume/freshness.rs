@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::attach::StreamState;
+use super::answer::StreamState;
 use super::clock::StreamClock;
 use crate::fold::StreamTime;
 use crate::series::aggregates::StreamSeries;

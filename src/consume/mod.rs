@@ -9,6 +9,7 @@
 //! round several times a second also when nothing arrives: sessions have to go when their calls went silent,
 //! and most of all when NATS did.
 
+mod answer;
 mod attach;
 mod backoff;
 mod burial;
@@ -34,10 +35,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-pub use attach::Reader;
-use attach::{
-    AskError, Attached, ConsumerState, Position, StreamState, Wanted, attach, consumer_state, stream_state,
-};
+use answer::{AskError, ConsumerState, StreamState, consumer_state, stream_state};
+use attach::{Attached, Position, Wanted, attach};
 use backoff::Backoff;
 use burial::Burial;
 use catch_up::{Behind, CatchUp};
@@ -48,7 +47,7 @@ pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
 use progress::{Mark, Progress, Verdict};
 use pulse::{Pulse, stopped};
-pub use source::{JetStreamApi, Source, SourceKind};
+pub use source::{JetStreamApi, Reader, Source, SourceKind};
 
 use crate::fold::Fold;
 use crate::log::Bounded;

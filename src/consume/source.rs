@@ -1,4 +1,4 @@
-//! Where the frames of a region are read.
+//! Where the frames of a region are read, and by whom.
 //!
 //! An exporter that stands beside the relays reads the stream that they publish into. One that watches all regions
 //! from a single place has a choice: the mirrors that its own cluster keeps, which are there also when their
@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 
 use crate::subject::Region;
-use crate::topology::{mirror_stream_name, stream_name};
+use crate::topology::{Deployment, Shard, durable_name, mirror_stream_name, stream_name};
 
 /// A region, and which stream its frames are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,5 +72,42 @@ impl Source {
     #[must_use]
     pub fn is_mirror(&self) -> bool {
         self.kind == SourceKind::Mirror
+    }
+}
+
+/// Who reads: a deployment, or one of the shards that it is shared out to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reader {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// The shard, unless one exporter reads everything.
+    pub shard: Option<Shard>,
+    /// How many shards the deployment had, while that changes: a new durable begins where theirs were left.
+    pub shards_before: Option<u32>,
+}
+
+impl From<Deployment> for Reader {
+    fn from(deployment: Deployment) -> Self {
+        Self { deployment, shard: None, shards_before: None }
+    }
+}
+
+impl Reader {
+    /// The name of its durable consumer.
+    #[must_use]
+    pub fn durable(&self) -> String {
+        durable_name(&self.deployment, self.shard)
+    }
+
+    /// The subjects that it reads of a region's stream; none in particular if it reads everything.
+    pub(super) fn subjects(&self, region: &Region) -> Vec<String> {
+        self.shard.map(|shard| shard.subjects(region)).unwrap_or_default()
+    }
+
+    /// The flags that name it.
+    pub(super) fn flags(&self) -> String {
+        let Self { deployment, shard, .. } = self;
+        let shard = shard.map(|shard| format!(" --shard {shard}")).unwrap_or_default();
+        format!("--deployment {deployment}{shard}")
     }
 }
