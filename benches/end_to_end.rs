@@ -203,7 +203,7 @@ async fn drain(
         web_config: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         regions: vec![region.clone()],
-        deployment: deployment.clone(),
+        reader: deployment.clone().into(),
         create: None,
         ready_max_lag: Duration::from_secs(10),
         max_series: 10_000_000,

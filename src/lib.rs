@@ -4,6 +4,7 @@
 //!
 //! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
+//! - [`replay`] reads a part of the stream again and makes of it what people can use afterwards;
 //! - [`publish`] is what a relay embeds, [`simulate`] makes calls up and publishes them;
 //! - [`fold`] is the pure core: frames in, changes to the series out;
 //! - [`series`] declares the metrics and keeps them;
@@ -22,6 +23,7 @@ pub mod nats;
 pub mod publish;
 pub mod series;
 
+pub mod replay;
 pub mod serve;
 pub mod simulate;
 pub mod subject;

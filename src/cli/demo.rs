@@ -124,7 +124,7 @@ fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterCo
         listen,
         web_config: None,
         regions: config.regions.clone(),
-        deployment,
+        reader: deployment.into(),
         create: Some(1),
         ready_max_lag: Duration::from_secs(10),
         max_series: 1_000_000,

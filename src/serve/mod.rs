@@ -27,12 +27,11 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use glance::Glance;
 pub use web_config::WebConfigError;
 
-use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
+use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth};
 use crate::fold::{Fold, FoldSettings};
 use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::subject::Region;
-use crate::topology::Deployment;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
@@ -50,7 +49,7 @@ pub struct ExporterConfig {
     /// The regions to consume, each once.
     pub regions: Vec<Region>,
     /// Which of several exporters side by side this is.
-    pub deployment: Deployment,
+    pub reader: Reader,
     /// Makes streams and consumers that are missing, with this many replicas.
     pub create: Option<usize>,
     /// Not ready while a region is further behind than this.
@@ -135,7 +134,7 @@ impl Exporter {
                 Fold::new(region, config.fold, Arc::clone(&recorder), detail.clone(), Arc::clone(&own));
             let consumer_config = ConsumerConfig {
                 region: region.clone(),
-                deployment: config.deployment.clone(),
+                reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
             };

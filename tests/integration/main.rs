@@ -9,6 +9,8 @@ mod budgets;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -27,6 +29,8 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod regions;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rules;
@@ -40,3 +44,5 @@ mod simulate;
 mod supervision;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod topology;

@@ -1,6 +1,6 @@
 //! Who gets in, what they may do there, and what they can't break.
 
-mod certificates;
+pub(crate) mod certificates;
 mod connection;
 mod crowd;
 mod permissions;

@@ -1,0 +1,3 @@
+//! Two regions and the bridge between them, from the files of `jetstream/`.
+
+mod configs;
