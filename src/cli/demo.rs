@@ -294,7 +294,7 @@ fn start(mut command: Command, name: &str, folder: &Path) -> Result<Child, CliEr
 }
 
 /// A tool on the PATH, or among those that `./dev` brought.
-fn find_tool(name: &str) -> Option<PathBuf> {
+pub(super) fn find_tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let brought = [PathBuf::from("target/tools/bin")];
     env::split_paths(&path).chain(brought).map(|folder| folder.join(name)).find(|tool| tool.is_file())

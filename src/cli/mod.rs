@@ -7,6 +7,7 @@ mod frame;
 mod log;
 mod monitoring;
 mod replay;
+mod rollout;
 mod serve;
 mod simulate;
 mod streams;
@@ -46,6 +47,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -66,8 +68,13 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Nothing(Box<dyn Error + Send + Sync>),
     /// A signal ended it before it was done: exit code 130, as a shell has it.
-    #[error("stopped by {0}; nothing was written")]
-    Stopped(&'static str),
+    #[error("stopped by {signal}: {left}")]
+    Stopped {
+        /// Which.
+        signal: &'static str,
+        /// What is there of what was begun.
+        left: &'static str,
+    },
     /// The same as [`Self::Failed`], in the words of another part of the program.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
@@ -94,7 +101,7 @@ impl CliError {
             Self::Config(_) => 2,
             Self::Failed { .. } | Self::Other(_) => 1,
             Self::Nothing(_) => 3,
-            Self::Stopped(_) => 130,
+            Self::Stopped { .. } => 130,
         }
     }
 
@@ -149,6 +156,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, streams::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -170,6 +178,7 @@ pub(crate) fn check(
         Command::Demo(args) => args.validate().1.to_string(),
         Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

@@ -147,7 +147,8 @@ impl Exporter {
         let ready_max_lag = config.ready_max_lag;
         let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
         let (stop_http, stopping) = watch::channel(false);
-        let state = State { scraper, regions: regions.clone(), ready_max_lag };
+        let deployment = config.reader.deployment.as_str().into();
+        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
         tracing::info!(%address, "serving");

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::read;
 use crate::kit::process::{self, temporary_directory};
 use crate::kit::tool;
-use crate::security::certificates::Authority;
+use crate::kit::certificates::Authority;
 
 const PLACES: [&str; 3] = ["us", "apac", "arbiter"];
 
