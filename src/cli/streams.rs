@@ -180,9 +180,10 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
             let replicas = args.replicas.unwrap_or(REPLICAS);
             let declared = Declared::builtin(&regions, &deployments, replicas, Bond::Gateways);
             match (&args.within, regions.first()) {
-                (Some(region), Some(hub)) if regions.contains(region) => {
-                    (format!("region {region} of {}", joined(&regions)), Declared::within(&declared, region, hub))
-                }
+                (Some(region), Some(hub)) if regions.contains(region) => (
+                    format!("region {region} of {}", joined(&regions)),
+                    Declared::within(&declared, region, hub),
+                ),
                 (Some(region), _) => {
                     let reason = format!("`--within {region}` is none of `--region {}`", joined(&regions));
                     return Err(ConfigError::Rejected(reason));

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 
 use super::keys::{self, Key};
 use super::{
-    Deployment, Readers, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config, stream_name,
+    Deployment, Readers, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config,
+    stream_name,
 };
 use crate::subject::Region;
 

@@ -17,7 +17,10 @@ pub struct Readers {
 
 /// Text that names no exporters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write a deployment such as main, or one and its number of shards, up to {}, such as green/3", Shard::MOST)]
+#[error(
+    "write a deployment such as main, or one and its number of shards, up to {}, such as green/3",
+    Shard::MOST
+)]
 pub struct ReadersError;
 
 impl Readers {

@@ -37,7 +37,9 @@ impl<'a> Container<'a> {
             let volume = volume.unwrap_or_else(|| panic!("no volume for {mount}"));
             let at = |file: &str| format!("{}/{file}", text(&mount["mountPath"]));
             if let Some(map) = volume.get("configMap") {
-                for (file, content) in self::object(found, "ConfigMap", text(&map["name"]))["data"].as_object().unwrap() {
+                for (file, content) in
+                    self::object(found, "ConfigMap", text(&map["name"]))["data"].as_object().unwrap()
+                {
                     files.push((at(file), Some(text(content).to_owned())));
                 }
             }
@@ -60,7 +62,8 @@ impl<'a> Container<'a> {
         for (path, content) in &self.files {
             let path = here(path);
             fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-            fs::write(path, content.as_ref().map_or_else(|| secret.to_owned(), |content| here(content))).unwrap();
+            fs::write(path, content.as_ref().map_or_else(|| secret.to_owned(), |content| here(content)))
+                .unwrap();
         }
         list(&self.spec["args"]).iter().map(|arg| here(text(arg)).replace("$(SHARD)", "2")).collect()
     }
@@ -109,7 +112,10 @@ fn the_exporter_takes_what_the_chart_gives_it() {
     );
     for region in super::REGIONS {
         let said = checked(&["--values", &values_of(region)], "Deployment", "blue");
-        assert!(said.contains(&format!("regions {region};")) && said.contains("NATS tls://nats.nats.svc"), "{said}");
+        assert!(
+            said.contains(&format!("regions {region};")) && said.contains("NATS tls://nats.nats.svc"),
+            "{said}"
+        );
     }
     let green = "colours.green.enabled=true,colours.green.settings.idle-timeout=45s,regions={us,apac}";
     let said = checked(&["--set", green], "Deployment", "green");
@@ -149,7 +155,8 @@ fn every_setting_reaches_the_exporter() {
         _ => list(&kind["enum"]).last().unwrap_or_else(|| panic!("no value for {name}: {kind}")).clone(),
     };
     let settings = schema["definitions"]["settings"]["properties"].as_object().unwrap();
-    let settings: Map<_, _> = settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
+    let settings: Map<_, _> =
+        settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
     let set = format!("settings={}", Value::Object(settings));
     let said = checked(&["--set-json", &set], "Deployment", "blue");
     assert!(said.starts_with("config is valid: "), "{said}");
@@ -172,7 +179,11 @@ fn declared(args: &[&str]) -> String {
     let found = documents(&render(args));
     let said = String::from_utf8(Container::of(&found, "Job", "callsight-streams").check().stdout).unwrap();
     let verified = Container::of(&found, "Pod", "callsight-streams-verify").check();
-    assert_eq!(String::from_utf8(verified.stdout).unwrap(), said, "apply and verify go by the same declaration");
+    assert_eq!(
+        String::from_utf8(verified.stdout).unwrap(),
+        said,
+        "apply and verify go by the same declaration"
+    );
     said
 }
 
@@ -206,7 +217,8 @@ async fn the_job_and_then_the_exporter_run_with_what_the_chart_gives_them() {
         args.retain(|arg| !arg.starts_with("--nats-url="));
         args.push(url.clone());
         let output = Callsight::run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {said}");
     }
 

@@ -43,11 +43,15 @@ fn the_image_is_built_with_the_compiler_of_the_tests_and_runs_as_nobody() {
     let from = instructions(&dockerfile, "FROM");
     let [build, run] = from[..] else { panic!("two stages, not {from:?}") };
     assert!(build.starts_with(&format!("rust:{version}-")), "{build}");
-    assert!(build.contains("-bookworm ") && run.contains("-debian12:"), "{build} and {run} are of one Debian");
+    assert!(
+        build.contains("-bookworm ") && run.contains("-debian12:"),
+        "{build} and {run} are of one Debian"
+    );
     let user = instructions(&dockerfile, "USER");
     let [user] = user[..] else { panic!("one user, not {user:?}") };
     assert!(user.split(':').all(|number| number.parse::<u32>().is_ok_and(|number| number > 0)), "{user}");
-    let listen = instructions(&dockerfile, "ENV").into_iter().find_map(|env| env.strip_prefix("CALLSIGHT_LISTEN="));
+    let listen =
+        instructions(&dockerfile, "ENV").into_iter().find_map(|env| env.strip_prefix("CALLSIGHT_LISTEN="));
     assert_eq!(instructions(&dockerfile, "EXPOSE"), [listen.unwrap().split(':').next_back().unwrap()]);
     let copied = instructions(&dockerfile, "COPY").into_iter().filter(|copy| !copy.starts_with("--from"));
     for source in copied.flat_map(|copy| copy.rsplit_once(' ').unwrap().0.split(' ')) {
@@ -82,7 +86,9 @@ fn compose_names_only_what_there_is_and_listens_on_this_machine_alone() {
         for volume in texts(&service["volumes"]) {
             let source = volume.split(':').next().unwrap();
             match source.strip_prefix("./") {
-                Some(path) => assert!(root().join(path).exists() && volume.ends_with(":ro"), "{name}: {volume}"),
+                Some(path) => {
+                    assert!(root().join(path).exists() && volume.ends_with(":ro"), "{name}: {volume}")
+                }
                 None => assert!(compose["volumes"].get(source).is_some(), "{name}: {volume}"),
             }
         }
@@ -94,7 +100,10 @@ fn compose_names_only_what_there_is_and_listens_on_this_machine_alone() {
         }
         let image = service["image"].as_str().unwrap();
         let version = image.split_once(':').map(|(_, version)| version);
-        assert!(image == "callsight" || version.is_some_and(|version| version != "latest"), "{name}: {image}");
+        assert!(
+            image == "callsight" || version.is_some_and(|version| version != "latest"),
+            "{name}: {image}"
+        );
         for port in texts(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name}: {port}");
             ports.push(port.rsplit_once(':').unwrap().0.to_owned());
@@ -122,7 +131,11 @@ fn every_command_in_compose_is_one_that_callsight_takes() {
             .collect();
         let flags = flags.iter().map(String::as_str);
         let output = Callsight::run(&args.iter().copied().chain(flags).collect::<Vec<_>>());
-        assert!(output.status.success() && said(&output).starts_with("config is valid: "), "{name}: {}", said(&output));
+        assert!(
+            output.status.success() && said(&output).starts_with("config is valid: "),
+            "{name}: {}",
+            said(&output)
+        );
         commands += 1;
     }
     assert_eq!(commands, 5);
@@ -142,7 +155,8 @@ fn the_servers_in_compose_have_all_that_their_files_ask_for() {
         assert!(output.status.success(), "{name}: {}", said(&output));
         let cluster = name.trim_start_matches("nats-").to_uppercase();
         let variables = environment(service);
-        let gateway = variables.iter().find(|(variable, _)| *variable == format!("CALLSIGHT_GATEWAY_{cluster}"));
+        let gateway =
+            variables.iter().find(|(variable, _)| *variable == format!("CALLSIGHT_GATEWAY_{cluster}"));
         assert_eq!(gateway.unwrap().1, format!("[nats://{name}:7222]"));
         servers += 1;
     }
@@ -156,7 +170,8 @@ fn prometheus_in_compose_has_the_rules_and_finds_both_exporters() {
     let directory = temporary_directory();
     let path = directory.path().join("compose.yml");
     fs::write(&path, content).unwrap();
-    std::os::unix::fs::symlink(root().join("helm/callsight/files/rules"), directory.path().join("rules")).unwrap();
+    std::os::unix::fs::symlink(root().join("helm/callsight/files/rules"), directory.path().join("rules"))
+        .unwrap();
     let output = promtool(&["check", "config", path.to_str().unwrap()], "");
     let said = said(&output);
     assert!(output.status.success() && said.contains("rules found"), "{said}");
