@@ -1,6 +1,5 @@
 //! The real servers that the demo starts.
 
-use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
