@@ -4,8 +4,8 @@
 //!
 //! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
-//! - `rollout` puts a new exporter in the place of an old one, region by region;
 //! - [`replay`] reads a part of the stream again and makes of it what people can use afterwards;
+//! - `rollout` puts a new exporter in the place of an old one, region by region;
 //! - [`publish`] is what a relay embeds, [`simulate`] makes calls up and publishes them;
 //! - [`fold`] is the pure core: frames in, changes to the series out;
 //! - [`series`] declares the metrics and keeps them;

@@ -81,7 +81,12 @@ impl Run<'_> {
     }
 
     /// Values and version, as every rendering of a chart gets them.
-    pub(super) fn chart_arguments(&self, region: &FleetRegion, service: &Service, settings: Vec<String>) -> Vec<String> {
+    pub(super) fn chart_arguments(
+        &self,
+        region: &FleetRegion,
+        service: &Service,
+        settings: Vec<String>,
+    ) -> Vec<String> {
         let mut arguments = Vec::new();
         if let Some(version) = &service.chart_version {
             arguments.extend(["--version".to_owned(), version.clone()]);

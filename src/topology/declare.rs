@@ -207,7 +207,7 @@ fn said(config: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-/// How long the server remembers, as people say it.
+/// A duration as the server's API has it.
 pub(super) fn nanoseconds(value: i64) -> Duration {
     Duration::from_nanos(value.unsigned_abs())
 }

@@ -15,9 +15,13 @@ mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod dead_letters;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod detection;
 #[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
@@ -30,6 +34,8 @@ mod prometheus;
 mod publish;
 #[cfg(test)]
 mod regions;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

@@ -147,7 +147,7 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
 fn every_setting_reaches_the_exporter() {
     let schema: Value = serde_json::from_str(&read("helm/callsight/values.schema.json")).unwrap();
     let sample = |name: &str, kind: &Value| match (kind["$ref"].as_str(), kind["type"].as_str()) {
-        (Some("#/definitions/duration"), _) => json!("1m30s"),
+        (Some("#/definitions/duration"), _) => json!("30s"),
         (_, Some("boolean")) => json!(true),
         (_, Some("number")) => json!(0.25),
         // Large enough for Helm to have it as 2.5e+06.

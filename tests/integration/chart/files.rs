@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{read, root};
+use super::{files, read, root};
 use crate::kit::callsight::Callsight;
 use crate::kit::process::{self, temporary_directory};
 use crate::kit::prometheus::promtool;
@@ -181,4 +181,29 @@ fn prometheus_in_compose_has_the_rules_and_finds_both_exporters() {
         let service = target.split(':').next().unwrap();
         assert!(compose["services"].get(service).is_some(), "{target}");
     }
+}
+
+#[test]
+fn grafana_in_compose_has_what_its_provisioning_asks_for() {
+    let compose = compose();
+    let grafana = &compose["services"]["grafana"];
+    let given = environment(grafana);
+    let mut asked = 0;
+    for kind in ["dashboards", "datasources"] {
+        for path in files(&format!("grafana/provisioning/{kind}"), "yaml") {
+            let text = fs::read_to_string(&path).unwrap();
+            let provisioned: Value = yaml_serde::from_str(&text).unwrap();
+            assert_eq!(provisioned["apiVersion"], 1, "{path:?}");
+            for name in text.split('$').skip(1).filter(|rest| rest.starts_with("CALLSIGHT_")) {
+                let end = name.find(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric());
+                let name = &name[..end.unwrap_or(name.len())];
+                assert!(given.iter().any(|(variable, _)| *variable == name), "{path:?} asks for {name}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 2, "dashboards and their source");
+    let (_, dashboards) = given.iter().find(|(variable, _)| *variable == "CALLSIGHT_DASHBOARDS").unwrap();
+    let mount = format!("./grafana/dashboards:{dashboards}:ro");
+    assert!(texts(&grafana["volumes"]).contains(&&*mount), "{mount}");
 }

@@ -2,10 +2,10 @@
 
 use super::stage::{OlderBuild, calls, compare, exporter, has_sessions, reasons, verdict};
 use crate::kit::callsight::Callsight;
+use crate::kit::certificates::Authority;
 use crate::kit::nats::Nats;
 use crate::kit::process::{Process, temporary_directory};
 use crate::kit::proxy::Proxy;
-use crate::security::certificates::Authority;
 
 const SESSIONS: usize = 40;
 

@@ -64,7 +64,8 @@ fn the_shipped_fleet_is_sound_and_has_the_workflows_regions() {
         PATIENCE,
     );
     let error = String::from_utf8(output.stderr).unwrap();
-    let known = error.rsplit_once("it has ").map(|(_, regions)| regions.trim().split(", ").collect::<Vec<_>>());
+    let known =
+        error.rsplit_once("it has ").map(|(_, regions)| regions.trim().split(", ").collect::<Vec<_>>());
     let workflow = workflow("helm-deploy.yml");
     let options = strings(&workflow["on"]["workflow_dispatch"]["inputs"]["region"]["options"]);
     assert_eq!(known.as_deref(), Some(&options[1..]), "{error}");
@@ -95,7 +96,8 @@ fn every_action_is_pinned_and_every_workflow_asks_for_little() {
         let permissions = workflow["permissions"].as_object().unwrap();
         assert!(permissions.values().all(|permission| permission == "read"), "{name}: {permissions:?}");
         for (job, content) in workflow["jobs"].as_object().unwrap() {
-            let writes = content["permissions"].as_object().into_iter().flatten().filter(|(_, what)| *what == "write");
+            let writes =
+                content["permissions"].as_object().into_iter().flatten().filter(|(_, what)| *what == "write");
             let allowed: &[&str] = match (name, job.as_str()) {
                 ("release.yml", "image") => &["packages"],
                 ("release.yml", "publish") => &["contents", "packages"],
@@ -112,7 +114,10 @@ fn a_release_is_of_one_version() {
     let of = |tag: &str| process::run(Command::new(&script).arg(tag).current_dir(ROOT), "", PATIENCE);
     let right = of(concat!("v", env!("CARGO_PKG_VERSION")));
     assert!(right.status.success(), "{right:?}");
-    assert_eq!(String::from_utf8(right.stdout).unwrap(), concat!("version=", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(
+        String::from_utf8(right.stdout).unwrap(),
+        concat!("version=", env!("CARGO_PKG_VERSION"), "\n")
+    );
     let wrong = of("v99.0.0");
     let error = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(1) && wrong.stdout.is_empty(), "{error}");

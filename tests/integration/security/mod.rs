@@ -1,6 +1,5 @@
 //! Who gets in, what they may do there, and what they can't break.
 
-pub(crate) mod certificates;
 mod connection;
 mod crowd;
 pub(crate) mod permissions;
