@@ -35,7 +35,9 @@ impl<'a> Container<'a> {
             let volume = volume.unwrap_or_else(|| panic!("no volume for {mount}"));
             let at = |file: &str| format!("{}/{file}", text(&mount["mountPath"]));
             if let Some(map) = volume.get("configMap") {
-                for (file, content) in self::object(found, "ConfigMap", text(&map["name"]))["data"].as_object().unwrap() {
+                for (file, content) in
+                    self::object(found, "ConfigMap", text(&map["name"]))["data"].as_object().unwrap()
+                {
                     files.push((at(file), Some(text(content).to_owned())));
                 }
             }
@@ -58,7 +60,8 @@ impl<'a> Container<'a> {
         for (path, content) in &self.files {
             let path = here(path);
             fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-            fs::write(path, content.as_ref().map_or_else(|| secret.to_owned(), |content| here(content))).unwrap();
+            fs::write(path, content.as_ref().map_or_else(|| secret.to_owned(), |content| here(content)))
+                .unwrap();
         }
         list(&self.spec["args"]).iter().map(|arg| here(text(arg)).replace("$(SHARD)", "2")).collect()
     }
@@ -107,7 +110,10 @@ fn the_exporter_takes_what_the_chart_gives_it() {
     );
     for region in super::REGIONS {
         let said = checked(&["--values", &values_of(region)], "Deployment", "blue");
-        assert!(said.contains(&format!("regions {region};")) && said.contains("NATS tls://nats.nats.svc"), "{said}");
+        assert!(
+            said.contains(&format!("regions {region};")) && said.contains("NATS tls://nats.nats.svc"),
+            "{said}"
+        );
     }
     let green = "colours.green.enabled=true,colours.green.settings.idle-timeout=45s,regions={us,apac}";
     let said = checked(&["--set", green], "Deployment", "green");

@@ -21,22 +21,43 @@ const FEATURES: &[(&str, &str)] = &[
     ("green", "colours.green.enabled=true,colours.green.image.tag=1.2.3"),
     ("switched", "colours.green.enabled=true,active=green,colours.blue.enabled=false"),
     ("shards", "shards=3"),
-    ("sharded-green", "colours.green.enabled=true,colours.green.shards=5,colours.green.settings.detail=session"),
+    (
+        "sharded-green",
+        "colours.green.enabled=true,colours.green.shards=5,colours.green.settings.detail=session",
+    ),
     ("creds", "nats.creds.secret=exporter,streams.creds.secret=operator"),
-    ("tls", "nats.urls={tls://a:4222,tls://b:4222},nats.tls.ca.secret=ca,nats.tls.clientCertificate.secret=client,nats.tls.first=true"),
+    (
+        "tls",
+        "nats.urls={tls://a:4222,tls://b:4222},nats.tls.ca.secret=ca,nats.tls.clientCertificate.secret=client,nats.tls.first=true",
+    ),
     ("streams", "streams.apply=true,streams.image.tag=9.9.9"),
     ("web", "webConfig.secret=web,webConfig.scheme=HTTPS"),
     ("service-monitor", "monitoring.monitor.enabled=true,monitoring.monitor.labels.release=prometheus"),
     ("pod-monitor", "monitoring.monitor.enabled=true,monitoring.monitor.kind=PodMonitor"),
     ("rules", "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true"),
-    ("no-policy", "networkPolicy.enabled=false,podDisruptionBudget.enabled=false,serviceAccount.create=false"),
-    ("peers", "networkPolicy.from[0].namespaceSelector.matchLabels.a=b,networkPolicy.natsPeers[0].ipBlock.cidr=10.0.0.0/8"),
-    ("placement", "nodeSelector.disk=ssd,tolerations[0].key=a,tolerations[0].operator=Exists,priorityClassName=high,\
+    (
+        "no-policy",
+        "networkPolicy.enabled=false,podDisruptionBudget.enabled=false,serviceAccount.create=false",
+    ),
+    (
+        "peers",
+        "networkPolicy.from[0].namespaceSelector.matchLabels.a=b,networkPolicy.natsPeers[0].ipBlock.cidr=10.0.0.0/8",
+    ),
+    (
+        "placement",
+        "nodeSelector.disk=ssd,tolerations[0].key=a,tolerations[0].operator=Exists,priorityClassName=high,\
       topologySpreadConstraints[0].maxSkew=1,topologySpreadConstraints[0].topologyKey=zone,\
-      topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway,imagePullSecrets[0].name=pull"),
-    ("labels", "podLabels.team=calls,podAnnotations.note=x,service.annotations.note=x,serviceAccount.annotations.note=x"),
+      topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway,imagePullSecrets[0].name=pull",
+    ),
+    (
+        "labels",
+        "podLabels.team=calls,podAnnotations.note=x,service.annotations.note=x,serviceAccount.annotations.note=x",
+    ),
     ("names", "fullnameOverride=a-very-long-name-for-a-release-that-goes-on-and-on-and-on-and-on"),
-    ("node-port", "service.type=NodePort,image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+    (
+        "node-port",
+        "service.type=NodePort,image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    ),
 ];
 
 /// The arguments of every installation that is tried, with a name for each.
@@ -74,7 +95,8 @@ fn every_combination_is_valid_for_the_oldest_and_the_newest_kubernetes() {
         let mut command = Command::new(tool::directory().join("python/bin/kubernetes-validate"));
         command.args(["--strict", "-k", version]).args(&paths);
         let output = process::run(&mut command, "", Duration::from_secs(300));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let wrong: Vec<_> = said.lines().filter(|line| line.starts_with("ERROR")).collect();
         assert!(output.status.success() && wrong.is_empty(), "Kubernetes {version}: {wrong:#?}");
         assert!(said.matches("passed for resource").count() > paths.len(), "{said}");
@@ -104,7 +126,8 @@ fn a_packaged_chart_is_whole() {
     let output = helm(&["package", CHART, "--destination", folder]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let package = format!("{folder}/callsight-{}.tgz", env!("CARGO_PKG_VERSION"));
-    let packaged = helm(&["template", "callsight", &package, "--namespace", "calls", "--values", &values_of("us")]);
+    let packaged =
+        helm(&["template", "callsight", &package, "--namespace", "calls", "--values", &values_of("us")]);
     let packaged = documents(&String::from_utf8(packaged.stdout).unwrap());
     let unpacked = documents(&render(&["--values", &values_of("us")]));
     assert_eq!(names(&packaged), names(&unpacked));
@@ -121,7 +144,10 @@ fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
     let with_pods = documents.iter().filter_map(|document| Some((document, pod(document)?)));
     with_pods
         .map(|(document, path)| {
-            (document["metadata"]["name"].as_str().unwrap(), document.pointer(path.as_str().unwrap()).unwrap())
+            (
+                document["metadata"]["name"].as_str().unwrap(),
+                document.pointer(path.as_str().unwrap()).unwrap(),
+            )
         })
         .collect()
 }
@@ -172,9 +198,10 @@ fn services_lead_to_their_colour_and_to_the_active_one() {
                 assert_eq!(selects(&own["selector"], pods), service == colour);
                 assert_eq!(own["publishNotReadyAddresses"], true);
             }
-            for (kind, pointer) in
-                [("NetworkPolicy", "/spec/podSelector/matchLabels"), ("PodDisruptionBudget", "/spec/selector/matchLabels")]
-            {
+            for (kind, pointer) in [
+                ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+                ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+            ] {
                 let selector = object(&found, kind, "callsight").pointer(pointer).unwrap();
                 assert!(selects(selector, pods), "{kind} {colour}");
             }
@@ -198,7 +225,10 @@ fn a_colour_never_has_two_pods_for_one_durable() {
     let container = &set["template"]["spec"]["containers"][0];
     assert!(container["args"].as_array().unwrap().contains(&json!("--shard=$(SHARD)/3")), "{container}");
     let index = "metadata.labels['apps.kubernetes.io/pod-index']";
-    assert_eq!(container["env"][0], json!({"name": "SHARD", "valueFrom": {"fieldRef": {"fieldPath": index}}}));
+    assert_eq!(
+        container["env"][0],
+        json!({"name": "SHARD", "valueFrom": {"fieldRef": {"fieldPath": index}}})
+    );
 }
 
 /// Or else a new chart, or a change to green, would restart blue in the middle of a comparison.
@@ -217,11 +247,18 @@ fn a_colour_restarts_only_for_what_concerns_it() {
     ] {
         assert_eq!(blue(&format!("image.tag=1.0.0,{other}")), before, "{other}");
     }
-    for own in ["settings.idle-timeout=45s", "colours.blue.settings.idle-timeout=45s", "colours.blue.image.tag=1.1.0"] {
+    for own in [
+        "settings.idle-timeout=45s",
+        "colours.blue.settings.idle-timeout=45s",
+        "colours.blue.image.tag=1.1.0",
+    ] {
         assert_ne!(blue(&format!("image.tag=1.0.0,{own}")), before, "{own}");
     }
     let labels = before["metadata"]["labels"].as_object().unwrap();
-    assert!(!labels.contains_key("helm.sh/chart") && !labels.contains_key("app.kubernetes.io/version"), "{labels:?}");
+    assert!(
+        !labels.contains_key("helm.sh/chart") && !labels.contains_key("app.kubernetes.io/version"),
+        "{labels:?}"
+    );
 }
 
 #[test]
@@ -229,7 +266,8 @@ fn an_image_of_ones_own_wins_over_that_of_all() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let image = |set: &str| {
         let found = documents(&render(&["--set", set]));
-        object(&found, "Deployment", "callsight-blue")["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+        object(&found, "Deployment", "callsight-blue")["spec"]["template"]["spec"]["containers"][0]["image"]
+            .clone()
     };
     let repository = "ghcr.io/callsight/callsight";
     let by_all = format!("image.digest={digest}");

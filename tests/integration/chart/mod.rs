@@ -58,7 +58,9 @@ fn render(args: &[&str]) -> String {
 }
 
 fn template(args: &[&str]) -> Output {
-    helm(&[&["template", "callsight", CHART, "--namespace", "calls", "--kube-version", "1.33"], args].concat())
+    helm(
+        &[&["template", "callsight", CHART, "--namespace", "calls", "--kube-version", "1.33"], args].concat(),
+    )
 }
 
 /// The documents of a YAML stream.
@@ -82,7 +84,10 @@ fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> Option<&'a Value>
 
 fn names(documents: &[Value]) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    documents.iter().map(|document| text(&document["kind"]) + "/" + &text(&document["metadata"]["name"])).collect()
+    documents
+        .iter()
+        .map(|document| text(&document["kind"]) + "/" + &text(&document["metadata"]["name"]))
+        .collect()
 }
 
 /// All files in a folder of the project with this ending, in order.

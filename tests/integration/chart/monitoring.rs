@@ -42,7 +42,8 @@ fn the_rules_in_kubernetes_are_those_of_the_project_and_promtool_takes_them() {
         let path = directory.path().join("rules.yaml");
         fs::write(&path, yaml_serde::to_string(&rule["spec"]).unwrap()).unwrap();
         let output = promtool(&["check", "rules", path.to_str().unwrap()], "");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.contains("SUCCESS"), "{source:?}: {said}");
     }
 }
@@ -121,7 +122,8 @@ fn a_monitor_finds_each_colour_once_as_a_job_of_its_own() {
         assert_eq!(chosen, ["callsight-blue", "callsight-green"], "{kind}");
 
         let endpoint = &monitor["spec"][endpoints][0];
-        let known = BTreeSet::from(["port", "path", "interval", "scheme", "relabelings", "basicAuth", "tlsConfig"]);
+        let known =
+            BTreeSet::from(["port", "path", "interval", "scheme", "relabelings", "basicAuth", "tlsConfig"]);
         assert_eq!(keys(endpoint), known, "{kind}");
         assert_eq!((&endpoint["port"], &endpoint["scheme"]), (&json!("http"), &json!("https")));
         assert_eq!(endpoint["basicAuth"]["password"], json!({"name": "web", "key": "password"}));

@@ -138,7 +138,8 @@ fn nats_server_takes_the_configuration_of_every_place() {
             command.env(name, "\"$2a$11$secret\"");
         }
         let output = process::run(&mut command, "", Duration::from_secs(30));
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("is valid"), "{place}: {said}\n{conf}");
     }
 }
@@ -149,7 +150,10 @@ fn the_places_form_one_super_cluster() {
     for place in PLACES {
         let values = values(place);
         let config = &values["config"];
-        assert_eq!(config["cluster"]["merge"]["name"], place, "JetStream demands that cluster and gateway have one name");
+        assert_eq!(
+            config["cluster"]["merge"]["name"], place,
+            "JetStream demands that cluster and gateway have one name"
+        );
         assert_eq!(config["gateway"]["merge"]["name"], place);
         assert_eq!(config["serverNamePrefix"], format!("{place}-"));
         assert_eq!(config["gateway"]["tls"]["merge"]["verify"], true);
@@ -161,7 +165,8 @@ fn the_places_form_one_super_cluster() {
         lists.push(list);
     }
     assert!(lists.iter().all(|list| *list == lists[0]), "every server has the same list of gateways");
-    let names: Vec<_> = lists[0].as_array().unwrap().iter().map(|gateway| gateway["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        lists[0].as_array().unwrap().iter().map(|gateway| gateway["name"].as_str().unwrap()).collect();
     assert_eq!(names, PLACES);
 }
 
@@ -193,7 +198,10 @@ fn servers_run_without_rights() {
     for place in PLACES {
         let values = values(place);
         let pod = &values["podTemplate"]["merge"]["spec"]["securityContext"];
-        assert_eq!((&pod["runAsNonRoot"], &pod["seccompProfile"]["type"]), (&json!(true), &json!("RuntimeDefault")));
+        assert_eq!(
+            (&pod["runAsNonRoot"], &pod["seccompProfile"]["type"]),
+            (&json!(true), &json!("RuntimeDefault"))
+        );
         let container = &values["container"]["merge"]["securityContext"];
         assert_eq!(container["readOnlyRootFilesystem"], true);
         assert_eq!(container["capabilities"], json!({"drop": ["ALL"]}));

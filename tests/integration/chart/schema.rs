@@ -7,9 +7,8 @@ use serde_json::Value;
 use super::{CHART, read, template, values_of};
 
 /// Settings of `serve` that the chart sets itself, from values of other names.
-const OWN: [&str; 8] = [
-    "region", "deployment", "shard", "listen", "web-config", "config", "check-config", "nats-",
-];
+const OWN: [&str; 8] =
+    ["region", "deployment", "shard", "listen", "web-config", "config", "check-config", "nats-"];
 
 #[track_caller]
 fn refused(args: &[&str]) -> String {
@@ -62,7 +61,10 @@ fn typos_and_values_out_of_range_are_refused_by_name() {
 #[test]
 fn what_does_not_go_together_is_refused_with_what_to_do() {
     for (set, said) in [
-        ("active=green", "active is green, but colours.green.enabled is false: the service would lead nowhere"),
+        (
+            "active=green",
+            "active is green, but colours.green.enabled is false: the service would lead nowhere",
+        ),
         (
             "nats.creds.secret=a,nats.nkey.secret=b",
             "nats.nkey cannot be used with nats.creds: connect as one user",
@@ -102,13 +104,16 @@ fn no_object_of_the_schema_takes_keys_that_it_does_not_name() {
     let mut open = Vec::new();
     walk(&schema(), "", &mut open);
     let affinity = "/properties/affinity/properties";
-    assert_eq!(open, [
-        "/definitions/strings".to_owned(),
-        format!("{affinity}/nodeAffinity"),
-        format!("{affinity}/podAffinity"),
-        format!("{affinity}/podAntiAffinity"),
-        "/properties/global".to_owned(),
-    ]);
+    assert_eq!(
+        open,
+        [
+            "/definitions/strings".to_owned(),
+            format!("{affinity}/nodeAffinity"),
+            format!("{affinity}/podAffinity"),
+            format!("{affinity}/podAntiAffinity"),
+            "/properties/global".to_owned(),
+        ]
+    );
 }
 
 #[test]
@@ -117,11 +122,18 @@ fn the_settings_are_those_of_serve() {
     let (_, serve) = declared.split_once("## `callsight serve`").unwrap();
     let (serve, _) = serve.split_once("\n## ").unwrap();
     let own = |flag: &&str| OWN.iter().any(|own| flag == own || own.ends_with('-') && flag.starts_with(own));
-    let flags: BTreeSet<_> =
-        serve.lines().filter_map(|line| line.strip_prefix("| `--")?.split('`').next()).filter(|flag| !own(flag)).collect();
+    let flags: BTreeSet<_> = serve
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `--")?.split('`').next())
+        .filter(|flag| !own(flag))
+        .collect();
     let schema = schema();
-    let settings: BTreeSet<_> =
-        schema["definitions"]["settings"]["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let settings: BTreeSet<_> = schema["definitions"]["settings"]["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     assert_eq!(settings, flags, "settings of values.schema.json against docs/configuration.md");
 }
 
