@@ -7,9 +7,12 @@ mod frame;
 mod log;
 mod monitoring;
 mod replay;
+mod rollout;
 mod serve;
 mod simulate;
+mod sources;
 mod streams;
+mod tool;
 
 use std::env;
 use std::error::Error;
@@ -46,6 +49,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -146,7 +150,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, replay::run)
         }
         Command::Demo(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, demo::run)
         }
         Command::Streams(args) => {
@@ -154,6 +158,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, streams::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -172,9 +177,10 @@ pub(crate) fn check(
         Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

@@ -293,7 +293,8 @@ mod tests {
     use super::*;
 
     fn window(from: i64, to: i64) -> Window {
-        Window::aligned(moment(from * 1000), moment(to * 1000), Duration::from_secs(15))
+        let at = |seconds: i64| StreamTime::from_unix_nanos(seconds as i128 * 1_000_000_000);
+        Window::aligned(at(from), at(to), Duration::from_secs(15))
     }
 
     fn targets(all: &[(&str, &[i64])]) -> BTreeMap<Target, BTreeSet<i64>> {
