@@ -7,9 +7,12 @@ mod frame;
 mod log;
 mod monitoring;
 mod replay;
+mod rollout;
 mod serve;
 mod simulate;
+mod sources;
 mod streams;
+mod tool;
 
 use std::env;
 use std::error::Error;
@@ -46,6 +49,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -66,8 +70,13 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Nothing(Box<dyn Error + Send + Sync>),
     /// A signal ended it before it was done: exit code 130, as a shell has it.
-    #[error("stopped by {0}; nothing was written")]
-    Stopped(&'static str),
+    #[error("stopped by {signal}: {left}")]
+    Stopped {
+        /// Which.
+        signal: &'static str,
+        /// What is there of what was begun.
+        left: &'static str,
+    },
     /// The same as [`Self::Failed`], in the words of another part of the program.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
@@ -94,7 +103,7 @@ impl CliError {
             Self::Config(_) => 2,
             Self::Failed { .. } | Self::Other(_) => 1,
             Self::Nothing(_) => 3,
-            Self::Stopped(_) => 130,
+            Self::Stopped { .. } => 130,
         }
     }
 
@@ -141,7 +150,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, replay::run)
         }
         Command::Demo(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, demo::run)
         }
         Command::Streams(args) => {
@@ -149,6 +158,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, streams::run)
         }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -167,9 +177,10 @@ pub(crate) fn check(
         Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

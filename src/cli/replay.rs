@@ -1,25 +1,24 @@
 //! `callsight replay`: an incident, out of the stream and back into the tools that people use.
 
+mod run;
+
 use std::fmt;
-use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct, joined};
-use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between};
 use crate::fold::{DetailLevel, FoldSettings, Limits, StreamTime};
 use crate::frame::{MAX_PEERS, MeetingId, SessionId};
-use crate::nats;
 use crate::replay::engine::{EngineConfig, Filter};
-use crate::replay::progress::{self, Control};
-use crate::replay::sink::frames::Frames;
-use crate::replay::sink::openmetrics::OpenMetrics;
-use crate::replay::sink::{Sink, SinkError, Target};
+use crate::replay::http::{Address, Header};
+use crate::replay::sink::Target;
 use crate::replay::window::{Moment, Window};
-use crate::replay::{self, ReplayError, Replayed};
 use crate::subject::Region;
+
+pub(crate) use run::run;
 
 /// What ends the help.
 const EXIT_CODES: &str = "Exit codes:\n  0    replayed\n  1    failed; files are whole or not there\n  \
@@ -80,6 +79,12 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     openmetrics: Option<Target>,
 
+    /// Have promtool make blocks for Prometheus's own store in this folder.
+    ///
+    /// It is looked for on the PATH. At the end the command is shown that moves the blocks in.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    tsdb: Option<PathBuf>,
+
     /// Write the frames themselves, a JSON object a line, `-` for standard output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     frames: Option<Target>,
@@ -97,6 +102,42 @@ pub(crate) struct ReplayArgs {
     #[arg(long, help_heading = "Output")]
     quiet: bool,
 
+    /// Send every series to this receiver of remote write, such as `http://prometheus:9090/api/v1/write`.
+    ///
+    /// Prometheus needs `--web.enable-remote-write-receiver`, and for samples of the past
+    /// `storage.tsdb.out_of_order_time_window` in its configuration. A user and a password in the URL are never shown.
+    #[arg(long, value_name = "URL", hide_env_values = true, help_heading = "Remote write")]
+    remote_write: Option<Address>,
+
+    /// A header to send along, such as `X-Scope-OrgID: team`; repeat the flag for several
+    #[arg(long, value_name = "NAME: VALUE", hide_env_values = true, help_heading = "Remote write")]
+    remote_write_header: Vec<Header>,
+
+    /// Give up when the receiver takes nothing for this long, from 1s to 1h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Remote write"
+    )]
+    remote_write_patience: Duration,
+
+    /// Remember in this file what was taken, and go on from there if it is there already
+    #[arg(long, value_name = "FILE", help_heading = "Remote write")]
+    resume: Option<PathBuf>,
+
+    /// Fill the holes that `--prometheus` has in the region's series within the window, and nothing else.
+    ///
+    /// Labels, times and the state of counters are taken from the samples beside each hole.
+    #[arg(long, help_heading = "Healing")]
+    heal: bool,
+
+    /// The Prometheus that has the holes; it is written to at `/api/v1/write` unless `--remote-write` names another
+    /// address
+    #[arg(long, value_name = "URL", hide_env_values = true, help_heading = "Healing")]
+    prometheus: Option<Address>,
+
     #[command(flatten)]
     judgement: JudgementArgs,
 
@@ -111,6 +152,8 @@ pub(crate) struct ReplayConfig {
     engine: EngineConfig,
     mirror: bool,
     outputs: Outputs,
+    /// The Prometheus whose holes are filled, instead of all that.
+    heal: Option<Address>,
     quiet: bool,
 }
 
@@ -120,7 +163,19 @@ struct Outputs {
     /// The label that every series gets.
     replay: Option<String>,
     openmetrics: Option<Target>,
+    tsdb: Option<PathBuf>,
     frames: Option<Target>,
+    remote_write: Option<Address>,
+    headers: Vec<Header>,
+    patience: Duration,
+    resume: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Whether there is something that a replay becomes all at once.
+    const fn is_none(&self) -> bool {
+        self.openmetrics.is_none() && self.tsdb.is_none() && self.frames.is_none()
+    }
 }
 
 impl ReplayArgs {
@@ -134,9 +189,39 @@ impl ReplayArgs {
             (None, true) => None,
             (id, false) => Some(id.unwrap_or_else(|| default_id(now))),
         };
-        let outputs = Outputs { replay, openmetrics: self.openmetrics, frames: self.frames };
-        if outputs.openmetrics.is_none() && outputs.frames.is_none() {
-            return rejected("nothing to make of it; add --openmetrics or --frames");
+        let outputs = Outputs {
+            replay,
+            openmetrics: self.openmetrics,
+            tsdb: self.tsdb,
+            frames: self.frames,
+            remote_write: self.remote_write,
+            headers: self.remote_write_header,
+            patience: self.remote_write_patience,
+            resume: self.resume,
+        };
+        let heal = match (self.heal, self.prometheus) {
+            (true, None) => return rejected("`--heal` needs `--prometheus` too"),
+            (false, Some(_)) => return rejected("`--prometheus` needs `--heal` too"),
+            (false, None) => None,
+            (true, Some(_)) if !outputs.is_none() || outputs.resume.is_some() => {
+                return rejected(
+                    "`--heal` fills holes and nothing else; leave the other outputs and `--resume` out",
+                );
+            }
+            (true, Some(_)) if !self.meeting.is_empty() || !self.session.is_empty() => {
+                return rejected(
+                    "`--heal` fills holes with all calls; leave `--meeting` and `--session` out",
+                );
+            }
+            (true, Some(prometheus)) => Some(prometheus),
+        };
+        if heal.is_none() && outputs.is_none() && outputs.remote_write.is_none() {
+            return rejected(
+                "nothing to make of it; add --openmetrics, --tsdb, --frames, --remote-write or --heal",
+            );
+        }
+        if outputs.resume.is_some() && outputs.remote_write.is_none() {
+            return rejected("`--resume` needs `--remote-write` too");
         }
         if outputs.openmetrics == Some(Target::Stdout) && outputs.frames == Some(Target::Stdout) {
             return rejected("only one of `--openmetrics` and `--frames` can go to standard output");
@@ -149,10 +234,18 @@ impl ReplayArgs {
                 self.from, self.to
             ));
         }
+        // What has not been yet can't be replayed.
+        let window = Window::aligned(from, to.min(now.max(from)), self.step);
+        let looks = outputs.openmetrics.is_some() || outputs.tsdb.is_some() || outputs.remote_write.is_some();
+        if heal.is_none() && looks && window.steps().next().is_none() {
+            let step = humantime::format_duration(self.step);
+            return rejected(&format!(
+                "no whole multiple of `--step` {step} lies in the window; choose a longer window or a shorter step"
+            ));
+        }
         let engine = EngineConfig {
             regions: distinct(self.region),
-            // What has not been yet can't be replayed.
-            window: Window::aligned(from, to.min(now.max(from)), self.step),
+            window,
             filter: Filter { meetings: self.meeting, sessions: self.session },
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,
@@ -167,7 +260,8 @@ impl ReplayArgs {
             },
         };
         let nats = self.nats.validate("replay")?;
-        Ok((self.process, ReplayConfig { nats, engine, mirror: self.mirror, outputs, quiet: self.quiet }))
+        let (mirror, quiet) = (self.mirror, self.quiet);
+        Ok((self.process, ReplayConfig { nats, engine, mirror, outputs, heal, quiet }))
     }
 }
 
@@ -201,82 +295,4 @@ impl fmt::Display for ReplayConfig {
         let step = humantime::format_duration(engine.window.step);
         write!(f, "regions {}; {}; step {step}; NATS {nats}", joined(&engine.regions), engine.window)
     }
-}
-
-impl Outputs {
-    /// Begins all of them: what can't be written shows before anything is read.
-    fn sinks(self, control: &Control) -> Result<Vec<Box<dyn Sink>>, SinkError> {
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        if let Some(target) = self.frames {
-            sinks.push(Box::new(Frames::new(target)?));
-        }
-        if let Some(target) = self.openmetrics {
-            sinks.push(Box::new(OpenMetrics::new(target, self.replay.as_deref(), control.clone())?));
-        }
-        Ok(sinks)
-    }
-}
-
-/// Replays until the window is over or a signal comes.
-pub(crate) async fn run(config: ReplayConfig) -> Result<(), CliError> {
-    let (control, quiet) = (Control::default(), config.quiet);
-    let mut signal = None;
-    let replayed = {
-        let mut replaying = std::pin::pin!(replay(config, control.clone()));
-        let mut showing = std::pin::pin!(progress::show(control.clone()));
-        loop {
-            tokio::select! {
-                replayed = &mut replaying => break replayed,
-                stopped = stop_signal(), if signal.is_none() => {
-                    signal = Some(stopped?);
-                    control.stop();
-                }
-                () = &mut showing, if !quiet => {}
-            }
-        }
-    };
-    if !quiet {
-        progress::clear();
-    }
-    match replayed {
-        Ok(replayed) => {
-            if !quiet {
-                // With nobody left to read it, the work still counts.
-                let _ = io::stderr().write_all(summary(&replayed).as_bytes());
-            }
-            Ok(())
-        }
-        Err(ReplayError::Sink(SinkError::Stopped)) => Err(CliError::Stopped(signal.unwrap_or("itself"))),
-        Err(error @ (ReplayError::Outside { .. } | ReplayError::Empty { .. })) => {
-            Err(CliError::Nothing(Box::new(error)))
-        }
-        Err(error) => Err(CliError::other(error)),
-    }
-}
-
-async fn replay(config: ReplayConfig, control: Control) -> Result<Replayed, ReplayError> {
-    let sinks = config.outputs.sinks(&control)?;
-    let client = nats::connect(&config.nats, "callsight replay").await?;
-    let context = async_nats::jetstream::new(client);
-    let looking = replay::extents(&context, &config.engine.regions, config.mirror);
-    let extents = tokio::select! {
-        extents = looking => extents?,
-        () = control.stopped() => return Err(SinkError::Stopped.into()),
-    };
-    replay::run(&context, config.engine, extents, sinks, control).await
-}
-
-fn summary(Replayed { account, said }: &Replayed) -> String {
-    let (messages, folded, late) = (account.messages, account.folded, account.late);
-    let (repeated, passed_over, rejected) = (account.repeated, account.passed_over, account.rejected());
-    let mut text = format!(
-        "{messages} frames: {folded} folded ({late} of them late), {repeated} repeated, {rejected} rejected, \
-         {passed_over} of other calls; at most {} sessions at a time\n",
-        account.most_sessions
-    );
-    for line in said {
-        text.push_str(line);
-        text.push('\n');
-    }
-    text
 }

@@ -8,9 +8,12 @@
 //! - [`source`] reads a region's stream or its mirror, and touches nothing;
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
 //! - [`sample`] is the shape of a step;
+//! - [`heal`] finds the holes that a replay can fill;
 //! - [`sink`] has a module for each thing that a replay can become.
 
 pub mod engine;
+pub mod heal;
+pub mod http;
 pub mod progress;
 pub mod sample;
 pub mod sink;
@@ -24,7 +27,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use engine::{Account, Engine, EngineConfig, Goes};
+use heal::HealError;
 use progress::Control;
+use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
 use source::{Extent, ReadError, Record};
 use window::Window;
@@ -32,7 +37,7 @@ use window::Window;
 use crate::config::one_line;
 use crate::nats::NatsError;
 use crate::subject::Region;
-use crate::topology::stream_name;
+use crate::topology::{mirror_stream_name, stream_name};
 
 /// Why a replay came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,12 @@ pub enum ReplayError {
     /// A stream can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What was sent before can't be gone on with.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// Holes can't be looked for.
+    #[error(transparent)]
+    Heal(#[from] HealError),
     /// A sink can't go on.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -84,8 +95,7 @@ pub struct Replayed {
 /// The stream of a region, or its copy in the hub.
 #[must_use]
 pub fn source_name(region: &Region, mirror: bool) -> String {
-    let stream = stream_name(region);
-    if mirror { format!("{stream}_MIRROR") } else { stream }
+    if mirror { mirror_stream_name(region) } else { stream_name(region) }
 }
 
 /// Looks at the streams of all regions.

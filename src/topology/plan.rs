@@ -45,6 +45,8 @@ pub struct Running {
     pub oldest: Option<OffsetDateTime>,
     /// The server's time.
     pub now: OffsetDateTime,
+    /// The cluster that a stream is kept in, where there are clusters.
+    pub cluster: Option<String>,
 }
 
 /// What has to be done to one stream or durable.
@@ -117,8 +119,7 @@ impl Step {
             })
             .collect();
         if matches!(name, Name::Stream(_)) && !config.contains_key("mirror") && old("mirror").is_object() {
-            let [key, old] = [Value::from("mirror"), old("mirror").clone()];
-            let key = key.as_str().unwrap_or_default().to_owned();
+            let (key, old) = ("mirror".to_owned(), old("mirror").clone());
             changes.push(Change { key, old, new: Value::Null, refused: None });
         }
         for change in &mut changes {
@@ -140,6 +141,8 @@ impl Step {
         for Change { key, new, .. } in &changes {
             if new.is_null() {
                 target.remove(key);
+                // Only a mirror can answer for its stream.
+                target.remove("mirror_direct");
             } else {
                 target.insert(key.clone(), overlaid(old(key), new));
             }
@@ -235,7 +238,14 @@ fn judge_stream(stream: &str, change: &Change, running: &Running) -> Verdict {
             by_hand(&format!("{} once it is on", change.key))
         }
         "sealed" => Destructive("it would take no more frames, for good".to_owned()),
-        "placement" => Destructive("it would move with all it holds, from one place to the other".to_owned()),
+        "placement" => match (&running.cluster, change.new["cluster"].as_str()) {
+            (Some(old), Some(new)) if old == new && change.new["tags"].is_null() => Harmless,
+            (old, new) => Destructive(format!(
+                "it would move with all it holds, from {} to {}",
+                old.as_deref().unwrap_or("where it is"),
+                new.unwrap_or("another place")
+            )),
+        },
         "num_replicas" => match (change.old.as_i64(), change.new.as_i64()) {
             (Some(old), Some(new)) if new < old => {
                 Destructive(format!("{} of {old} copies would go", old - new))
@@ -347,7 +357,14 @@ mod tests {
     fn running(config: Value) -> Running {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(10 * 86_400);
         let oldest = Some(now - Duration::from_secs(2 * 86_400));
-        Running { config: object(config), messages: 100, bytes: 10_000, oldest, now }
+        Running {
+            config: object(config),
+            messages: 100,
+            bytes: 10_000,
+            oldest,
+            now,
+            cluster: Some("us".to_owned()),
+        }
     }
 
     fn stream_step(declared: Value, config: Value, allow: bool) -> Step {
@@ -388,7 +405,12 @@ mod tests {
     fn what_costs_frames_needs_a_yes() {
         for (key, old, new, words) in [
             ("retention", json!("limits"), json!("interest"), "as soon as every durable has them"),
-            ("placement", json!({"cluster": "us"}), json!({"cluster": "apac"}), "move"),
+            (
+                "placement",
+                json!({"cluster": "us"}),
+                json!({"cluster": "apac"}),
+                "move with all it holds, from us to apac",
+            ),
             ("num_replicas", json!(3), json!(1), "2 of 3 copies"),
             ("max_bytes", json!(-1), json!(4_000), "oldest 6000 of 10000 bytes"),
             ("max_msgs", json!(-1), json!(99), "oldest 1 of 100 messages"),
@@ -409,9 +431,10 @@ mod tests {
             let reason = refused.changes[0].refused.as_ref().unwrap();
             assert!(reason.contains(words) && reason.contains("--allow-destructive"), "{key}: {reason}");
         }
-        let mirror = json!({"mirror": {"name": "B"}});
+        let mirror = json!({"mirror": {"name": "B"}, "mirror_direct": true});
         let step = stream_step(json!({"subjects": ["a"]}), mirror, false);
         assert_eq!(step.action, Action::Refused);
+        assert_eq!(Value::Object(step.config), json!({"subjects": ["a"]}));
         assert!(step.changes.iter().any(|change| change.key == "mirror" && change.refused.is_some()));
     }
 
@@ -444,6 +467,8 @@ mod tests {
             ("num_replicas", json!(1), json!(3)),
             ("subjects", json!(["a.b", "a.c.d"]), json!(["a.>"])),
             ("description", json!("x"), json!("y")),
+            // It is there already.
+            ("placement", Value::Null, json!({"cluster": "us"})),
         ] {
             let step = stream_step(json!({key: new}), json!({key: old}), false);
             assert_eq!((step.action, step.changes.len()), (Action::Change, 1), "{key}");

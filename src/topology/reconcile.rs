@@ -130,6 +130,7 @@ impl Reconciler {
                     messages: number("messages"),
                     bytes: number("bytes"),
                     oldest: moment(&state["first_ts"]),
+                    cluster: answer["cluster"]["name"].as_str().map(str::to_owned),
                     now: moment(&answer["ts"]).unwrap_or_else(OffsetDateTime::now_utc),
                 }))
             }

@@ -35,7 +35,11 @@ mod publish;
 #[cfg(test)]
 mod regions;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod rollout;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

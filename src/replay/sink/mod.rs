@@ -7,7 +7,9 @@
 pub mod frames;
 pub mod openmetrics;
 mod output;
+pub mod remote_write;
 mod spill;
+pub mod tsdb;
 
 use std::io;
 use std::path::PathBuf;

@@ -49,7 +49,8 @@ impl Target {
     }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
+/// The folder that a file is in, or will be.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),

@@ -41,11 +41,11 @@ pub(super) struct Series {
 }
 
 /// A row within the run that is being gathered.
-struct Gathered {
+pub(super) struct Gathered {
     /// The step of its first values.
-    first: u32,
+    pub(super) first: u32,
     /// Step by step, a value for each column.
-    values: Vec<f64>,
+    pub(super) values: Vec<f64>,
 }
 
 /// A section of the file.
@@ -133,7 +133,8 @@ impl Spill {
     }
 }
 
-fn gather(gathered: &mut HashMap<Box<str>, Gathered>, rows: &Rows, step: u32) -> usize {
+/// Adds the rows of a step to those of the steps before, and tells how many values more there are.
+pub(super) fn gather(gathered: &mut HashMap<Box<str>, Gathered>, rows: &Rows, step: u32) -> usize {
     let mut held = 0;
     for (labels, values) in rows.iter() {
         let row = match gathered.entry_ref(labels) {

@@ -14,9 +14,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::read;
+use crate::kit::certificates::Authority;
 use crate::kit::process::{self, temporary_directory};
 use crate::kit::tool;
-use crate::security::certificates::Authority;
 
 const PLACES: [&str; 3] = ["us", "apac", "arbiter"];
 

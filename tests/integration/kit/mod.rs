@@ -7,6 +7,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod callsight;
+pub(crate) mod certificates;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod nats;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use serde_json::Value;
@@ -23,8 +24,8 @@ pub(crate) const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "o
 /// How often other ports are tried when somebody else was quicker.
 const ATTEMPTS: usize = 5;
 
-/// How long the servers may take to find each other and agree on a leader: twice as long as NATS itself says it may be.
-pub(crate) const SETTLED_WITHIN: std::time::Duration = std::time::Duration::from_secs(90);
+/// How long the servers may take to find each other and agree on a leader.
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
 /// One server a cluster, on 127.0.0.1. All of it ends with the value.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Server {
     cluster: &'static str,
     config: PathBuf,
     environment: Vec<(String, String)>,
-    client: u16,
+    port: u16,
     monitor: u16,
     store: TempDir,
     process: Process,
@@ -53,11 +54,18 @@ impl SuperCluster {
     /// One from another folder of configurations, which may name more variables.
     pub(crate) async fn start_from(folder: &Path, extra: &[(&str, &str)]) -> Self {
         for _ in 0..ATTEMPTS {
-            let gateways = CLUSTERS.map(|_| port::free());
-            let mut servers: Vec<_> = CLUSTERS
+            let gateways = CLUSTERS.map(|name| (name, port::free()));
+            let mut servers: Vec<_> = gateways
                 .iter()
-                .enumerate()
-                .map(|(index, cluster)| Server::start(cluster, folder, &gateways, index, extra))
+                .map(|&(name, gateway)| {
+                    let mut variables = vec![("GATEWAY_LISTEN".to_owned(), at(gateway))];
+                    for (other, gateway) in gateways {
+                        let urls = format!("[\"nats://{}\"]", at(gateway));
+                        variables.push((format!("GATEWAY_{}", other.to_uppercase()), urls));
+                    }
+                    variables.extend(extra.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+                    Server::launch(name, folder.join(format!("{name}.conf")), variables)
+                })
                 .collect();
             if servers.iter_mut().all(|server| server.wait_until_up().is_ok()) {
                 let started = Self { servers };
@@ -90,16 +98,11 @@ impl SuperCluster {
 
     /// Where clients of a cluster connect, as one of [`USERS`]. The product's commands take it for `--nats-url`.
     pub(crate) fn url(&self, cluster: &str, user: &str) -> String {
-        format!("nats://{user}:{user}-secret@127.0.0.1:{}", self.server(cluster).client)
+        self.server(cluster).url(user)
     }
 
-    /// A client that goes on reconnecting for ever, as the product's own do.
     pub(crate) async fn client(&self, cluster: &str, user: &str) -> Client {
-        ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
-            .custom_inbox_prefix(format!("_INBOX.{user}"))
-            .connect(format!("127.0.0.1:{}", self.server(cluster).client))
-            .await
-            .unwrap()
+        self.server(cluster).client(user).await
     }
 
     pub(crate) async fn jetstream(&self, cluster: &str, user: &str) -> jetstream::Context {
@@ -108,41 +111,44 @@ impl SuperCluster {
 }
 
 impl Server {
-    fn start(
-        cluster: &'static str,
-        folder: &Path,
-        gateways: &[u16],
-        index: usize,
-        extra: &[(&str, &str)],
-    ) -> Self {
-        let [client, monitor, routes] = [(); 3].map(|()| port::free());
+    /// A server of one cluster, with ports and a store of its own, and more variables for its configuration; their
+    /// common prefix is added. It may end at once if a port is taken: see [`Self::wait_until_up`].
+    pub(crate) fn launch(cluster: &'static str, config: PathBuf, variables: Vec<(String, String)>) -> Self {
+        let [port, monitor, routes] = [(); 3].map(|()| port::free());
         let store = temporary_directory();
-        let at = |port: u16| format!("127.0.0.1:{port}");
         let mut environment = vec![
             ("SERVER_NAME".to_owned(), format!("{cluster}-1")),
-            ("LISTEN".to_owned(), at(client)),
+            ("LISTEN".to_owned(), at(port)),
             ("MONITOR".to_owned(), at(monitor)),
             ("STORE".to_owned(), store.path().display().to_string()),
             // For the sum of what the streams may take, of which tests fill next to nothing.
             ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
             ("CLUSTER_LISTEN".to_owned(), at(routes)),
             ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{}\"]", at(routes))),
-            ("GATEWAY_LISTEN".to_owned(), at(gateways[index])),
         ];
-        for (name, gateway) in CLUSTERS.iter().zip(gateways) {
-            let urls = format!("[\"nats://{}\"]", at(*gateway));
-            environment.push((format!("GATEWAY_{}", name.to_uppercase()), urls));
-        }
         for user in USERS {
             environment.push((format!("{}_PASSWORD", user.to_uppercase()), format!("{user}-secret")));
         }
-        environment.extend(extra.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        environment.extend(variables);
         for (name, _) in &mut environment {
             name.insert_str(0, "CALLSIGHT_");
         }
-        let config = folder.join(format!("{cluster}.conf"));
         let process = launch(cluster, &config, &environment);
-        Self { cluster, config, environment, client, monitor, store, process }
+        Self { cluster, config, environment, port, monitor, store, process }
+    }
+
+    /// Where clients connect, as one of [`USERS`]. The product's commands take it for `--nats-url`.
+    pub(crate) fn url(&self, user: &str) -> String {
+        format!("nats://{user}:{user}-secret@{}", at(self.port))
+    }
+
+    /// A client that goes on reconnecting for ever, as the product's own do.
+    pub(crate) async fn client(&self, user: &str) -> Client {
+        ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
+            .custom_inbox_prefix(format!("_INBOX.{user}"))
+            .connect(at(self.port))
+            .await
+            .unwrap()
     }
 
     /// Whether JetStream here is in touch with the leader and up to date; if not, why.
@@ -157,19 +163,9 @@ impl Server {
         serde_json::from_str(answer.text()).unwrap()
     }
 
-    /// The port for clients.
-    pub(crate) fn port(&self) -> u16 {
-        self.client
-    }
-
     /// The folder of its streams.
     pub(crate) fn store(&self) -> &Path {
         self.store.path()
-    }
-
-    /// The server's process, for its log and its number.
-    pub(crate) fn process(&self) -> &Process {
-        &self.process
     }
 
     /// SIGKILL. [`Self::restart`] brings it back with what its store holds.
@@ -198,7 +194,7 @@ impl Server {
     }
 
     /// Fails if the server ended instead, most likely because a port is taken.
-    fn wait_until_up(&mut self) -> Result<(), String> {
+    pub(crate) fn wait_until_up(&mut self) -> Result<(), String> {
         let what = format!("the nats-server of {}", self.cluster);
         wait::eventually(wait::PATIENCE, &what, || {
             let output = self.process.output();
@@ -208,6 +204,10 @@ impl Server {
             wait::when(output, |output| output.contains("Server is ready")).map(|_| Ok(()))
         })
     }
+}
+
+fn at(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 fn launch(cluster: &str, config: &Path, environment: &[(String, String)]) -> Process {

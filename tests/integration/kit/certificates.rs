@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::kit::process::temporary_directory;
+use super::process::temporary_directory;
 
 /// An authority and a directory with files of what it signed.
 pub(crate) struct Authority {
