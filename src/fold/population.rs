@@ -31,6 +31,8 @@ pub(super) struct Server {
     participants: usize,
     peer_connections: usize,
     degraded: [usize; Signal::ALL.len()],
+    degraded_any: usize,
+    hidden: usize,
 }
 
 impl Server {
@@ -83,6 +85,8 @@ impl Servers {
             participants: 0,
             peer_connections: 0,
             degraded: Default::default(),
+            degraded_any: 0,
+            hidden: 0,
         });
         self.by_name.entry(server_type).or_default().insert(url.into(), index);
         index
@@ -114,6 +118,13 @@ impl Servers {
                 gauge,
             );
         }
+        shift(
+            &mut server.degraded_any,
+            usize::from(before.degraded.by_any()),
+            usize::from(now.degraded.by_any()),
+            &server.series.degraded_any,
+        );
+        shift(&mut server.hidden, usize::from(before.hidden), usize::from(now.hidden), &server.series.hidden);
     }
 }
 
@@ -132,6 +143,7 @@ fn shift(count: &mut usize, minus: usize, plus: usize, gauge: &Gauge) {
 pub(super) struct Health {
     pub(super) peers: usize,
     pub(super) degraded: Degraded,
+    pub(super) hidden: bool,
 }
 
 /// A meeting with a live session.

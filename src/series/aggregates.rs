@@ -187,6 +187,10 @@ pub struct ServerSeries {
     pub peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
+    /// Sessions degraded by at least one signal.
+    pub degraded_any: Gauge,
+    /// Sessions whose tab is hidden.
+    pub hidden: Gauge,
 }
 
 impl ServerSeries {
@@ -226,6 +230,8 @@ impl ServerSeries {
             peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
+            hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
         })
     }
 }

@@ -139,6 +139,10 @@ catalogue! {
             "Remote peers that live sessions observe, summed over the sessions.";
         SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
             "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+        SESSIONS_DEGRADED_ANY = "videocall_sessions_degraded_any" Kind::Gauge, SERVER,
+            "Live sessions whose last frame was bad by at least one signal, each counted once.";
+        SESSIONS_HIDDEN = "videocall_sessions_hidden" Kind::Gauge, SERVER,
+            "Live sessions whose tab was hidden at the last frame; they never count as degraded.";
     }
     Session {
         SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,
