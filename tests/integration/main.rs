@@ -38,3 +38,5 @@ mod simulate;
 mod supervision;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod triage;

@@ -70,6 +70,12 @@ impl History {
         self.0.push_back(Point { at: now, wall, regions: regions.collect() });
     }
 
+    /// The most sessions that a region had at any step.
+    pub(super) fn most_sessions(&self, region: usize) -> u64 {
+        let regions = self.0.iter().filter_map(|point| point.regions.get(region));
+        regions.map(|region| region.sessions).max().unwrap_or_default()
+    }
+
     /// All steps, for regions with these names.
     pub(super) fn summary(&self, regions: &[RegionSummary]) -> HistorySummary {
         let region = |(index, region): (usize, &RegionSummary)| {
@@ -110,6 +116,7 @@ mod tests {
         assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 5));
         let us = &summary.regions[0];
         assert_eq!((us.sessions[0], us.sessions[STEPS - 1]), (695, 995));
+        assert_eq!((history.most_sessions(0), history.most_sessions(1)), (995, 0));
         for length in [us.sessions_degraded.len(), us.rtt_p50_ms.len(), us.rtt_p95_ms.len()] {
             assert_eq!(length, STEPS);
         }

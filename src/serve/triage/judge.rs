@@ -36,6 +36,8 @@ pub(super) enum State {
     Watch,
     /// Bad.
     Bad,
+    /// Nobody is there, and many were a few minutes ago.
+    Silent,
     /// Not known: what is served of it is not complete and current.
     Unknown,
 }
@@ -125,7 +127,7 @@ impl Spells {
             }
             // What is not known neither begins nor ends anything.
             State::Unknown => None,
-            State::Idle | State::Good | State::Watch => {
+            State::Idle | State::Good | State::Watch | State::Silent => {
                 if place.1.is_none() && !self.known.contains(&place.0) {
                     self.known.insert(place.0.clone());
                 }
@@ -240,12 +242,20 @@ impl Verdict {
     fn calm(regions: &[RegionSummary], unknown: &[&RegionSummary], all: &Totals, rtt_limit_ms: f64) -> Self {
         let people = &all.people;
         let watched: Vec<_> = regions.iter().filter(|region| region.state == State::Watch).collect();
+        let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
         let everywhere = names(&regions.iter().collect::<Vec<_>>());
         let Population { sessions, sessions_degraded, .. } = people;
         let (state, sentence) = if let Some(first) = unknown.first() {
             let why = first.why.as_deref().unwrap_or("it is not ready");
             let others = if unknown.len() < regions.len() { "; nothing bad elsewhere" } else { "" };
             (State::Unknown, format!("Can't tell for {}: {why}{others}", names(unknown)))
+        } else if !silent.is_empty() {
+            let before: u64 = silent.iter().map(|region| region.sessions_before).sum();
+            let places = names(&silent);
+            (
+                State::Silent,
+                format!("Silent: no sessions in {places}, where {before} were within the last 5 minutes"),
+            )
         } else if *sessions == 0 {
             (State::Idle, format!("No calls in {everywhere}"))
         } else if let [region] = *watched {
@@ -322,8 +332,9 @@ fn cause(people: &Population, rtt_limit_ms: f64) -> (Cause, String) {
     let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
     let numbers = numbers(people, rtt_limit_ms);
     if by.rtt * 2 >= *degraded {
-        let rtt = by.rtt;
-        return (Cause::Rtt, format!("Network: round trips are long in {rtt} of the {degraded}. {numbers}"));
+        let how_many = if by.rtt == *degraded { "all".to_owned() } else { by.rtt.to_string() };
+        let text = format!("Network: round trips are long in {how_many} of the {degraded}. {numbers}");
+        return (Cause::Rtt, text);
     }
     if people.audio_packets_lost_ratio.is_some_and(|ratio| ratio >= LOSSY) {
         return (Cause::Loss, format!("Network: packets are lost, round trips are not long. {numbers}"));
@@ -378,4 +389,182 @@ fn percent(ratio: f64) -> String {
 
 fn clock(moment: OffsetDateTime) -> String {
     format!("{:02}:{:02}:{:02} UTC", moment.hour(), moment.minute(), moment.second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::population::BySignal;
+    use super::*;
+
+    fn people(sessions: u64, rtt: u64, audio: u64) -> Population {
+        let degraded = rtt.max(audio);
+        #[expect(clippy::cast_precision_loss, reason = "a handful of sessions")]
+        Population {
+            meetings: sessions / 4,
+            meetings_degraded: Some(degraded.div_ceil(4)),
+            sessions,
+            sessions_degraded: degraded,
+            sessions_degraded_ratio: if sessions == 0 { 0.0 } else { degraded as f64 / sessions as f64 },
+            sessions_degraded_by: BySignal { rtt, audio, video: 0 },
+            rtt_p95_ms: Some(if rtt > 0 { 452.4 } else { 78.0 }),
+            audio_packets_lost_ratio: Some(0.041),
+            audio_concealed_ratio: Some(0.0),
+            ..Population::default()
+        }
+    }
+
+    /// 14:03:10 UTC.
+    fn began() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_795_615_390).unwrap()
+    }
+
+    fn region(name: &str, people: Population) -> RegionSummary {
+        let mut region = RegionSummary::with(name, people);
+        if region.state == State::Bad {
+            region.spell = Some(Spell { since: began(), before: false, last_bad: Instant::now() });
+        }
+        region
+    }
+
+    fn server(region: &str, url: &str, people: Population) -> ServerSummary {
+        let RegionSummary { state, people, spell, .. } = self::region(region, people);
+        let (region, server_url) = (region.to_owned(), url.to_owned());
+        ServerSummary {
+            region,
+            server_url,
+            server_type: "webrtc".to_owned(),
+            state,
+            since: None,
+            people,
+            spell,
+        }
+    }
+
+    fn on(regions: &[RegionSummary], servers: &[ServerSummary]) -> Verdict {
+        let mut all = Totals::default();
+        regions.iter().for_each(|region| all.people.merge(&region.people));
+        Verdict::on(regions, servers, &all, 300.0)
+    }
+
+    fn unknown(name: &str, why: &str) -> RegionSummary {
+        RegionSummary { state: State::Unknown, why: Some(why.to_owned()), ..region(name, people(0, 0, 0)) }
+    }
+
+    #[test]
+    fn the_verdict_is_one_plain_sentence() {
+        let (us, apac) = (
+            |rtt, audio| region("us", people(120, rtt, audio)),
+            |rtt, audio| region("apac", people(120, rtt, audio)),
+        );
+        let away = "NATS does not answer: the connection is lost";
+        let silent =
+            RegionSummary { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
+        for (regions, sentence) in [
+            (
+                vec![us(0, 0), apac(38, 0)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 0), apac(38, 20)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT and audio, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 60), apac(12, 12)],
+                "Bad in us and apac: 72 of 240 sessions (30 %) in 18 meetings, audio, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 0), apac(38, 0), unknown("eu", away)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC; can't tell for eu",
+            ),
+            (
+                vec![us(12, 0), apac(12, 0), region("eu", people(9, 4, 0))],
+                "Bad in all 3 regions: 28 of 249 sessions (11 %) in 7 meetings, RTT, since 14:03:10 UTC",
+            ),
+            (vec![us(0, 0), apac(0, 0)], "Good: all 240 sessions are fine in us and apac"),
+            (vec![us(1, 0), apac(0, 1)], "Good: 238 of 240 sessions are fine in us and apac"),
+            (vec![us(0, 0), apac(6, 0)], "Watch apac: 6 of 120 sessions degraded (5.0 %), RTT"),
+            (vec![us(7, 0), apac(6, 0)], "Watch us and apac: 13 of 240 sessions degraded (5.4 %)"),
+            (vec![unknown("us", away)], "Can't tell for us: NATS does not answer: the connection is lost"),
+            (
+                vec![us(0, 0), unknown("eu", "catching up")],
+                "Can't tell for eu: catching up; nothing bad elsewhere",
+            ),
+            (vec![us(0, 0), silent], "Silent: no sessions in eu, where 40 were within the last 5 minutes"),
+            (vec![region("us", people(0, 0, 0))], "No calls in us"),
+            // Two of a call of three are nobody's outage.
+            (vec![region("us", people(1, 0, 0))], "Good: the one session is fine in us"),
+        ] {
+            assert_eq!(on(&regions, &[]).sentence, sentence);
+        }
+    }
+
+    #[test]
+    fn a_server_is_named_when_it_holds_the_trouble() {
+        let regions = [region("us", people(120, 0, 0)), region("apac", people(120, 40, 0))];
+        let narrow = server("apac", "https://relay-7.example:4433", people(42, 40, 0));
+        let verdict = on(&regions, &[narrow]);
+        let begin = "Bad in apac on relay-7.example:4433: 40 of 42 sessions (95 %)";
+        assert!(verdict.sentence.starts_with(begin), "{}", verdict.sentence);
+        assert_eq!(verdict.server_url.as_deref(), Some("https://relay-7.example:4433"));
+
+        let wide = server("apac", "https://relay-7.example:4433", people(60, 20, 0));
+        assert!(on(&regions, &[wide]).sentence.starts_with("Bad in apac: 40 of 120"));
+
+        // One server of a large region.
+        let regions = [region("us", people(1000, 20, 0))];
+        let verdict = on(&regions, &[server("us", "https://relay-3.example", people(20, 20, 0))]);
+        assert!(
+            verdict.sentence.starts_with("Bad in us on relay-3.example: 20 of 20"),
+            "{}",
+            verdict.sentence
+        );
+    }
+
+    #[test]
+    fn the_evidence_tells_network_from_client() {
+        let verdict = |people: Population| {
+            let verdict = on(&[region("us", people)], &[]);
+            (verdict.cause.unwrap(), verdict.evidence)
+        };
+        let text = "Network: round trips are long in all of the 38. RTT p95 452 ms (limit 300), 4.1 % of packets lost, 0 % of audio concealed";
+        assert_eq!(verdict(people(120, 38, 0)), (Cause::Rtt, text.to_owned()));
+        let (cause, text) = verdict(people(120, 0, 38));
+        assert!(cause == Cause::Loss && text.starts_with("Network: packets are lost"), "{text}");
+        let clean =
+            Population { audio_packets_lost_ratio: Some(0.001), sessions_hidden: 7, ..people(120, 0, 38) };
+        let (cause, text) = verdict(clean);
+        assert!(cause == Cause::Clients && text.starts_with("Clients rather than the network"), "{text}");
+        assert!(
+            text.contains("0.1 % of packets lost") && text.ends_with("7 hidden tabs not judged"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_place_needs_both_a_share_and_a_number_to_be_bad() {
+        let state = |sessions, degraded| State::of(&people(sessions, degraded, 0));
+        assert_eq!(
+            [state(3, 2), state(4, 3), state(100, 9), state(100, 10)],
+            [State::Watch, State::Bad, State::Watch, State::Bad]
+        );
+        assert_eq!([state(0, 0), state(100, 0), state(30, 1)], [State::Idle, State::Good, State::Good]);
+    }
+
+    #[test]
+    fn a_spell_lasts_over_short_breaks_and_what_was_bad_before_is_said_to_be() {
+        let (mut spells, start) = (Spells::default(), Instant::now());
+        let mut at = |second: u64, state| {
+            let passed = Duration::from_secs(second);
+            spells.follow(("us".to_owned(), None), state, (began() + passed, start + passed))
+        };
+        let since = |spell: Option<Spell>| spell.map(|spell| (spell.since - began()).whole_seconds());
+        // It was bad when we came.
+        let first = at(0, State::Bad);
+        assert!(first.unwrap().before && since(first) == Some(0));
+        assert_eq!(since(at(5, State::Watch)), None);
+        assert_eq!(since(at(10, State::Bad)), Some(0));
+        assert_eq!(since(at(15, State::Unknown)), None);
+        assert_eq!((since(at(60, State::Good)), since(at(61, State::Bad))), (None, Some(61)));
+        assert!(!at(62, State::Bad).unwrap().before);
+    }
 }

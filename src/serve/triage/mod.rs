@@ -152,9 +152,10 @@ impl Shared {
     fn look(&self) {
         let detail = self.fixed.detail != DetailLevel::Off;
         let limits = Limits { rtt_ms: self.fixed.rtt_limit_ms, concealment: self.fixed.concealment_limit };
+        let (wall, now) = (OffsetDateTime::now_utc(), Instant::now());
         let look = Look {
-            wall: OffsetDateTime::now_utc(),
-            now: Instant::now(),
+            wall,
+            now,
             counts: Counts::read(&self.aggregates.render(), !detail),
             walk: detail.then(|| Walk::through(&self.detail, limits, self.now())),
             reports: self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect(),

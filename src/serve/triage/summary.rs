@@ -22,6 +22,9 @@ pub(super) const VERSION: u32 = 1;
 /// How long counters are looked back for their rates.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How many sessions a region must have had for nobody there to be more than the end of a call.
+const MANY: u64 = 10;
+
 /// How many of the servers are told.
 const SERVERS: usize = 12;
 
@@ -43,6 +46,8 @@ pub(super) struct Summary {
     version: u32,
     as_of: String,
     started_at: String,
+    /// How long it took to look at everything.
+    look_seconds: f64,
     callsight_version: &'static str,
     deployment: String,
     detail: &'static str,
@@ -75,6 +80,9 @@ pub(super) struct RegionSummary {
     pub(super) why: Option<String>,
     #[serde(flatten)]
     pub(super) people: Population,
+    /// The most sessions that it had in the last minutes.
+    #[serde(skip)]
+    pub(super) sessions_before: u64,
     #[serde(skip)]
     pub(super) spell: Option<Spell>,
 }
@@ -206,7 +214,11 @@ impl Memory {
             }
         }
 
-        for region in &mut regions {
+        for (index, region) in regions.iter_mut().enumerate() {
+            region.sessions_before = self.history.most_sessions(index);
+            if region.state == State::Idle && region.sessions_before >= MANY {
+                region.state = State::Silent;
+            }
             region.spell = self.spells.follow((region.region.clone(), None), region.state, (wall, now));
             region.since = region.spell.map(|spell| rfc3339(spell.since));
         }
@@ -245,6 +257,7 @@ impl Memory {
             version: VERSION,
             as_of: rfc3339(wall),
             started_at: rfc3339(fixed.started),
+            look_seconds: now.elapsed().as_secs_f64(),
             callsight_version: env!("CARGO_PKG_VERSION"),
             deployment: fixed.deployment.clone(),
             detail: detail_name(fixed.detail),
@@ -266,14 +279,14 @@ impl RegionSummary {
     fn new(report: &HealthReport, people: Population) -> Self {
         let state = if report.ready { State::of(&people) } else { State::Unknown };
         let (region, why) = (report.region.clone(), report.why.clone());
-        Self { region, state, since: None, why, people, spell: None }
+        Self { region, state, since: None, why, people, sessions_before: 0, spell: None }
     }
 
     /// One that is ready, for tests.
     #[cfg(test)]
     pub(super) fn with(name: &str, people: Population) -> Self {
         let (region, state) = (name.to_owned(), State::of(&people));
-        Self { region, state, since: None, why: None, people, spell: None }
+        Self { region, state, since: None, why: None, people, sessions_before: 0, spell: None }
     }
 }
 

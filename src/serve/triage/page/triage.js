@@ -3,9 +3,9 @@
 // Everything that is shown comes from clients, by way of the exporter: it is set as text, never as markup.
 
 const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
-const WORDS = { bad: 'bad', watch: 'watch', good: 'good', idle: 'no calls', unknown: 'unknown' };
+const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'unknown' };
 const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
-const FILL = { bad: 'b3141c', watch: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
+const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
 
 const $ = (id) => document.getElementById(id);
 const text = (element, value) => { if (element.textContent !== value) element.textContent = value; };
@@ -166,31 +166,33 @@ function showNumbers(answer) {
   const all = answer.all, by = all.sessions_degraded_by, limit = answer.rtt_limit_ms;
   tile('tile-sessions', whole(all.sessions), `in ${whole(all.meetings)} meetings`);
   const hit = isNumber(all.meetings_degraded) ? ` in ${whole(all.meetings_degraded)} meetings` : '';
-  tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`, ['bad'].includes(answer.verdict.state));
-  tile('tile-rtt', milliseconds(all.rtt_p95_ms), `p50 ${milliseconds(all.rtt_p50_ms)}, ${whole(by.rtt)} over ${whole(limit)}`, all.rtt_p95_ms > limit);
+  tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`);
+  $('tile-degraded').classList.toggle('bad', answer.verdict.state === 'bad');
+  tile('tile-rtt', milliseconds(all.rtt_p95_ms), `p50 ${milliseconds(all.rtt_p50_ms)} · ${whole(by.rtt)} bad`, all.rtt_p95_ms > limit);
   tile('tile-lost', percent(all.audio_packets_lost_ratio), 'of audio, last minute', all.audio_packets_lost_ratio >= 0.02);
-  tile('tile-audio', percent(all.audio_concealed_ratio), `${whole(by.audio)} sessions bad, expand ${percent(all.neteq_expand_ratio)}`, all.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
-  tile('tile-video', isNumber(all.video_freezes_per_minute) ? `${whole(all.video_freezes_per_minute)}/min` : '–', `${whole(by.video)} sessions bad`);
+  tile('tile-audio', percent(all.audio_concealed_ratio), `${whole(by.audio)} bad · expand ${percent(all.neteq_expand_ratio)}`, all.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+  tile('tile-video', isNumber(all.video_freezes_per_minute) ? `${whole(all.video_freezes_per_minute)}/min` : '–', `${whole(by.video)} bad`);
   tile('tile-hidden', whole(all.sessions_hidden), 'not judged');
 }
 
-function mark(cell, state, name) {
-  const place = make('span', 'place'), sign = make('span', 'mark'), word = make('span', 'unseen');
+function mark(cell) {
+  const place = make('span', 'place'), sign = make('span', 'mark'), label = make('span');
   sign.setAttribute('aria-hidden', 'true');
-  place.append(sign, make('span'), word);
+  label.append(make('span'), make('span', 'unseen'), make('small'));
+  place.append(sign, label);
   cell.append(place);
-  remark(cell, state, name);
 }
-function remark(cell, state, name) {
-  const [sign, label, word] = cell.firstElementChild.children;
+function remark(cell, state, name, note = '') {
+  const [sign, label] = cell.firstElementChild.children;
   attribute(sign, 'data-state', WORDS[state] ? state : 'unknown');
-  text(label, name);
-  text(word, `: ${WORDS[state] ?? 'unknown'}`);
+  text(label.children[0], name);
+  text(label.children[1], `: ${WORDS[state] ?? 'unknown'}`);
+  text(label.children[2], note);
 }
 
-function createRegion(region) {
+function createRegion() {
   const row = cells(12, { 2: 'number', 3: 'number', 4: 'number', 5: 'number', 6: 'number', 7: 'chart', 8: 'chart', 9: 'chart', 10: 'number', 11: 'number' });
-  mark(row.cells[0], region.state, String(region.region));
+  mark(row.cells[0]);
   const share = make('span', 'share'), bar = make('span', 'bar');
   bar.append(make('i'));
   bar.setAttribute('aria-hidden', 'true');
@@ -213,9 +215,9 @@ function showRegions(answer) {
   const shares = (region) => list(region?.sessions).map((sessions, index) => sessions > 0 ? region.sessions_degraded[index] / sessions : 0);
   const topShare = Math.max(0.25, most(every.flatMap(shares)));
   rows($('regions').querySelector('tbody'), list(answer.regions), (region) => String(region.region), createRegion, (row, region) => {
-    remark(row.cells[0], region.state, String(region.region));
+    remark(row.cells[0], region.state, String(region.region), region.since ? `since ${clock(new Date(region.since)).slice(0, 8)}` : '');
     attribute(row, 'data-state', region.state);
-    attribute(row.cells[0], 'title', region.why ? String(region.why) : region.since ? `bad since ${clock(new Date(region.since))}` : WORDS[region.state] ?? '');
+    attribute(row.cells[0], 'title', String(region.why ?? WORDS[region.state] ?? ''));
     const [share, bar, of] = row.cells[1].firstElementChild.children;
     text(share, percent(region.sessions_degraded_ratio));
     bar.firstElementChild.style.width = `${Math.min(100, 100 * region.sessions_degraded_ratio)}%`;
@@ -243,9 +245,9 @@ function showRegions(answer) {
 function showServers(answer) {
   const servers = list(answer.servers);
   text($('servers-more'), answer.servers_total > servers.length ? `worst ${servers.length} of ${answer.servers_total}` : '');
-  rows($('servers').querySelector('tbody'), servers, (server) => JSON.stringify([server.region, server.server_url, server.server_type]), (server) => {
-    const row = cells(6, { 3: 'number', 4: 'number', 5: 'number' });
-    mark(row.cells[0], server.state, '');
+  rows($('servers').querySelector('tbody'), servers, (server) => JSON.stringify([server.region, server.server_url, server.server_type]), () => {
+    const row = cells(5, { 3: 'number', 4: 'number' });
+    mark(row.cells[0]);
     return row;
   }, (row, server) => {
     remark(row.cells[0], server.state, host(server.server_url));
@@ -255,7 +257,6 @@ function showServers(answer) {
     put(row, 3, `${whole(server.sessions_degraded)} of ${whole(server.sessions)}`);
     row.cells[3].classList.toggle('strong', server.state === 'bad');
     marked(row, 4, milliseconds(server.rtt_p95_ms), server.rtt_p95_ms > answer.rtt_limit_ms);
-    marked(row, 5, percent(server.audio_packets_lost_ratio), server.audio_packets_lost_ratio >= 0.02);
   }, 'No sessions on any server');
 }
 
@@ -332,7 +333,7 @@ function showPipeline(answer) {
   }, 'No regions');
   text($('series'), `${whole(pipeline.live_series)} of ${whole(pipeline.max_series)} (${percent(pipeline.live_series / pipeline.max_series)})`);
   const limits = [...refused].map(([limit, much]) => `${limit} refused ${whole(much)}`).join(', ');
-  text($('refused'), limits === '' ? 'nothing refused in the last minute' : `${limits} in the last minute`);
+  text($('refused'), limits === '' ? 'nothing refused, 1 min' : `${limits}, 1 min`);
   $('refused').classList.toggle('is-bad', limits !== '');
   text($('letters'), `${whole(sum('dead_letters_total'))} stored, ${whole(lost)} lost`);
   $('letters').classList.toggle('is-bad', lost > 0);
@@ -397,7 +398,7 @@ function showSession(detail, meeting) {
   const session = detail.session;
   const facts = [
     ['Participant', session.participant_id], ['Meeting', session.meeting_id], ['Region', session.region],
-    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', wrongs(session)],
+    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', session.tab_hidden ? 'not judged, its tab is hidden' : wrongs(session)],
     ['Microphone', session.microphone_on === null ? '–' : session.microphone_on ? 'on' : 'off'],
     ['Camera', session.camera_on === null ? '–' : session.camera_on ? 'on' : 'off'],
     ['Last frame', isNumber(session.last_frame_age_seconds) ? `${session.last_frame_age_seconds.toFixed(0)} s ago` : '–'],
