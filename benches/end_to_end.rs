@@ -17,7 +17,7 @@ use async_nats::jetstream::{self, Context};
 use callsight::fold::FoldSettings;
 use callsight::publish::{Publisher, PublisherConfig};
 use callsight::serve::{Exporter, ExporterConfig};
-use callsight::simulate::{Scenario, SimulateConfig, World};
+use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::subject::Region;
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use futures_util::StreamExt;
@@ -105,6 +105,7 @@ async fn fill(
         frames: None,
         seed: 1,
         scenario: Scenario::Steady,
+        rhythm: Rhythm::default(),
         rate: None,
         leave_at_end: false,
         quiet: true,
@@ -202,7 +203,7 @@ async fn drain(
         web_config: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         regions: vec![region.clone()],
-        deployment: deployment.clone(),
+        reader: deployment.clone().into(),
         create: None,
         ready_max_lag: Duration::from_secs(10),
         max_series: 10_000_000,

@@ -1,9 +1,13 @@
 //! Flags that more than one command has.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::log::LogArgs;
-use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
+use crate::config::{
+    ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio, whole,
+};
+use crate::fold::Thresholds;
 
 /// How the process itself behaves.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +24,67 @@ pub(crate) struct ProcessArgs {
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A number that no budget needs to go beyond.
+pub(crate) const PLENTY: usize = 1_000_000_000;
+
+/// What the series of a call depend on, whether they are served or replayed: a replay shows what was served only if
+/// both are told the same.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct JudgementArgs {
+    /// Remove a session that has sent no frame for this long, from 1s to 1h.
+    ///
+    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Detail"
+    )]
+    pub(crate) idle_timeout: Duration,
+
+    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "300ms",
+        value_parser = duration_between(MILLISECOND..=MINUTE),
+        help_heading = "Degradation"
+    )]
+    pub(crate) degraded_rtt: Duration,
+
+    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value = "0.05",
+        value_parser = ratio,
+        help_heading = "Degradation"
+    )]
+    pub(crate) degraded_concealment: f64,
+
+    /// Most distinct values of the label `server_url`
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "256",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    pub(crate) max_server_urls: usize,
+}
+
+impl JudgementArgs {
+    pub(crate) const fn thresholds(&self) -> Thresholds {
+        Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment }
+    }
 }
 
 /// How to reach NATS.

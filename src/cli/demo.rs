@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
-use super::{CliError, stop_signal};
+use super::{CliError, monitoring, stop_signal};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls};
 use crate::fold::FoldSettings;
 use crate::nats;
@@ -124,7 +124,7 @@ fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterCo
         listen,
         web_config: None,
         regions: config.regions.clone(),
-        deployment,
+        reader: deployment.into(),
         create: Some(1),
         ready_max_lag: Duration::from_secs(10),
         max_series: 1_000_000,
@@ -216,8 +216,7 @@ impl Servers {
         let prometheus = match find_tool("prometheus") {
             None => None,
             Some(prometheus) => {
-                let config = folder.path().join("prometheus.yml");
-                std::fs::write(&config, prometheus_config(metrics))
+                let config = monitoring::write(folder.path(), metrics)
                     .map_err(|error| CliError::caused("cannot write Prometheus's configuration", error))?;
                 let mut command = Command::new(prometheus);
                 command
@@ -263,8 +262,9 @@ impl Servers {
     fn addresses(&self, exporter: &Exporter) -> String {
         let prometheus = match &self.prometheus {
             Some(_) => format!(
-                "Prometheus  http://{}/graph?g0.expr=videocall_sessions&g0.tab=0",
-                self.prometheus_address
+                "Prometheus  http://{address}/graph?g0.expr=videocall_sessions&g0.tab=0\n\
+                 alerts      http://{address}/alerts",
+                address = self.prometheus_address
             ),
             None => "Prometheus  not found; `./dev demo` gets one".to_owned(),
         };
@@ -284,13 +284,6 @@ impl Servers {
     }
 }
 
-fn prometheus_config(metrics: SocketAddr) -> String {
-    format!(
-        "global:\n  scrape_interval: 2s\nscrape_configs:\n  - job_name: callsight\n    static_configs:\n      \
-         - targets: ['{metrics}']\n"
-    )
-}
-
 fn start(mut command: Command, name: &str, folder: &Path) -> Result<Child, CliError> {
     let cannot = |error| CliError::caused(format!("cannot start {name}"), error);
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).map_err(cannot)?;
@@ -301,7 +294,7 @@ fn start(mut command: Command, name: &str, folder: &Path) -> Result<Child, CliEr
 }
 
 /// A tool on the PATH, or among those that `./dev` brought.
-fn find_tool(name: &str) -> Option<PathBuf> {
+pub(super) fn find_tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let brought = [PathBuf::from("target/tools/bin")];
     env::split_paths(&path).chain(brought).map(|folder| folder.join(name)).find(|tool| tool.is_file())
@@ -326,6 +319,7 @@ fn simulate_config(config: &DemoConfig) -> SimulateConfig {
         frames: None,
         seed: config.calls.seed(),
         scenario,
+        rhythm: config.calls.rhythm(),
         rate: None,
         leave_at_end: true,
         quiet: true,

@@ -26,6 +26,7 @@ fn sample(flag: &str) -> &'static str {
         "nats-creds" => "other.creds",
         "region" => "apac",
         "deployment" => "blue",
+        "shard" => "2/3",
         "create" | "check-config" | "nats-tls-first" => "true",
         "listen" => "0.0.0.0:1",
         "ready-max-lag" | "idle-timeout" | "degraded-rtt" => "7s",
@@ -100,6 +101,7 @@ fn serve_has_the_documented_defaults() {
     );
     assert_eq!(config.exporter.fold, FoldSettings::default());
     assert_eq!(config.exporter.create, None);
+    assert_eq!(config.exporter.reader.durable(), "callsight-main");
     assert_eq!(config.exporter.max_series, 100_000);
 }
 
@@ -117,6 +119,24 @@ fn serve_reads_a_whole_file() {
     assert_eq!(config.exporter.create, Some(3));
     assert_eq!(config.exporter.fold.pair_max_sessions, usize::MAX);
     assert_eq!(config.exporter.max_series, 500_000);
+}
+
+#[test]
+fn a_shard_reads_through_a_durable_of_its_own() {
+    let config = serve("--region us --deployment blue --shard 2/3 --shards-before 1", "");
+    assert_eq!(
+        config.to_string(),
+        "regions us; listen 127.0.0.1:9464; deployment blue; shard 2/3; NATS nats://127.0.0.1:4222"
+    );
+    assert_eq!(config.exporter.reader.durable(), "callsight-blue-2of3");
+    assert_eq!(config.exporter.reader.shards_before, Some(1));
+    let unchanged = serve("--region us --shard 2/3 --shards-before 3", "").exporter.reader;
+    assert_eq!(unchanged.shards_before, None, "there is nobody to take over from");
+    assert_eq!(
+        refused("--shard 0/3"),
+        "invalid value `0/3` for `--shard`: write which of how many, from 1/1 to 64/64; \
+         the shards of three are 1/3, 2/3 and 3/3"
+    );
 }
 
 /// What `callsight serve --region us` with these flags says is wrong.

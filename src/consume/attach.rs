@@ -1,5 +1,6 @@
 //! Finding the stream and the durable consumer, and taking up where they were left.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
@@ -12,9 +13,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::clock::Reading;
+use super::handover::Handover;
 use crate::fold::StreamTime;
 use crate::subject::Region;
-use crate::topology::{Deployment, consumer_config, ensure_streams, stream_name};
+use crate::topology::{Deployment, Shard, consumer_config, durable_name, ensure_streams, stream_name};
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
@@ -26,11 +28,48 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// How often the server says that it is there when it has no frames; two that don't come are missed.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// Who reads: a deployment, or one of the shards that it is shared out to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reader {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// The shard, unless one exporter reads everything.
+    pub shard: Option<Shard>,
+    /// How many shards the deployment had, while that changes: a new durable begins where theirs were left.
+    pub shards_before: Option<u32>,
+}
+
+impl From<Deployment> for Reader {
+    fn from(deployment: Deployment) -> Self {
+        Self { deployment, shard: None, shards_before: None }
+    }
+}
+
+impl Reader {
+    /// The name of its durable consumer.
+    #[must_use]
+    pub fn durable(&self) -> String {
+        durable_name(&self.deployment, self.shard)
+    }
+
+    /// The subjects that it reads of a region's stream; none in particular if it reads everything.
+    pub(super) fn subjects(&self, region: &Region) -> Vec<String> {
+        self.shard.map(|shard| shard.subjects(region)).unwrap_or_default()
+    }
+
+    /// The flags that name it.
+    fn flags(&self) -> String {
+        let Self { deployment, shard, .. } = self;
+        let shard = shard.map(|shard| format!(" --shard {shard}")).unwrap_or_default();
+        format!("--deployment {deployment}{shard}")
+    }
+}
+
 /// Which consumer is wanted, and whether it may be made.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) region: Region,
-    pub(super) deployment: Deployment,
+    pub(super) reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub(super) create: Option<usize>,
     /// How far back a new durable begins.
@@ -46,9 +85,22 @@ pub(super) enum AttachError {
     NoStream { stream: String, region: Region },
     #[error(
         "durable consumer {durable} does not exist on {stream}; make it with \
-         `callsight serve --create --region {region} --deployment {deployment}`"
+         `callsight serve --create --region {region} {flags}`"
     )]
-    NoConsumer { durable: String, stream: String, region: Region, deployment: Deployment },
+    NoConsumer { durable: String, stream: String, region: Region, flags: String },
+    #[error("stream {stream} does not append its servers' {wanted} partitions to the subjects, so it can't be shared out; declare the stream as `callsight serve --create` makes it", wanted = Shard::MOST)]
+    NoPartitions { stream: String },
+    #[error(
+        "durable consumer {0} reads other subjects than are wanted; delete it, a new one is made with --create"
+    )]
+    WrongSubjects(String),
+    #[error("durable consumer {durable} is still being read; stop the exporters of the layout before")]
+    StillRead { durable: String },
+    #[error(
+        "durable consumer {durable} does not exist on {stream}, so nobody knows how far the shards before had come; \
+         correct --shards-before, or leave it out to begin one idle timeout before now"
+    )]
+    NoneBefore { durable: String, stream: String },
     #[error("durable consumer {0} acknowledges frame by frame; delete it, a new one is made with --create")]
     WrongAckPolicy(String),
     #[error("stream {stream} can't be made: {reason}")]
@@ -84,6 +136,8 @@ pub(super) struct Attached {
     pub(super) waiting: u64,
     /// The stream sequence up to which everything was acknowledged.
     pub(super) acknowledged: u64,
+    /// What is beyond that and was counted by others.
+    pub(super) handover: Handover,
     pub(super) messages: pull::Stream,
 }
 
@@ -94,6 +148,8 @@ pub(super) struct ConsumerState {
     server_time: OffsetDateTime,
     pub(super) num_pending: u64,
     pub(super) num_ack_pending: u64,
+    /// Pull requests that wait for frames: somebody reads.
+    pub(super) num_waiting: u64,
     pub(super) delivered: Sequences,
     pub(super) ack_floor: Sequences,
 }
@@ -120,6 +176,28 @@ struct StreamState {
     #[serde(with = "time::serde::rfc3339")]
     created: OffsetDateTime,
     state: LastSequence,
+    #[serde(default)]
+    config: StreamConfig,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct StreamConfig {
+    subject_transform: Option<SubjectTransform>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SubjectTransform {
+    dest: String,
+}
+
+impl StreamState {
+    /// Whether the stream appends the partitions that shards filter for.
+    fn has_partitions(&self) -> bool {
+        let transform = self.config.subject_transform.as_ref();
+        let partition = transform.and_then(|transform| transform.dest.rsplit_once(".{{partition("));
+        let count = partition.and_then(|(_, arguments)| arguments.split_once(','));
+        count.is_some_and(|(count, _)| count.trim().parse() == Ok(Shard::MOST))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,7 +215,7 @@ pub(super) enum AskError {
 }
 
 impl AskError {
-    fn is(&self, code: ErrorCode) -> bool {
+    pub(super) fn is(&self, code: ErrorCode) -> bool {
         matches!(self, Self::Refused { code: refused, .. } if *refused == code)
     }
 }
@@ -181,10 +259,19 @@ pub(super) async fn attach(
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
     let (name, stream) = find_stream(&context, wanted).await?;
-    let consumer = find_consumer(&context, wanted, &name, &stream, folded).await?;
-    let durable = wanted.deployment.durable();
-    if consumer.cached_info().config.ack_policy != AckPolicy::All {
+    if wanted.reader.shard.is_some() && !stream.has_partitions() {
+        return Err(AttachError::NoPartitions { stream: name });
+    }
+    let (consumer, handover) = find_consumer(&context, wanted, &name, &stream, folded).await?;
+    let durable = wanted.reader.durable();
+    let config = &consumer.cached_info().config;
+    if config.ack_policy != AckPolicy::All {
         return Err(AttachError::WrongAckPolicy(durable));
+    }
+    let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
+    let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
+    if read != wanted.reader.subjects(&wanted.region).into_iter().collect() {
+        return Err(AttachError::WrongSubjects(durable));
     }
     // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
     // vanished without a word are still served, and what they got would seem to have been taken.
@@ -212,6 +299,7 @@ pub(super) async fn attach(
         delivered: state.delivered.consumer_seq,
         waiting: state.num_pending,
         acknowledged: state.ack_floor.stream_seq,
+        handover,
         messages,
     })
 }
@@ -243,47 +331,57 @@ async fn find_consumer(
     stream: &str,
     state: &StreamState,
     folded: Option<Position>,
-) -> Result<Consumer<pull::Config>, AttachError> {
-    let durable = wanted.deployment.durable();
-    match consumer_state(context, stream, &durable).await {
-        Ok(_) => {}
+) -> Result<(Consumer<pull::Config>, Handover), AttachError> {
+    let durable = wanted.reader.durable();
+    let handover = match consumer_state(context, stream, &durable).await {
+        Ok(_) => Handover::read(context, wanted, stream, state.state.last_seq, true).await?,
         Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
             if wanted.create.is_none() {
                 return Err(AttachError::NoConsumer {
                     durable,
                     stream: stream.to_owned(),
                     region: wanted.region.clone(),
-                    deployment: wanted.deployment.clone(),
+                    flags: wanted.reader.flags(),
                 });
             }
-            let begin = beginning(state, folded, wanted.lookback);
+            let handover = Handover::read(context, wanted, stream, state.state.last_seq, false).await?;
+            let begin = beginning(state, folded, handover.begin(), wanted.lookback);
             tracing::info!(stream, durable, ?begin, "creating the durable consumer");
             let config = pull::Config {
+                durable_name: Some(durable.clone()),
                 deliver_policy: begin,
-                ..consumer_config(&wanted.deployment, state.server_time)
+                filter_subjects: wanted.reader.subjects(&wanted.region),
+                ..consumer_config(&wanted.reader.deployment, state.server_time)
             };
             if let Err(error) = context.create_consumer_on_stream(config, stream).await {
                 return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
             }
+            handover
         }
         Err(error) => return Err(AttachError::Unreachable(error.to_string())),
-    }
-    context
-        .get_consumer_from_stream(&durable, stream)
-        .await
-        .map_err(|error| AttachError::Unreachable(error.to_string()))
+    };
+    let found = context.get_consumer_from_stream(&durable, stream).await;
+    Ok((found.map_err(|error| AttachError::Unreachable(error.to_string()))?, handover))
 }
 
-/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else a
-/// while before now. Now is the server's: the local clock may be anywhere.
-fn beginning(stream: &StreamState, folded: Option<Position>, lookback: Duration) -> DeliverPolicy {
+/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else after
+/// what the shards `before` have, else a while before now. Now is the server's: the local clock may be anywhere.
+fn beginning(
+    stream: &StreamState,
+    folded: Option<Position>,
+    before: Option<u64>,
+    lookback: Duration,
+) -> DeliverPolicy {
     match folded {
         Some(Position { stream_created, taken })
             if stream_created == stream.created && taken <= stream.state.last_seq =>
         {
             DeliverPolicy::ByStartSequence { start_sequence: taken + 1 }
         }
-        _ => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
+        _ => match before {
+            Some(floor) => DeliverPolicy::ByStartSequence { start_sequence: floor + 1 },
+            None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
+        },
     }
 }
 
@@ -296,8 +394,8 @@ mod tests {
         let lookback = Duration::from_secs(30);
         let made = OffsetDateTime::UNIX_EPOCH;
         let now = made + Duration::from_secs(1000);
-        let stream = StreamState { server_time: now, created: made, state: LastSequence { last_seq: 9 } };
-        let from = |folded| beginning(&stream, folded, lookback);
+        let stream = state(now, made, 9);
+        let from = |folded| beginning(&stream, folded, None, lookback);
 
         let by_time = DeliverPolicy::ByStartTime { start_time: now - lookback };
         assert_eq!(from(None), by_time);
@@ -306,6 +404,31 @@ mod tests {
         for taken in [0, 4, 9] {
             let after = DeliverPolicy::ByStartSequence { start_sequence: taken + 1 };
             assert_eq!(from(Some(Position { stream_created: made, taken })), after);
+        }
+        let after_others = DeliverPolicy::ByStartSequence { start_sequence: 4 };
+        assert_eq!(beginning(&stream, None, Some(3), lookback), after_others);
+    }
+
+    fn state(server_time: OffsetDateTime, created: OffsetDateTime, last_seq: u64) -> StreamState {
+        StreamState {
+            server_time,
+            created,
+            state: LastSequence { last_seq },
+            config: StreamConfig::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_stream_that_appends_all_partitions_can_be_shared_out() {
+        let mut stream = state(OffsetDateTime::UNIX_EPOCH, OffsetDateTime::UNIX_EPOCH, 0);
+        assert!(!stream.has_partitions());
+        for (dest, has) in [
+            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(64,2)}}", true),
+            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(8,2)}}", false),
+            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}", false),
+        ] {
+            stream.config.subject_transform = Some(SubjectTransform { dest: dest.to_owned() });
+            assert_eq!(stream.has_partitions(), has, "{dest}");
         }
     }
 }

@@ -16,6 +16,7 @@ use async_nats::jetstream::Message;
 
 use super::burial::Rejected;
 use super::clock::StreamClock;
+use super::handover::Handover;
 use crate::fold::{Fold, StreamTime};
 use crate::frame::{Frame, Reason, Rejection};
 use crate::log::Bounded;
@@ -31,6 +32,8 @@ pub(super) struct Intake {
     taken: u64,
     /// The latest moment at which the server says to have stored something that was taken.
     latest: Option<StreamTime>,
+    /// What was counted by the shards before.
+    handover: Handover,
     /// The last message's place in the consumer's sequence.
     delivered: u64,
     /// The stream time of the newest frame that was taken.
@@ -56,6 +59,7 @@ impl Intake {
             own,
             taken: 0,
             latest: None,
+            handover: Handover::default(),
             delivered: 0,
             newest: None,
             rejections: Bounded::every(Duration::from_secs(1)),
@@ -63,14 +67,15 @@ impl Intake {
     }
 
     /// Deliveries begin anew after this place in the consumer's sequence; in the stream's sequence, everything
-    /// up to `acknowledged` needs no folding any more.
-    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64) {
+    /// up to `acknowledged` needs no folding any more, nor does what a handover covers.
+    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64, handover: Handover) {
         self.delivered = delivered;
+        self.handover = handover;
         self.taken = self.taken.max(acknowledged);
     }
 
     /// The stream is another one than before: its sequence begins anew.
-    pub(super) const fn forget_sequence(&mut self) {
+    pub(super) fn forget_sequence(&mut self) {
         self.taken = 0;
         self.latest = None;
     }
@@ -118,6 +123,13 @@ impl Intake {
         let now = Instant::now();
         let at = clock.stored(stored, now);
         self.newest = self.newest.max(Some(at));
+        if self.handover.covers(&message.subject, info.stream_sequence) {
+            self.own.redelivered.increment(1);
+            if let Ok(frame) = self.read(&message.subject, &message.payload) {
+                self.fold.warm(&frame, at, clock.at(now));
+            }
+            return Taken::Yes;
+        }
         match self.read(&message.subject, &message.payload) {
             Ok(frame) => {
                 self.fold.frame(&frame, at, clock.at(now));

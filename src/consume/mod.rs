@@ -14,6 +14,7 @@ mod backoff;
 mod burial;
 mod catch_up;
 mod clock;
+mod handover;
 mod health;
 mod intake;
 mod progress;
@@ -31,6 +32,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+pub use attach::Reader;
 use attach::{AskError, Attached, ConsumerState, Position, Wanted, attach, consumer_state};
 use backoff::Backoff;
 use burial::Burial;
@@ -45,7 +47,6 @@ use crate::fold::Fold;
 use crate::log::Bounded;
 use crate::series::aggregates::RegionSeries;
 use crate::subject::Region;
-use crate::topology::Deployment;
 
 /// How often the consumer is asked how much is waiting, and the server for its time.
 const POLL: Duration = Duration::from_secs(2);
@@ -64,8 +65,8 @@ const LAST_ACK: Duration = Duration::from_secs(2);
 pub struct ConsumerConfig {
     /// The region whose stream is read.
     pub region: Region,
-    /// The deployment whose durable is used.
-    pub deployment: Deployment,
+    /// Whose durable is used.
+    pub reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub create: Option<usize>,
     /// How far back a new durable begins; the idle timeout, so that it meets every live session.
@@ -114,7 +115,7 @@ impl Consumer {
     /// A consumer that has not been attached yet.
     #[must_use]
     pub fn new(context: Context, config: ConsumerConfig, fold: Fold, own: Arc<RegionSeries>) -> Self {
-        let ConsumerConfig { region, deployment, create, lookback } = config;
+        let ConsumerConfig { region, reader, create, lookback } = config;
         own.last_folded_age.set(f64::NAN);
         let intake = Intake::new(region.clone(), fold, Arc::clone(&own));
         Self {
@@ -126,7 +127,7 @@ impl Consumer {
                 Arc::clone(&own),
             ),
             context,
-            wanted: Wanted { region, deployment, create, lookback },
+            wanted: Wanted { region, reader, create, lookback },
             own,
             stream_created: None,
             warm: false,
@@ -229,7 +230,8 @@ impl Consumer {
         let Attached { context, stream, reading, acknowledged, .. } = attached;
         let mut clock = self.pulse.clock.unwrap_or_else(|| StreamClock::new(*reading));
         let since = clock.server_time(Instant::now()) - self.wanted.lookback;
-        let opening = warm::frames_since(context, stream, since);
+        let subjects = self.wanted.reader.subjects(&self.wanted.region);
+        let opening = warm::frames_since(context, stream, subjects, since);
         let (mut messages, mut left) = match self.pulse.during_unless(shutdown, opening).await? {
             Ok(opened) => opened,
             Err(problem) => return Some(Err(problem)),
@@ -260,9 +262,18 @@ impl Consumer {
 
     async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
         let Attached {
-            context, stream, durable, reading, delivered, waiting, acknowledged, messages, ..
+            context,
+            stream,
+            durable,
+            reading,
+            delivered,
+            waiting,
+            acknowledged,
+            handover,
+            messages,
+            ..
         } = attached;
-        self.pulse.intake.resume(delivered, acknowledged);
+        self.pulse.intake.resume(delivered, acknowledged, handover);
         let mut catch_up = CatchUp::new(delivered, waiting);
         self.pulse.attached(true);
         let mut chunks = messages.ready_chunks(CHUNK);

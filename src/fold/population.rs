@@ -31,6 +31,7 @@ pub(super) struct Server {
     participants: usize,
     peer_connections: usize,
     degraded: [usize; Signal::ALL.len()],
+    one_way_audio: usize,
     degraded_any: usize,
     hidden: usize,
 }
@@ -85,6 +86,7 @@ impl Servers {
             participants: 0,
             peer_connections: 0,
             degraded: Default::default(),
+            one_way_audio: 0,
             degraded_any: 0,
             hidden: 0,
         });
@@ -118,6 +120,12 @@ impl Servers {
                 gauge,
             );
         }
+        shift(
+            &mut server.one_way_audio,
+            usize::from(before.degraded.one_way_audio()),
+            usize::from(now.degraded.one_way_audio()),
+            &server.series.one_way_audio,
+        );
         shift(
             &mut server.degraded_any,
             usize::from(before.degraded.by_any()),

@@ -187,6 +187,8 @@ pub struct ServerSeries {
     pub peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
+    /// Sessions that can't hear somebody who speaks.
+    pub one_way_audio: Gauge,
     /// Sessions degraded by at least one signal.
     pub degraded_any: Gauge,
     /// Sessions whose tab is hidden.
@@ -230,6 +232,7 @@ impl ServerSeries {
             peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
             degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
             hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
         })

@@ -139,6 +139,8 @@ catalogue! {
             "Remote peers that live sessions observe, summed over the sessions.";
         SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
             "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+        SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
+            "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
         SESSIONS_DEGRADED_ANY = "videocall_sessions_degraded_any" Kind::Gauge, SERVER,
             "Live sessions whose last frame was bad by at least one signal, each counted once.";
         SESSIONS_HIDDEN = "videocall_sessions_hidden" Kind::Gauge, SERVER,
@@ -213,6 +215,8 @@ catalogue! {
             "Age of the newest folded frame, by the stream's clock; NaN until a frame has been folded.";
         CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
             "1 while the region's durable consumer is attached and its NATS connection is up.";
+        READY = "callsight_ready" Kind::Gauge, REGION,
+            "1 while /readyz holds the region for complete and current.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series that the detail planes hold now.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],

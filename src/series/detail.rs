@@ -225,14 +225,13 @@ impl DetailStore {
     }
 
     /// The rows of a plane, sorted by labels.
-    pub(super) fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
+    pub(crate) fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
         self.rows(plane, "")
     }
 
     /// The rows of a plane whose labels, as they are rendered, begin so; sorted by labels. The lock is given back
     /// after every few hundred rows, so that looking at a large plane never holds up a join or a leave for long.
-    #[must_use]
-    pub fn rows(&self, plane: DetailPlane, prefix: &str) -> Vec<RowView> {
+    pub(crate) fn rows(&self, plane: DetailPlane, prefix: &str) -> Vec<RowView> {
         const ROWS_A_LOCK: usize = 512;
         let mut views: Vec<RowView> = Vec::new();
         loop {
@@ -265,7 +264,7 @@ pub struct Row {
 
 impl Row {
     /// Notes what the fold makes of the row.
-    pub fn judge(&self, judgement: Judgement) {
+    pub(crate) fn judge(&self, judgement: Judgement) {
         self.cells.judgement.store(judgement.pack(), Relaxed);
     }
 
@@ -311,27 +310,27 @@ impl Drop for Row {
 
 /// What the fold makes of a row's last frame. It is no series: it is for those who pick out the worst rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// Degraded by the round-trip time.
-    pub rtt: bool,
+    pub(crate) rtt: bool,
     /// Degraded by audio.
-    pub audio: bool,
+    pub(crate) audio: bool,
     /// Degraded by video.
-    pub video: bool,
+    pub(crate) video: bool,
     /// The session's tab is hidden, so that nothing is held against it.
-    pub hidden: bool,
+    pub(crate) hidden: bool,
     /// The microphone is on: the session's own, or the remote peer's.
-    pub microphone: bool,
+    pub(crate) microphone: bool,
     /// The camera is on, likewise.
-    pub camera: bool,
+    pub(crate) camera: bool,
     /// The share of the audio played since the frame before that was made up and audible; for a session that of
     /// the peer with the largest.
-    pub concealment: Option<f32>,
+    pub(crate) concealment: Option<f32>,
 }
 
 impl Judgement {
     /// That of a row without a frame.
-    pub const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         rtt: false,
         audio: false,
         video: false,
@@ -342,15 +341,13 @@ impl Judgement {
     };
 
     /// The same, with a share of concealed audio.
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
-    pub fn concealing(self, ratio: Option<f64>) -> Self {
+    pub(crate) fn concealing(self, ratio: Option<f64>) -> Self {
         Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
     }
 
     /// Whether any signal is bad.
-    #[must_use]
-    pub const fn is_degraded(&self) -> bool {
+    pub(crate) const fn is_degraded(&self) -> bool {
         self.rtt || self.audio || self.video
     }
 
@@ -377,11 +374,11 @@ impl Judgement {
 }
 
 /// A row as it is read.
-pub struct RowView(Arc<Cells>);
+pub(crate) struct RowView(Arc<Cells>);
 
 /// A present value of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     /// Of a counter.
     Count(u64),
     /// Of any other.
@@ -390,20 +387,17 @@ pub enum Value {
 
 impl RowView {
     /// `name="value",…`, escaped, without braces.
-    #[must_use]
-    pub fn labels(&self) -> &str {
+    pub(crate) fn labels(&self) -> &str {
         &self.0.labels
     }
 
     /// What the fold makes of it.
-    #[must_use]
-    pub fn judgement(&self) -> Judgement {
+    pub(crate) fn judgement(&self) -> Judgement {
         Judgement::unpack(self.0.judgement.load(Relaxed))
     }
 
     /// The value in a column, unless it is absent. An age is taken at `now`, in Unix seconds.
-    #[must_use]
-    pub fn value(&self, index: usize, kind: Kind, now: f64) -> Option<Value> {
+    pub(crate) fn value(&self, index: usize, kind: Kind, now: f64) -> Option<Value> {
         let bits = self.0.values[index].load(Relaxed);
         if bits == ABSENT {
             return None;

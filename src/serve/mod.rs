@@ -29,12 +29,11 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use glance::Glance;
 pub use web_config::WebConfigError;
 
-use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
+use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth};
 use crate::fold::{Fold, FoldSettings};
 use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::subject::Region;
-use crate::topology::Deployment;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
@@ -53,7 +52,7 @@ pub struct ExporterConfig {
     /// The regions to consume, each once.
     pub regions: Vec<Region>,
     /// Which of several exporters side by side this is.
-    pub deployment: Deployment,
+    pub reader: Reader,
     /// Makes streams and consumers that are missing, with this many replicas.
     pub create: Option<usize>,
     /// Not ready while a region is further behind than this.
@@ -139,7 +138,7 @@ impl Exporter {
                 Fold::new(region, config.fold, Arc::clone(&recorder), detail.clone(), Arc::clone(&own));
             let consumer_config = ConsumerConfig {
                 region: region.clone(),
-                deployment: config.deployment.clone(),
+                reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
             };
@@ -149,11 +148,11 @@ impl Exporter {
             consumers.push((region.clone(), tokio::spawn(consumer.run(stopping.clone()))));
         }
 
-        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
-        let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
+        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
+        let (stop_http, stopping) = watch::channel(false);
         let fixed = Fixed {
-            deployment: config.deployment.to_string(),
+            deployment: config.reader.deployment.to_string(),
             regions: config.regions.iter().map(ToString::to_string).collect(),
             detail: config.fold.detail,
             max_series: config.max_series,
@@ -162,7 +161,8 @@ impl Exporter {
             started: OffsetDateTime::now_utc(),
         };
         let triage = Triage::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag, fixed);
-        let state = State::new(scraper, regions.clone(), ready_max_lag, triage.clone());
+        let deployment = config.reader.deployment.as_str().into();
+        let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
         let triage = tokio::spawn(triage.keep());

@@ -21,6 +21,8 @@ pub(super) struct State {
     scraper: Scraper,
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
+    /// Which of several exporters side by side this is. Whoever reaches it through a service can't tell otherwise.
+    deployment: Arc<str>,
     triage: Triage,
     document: Arc<Document>,
 }
@@ -30,16 +32,18 @@ impl State {
         scraper: Scraper,
         regions: Vec<Arc<RegionHealth>>,
         ready_max_lag: Duration,
+        deployment: Arc<str>,
         triage: Triage,
     ) -> Self {
-        Self { scraper, regions, ready_max_lag, triage, document: Arc::new(Document::new()) }
+        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()) }
     }
 }
 
 /// The answer of `/readyz`.
 #[derive(Serialize)]
-struct Readiness {
+struct Readiness<'a> {
     ready: bool,
+    deployment: &'a str,
     regions: Vec<HealthReport>,
 }
 
@@ -98,7 +102,7 @@ fn livez(state: &State) -> warp::reply::Response {
 fn readyz(state: &State) -> warp::reply::Response {
     let regions: Vec<_> = state.regions.iter().map(|region| region.report(state.ready_max_lag)).collect();
     let ready = regions.iter().all(|region| region.ready);
-    answer(&Readiness { ready, regions }, ready)
+    answer(&Readiness { ready, deployment: &state.deployment, regions }, ready)
 }
 
 fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {

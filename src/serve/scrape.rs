@@ -44,19 +44,25 @@ struct Sources {
     aggregates: Aggregates,
     detail: DetailStore,
     regions: Vec<Arc<RegionHealth>>,
+    ready_max_lag: Duration,
     process: metrics_process::Collector,
     turns: Arc<Semaphore>,
 }
 
 impl Scraper {
-    pub(super) fn new(aggregates: Aggregates, detail: DetailStore, regions: Vec<Arc<RegionHealth>>) -> Self {
+    pub(super) fn new(
+        aggregates: Aggregates,
+        detail: DetailStore,
+        regions: Vec<Arc<RegionHealth>>,
+        ready_max_lag: Duration,
+    ) -> Self {
         let process = metrics_process::Collector::default();
         with_local_recorder(aggregates.recorder(), || {
             process.describe();
             gauge!(c::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         });
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
-        Self(Arc::new(Sources { aggregates, detail, regions, process, turns }))
+        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns }))
     }
 
     /// Begins to write a page; nothing comes of it when too many are being written already.
@@ -112,6 +118,10 @@ impl Sources {
                 #[expect(clippy::cast_precision_loss, reason = "the budget is far below 2^53")]
                 gauge!(c::LIVE_SERIES.name, "plane" => plane.plane().label())
                     .set(self.detail.live_series(plane) as f64);
+            }
+            for region in &self.regions {
+                let report = region.report(self.ready_max_lag);
+                gauge!(c::READY.name, "region" => report.region).set(f64::from(u8::from(report.ready)));
             }
         });
         let now = self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default();

@@ -69,9 +69,13 @@ async fn the_demo_shows_calls_and_cleans_up() {
     assert!(status.success(), "{output}");
     assert_gone(&servers);
 
-    for (name, scheme) in
-        [("Callsight ", "http://"), ("metrics ", "http://"), ("Prometheus ", "http://"), ("NATS ", "nats://")]
-    {
+    for (name, scheme) in [
+        ("Callsight ", "http://"),
+        ("metrics ", "http://"),
+        ("Prometheus ", "http://"),
+        ("alerts ", "http://"),
+        ("NATS ", "nats://"),
+    ] {
         assert!(
             address(&output, name).is_some_and(|address| address.starts_with(scheme)),
             "{name}: {output}"

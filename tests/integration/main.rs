@@ -9,6 +9,8 @@ mod budgets;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -27,7 +29,15 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod regions;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
@@ -38,5 +48,7 @@ mod simulate;
 mod supervision;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod topology;
 #[cfg(test)]
 mod triage;

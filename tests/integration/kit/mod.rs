@@ -7,6 +7,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod callsight;
+pub(crate) mod certificates;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod nats;
@@ -18,5 +19,6 @@ pub(crate) mod python;
 pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
+pub(crate) mod supercluster;
 pub(crate) mod tool;
 pub(crate) mod wait;

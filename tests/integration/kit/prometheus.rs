@@ -92,6 +92,7 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!("--storage.tsdb.path={}", store.display()))
+            .arg("--web.enable-remote-write-receiver")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         Self { port, process: Process::spawn("prometheus", &mut command), _directory: directory }
     }

@@ -1,6 +1,5 @@
 //! Who gets in, what they may do there, and what they can't break.
 
-mod certificates;
 mod connection;
 mod crowd;
 mod permissions;

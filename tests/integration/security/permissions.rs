@@ -19,7 +19,7 @@ use crate::kit::wait;
 /// The server says at once what it refuses.
 const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 
-const USERS: [&str; 4] = ["relay", "exporter", "replay", "operator"];
+const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
 
 /// A server of region us with the permissions as they are in the repository. Every password is the user's name and
 /// `-secret`.

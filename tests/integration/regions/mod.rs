@@ -1,0 +1,3 @@
+//! More than one exporter, and more than one region.
+
+mod shards;
