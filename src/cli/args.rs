@@ -105,6 +105,13 @@ pub(crate) struct NatsArgs {
     )]
     pub(crate) nats_url: Vec<NatsUrl>,
 
+    /// NATS servers further away, for while none of `--nats-url` is there, such as those of another region.
+    ///
+    /// The connection goes back to a server of `--nats-url` as soon as one is there again. Name all servers of the
+    /// own cluster in `--nats-url` then: others that it may have are not tried.
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true, help_heading = "NATS")]
+    pub(crate) nats_fallback_url: Vec<NatsUrl>,
+
     /// Credentials to connect with, a file as `nsc` writes it
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_creds: Option<PathBuf>,
@@ -154,7 +161,7 @@ impl NatsArgs {
     /// Two flags contradict each other, or one lacks its other half.
     pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
         let mut login = None;
-        for url in &self.nats_url {
+        for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
             if let Some(found) = url.login() {
                 if login.is_some_and(|login| login != found) {
                     return rejected("the servers of `--nats-url` must not name different users".to_owned());
@@ -196,6 +203,7 @@ impl NatsArgs {
         };
         Ok(NatsConfig {
             servers: self.nats_url,
+            fallback: self.nats_fallback_url,
             identity,
             tls: NatsTls { authorities: self.nats_ca, client, first: self.nats_tls_first },
             inbox_prefix: self.nats_inbox_prefix.unwrap_or_else(|| format!("_INBOX.{role}")),
@@ -213,14 +221,19 @@ fn lacking<T>(flag: &str, other: &str) -> Result<T, ConfigError> {
 
 /// A subject without wildcards, for answers to come back under.
 fn inbox_prefix(text: &str) -> Result<String, String> {
-    let plain = |token: &str| {
-        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
-    };
-    if text.split('.').all(plain) {
+    if is_plain(text) {
         Ok(text.to_owned())
     } else {
         Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
     }
+}
+
+/// Whether it is a subject, without wildcards.
+pub(crate) fn is_plain(subject: &str) -> bool {
+    let plain = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+    };
+    subject.split('.').all(plain)
 }
 
 /// Each value once, in the order given.

@@ -10,7 +10,9 @@ mod replay;
 mod rollout;
 mod serve;
 mod simulate;
+mod sources;
 mod streams;
+mod tool;
 
 use std::env;
 use std::error::Error;
@@ -148,7 +150,7 @@ fn execute() -> Result<(), CliError> {
             start(&process, config, replay::run)
         }
         Command::Demo(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, demo::run)
         }
         Command::Streams(args) => {
@@ -175,7 +177,7 @@ pub(crate) fn check(
         Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
         Command::Rollout(args) => rollout::check(args).map_err(error)?,

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND, distinct, joined};
+use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND};
+use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
 use crate::consume::Reader;
 use crate::fold::{DetailLevel, FoldSettings, Limits};
 use crate::frame::MAX_PEERS;
 use crate::nats;
-use crate::serve::{Exporter, ExporterConfig};
-use crate::subject::Region;
+use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
 
 /// Fold health frames from JetStream and serve them to Prometheus
@@ -22,11 +22,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// A region whose calls to watch.
-    ///
-    /// Separate several with commas or repeat the flag.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
-    region: Vec<Region>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// Which of several exporters side by side this is, such as `blue` or `green`.
     ///
@@ -146,6 +143,7 @@ pub(crate) struct ServeArgs {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServeConfig {
     pub(crate) nats: NatsConfig,
+    pub(crate) sources: SourcesConfig,
     pub(crate) exporter: ExporterConfig,
 }
 
@@ -158,7 +156,6 @@ impl ServeArgs {
             shards_before: self.shards_before.filter(|before| *before != shards),
         };
         let exporter = ExporterConfig {
-            regions: distinct(self.region),
             reader,
             create: self.create.then_some(self.create_replicas),
             listen: self.listen,
@@ -180,7 +177,9 @@ impl ServeArgs {
                 thresholds: self.judgement.thresholds(),
             },
         };
-        Ok((self.process, ServeConfig { nats: self.nats.validate("exporter")?, exporter }))
+        let nats = self.nats.validate("exporter")?;
+        let sources = self.sources.validate(&nats)?;
+        Ok((self.process, ServeConfig { nats, sources, exporter }))
     }
 }
 
@@ -202,10 +201,9 @@ impl clap::ValueEnum for DetailLevel {
 
 impl fmt::Display for ServeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nats, exporter } = self;
+        let Self { nats, sources, exporter } = self;
         let ExporterConfig { listen, reader: Reader { deployment, shard, .. }, .. } = exporter;
-        let regions = joined(&exporter.regions);
-        write!(f, "regions {regions}; listen {listen}; deployment {deployment}")?;
+        write!(f, "regions {sources}; listen {listen}; deployment {deployment}")?;
         if let Some(shard) = shard {
             write!(f, "; shard {shard}")?;
         }
@@ -219,7 +217,15 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
     let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
     let name = format!("callsight {deployment}{shard}");
     let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
-    let mut exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
+    let mut feeds = Vec::new();
+    for (source, own) in config.sources.sources {
+        let client = match own {
+            None => client.clone(),
+            Some(nats) => nats::connect(&nats, &name).await.map_err(CliError::other)?,
+        };
+        feeds.push(Feed { source, client });
+    }
+    let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let failed = tokio::select! {
         signal = stop_signal() => {
             tracing::info!(signal = signal?, "stopping");

@@ -13,7 +13,7 @@ use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
 use crate::nats;
 use crate::subject::Region;
 use crate::topology::{
-    self, Action, Bond, Change, Declared, Deployment, Name, ReconcileError, Reconciler, Step, is_duration,
+    self, Action, Bond, Change, Declared, Name, Readers, ReconcileError, Reconciler, Step, is_duration,
 };
 
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ struct DeclaredArgs {
     #[arg(long, value_name = "REGION", help_heading = "Streams")]
     hub: Option<Region>,
 
-    /// An exporter to declare durables for in each region, without `--dir`.
+    /// An exporter to declare durables for in each region, without `--dir`; `green/3` is one in three shards.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(
@@ -88,7 +88,13 @@ struct DeclaredArgs {
         default_value = "main",
         help_heading = "Streams"
     )]
-    deployment: Vec<Deployment>,
+    deployment: Vec<Readers>,
+
+    /// Only what is in this one of the regions, without `--dir`: its streams and durables, and the mirrors in the hub.
+    ///
+    /// For regions that are deployed one after the other, each by its own means.
+    #[arg(long, value_name = "REGION", help_heading = "Streams")]
+    within: Option<Region>,
 
     /// Replicas of all streams, 1 to 5, instead of what is declared: 1 where a region has one server
     #[arg(long, value_name = "N", value_parser = whole(1..=5_usize), help_heading = "Streams")]
@@ -173,7 +179,17 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
             let deployments = distinct(args.deployment.clone());
             let replicas = args.replicas.unwrap_or(REPLICAS);
             let declared = Declared::builtin(&regions, &deployments, replicas, Bond::Gateways);
-            (format!("regions {}", joined(&regions)), declared)
+            match (&args.within, regions.first()) {
+                (Some(region), Some(hub)) if regions.contains(region) => (
+                    format!("region {region} of {}", joined(&regions)),
+                    Declared::within(&declared, region, hub),
+                ),
+                (Some(region), _) => {
+                    let reason = format!("`--within {region}` is none of `--region {}`", joined(&regions));
+                    return Err(ConfigError::Rejected(reason));
+                }
+                (None, _) => (format!("regions {}", joined(&regions)), declared),
+            }
         }
     };
     let declared = match args.replicas {

@@ -1,22 +1,19 @@
 //! Finding the stream and the durable consumer, and taking up where they were left.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::context::{RequestError, RequestErrorKind};
-use async_nats::jetstream::response::Response;
+use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::answer::{AskError, StreamState, consumer_state, reset_consumer, stream_state};
 use super::clock::Reading;
 use super::handover::Handover;
-use crate::fold::StreamTime;
+use super::source::{Reader, Source, SourceKind};
 use crate::subject::Region;
-use crate::topology::{Deployment, Shard, consumer_config, durable_name, ensure_streams, stream_name};
+use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
@@ -28,47 +25,10 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// How often the server says that it is there when it has no frames; two that don't come are missed.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Who reads: a deployment, or one of the shards that it is shared out to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reader {
-    /// The deployment.
-    pub deployment: Deployment,
-    /// The shard, unless one exporter reads everything.
-    pub shard: Option<Shard>,
-    /// How many shards the deployment had, while that changes: a new durable begins where theirs were left.
-    pub shards_before: Option<u32>,
-}
-
-impl From<Deployment> for Reader {
-    fn from(deployment: Deployment) -> Self {
-        Self { deployment, shard: None, shards_before: None }
-    }
-}
-
-impl Reader {
-    /// The name of its durable consumer.
-    #[must_use]
-    pub fn durable(&self) -> String {
-        durable_name(&self.deployment, self.shard)
-    }
-
-    /// The subjects that it reads of a region's stream; none in particular if it reads everything.
-    pub(super) fn subjects(&self, region: &Region) -> Vec<String> {
-        self.shard.map(|shard| shard.subjects(region)).unwrap_or_default()
-    }
-
-    /// The flags that name it.
-    fn flags(&self) -> String {
-        let Self { deployment, shard, .. } = self;
-        let shard = shard.map(|shard| format!(" --shard {shard}")).unwrap_or_default();
-        format!("--deployment {deployment}{shard}")
-    }
-}
-
 /// Which consumer is wanted, and whether it may be made.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    pub(super) region: Region,
+    pub(super) source: Source,
     pub(super) reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub(super) create: Option<usize>,
@@ -83,6 +43,10 @@ pub(super) enum AttachError {
     Unreachable(String),
     #[error("stream {stream} does not exist; make it with `callsight serve --create --region {region}`")]
     NoStream { stream: String, region: Region },
+    #[error(
+        "stream {stream} of region {region} does not exist; make it with `callsight streams apply`, see docs/topology.md"
+    )]
+    NoOtherStream { stream: String, region: Region },
     #[error(
         "durable consumer {durable} does not exist on {stream}; make it with \
          `callsight serve --create --region {region} {flags}`"
@@ -141,116 +105,6 @@ pub(super) struct Attached {
     pub(super) messages: pull::Stream,
 }
 
-/// What the server says of a consumer, the server's own time with it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct ConsumerState {
-    #[serde(rename = "ts", with = "time::serde::rfc3339")]
-    server_time: OffsetDateTime,
-    pub(super) num_pending: u64,
-    pub(super) num_ack_pending: u64,
-    /// Pull requests that wait for frames: somebody reads.
-    pub(super) num_waiting: u64,
-    pub(super) delivered: Sequences,
-    pub(super) ack_floor: Sequences,
-}
-
-impl ConsumerState {
-    /// The place in the consumer's sequence up to which there are messages.
-    pub(super) const fn end(&self) -> u64 {
-        self.delivered.consumer_seq + self.num_pending
-    }
-}
-
-/// A place in the sequence of a consumer, and the one in its stream.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Sequences {
-    pub(super) consumer_seq: u64,
-    pub(super) stream_seq: u64,
-}
-
-/// What the server says of a stream.
-#[derive(Clone, Debug, Deserialize)]
-struct StreamState {
-    #[serde(rename = "ts", with = "time::serde::rfc3339")]
-    server_time: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    created: OffsetDateTime,
-    state: LastSequence,
-    #[serde(default)]
-    config: StreamConfig,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct StreamConfig {
-    subject_transform: Option<SubjectTransform>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SubjectTransform {
-    dest: String,
-}
-
-impl StreamState {
-    /// Whether the stream appends the partitions that shards filter for.
-    fn has_partitions(&self) -> bool {
-        let transform = self.config.subject_transform.as_ref();
-        let partition = transform.and_then(|transform| transform.dest.rsplit_once(".{{partition("));
-        let count = partition.and_then(|(_, arguments)| arguments.split_once(','));
-        count.is_some_and(|(count, _)| count.trim().parse() == Ok(Shard::MOST))
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct LastSequence {
-    last_seq: u64,
-}
-
-/// Why there is no answer that can be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("{reason}")]
-    Refused { code: ErrorCode, reason: String },
-    #[error("{0}")]
-    Unanswered(RequestError),
-}
-
-impl AskError {
-    pub(super) fn is(&self, code: ErrorCode) -> bool {
-        matches!(self, Self::Refused { code: refused, .. } if *refused == code)
-    }
-}
-
-async fn ask<T: DeserializeOwned>(
-    context: &Context,
-    subject: String,
-    question: &Value,
-) -> Result<T, AskError> {
-    match context.request(subject, question).await {
-        Ok(Response::Ok(answer)) => Ok(answer),
-        Ok(Response::Err { error }) => {
-            Err(AskError::Refused { code: error.error_code(), reason: error.to_string() })
-        }
-        Err(error) => Err(AskError::Unanswered(error)),
-    }
-}
-
-/// [`ask`] for an answer that tells the consumer's state, and with it the server's time.
-async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
-    let asked = Instant::now();
-    let state: ConsumerState = ask(context, subject, &json!({})).await?;
-    let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
-    Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
-}
-
-/// Asks for the consumer's state.
-pub(super) async fn consumer_state(
-    context: &Context,
-    stream: &str,
-    durable: &str,
-) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
-}
-
 /// Attaches to the consumer. What had been delivered to somebody before and not acknowledged is delivered
 /// again, first and at once: with one acknowledgement for a whole batch, a later one would cover it unread.
 pub(super) async fn attach(
@@ -259,7 +113,8 @@ pub(super) async fn attach(
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
     let (name, stream) = find_stream(&context, wanted).await?;
-    if wanted.reader.shard.is_some() && !stream.has_partitions() {
+    // A mirror has the subjects that the stream gave its messages, and nothing of how.
+    if wanted.reader.shard.is_some() && !wanted.source.is_mirror() && !stream.has_partitions() {
         return Err(AttachError::NoPartitions { stream: name });
     }
     let (consumer, handover) = find_consumer(&context, wanted, &name, &stream, folded).await?;
@@ -270,12 +125,12 @@ pub(super) async fn attach(
     }
     let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
     let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
-    if read != wanted.reader.subjects(&wanted.region).into_iter().collect() {
+    if read != wanted.reader.subjects(&wanted.source.region).into_iter().collect() {
         return Err(AttachError::WrongSubjects(durable));
     }
     // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
     // vanished without a word are still served, and what they got would seem to have been taken.
-    let (state, reading) = match ask_consumer(&context, format!("CONSUMER.RESET.{name}.{durable}")).await {
+    let (state, reading) = match reset_consumer(&context, &name, &durable).await {
         Ok(answer) => answer,
         Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
             return Err(AttachError::Unreachable(error.to_string()));
@@ -305,9 +160,9 @@ pub(super) async fn attach(
 }
 
 async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, StreamState), AttachError> {
-    let name = stream_name(&wanted.region);
+    let Source { region, kind, stream: name, .. } = wanted.source.clone();
     if let Some(replicas) = wanted.create
-        && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
+        && let Err(error) = make_streams(context, &wanted.source, replicas).await
     {
         use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
         let reason = error.to_string();
@@ -316,12 +171,26 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, Stre
             _ => AttachError::CreateStream { stream: name, reason },
         });
     }
-    match ask(context, format!("STREAM.INFO.{name}"), &json!({})).await {
+    match stream_state(context, &name).await {
         Ok(state) => Ok((name, state)),
-        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => {
-            Err(AttachError::NoStream { stream: name, region: wanted.region.clone() })
-        }
+        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => Err(match kind {
+            SourceKind::Own => AttachError::NoStream { stream: name, region },
+            SourceKind::Remote | SourceKind::Mirror => AttachError::NoOtherStream { stream: name, region },
+        }),
         Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    }
+}
+
+/// Makes what is missing of the streams, under their usual names alone. Those of another cluster are made there.
+async fn make_streams(context: &Context, source: &Source, replicas: usize) -> Result<(), CreateStreamError> {
+    let usual = Source::new(source.region.clone(), source.kind);
+    match source.kind {
+        _ if source.stream != usual.stream => Ok(()),
+        SourceKind::Own => ensure_streams(context, &source.region, replicas).await,
+        SourceKind::Remote => Ok(()),
+        SourceKind::Mirror => {
+            context.get_or_create_stream(mirror_config(&source.region, replicas)).await.map(drop)
+        }
     }
 }
 
@@ -340,7 +209,7 @@ async fn find_consumer(
                 return Err(AttachError::NoConsumer {
                     durable,
                     stream: stream.to_owned(),
-                    region: wanted.region.clone(),
+                    region: wanted.source.region.clone(),
                     flags: wanted.reader.flags(),
                 });
             }
@@ -350,7 +219,7 @@ async fn find_consumer(
             let config = pull::Config {
                 durable_name: Some(durable.clone()),
                 deliver_policy: begin,
-                filter_subjects: wanted.reader.subjects(&wanted.region),
+                filter_subjects: wanted.reader.subjects(&wanted.source.region),
                 ..consumer_config(&wanted.reader.deployment, state.server_time)
             };
             if let Err(error) = context.create_consumer_on_stream(config, stream).await {
@@ -394,7 +263,7 @@ mod tests {
         let lookback = Duration::from_secs(30);
         let made = OffsetDateTime::UNIX_EPOCH;
         let now = made + Duration::from_secs(1000);
-        let stream = state(now, made, 9);
+        let stream = StreamState::of(now, made, 9);
         let from = |folded| beginning(&stream, folded, None, lookback);
 
         let by_time = DeliverPolicy::ByStartTime { start_time: now - lookback };
@@ -407,28 +276,5 @@ mod tests {
         }
         let after_others = DeliverPolicy::ByStartSequence { start_sequence: 4 };
         assert_eq!(beginning(&stream, None, Some(3), lookback), after_others);
-    }
-
-    fn state(server_time: OffsetDateTime, created: OffsetDateTime, last_seq: u64) -> StreamState {
-        StreamState {
-            server_time,
-            created,
-            state: LastSequence { last_seq },
-            config: StreamConfig::default(),
-        }
-    }
-
-    #[test]
-    fn only_a_stream_that_appends_all_partitions_can_be_shared_out() {
-        let mut stream = state(OffsetDateTime::UNIX_EPOCH, OffsetDateTime::UNIX_EPOCH, 0);
-        assert!(!stream.has_partitions());
-        for (dest, has) in [
-            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(64,2)}}", true),
-            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(8,2)}}", false),
-            ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}", false),
-        ] {
-            stream.config.subject_transform = Some(SubjectTransform { dest: dest.to_owned() });
-            assert_eq!(stream.has_partitions(), has, "{dest}");
-        }
     }
 }

@@ -8,7 +8,8 @@
 
 use async_nats::jetstream::{Context, ErrorCode};
 
-use super::attach::{AttachError, ConsumerState, Wanted, consumer_state};
+use super::answer::{ConsumerState, consumer_state};
+use super::attach::{AttachError, Wanted};
 use crate::subject::Subject;
 use crate::topology::{Shard, durable_name};
 

@@ -150,7 +150,7 @@ impl Intake {
                     subject: message.subject.clone(),
                     payload: message.payload.clone(),
                     sequence: info.stream_sequence,
-                    received: at,
+                    received: stored,
                     rejection,
                 });
             }

@@ -292,7 +292,7 @@ fn gaps(targets: &BTreeMap<Target, BTreeSet<i64>>, window: Window) -> Option<(Ve
 mod tests {
     use super::*;
 
-    const fn window(from: i64, to: i64) -> Window {
+    fn window(from: i64, to: i64) -> Window {
         let at = |seconds: i64| StreamTime::from_unix_nanos(seconds as i128 * 1_000_000_000);
         Window::aligned(at(from), at(to), Duration::from_secs(15))
     }

@@ -239,6 +239,42 @@ impl ServerSeries {
     }
 }
 
+/// The exporter's own series of the stream that a region is read from.
+pub struct StreamSeries {
+    /// Age of the newest frame; NaN until there is one.
+    pub last_frame_age: Gauge,
+    /// There if it is a mirror.
+    pub mirror: Option<MirrorSeries>,
+}
+
+/// How far a mirror is behind its origin.
+pub struct MirrorSeries {
+    /// Frames that it has not got.
+    pub lag_frames: Gauge,
+    /// Time since it last heard of its origin; NaN until that is known.
+    pub lag: Gauge,
+}
+
+impl StreamSeries {
+    /// Registers the series of a region's stream, or of a mirror of it.
+    pub fn register(recorder: &dyn Recorder, region: &str, mirror: bool) -> Self {
+        with_local_recorder(recorder, || {
+            let unknown = |name: &'static str| {
+                let gauge = gauge!(name, "region" => region.to_owned());
+                gauge.set(f64::NAN);
+                gauge
+            };
+            Self {
+                last_frame_age: unknown(c::STREAM_LAST_FRAME_AGE.name),
+                mirror: mirror.then(|| MirrorSeries {
+                    lag_frames: unknown(c::MIRROR_LAG_FRAMES.name),
+                    lag: unknown(c::MIRROR_LAG.name),
+                }),
+            }
+        })
+    }
+}
+
 /// The exporter's own series of one region.
 pub struct RegionSeries {
     /// Messages taken.

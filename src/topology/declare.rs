@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 
 use super::keys::{self, Key};
 use super::{
-    Deployment, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config, stream_name,
+    Deployment, Readers, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config,
+    stream_name,
 };
 use crate::subject::Region;
 
@@ -97,7 +98,7 @@ impl Declared {
     #[must_use]
     pub fn builtin(
         regions: &[Region],
-        deployments: &[Deployment],
+        deployments: &[Readers],
         replicas: usize,
         bond: Bond,
     ) -> Vec<Declared> {
@@ -122,9 +123,8 @@ impl Declared {
             declared.push(Self::stream(&mirror));
         }
         for region in regions {
-            for deployment in deployments {
-                declared.push(Self::durable(&stream_name(region), &durable_config(deployment)));
-            }
+            let durables = deployments.iter().flat_map(|readers| readers.durables(region));
+            declared.extend(durables.map(|durable| Self::durable(&stream_name(region), &durable)));
         }
         if let (false, Ok(global)) = (others.is_empty(), GLOBAL.parse::<Deployment>()) {
             for stream in in_hub {
@@ -207,7 +207,7 @@ fn said(config: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-/// How long the server remembers, as people say it.
+/// A duration as the server's API has it.
 pub(super) fn nanoseconds(value: i64) -> Duration {
     Duration::from_nanos(value.unsigned_abs())
 }

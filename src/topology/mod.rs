@@ -12,6 +12,7 @@ mod declare;
 mod files;
 mod keys;
 mod plan;
+mod readers;
 mod reconcile;
 mod shard;
 
@@ -31,6 +32,7 @@ pub use self::declare::{Bond, Declared, Name};
 pub use self::files::{FilesError, read as read_files};
 pub use self::keys::is_duration;
 pub use self::plan::{Action, Change, Running, Step};
+pub use self::readers::{Readers, ReadersError};
 pub use self::reconcile::{ReconcileError, Reconciler};
 pub use self::shard::{Shard, ShardError, durable_name};
 use crate::subject::Region;

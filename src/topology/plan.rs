@@ -119,8 +119,7 @@ impl Step {
             })
             .collect();
         if matches!(name, Name::Stream(_)) && !config.contains_key("mirror") && old("mirror").is_object() {
-            let [key, old] = [Value::from("mirror"), old("mirror").clone()];
-            let key = key.as_str().unwrap_or_default().to_owned();
+            let (key, old) = ("mirror".to_owned(), old("mirror").clone());
             changes.push(Change { key, old, new: Value::Null, refused: None });
         }
         for change in &mut changes {
@@ -142,6 +141,8 @@ impl Step {
         for Change { key, new, .. } in &changes {
             if new.is_null() {
                 target.remove(key);
+                // Only a mirror can answer for its stream.
+                target.remove("mirror_direct");
             } else {
                 target.insert(key.clone(), overlaid(old(key), new));
             }
@@ -430,9 +431,10 @@ mod tests {
             let reason = refused.changes[0].refused.as_ref().unwrap();
             assert!(reason.contains(words) && reason.contains("--allow-destructive"), "{key}: {reason}");
         }
-        let mirror = json!({"mirror": {"name": "B"}});
+        let mirror = json!({"mirror": {"name": "B"}, "mirror_direct": true});
         let step = stream_step(json!({"subjects": ["a"]}), mirror, false);
         assert_eq!(step.action, Action::Refused);
+        assert_eq!(Value::Object(step.config), json!({"subjects": ["a"]}));
         assert!(step.changes.iter().any(|change| change.key == "mirror" && change.refused.is_some()));
     }
 

@@ -15,9 +15,13 @@ mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod dead_letters;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod detection;
 #[cfg(test)]
 mod exactly_once;
 #[cfg(test)]

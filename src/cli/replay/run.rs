@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_nats::jetstream::Context;
 
-use super::super::demo::find_tool;
+use super::super::tool::find_tool;
 use super::super::{CliError, stop_signal};
 use super::{Outputs, ReplayConfig};
 use crate::nats;

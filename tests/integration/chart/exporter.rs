@@ -5,11 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use async_nats::jetstream::consumer::pull;
+use serde_json::{Map, Value, json};
 
 use super::{documents, object, read, render, values_of};
 use crate::kit::callsight::Callsight;
 use crate::kit::process::temporary_directory;
+use crate::security::permissions::{User, nats_with_permissions};
 
 /// Where files are in the container.
 const MOUNTS: &str = "/etc/callsight";
@@ -144,24 +146,21 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
 #[test]
 fn every_setting_reaches_the_exporter() {
     let schema: Value = serde_json::from_str(&read("helm/callsight/values.schema.json")).unwrap();
+    let sample = |name: &str, kind: &Value| match (kind["$ref"].as_str(), kind["type"].as_str()) {
+        (Some("#/definitions/duration"), _) => json!("30s"),
+        (_, Some("boolean")) => json!(true),
+        (_, Some("number")) => json!(0.25),
+        // Large enough for Helm to have it as 2.5e+06.
+        (_, Some("integer")) => kind.get("maximum").cloned().unwrap_or(json!(2_500_000)),
+        _ => list(&kind["enum"]).last().unwrap_or_else(|| panic!("no value for {name}: {kind}")).clone(),
+    };
     let settings = schema["definitions"]["settings"]["properties"].as_object().unwrap();
-    let mut sets = Vec::new();
-    for (name, kind) in settings {
-        let value = match (kind["$ref"].as_str(), kind["type"].as_str(), list(&kind["enum"]).last()) {
-            (Some("#/definitions/duration"), ..) => "1m30s".to_owned(),
-            (_, Some("boolean"), _) => "true".to_owned(),
-            (_, Some("number"), _) => "0.25".to_owned(),
-            // Large enough for Helm to have it as 2.5e+06.
-            (_, Some("integer"), _) => kind["maximum"].as_i64().unwrap_or(2_500_000).to_string(),
-            (_, _, Some(last)) => text(last).to_owned(),
-            _ => panic!("the test has no value for {name}: {kind}"),
-        };
-        sets.push(format!("settings.{name}={value}"));
-    }
-    // As flags where they are flags: what a TOML file says wrongly is named by `--check-config` too.
-    let said = checked(&["--set", &sets.join(",")], "Deployment", "blue");
+    let settings: Map<_, _> =
+        settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
+    let set = format!("settings={}", Value::Object(settings));
+    let said = checked(&["--set-json", &set], "Deployment", "blue");
     assert!(said.starts_with("config is valid: "), "{said}");
-    let found = documents(&render(&["--set", &sets.join(",")]));
+    let found = documents(&render(&["--set-json", &set]));
     let config = text(&object(&found, "ConfigMap", "callsight-blue")["data"]["callsight.toml"]);
     assert!(config.contains("max-series = 2500000\n"), "{config}");
     assert!(config.contains("degraded-concealment = 0.25\n"), "{config}");
@@ -173,4 +172,66 @@ fn text_can_not_break_out_of_the_file() {
     let odd = r#"nats.user=a"b\\c=<&>,nats.password.secret=s"#;
     let said = checked(&["--set", odd], "Deployment", "blue");
     assert!(said.starts_with("config is valid: "), "{said}");
+}
+
+/// What `callsight streams` is told to declare by the job of an installation.
+fn declared(args: &[&str]) -> String {
+    let found = documents(&render(args));
+    let said = String::from_utf8(Container::of(&found, "Job", "callsight-streams").check().stdout).unwrap();
+    let verified = Container::of(&found, "Pod", "callsight-streams-verify").check();
+    assert_eq!(
+        String::from_utf8(verified.stdout).unwrap(),
+        said,
+        "apply and verify go by the same declaration"
+    );
+    said
+}
+
+#[test]
+fn the_job_declares_what_the_enabled_colours_need_where_they_are() {
+    // A stream and its dead letters, and a durable.
+    assert_eq!(
+        declared(&[]),
+        "config is valid: region us of us: 2 streams, 1 consumers; NATS nats://nats:4222\n"
+    );
+    let sharded = "colours.green.enabled=true,colours.green.shards=3";
+    assert!(declared(&["--set", sharded]).contains(": 2 streams, 4 consumers;"));
+    // The hub has the mirror too, and the durables of the exporter of all regions.
+    let [hub, other] = ["us", "apac"].map(|region| declared(&["--values", &values_of(region)]));
+    assert!(hub.contains("region us of us, apac: 3 streams, 3 consumers;"), "{hub}");
+    assert!(other.contains("region apac of us, apac: 2 streams, 1 consumers;"), "{other}");
+}
+
+/// The job makes what the exporter needs, both with the permissions of their users and the secrets from their files.
+#[tokio::test]
+async fn the_job_and_then_the_exporter_run_with_what_the_chart_gives_them() {
+    let nats = nats_with_permissions();
+    let set = "nats.user=exporter,nats.password.secret=a,streams.user=operator,streams.password.secret=b,\
+               colours.green.enabled=true,settings.log-format=text";
+    let found = documents(&render(&["--set", set]));
+    let url = format!("--nats-url={}", nats.url());
+
+    for (kind, name) in [("Job", "callsight-streams"), ("Pod", "callsight-streams-verify")] {
+        let folder = temporary_directory();
+        let mut args = Container::of(&found, kind, name).arguments(folder.path(), "operator-secret");
+        args.retain(|arg| !arg.starts_with("--nats-url="));
+        args.push(url.clone());
+        let output = Callsight::run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {said}");
+    }
+
+    for colour in ["blue", "green"] {
+        let folder = temporary_directory();
+        let args = Container::of(&found, "Deployment", &format!("callsight-{colour}"))
+            .arguments(folder.path(), "exporter-secret");
+        // All but where NATS is, and where there is room to listen.
+        let args: Vec<_> = args.iter().skip(1).map(String::as_str).collect();
+        let mut callsight = Callsight::serve(&nats, &args);
+        callsight.ready().await;
+        let durable = format!("callsight-{colour}");
+        let consumer = User::connect(&nats, "operator").await.jetstream();
+        consumer.get_consumer_from_stream::<pull::Config, _, _>(&durable, "HEALTH_US").await.unwrap();
+    }
 }

@@ -100,6 +100,12 @@ pub(crate) fn sections(document: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+/// What the last columns of a document's tables ask.
+pub(crate) fn last_columns(document: &str) -> Vec<String> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix("` |"));
+    rows.map(|row| row.rsplit_once("| `").unwrap().1.to_owned()).collect()
+}
+
 /// The blocks of PromQL in a document.
 pub(crate) fn promql(document: &str) -> Vec<String> {
     let blocks = document.split("```promql\n").skip(1);

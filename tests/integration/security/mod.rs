@@ -2,5 +2,5 @@
 
 mod connection;
 mod crowd;
-mod permissions;
+pub(crate) mod permissions;
 mod web;

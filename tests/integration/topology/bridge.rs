@@ -212,6 +212,11 @@ async fn survives(loss: Loss) {
         let mut messages = consumer.messages().await.unwrap();
         let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap().unwrap();
         assert!(message.subject.starts_with(&format!("health.diagnostics.{left}.")), "{}", message.subject);
+        if lost == "apac" {
+            let copy = read(&operator, &mirror).await;
+            assert!(copy.iter().all(|message| message.subject.starts_with("health.diagnostics.apac.")));
+            assert!(!copy.is_empty(), "nothing is left of apac");
+        }
         tokio::time::sleep(AWAY.saturating_sub(begin.elapsed())).await;
         other.goes_on().await;
 
