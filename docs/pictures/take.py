@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-breakpad --disable-component-update --disable-dev-shm-usage --disable-sync --remote-debugging-pipe"
 ).split()
 BAD = """document.body.dataset.state === 'bad' && document.body.dataset.fresh === 'live'
-    && document.querySelector('#lasting').textContent.includes('for 2')
+    && document.querySelector('#lasting').textContent.match(/^for [3-9]. s/)
     && document.querySelectorAll('#worst tbody button').length > 5"""
 
 
@@ -78,7 +78,7 @@ class Browser:
     def take(self, scheme, path):
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         time.sleep(0.3)
-        shot = self.call("Page.captureScreenshot", format=path.rsplit(".", 1)[1], **({"quality": 86} if path.endswith("webp") else {}))
+        shot = self.call("Page.captureScreenshot", format="webp", quality=88)
         with open(path, "wb") as file:
             file.write(base64.b64decode(shot["data"]))
         print(f"{path}  {os.path.getsize(path) // 1024} KiB")
@@ -86,7 +86,6 @@ class Browser:
 
 def main():
     chromium, url, folder, *until = sys.argv[1:]
-    suffix = os.environ.get("FORMAT", "webp")
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(chromium, profile)
         try:
@@ -97,14 +96,7 @@ def main():
                     sys.exit(f"not within {PATIENCE} s; the page says: {browser.evaluate('document.body.innerText')}")
                 time.sleep(0.5)
             for scheme in ("light", "dark"):
-                browser.take(scheme, f"{folder}/triage-{scheme}.{suffix}")
-            print(browser.evaluate("JSON.stringify([document.documentElement.scrollHeight, innerHeight])"))
-            for extra in os.environ.get("EXTRA", "").split(";;"):
-                if extra:
-                    name, script = extra.split("=", 1)
-                    browser.evaluate(script)
-                    time.sleep(2)
-                    browser.take("light", f"{folder}/{name}.{suffix}")
+                browser.take(scheme, f"{folder}/triage-{scheme}.webp")
         finally:
             os.close(browser.commands)
             browser.process.wait()

@@ -162,7 +162,7 @@ impl Exporter {
         let (stop_http, stopping) = watch::channel(false);
         let fixed = Fixed {
             deployment: config.reader.deployment.to_string(),
-            regions: config.regions.iter().map(ToString::to_string).collect(),
+            regions: regions.iter().map(|region| region.report(ready_max_lag).region).collect(),
             detail: config.fold.detail,
             max_series: config.max_series,
             rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,

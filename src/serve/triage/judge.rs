@@ -4,13 +4,11 @@
 //! when a tenth of its sessions are degraded and they are more than a pair, and worth a look at three in a hundred.
 //! The place that is named is the smallest that holds the trouble: a server when the region's others are fine.
 
-use std::time::{Duration, Instant};
-
-use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::population::Population;
+use super::spells::Spell;
 use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
 use crate::series::aggregates::Signal;
 
@@ -20,9 +18,6 @@ pub(super) const WATCH: (f64, u64) = (0.03, 2);
 
 /// From which share of lost audio packets on it is the network that loses them.
 const LOSSY: f64 = 0.02;
-
-/// How long a place must not be bad until its next bad spell is a new one.
-const OVER_AFTER: Duration = Duration::from_secs(15);
 
 /// How a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,56 +84,6 @@ pub(super) struct Verdict {
     pub(super) cause: Option<Cause>,
     /// Network or client, with the numbers that speak for it.
     pub(super) evidence: String,
-}
-
-/// A place: a region, or a server in one.
-pub(super) type PlaceKey = (String, Option<(String, String)>);
-
-/// A time for which a place is bad without a break.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spell {
-    pub(super) since: OffsetDateTime,
-    /// It was bad when it was first looked at.
-    pub(super) before: bool,
-    last_bad: Instant,
-}
-
-/// The bad spells that last, and the places that were looked at while they were not bad.
-#[derive(Debug, Default)]
-pub(super) struct Spells {
-    lasting: HashMap<PlaceKey, Spell>,
-    known: HashSet<String>,
-}
-
-impl Spells {
-    /// Takes a place's state, and tells the spell that it is in.
-    pub(super) fn follow(
-        &mut self,
-        place: PlaceKey,
-        state: State,
-        (wall, now): (OffsetDateTime, Instant),
-    ) -> Option<Spell> {
-        match state {
-            State::Bad => {
-                let before = !self.known.contains(&place.0);
-                let spell = self.lasting.entry(place).or_insert(Spell { since: wall, before, last_bad: now });
-                spell.last_bad = now;
-                Some(*spell)
-            }
-            // What is not known neither begins nor ends anything.
-            State::Unknown => None,
-            State::Idle | State::Good | State::Watch | State::Silent => {
-                if place.1.is_none() && !self.known.contains(&place.0) {
-                    self.known.insert(place.0.clone());
-                }
-                let over = self.lasting.get(&place).is_some_and(|spell| now - spell.last_bad > OVER_AFTER);
-                if over {
-                    self.lasting.remove(&place);
-                }
-                None
-            }
-        }
-    }
 }
 
 impl Verdict {
@@ -393,6 +338,8 @@ fn clock(moment: OffsetDateTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::population::BySignal;
     use super::*;
 
@@ -421,7 +368,7 @@ mod tests {
     fn region(name: &str, people: Population) -> RegionSummary {
         let mut region = RegionSummary::with(name, people);
         if region.state == State::Bad {
-            region.spell = Some(Spell { since: began(), before: false, last_bad: Instant::now() });
+            region.spell = Some(Spell::since(began(), Instant::now()));
         }
         region
     }
@@ -548,23 +495,5 @@ mod tests {
             [State::Watch, State::Bad, State::Watch, State::Bad]
         );
         assert_eq!([state(0, 0), state(100, 0), state(30, 1)], [State::Idle, State::Good, State::Good]);
-    }
-
-    #[test]
-    fn a_spell_lasts_over_short_breaks_and_what_was_bad_before_is_said_to_be() {
-        let (mut spells, start) = (Spells::default(), Instant::now());
-        let mut at = |second: u64, state| {
-            let passed = Duration::from_secs(second);
-            spells.follow(("us".to_owned(), None), state, (began() + passed, start + passed))
-        };
-        let since = |spell: Option<Spell>| spell.map(|spell| (spell.since - began()).whole_seconds());
-        // It was bad when we came.
-        let first = at(0, State::Bad);
-        assert!(first.unwrap().before && since(first) == Some(0));
-        assert_eq!(since(at(5, State::Watch)), None);
-        assert_eq!(since(at(10, State::Bad)), Some(0));
-        assert_eq!(since(at(15, State::Unknown)), None);
-        assert_eq!((since(at(60, State::Good)), since(at(61, State::Bad))), (None, Some(61)));
-        assert!(!at(62, State::Bad).unwrap().before);
     }
 }

@@ -7,7 +7,7 @@
 //! a look that took long is followed by a longer pause.
 //!
 //! [`counts`] reads the aggregates, [`sessions`] walks through the session rows, [`summary`] puts them together,
-//! [`judge`] gives the verdict, [`history`] remembers, [`drill`] looks into one meeting or session, [`page`] shows.
+//! [`judge`] gives the verdict, [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
 
 mod counts;
 mod drill;
@@ -17,6 +17,7 @@ mod page;
 mod population;
 pub(super) mod quantile;
 mod sessions;
+mod spells;
 mod summary;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

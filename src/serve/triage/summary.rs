@@ -9,9 +9,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::counts::{Counts, RegionCounts, ServerCounts, ServerKey};
 use super::history::{History, HistorySummary, STEP};
-use super::judge::{Spell, Spells, State, Verdict};
+use super::judge::{State, Verdict};
 use super::population::{Minute, Population};
 use super::sessions::{SessionSummary, Walk};
+use super::spells::{Spell, Spells};
 use crate::consume::HealthReport;
 use crate::fold::DetailLevel;
 use crate::series::aggregates::Limit;

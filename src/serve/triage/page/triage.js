@@ -323,7 +323,8 @@ function showPipeline(answer) {
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
     const state = region.ready ? region.warning ? `ready, but ${region.warning}` : 'ready' : String(region.why ?? 'not ready');
-    put(row, 1, state, true);
+    const mirror = isNumber(region.mirror_lag_seconds) ? `, mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
+    put(row, 1, state + mirror, true);
     row.cells[1].classList.toggle('strong', !region.ready);
     marked(row, 2, isNumber(region.lag_seconds) ? `${region.lag_seconds.toFixed(1)} s` : '–', region.lag_seconds > 5);
     attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames wait`);
