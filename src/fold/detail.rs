@@ -2,10 +2,11 @@
 
 use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
 
+use super::degraded::{Degraded, is_hidden};
 use super::time::StreamTime;
 use crate::frame::{Audio, Frame, Operation, Peer, Video};
 use crate::series::catalogue as c;
-use crate::series::detail::{DetailPlane, DetailStore, Row};
+use crate::series::detail::{DetailPlane, DetailStore, Judgement, Row};
 
 /// What an absent value is to a gauge and to a counter of the detail store.
 const ABSENT_MEASURE: f64 = f64::NAN;
@@ -30,7 +31,7 @@ fn seconds(milliseconds: Option<f64>) -> Option<f64> {
 /// The row of a live session. Dropping it removes its series.
 pub(super) struct SessionSeries {
     handles: SessionHandles,
-    _row: Row,
+    row: Row,
 }
 
 struct SessionHandles {
@@ -63,22 +64,35 @@ impl SessionSeries {
             video_enabled: gauge!(c::SESSION_VIDEO_ENABLED.name),
             last_seen: gauge!(c::SESSION_LAST_SEEN_AGE.name),
         });
-        Some(Box::new(Self { handles, _row: row }))
+        Some(Box::new(Self { handles, row }))
     }
 
-    pub(super) fn set(&self, frame: &Frame<'_>, at: StreamTime) {
+    /// Takes a frame's values, by which the session is so degraded; of its peers' audio the worst was concealed so much.
+    pub(super) fn set(
+        &self,
+        frame: &Frame<'_>,
+        at: StreamTime,
+        degraded: Degraded,
+        concealment: Option<f64>,
+    ) {
         let handles = &self.handles;
         set_measure(&handles.rtt, seconds(frame.server.as_ref().and_then(|server| server.rtt_ms)));
         set_state(&handles.audio_enabled, frame.audio_enabled);
         set_state(&handles.video_enabled, frame.video_enabled);
         handles.last_seen.set(at.unix_seconds());
+        self.row.judge(Judgement {
+            hidden: is_hidden(frame),
+            microphone: frame.audio_enabled == Some(true),
+            camera: frame.video_enabled == Some(true),
+            ..degraded.judgement().concealing(concealment)
+        });
     }
 }
 
 /// The row of a pair. Dropping it removes its series.
 pub(super) struct PairSeries {
     handles: PairHandles,
-    _row: Row,
+    row: Row,
 }
 
 struct PairHandles {
@@ -129,10 +143,16 @@ impl PairSeries {
             video_byte_rate: gauge!(c::PAIR_VIDEO_BYTE_RATE.name),
             freezes: counter!(c::PAIR_FREEZES.name),
         });
-        Some(Box::new(Self { handles, _row: row }))
+        Some(Box::new(Self { handles, row }))
     }
 
-    pub(super) fn set(&self, peer: &Peer<'_>) {
+    /// Takes a peer's values, by which its session is so degraded, and the share of its audio that was concealed.
+    pub(super) fn set(&self, peer: &Peer<'_>, degraded: Degraded, concealment: Option<f64>) {
+        self.row.judge(Judgement {
+            microphone: peer.audio_enabled,
+            camera: peer.video_enabled,
+            ..degraded.judgement().concealing(concealment)
+        });
         let handles = &self.handles;
         set_state(&handles.can_listen, Some(peer.can_listen));
         set_state(&handles.can_see, Some(peer.can_see));

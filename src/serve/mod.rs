@@ -8,6 +8,7 @@ mod http;
 pub(crate) mod negotiate;
 mod routes;
 mod scrape;
+mod triage;
 mod web_config;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use async_nats::Client;
 use futures_util::future::{join_all, select_all};
 use metrics::Recorder;
 use metrics_exporter_prometheus::BuildError;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -35,6 +37,7 @@ use crate::subject::Region;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
+use triage::{Fixed, Triage};
 
 /// How often observations are moved into their buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -103,6 +106,7 @@ pub struct Exporter {
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    triage: JoinHandle<()>,
     gatekeeper: Option<JoinHandle<()>>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
@@ -156,10 +160,21 @@ impl Exporter {
         let ready_max_lag = config.ready_max_lag;
         let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
         let (stop_http, stopping) = watch::channel(false);
+        let fixed = Fixed {
+            deployment: config.reader.deployment.to_string(),
+            regions: regions.iter().map(|region| region.report(ready_max_lag).region).collect(),
+            detail: config.fold.detail,
+            max_series: config.max_series,
+            rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
+            concealment_limit: config.fold.thresholds.concealment,
+            started: OffsetDateTime::now_utc(),
+        };
+        let triage = Triage::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag, fixed);
         let deployment = config.reader.deployment.as_str().into();
-        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
+        let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let upkeep = tokio::spawn(keep_up(aggregates));
+        let triage = tokio::spawn(triage.keep());
         tracing::info!(%address, "serving");
         Ok(Self {
             address,
@@ -169,6 +184,7 @@ impl Exporter {
             consumers,
             http,
             upkeep,
+            triage,
             gatekeeper: kept.map(tokio::spawn),
             stop_consumers,
             stop_http,
@@ -200,6 +216,7 @@ impl Exporter {
             tracing::error!(%error, "the HTTP server had stopped");
         }
         self.upkeep.abort();
+        self.triage.abort();
         if let Some(gatekeeper) = self.gatekeeper {
             gatekeeper.abort();
         }
