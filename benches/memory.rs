@@ -85,27 +85,19 @@ fn resident() -> Result<usize, Failure> {
 struct World {
     fold: Fold,
     detail: DetailStore,
-    aggregates: Aggregates,
-    frames: usize,
     now: StreamTime,
 }
 
 impl World {
     fn new(detail_level: DetailLevel) -> Result<Self, Failure> {
         let region: Region = "us".parse()?;
-        let aggregates = Aggregates::new()?;
+        let aggregates = Aggregates::new();
         let recorder = aggregates.shared_recorder();
         let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
         let detail = DetailStore::new(100_000);
         let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
         let fold = Fold::new(&region, settings, recorder, detail.clone(), own);
-        Ok(Self {
-            fold,
-            detail,
-            aggregates,
-            frames: 0,
-            now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000),
-        })
+        Ok(Self { fold, detail, now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000) })
     }
 
     /// Folds a frame of a session that sees these peers.
@@ -134,11 +126,6 @@ impl World {
         };
         if let Some(frame) = frame() {
             self.fold.frame(&frame, self.now, self.now);
-        }
-        self.frames += 1;
-        // As the exporter does every few seconds: observations pile up otherwise.
-        if self.frames.is_multiple_of(1_000) {
-            self.aggregates.upkeep();
         }
     }
 

@@ -68,7 +68,6 @@ fn render(criterion: &mut Criterion<common::CpuTime>) {
         for session in 0..sessions {
             world.fold(&common::Names::new(session, 10).frame(1000));
         }
-        world.aggregates.upkeep();
         let grown = resident().expect("/proc is there").saturating_sub(before);
         let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
         let (plain, packed) = (identity(&world).expect("counts"), gzip(&world).expect("counts"));

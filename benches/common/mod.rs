@@ -175,6 +175,12 @@ pub(crate) fn count_on(peer: &mut Peer<'_>, seq: u64) {
     }
 }
 
+/// Makes a frame the one with a number, counters and all.
+pub(crate) fn advance(frame: &mut Frame<'_>, seq: u64) {
+    frame.seq = Seq::new(seq).unwrap_or(Seq::FIRST);
+    frame.peers.iter_mut().for_each(|peer| count_on(peer, seq));
+}
+
 #[expect(clippy::panic, reason = "the benchmark itself is wrong then")]
 fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
     value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
@@ -190,7 +196,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let aggregates = id(Aggregates::new());
+        let aggregates = Aggregates::new();
         let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
         let detail = DetailStore::new(2_000_000);
         let recorder = Arc::clone(aggregates.recorder());
@@ -208,6 +214,5 @@ impl World {
     pub(crate) fn pass(&mut self, frames: u32) {
         self.now = self.now + frames * Duration::from_micros(200);
         self.fold.tick(self.now);
-        self.aggregates.upkeep();
     }
 }

@@ -18,11 +18,9 @@ use std::time::Duration;
 use async_nats::Client;
 use futures_util::future::{join_all, select_all};
 use metrics::Recorder;
-use metrics_exporter_prometheus::BuildError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
 
 pub use glance::Glance;
 pub use web_config::WebConfigError;
@@ -36,9 +34,6 @@ use crate::topology::Deployment;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
-
-/// How often observations are moved into their buckets.
-const UPKEEP: Duration = Duration::from_secs(1);
 
 /// What the exporter is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,9 +79,6 @@ pub enum ServeError {
     /// The web-config file can't be used.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
-    /// The recorder refuses the catalogue's buckets.
-    #[error("cannot set up the metrics recorder")]
-    Recorder(#[from] BuildError),
 }
 
 /// A running exporter.
@@ -97,7 +89,6 @@ pub struct Exporter {
     ready_max_lag: Duration,
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
-    upkeep: JoinHandle<()>,
     gatekeeper: Option<JoinHandle<()>>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
@@ -123,7 +114,7 @@ impl Exporter {
         let listener = listening.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
 
-        let aggregates = Aggregates::new()?;
+        let aggregates = Aggregates::new();
         let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
         let detail = DetailStore::new(config.max_series);
         let (stop_consumers, stopping) = watch::channel(false);
@@ -145,12 +136,11 @@ impl Exporter {
             consumers.push((region.clone(), tokio::spawn(consumer.run(stopping.clone()))));
         }
 
-        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone());
+        let scraper = Scraper::new(aggregates, detail.clone(), regions.clone());
         let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
         let state = State { scraper, regions: regions.clone(), ready_max_lag };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
-        let upkeep = tokio::spawn(keep_up(aggregates));
         tracing::info!(%address, "serving");
         Ok(Self {
             address,
@@ -159,7 +149,6 @@ impl Exporter {
             ready_max_lag,
             consumers,
             http,
-            upkeep,
             gatekeeper: kept.map(tokio::spawn),
             stop_consumers,
             stop_http,
@@ -190,7 +179,6 @@ impl Exporter {
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP server had stopped");
         }
-        self.upkeep.abort();
         if let Some(gatekeeper) = self.gatekeeper {
             gatekeeper.abort();
         }
@@ -205,19 +193,6 @@ async fn first_ended(consumers: &mut Vec<(Region, JoinHandle<()>)>) -> ServeErro
     let (ended, index, _) = select_all(consumers.iter_mut().map(|(_, consumer)| consumer)).await;
     let (region, _) = consumers.swap_remove(index);
     ServeError::Consumer { region, source: ended.err() }
-}
-
-/// Moves observations into their buckets, off the runtime's workers.
-async fn keep_up(aggregates: Aggregates) {
-    let mut every = interval(UPKEEP);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        let aggregates = aggregates.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || aggregates.upkeep()).await {
-            tracing::error!(%error, "upkeep of the histograms failed");
-        }
-    }
 }
 
 #[cfg(test)]
