@@ -6,6 +6,7 @@ mod gate;
 mod glance;
 mod http;
 pub(crate) mod negotiate;
+mod page;
 mod routes;
 mod scrape;
 mod web_config;
