@@ -79,6 +79,13 @@ impl Names {
         }
     }
 
+    /// The same, each identifier filled up to so many bytes.
+    pub(crate) fn filled(session: usize, parties: usize, bytes: usize) -> Self {
+        let Self { meeting, session, peers } = Self::new(session, parties);
+        let fill = |id: String| format!("{id:_<bytes$}");
+        Self { meeting: fill(meeting), session: fill(session), peers: peers.into_iter().map(fill).collect() }
+    }
+
     /// The frame with a number: each brings five seconds of counters more.
     pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
         let peers = self.peers[1..].iter();
@@ -184,6 +191,13 @@ pub(crate) fn advance(frame: &mut Frame<'_>, seq: u64) {
 #[expect(clippy::panic, reason = "the benchmark itself is wrong then")]
 fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
     value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
+}
+
+/// The process's resident memory, in bytes.
+pub(crate) fn resident() -> usize {
+    const PAGE_BYTES: usize = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * PAGE_BYTES
 }
 
 /// A fold with all that it writes into.
