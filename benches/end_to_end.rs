@@ -13,10 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_nats::Client;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{self, Context};
+use callsight::consume::{Source, SourceKind};
 use callsight::fold::FoldSettings;
 use callsight::publish::{Publisher, PublisherConfig};
-use callsight::serve::{Exporter, ExporterConfig};
-use callsight::simulate::{Scenario, SimulateConfig, World};
+use callsight::serve::{Exporter, ExporterConfig, Feed};
+use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::subject::Region;
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use futures_util::StreamExt;
@@ -76,6 +77,7 @@ async fn fill(
         frames: None,
         seed: 1,
         scenario: Scenario::Steady,
+        rhythm: Rhythm::default(),
         rate: None,
         leave_at_end: false,
         quiet: true,
@@ -161,16 +163,16 @@ async fn drain(
     let config = ExporterConfig {
         web_config: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        regions: vec![region.clone()],
-        deployment: deployment.clone(),
+        reader: deployment.clone().into(),
         create: None,
         ready_max_lag: Duration::from_secs(10),
         max_series: 10_000_000,
         // Every frame is to be live, however long the stream took to fill.
         fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
     };
+    let feed = Feed { source: Source::new(region.clone(), SourceKind::Own), client: client.clone() };
     let clocks = Clocks::start()?;
-    let exporter = Exporter::start(client.clone(), config).await?;
+    let exporter = Exporter::start(vec![feed], config).await?;
     while stream.consumer_info(&deployment.durable()).await?.ack_floor.stream_sequence < frames as u64 {
         if clocks.wall.elapsed() > DEADLINE {
             return Err("the exporter did not drain the stream in time".into());

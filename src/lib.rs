@@ -4,6 +4,8 @@
 //!
 //! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
+//! - [`replay`] reads a part of the stream again and makes of it what people can use afterwards;
+//! - `rollout` puts a new exporter in the place of an old one, region by region;
 //! - [`publish`] is what a relay embeds, [`simulate`] makes calls up and publishes them;
 //! - [`fold`] is the pure core: frames in, changes to the series out;
 //! - [`series`] declares the metrics and keeps them;
@@ -17,11 +19,14 @@ pub mod fold;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod http_client;
 mod log;
 pub mod nats;
 pub mod publish;
+mod rollout;
 pub mod series;
 
+pub mod replay;
 pub mod serve;
 pub mod simulate;
 pub mod subject;

@@ -1,5 +1,6 @@
 //! Connecting to NATS, the same way for every command.
 
+mod home;
 mod identity;
 mod tls;
 
@@ -77,6 +78,41 @@ impl NatsError {
 /// # Errors
 /// [`NatsError`] when the settings can't be used; never because NATS is away.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsError> {
+    let errors = Arc::new(Mutex::new(Bounded::every(LOG_ERRORS_EVERY)));
+    let connected_before = Arc::new(AtomicBool::new(false));
+    let was_connected = Arc::clone(&connected_before);
+    let mut options = options(config, name)?;
+    if !config.fallback.is_empty() {
+        // What a server further away knows of its neighbours must not come before the preferred ones.
+        options = options.retain_servers_order().ignore_discovered_servers();
+    }
+    let client = options
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(move |attempts| {
+            if attempts <= 1 && !was_connected.load(Ordering::Relaxed) {
+                return Duration::ZERO;
+            }
+            let exponent = u32::try_from(attempts.min(6)).unwrap_or(6);
+            let delay = Duration::from_millis(100).saturating_mul(1 << exponent).min(MAX_RECONNECT_DELAY);
+            // A fleet that lost the same server must not come back to it in step.
+            delay.mul_f64(rand::rng().random_range(0.5..1.0))
+        })
+        .event_callback(move |event| {
+            connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
+            report(&event, &errors);
+            async {}
+        })
+        .connect(config.server_addresses())
+        .await
+        .map_err(NatsError::Connect)?;
+    if !config.fallback.is_empty() {
+        tokio::spawn(home::keep(client.clone(), config.clone(), name.to_owned()));
+    }
+    Ok(client)
+}
+
+/// What every connection has in common.
+fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError> {
     tls::check(&config.tls)?;
     // The client takes the process's choice of cryptography; one that was made before is as good.
     let _ = ring::default_provider().install_default();
@@ -101,32 +137,11 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
     if config.tls.first {
         options = options.tls_first();
     }
-    let errors = Arc::new(Mutex::new(Bounded::every(LOG_ERRORS_EVERY)));
-    let connected_before = Arc::new(AtomicBool::new(false));
-    let was_connected = Arc::clone(&connected_before);
-    options
+    Ok(options
         .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
         .require_tls(config.tls.required())
-        .retry_on_initial_connect()
-        .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .reconnect_delay_callback(move |attempts| {
-            if attempts <= 1 && !was_connected.load(Ordering::Relaxed) {
-                return Duration::ZERO;
-            }
-            let exponent = u32::try_from(attempts.min(6)).unwrap_or(6);
-            let delay = Duration::from_millis(100).saturating_mul(1 << exponent).min(MAX_RECONNECT_DELAY);
-            // A fleet that lost the same server must not come back to it in step.
-            delay.mul_f64(rand::rng().random_range(0.5..1.0))
-        })
-        .event_callback(move |event| {
-            connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
-            report(&event, &errors);
-            async {}
-        })
-        .connect(config.server_addresses())
-        .await
-        .map_err(NatsError::Connect)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
 
 fn report(event: &Event, errors: &Mutex<Bounded>) {

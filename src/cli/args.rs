@@ -1,9 +1,13 @@
 //! Flags that more than one command has.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::log::LogArgs;
-use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
+use crate::config::{
+    ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio, whole,
+};
+use crate::fold::Thresholds;
 
 /// How the process itself behaves.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +24,67 @@ pub(crate) struct ProcessArgs {
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A number that no budget needs to go beyond.
+pub(crate) const PLENTY: usize = 1_000_000_000;
+
+/// What the series of a call depend on, whether they are served or replayed: a replay shows what was served only if
+/// both are told the same.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct JudgementArgs {
+    /// Remove a session that has sent no frame for this long, from 1s to 1h.
+    ///
+    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Detail"
+    )]
+    pub(crate) idle_timeout: Duration,
+
+    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "300ms",
+        value_parser = duration_between(MILLISECOND..=MINUTE),
+        help_heading = "Degradation"
+    )]
+    pub(crate) degraded_rtt: Duration,
+
+    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value = "0.05",
+        value_parser = ratio,
+        help_heading = "Degradation"
+    )]
+    pub(crate) degraded_concealment: f64,
+
+    /// Most distinct values of the label `server_url`
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "256",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    pub(crate) max_server_urls: usize,
+}
+
+impl JudgementArgs {
+    pub(crate) const fn thresholds(&self) -> Thresholds {
+        Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment }
+    }
 }
 
 /// How to reach NATS.
@@ -39,6 +104,13 @@ pub(crate) struct NatsArgs {
         help_heading = "NATS"
     )]
     pub(crate) nats_url: Vec<NatsUrl>,
+
+    /// NATS servers further away, for while none of `--nats-url` is there, such as those of another region.
+    ///
+    /// The connection goes back to a server of `--nats-url` as soon as one is there again. Name all servers of the
+    /// own cluster in `--nats-url` then: others that it may have are not tried.
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true, help_heading = "NATS")]
+    pub(crate) nats_fallback_url: Vec<NatsUrl>,
 
     /// Credentials to connect with, a file as `nsc` writes it
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
@@ -89,7 +161,7 @@ impl NatsArgs {
     /// Two flags contradict each other, or one lacks its other half.
     pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
         let mut login = None;
-        for url in &self.nats_url {
+        for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
             if let Some(found) = url.login() {
                 if login.is_some_and(|login| login != found) {
                     return rejected("the servers of `--nats-url` must not name different users".to_owned());
@@ -131,6 +203,7 @@ impl NatsArgs {
         };
         Ok(NatsConfig {
             servers: self.nats_url,
+            fallback: self.nats_fallback_url,
             identity,
             tls: NatsTls { authorities: self.nats_ca, client, first: self.nats_tls_first },
             inbox_prefix: self.nats_inbox_prefix.unwrap_or_else(|| format!("_INBOX.{role}")),
@@ -148,14 +221,19 @@ fn lacking<T>(flag: &str, other: &str) -> Result<T, ConfigError> {
 
 /// A subject without wildcards, for answers to come back under.
 fn inbox_prefix(text: &str) -> Result<String, String> {
-    let plain = |token: &str| {
-        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
-    };
-    if text.split('.').all(plain) {
+    if is_plain(text) {
         Ok(text.to_owned())
     } else {
         Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
     }
+}
+
+/// Whether it is a subject, without wildcards.
+pub(crate) fn is_plain(subject: &str) -> bool {
+    let plain = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+    };
+    subject.split('.').all(plain)
 }
 
 /// Each value once, in the order given.

@@ -1,35 +1,41 @@
 //! `callsight demo`: everything on this machine.
+//!
+//! By default on one server, which is up at once. With `--regions` the regions are bridged as in production, each
+//! with a cluster of its own, and the link between them can be cut.
 
-use std::env;
+mod bridged;
+mod link;
+mod servers;
+mod single;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use async_nats::Client;
+use futures_util::future::join_all;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use self::bridged::Bridged;
+use self::servers::{Server, free_address};
+use self::single::Single;
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
-use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::config::{ConfigError, duration_between};
+use crate::consume::Reader;
 use crate::fold::FoldSettings;
-use crate::nats;
-use crate::serve::{Exporter, ExporterConfig, Glance};
+use crate::serve::{Exporter, ExporterConfig, Feed, Glance};
 use crate::simulate::{self, SimulateConfig};
 use crate::subject::Region;
-use crate::topology::{Deployment, ensure_streams};
+use crate::topology::Deployment;
 
 /// How often the line is written: on a terminal over itself, elsewhere one under the other.
 const TERMINAL_LINE: Duration = Duration::from_secs(1);
 const LOG_LINE: Duration = Duration::from_secs(5);
-
-/// How long a server may take to start.
-const START_WITHIN: Duration = Duration::from_secs(15);
 
 /// How often each simulated session sends a frame.
 const FRAME_INTERVAL: Duration = Duration::from_secs(2);
@@ -37,10 +43,13 @@ const FRAME_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a simulated crash leaves its series behind: short, so that one can watch them go.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is there
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// A region to place calls in.
+    /// A region to place calls in, all of them on one NATS server.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(
@@ -51,6 +60,37 @@ pub(crate) struct DemoArgs {
         help_heading = "Calls"
     )]
     region: Vec<Region>,
+
+    /// The regions of a super-cluster, `us,apac`: each has NATS servers of its own, bridged by gateways, with an arbiter.
+    ///
+    /// It runs from the files of `jetstream/`, and takes some seconds longer to start. The first is the hub: the
+    /// exporter reads the others from their mirrors there.
+    #[arg(long, value_name = "REGION", value_delimiter = ',', help_heading = "Bridge")]
+    regions: Vec<Region>,
+
+    /// Cut the link to this one of `--regions` for a while, and watch its mirror fall behind and catch up
+    #[arg(long, value_name = "REGION", help_heading = "Bridge")]
+    cut: Option<Region>,
+
+    /// When to cut it, from 1s to 1h after the start
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Bridge"
+    )]
+    cut_after: Duration,
+
+    /// For how long, from 1s to 1h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "20s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Bridge"
+    )]
+    cut_for: Duration,
 
     #[command(flatten)]
     calls: CallArgs,
@@ -64,19 +104,44 @@ pub(crate) struct DemoArgs {
 pub(crate) struct DemoConfig {
     /// At least one, each once.
     pub(crate) regions: Vec<Region>,
+    /// Whether they are bridged, and whether the bridge is cut.
+    pub(crate) bridge: Option<Bridge>,
     pub(crate) calls: CallArgs,
 }
 
+/// How the regions are bridged.
+#[derive(Clone, Debug)]
+pub(crate) struct Bridge {
+    /// When the link to the region beyond the hub is cut, and for how long.
+    cut: Option<(Duration, Duration)>,
+}
+
 impl DemoArgs {
-    pub(super) fn validate(self) -> (ProcessArgs, DemoConfig) {
-        (self.process, DemoConfig { regions: distinct(self.region), calls: self.calls })
+    pub(super) fn validate(self) -> Result<(ProcessArgs, DemoConfig), ConfigError> {
+        let (mut regions, mut bridge) = (distinct(self.region), None);
+        let [hub, other] = bridged::REGIONS;
+        let rejected = |message: String| Err(ConfigError::Rejected(message));
+        if !self.regions.is_empty() || self.cut.is_some() {
+            if !self.regions.is_empty() {
+                regions = distinct(self.regions);
+            }
+            if !regions.iter().map(Region::as_str).eq([hub, other]) {
+                return rejected(format!("`--regions` must be {hub},{other}: `jetstream/` has no others"));
+            }
+            if let Some(cut) = self.cut.as_ref().filter(|cut| cut.as_str() != other) {
+                return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
+            }
+            bridge = Some(Bridge { cut: self.cut.map(|_| (self.cut_after, self.cut_for)) });
+        }
+        Ok((self.process, DemoConfig { regions, bridge, calls: self.calls }))
     }
 }
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CallArgs { sessions, scenario, .. } = self.calls;
-        write!(f, "regions {}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
+        let bridged = if self.bridge.is_some() { ", bridged" } else { "" };
+        write!(f, "regions {}{bridged}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
 
@@ -84,77 +149,212 @@ impl fmt::Display for DemoConfig {
 pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
     let folder = tempfile::Builder::new().prefix("callsight-demo-").tempdir();
     let folder = folder.map_err(|error| CliError::caused("cannot make a folder for the demo", error))?;
-    let servers = Servers::start(&folder).await?;
-    let demo = async {
-        let client =
-            nats::connect(&servers.nats_config()?, "callsight demo").await.map_err(CliError::other)?;
-        let context = async_nats::jetstream::new(client.clone());
-        for region in &config.regions {
-            let made = ensure_streams(&context, region, 1).await;
-            made.map_err(|error| CliError::caused("cannot make the streams", error))?;
-        }
-        let exporter = Exporter::start(client.clone(), exporter_config(&config, servers.metrics)?).await;
-        let exporter = exporter.map_err(CliError::other)?;
-        say(&servers.addresses(&exporter))?;
-        let (stop, stopping) = watch::channel(false);
-        let calls = tokio::spawn(simulate::run(client, simulate_config(&config), async move {
-            let mut stopping = stopping;
-            let _ = stopping.wait_for(|stop| *stop).await;
-        }));
-        let watched = watch_calls(&exporter, config.calls.duration).await;
-        stop.send_replace(true);
-        let calls = calls.await;
-        exporter.stop().await;
-        let summary = calls.map_err(|error| CliError::caused("the simulation broke off", error))?;
-        let summary = summary.map_err(CliError::other)?;
-        watched?;
-        say(&format!(
-            "\nstopped: {} frames published, {} acknowledged",
-            summary.published, summary.acknowledged
-        ))
+    // It may take a while until three servers have agreed, and nobody who has lost patience is to wait for it.
+    let starting = Stage::start(&config, &folder);
+    let stage = tokio::select! {
+        stage = starting => stage?,
+        signal = stop_signal() => return signal.map(drop),
     };
-    let shown = demo.await;
-    servers.stop().await;
+    let shown = stage.show(&config).await;
+    stage.stop().await;
     shown
 }
 
-fn exporter_config(config: &DemoConfig, listen: SocketAddr) -> Result<ExporterConfig, CliError> {
-    let deployment: Deployment = "demo".parse().map_err(CliError::other)?;
-    Ok(ExporterConfig {
-        listen,
-        web_config: None,
-        regions: config.regions.clone(),
-        deployment,
-        create: Some(1),
-        ready_max_lag: Duration::from_secs(10),
-        max_series: 1_000_000,
-        fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
-    })
+/// All that was started but the exporter and the calls.
+struct Stage {
+    nats: Nats,
+    prometheus: Option<Server>,
+    /// Where the exporter is to listen: Prometheus is told before the exporter starts.
+    metrics: SocketAddr,
+    reader: Reader,
 }
 
-/// Writes a line about all calls again and again, until a signal or the end of the time.
-async fn watch_calls(exporter: &Exporter, duration: Option<Duration>) -> Result<(), CliError> {
-    let terminal = io::stdout().is_terminal();
-    let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut signal = std::pin::pin!(stop_signal());
-    let end = async {
-        match duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
+/// The servers of the regions.
+enum Nats {
+    Single(Box<Single>),
+    Bridged(Box<Bridged>),
+}
+
+impl Stage {
+    async fn start(config: &DemoConfig, folder: &TempDir) -> Result<Self, CliError> {
+        // The files of `jetstream/` know a deployment that reads all regions by this name.
+        let deployment = if config.bridge.is_some() { "global" } else { "demo" };
+        let reader = deployment.parse::<Deployment>().map_err(CliError::other)?.into();
+        let nats = match config.bridge {
+            None => Nats::Single(Box::new(Single::start(&config.regions, folder).await?)),
+            Some(_) => Nats::Bridged(Box::new(Bridged::start(&reader, folder).await?)),
+        };
+        let metrics = free_address(9464)?;
+        let prometheus = servers::prometheus(metrics, folder.path())?;
+        Ok(Self { nats, prometheus, metrics, reader })
+    }
+
+    /// Shows the calls until told to stop.
+    async fn show(&self, config: &DemoConfig) -> Result<(), CliError> {
+        let exporter = Exporter::start(self.feeds(config)?, self.exporter_config()).await;
+        let exporter = exporter.map_err(CliError::other)?;
+        say(&self.addresses(&exporter))?;
+        let (stop, _) = watch::channel(false);
+        let calls = self.calls(config).into_iter().map(|(client, calls)| {
+            let mut stopping = stop.subscribe();
+            tokio::spawn(simulate::run(client, calls, async move {
+                let _ = stopping.wait_for(|stop| *stop).await;
+            }))
+        });
+        let calls: Vec<_> = calls.collect();
+        let watched = tokio::select! {
+            watched = self.watch_calls(&exporter, config.calls.duration) => watched,
+            () = self.cut(config) => Ok(()),
+        };
+        // What is cut would keep the relays from ending their calls.
+        self.mend();
+        stop.send_replace(true);
+        let calls = join_all(calls).await;
+        exporter.stop().await;
+        let (mut published, mut acknowledged) = (0, 0);
+        for calls in calls {
+            let summary = calls.map_err(|error| CliError::caused("the simulation broke off", error))?;
+            let summary = summary.map_err(CliError::other)?;
+            published += summary.published;
+            acknowledged += summary.acknowledged;
         }
-    };
-    let mut end = std::pin::pin!(end);
-    loop {
-        tokio::select! {
-            biased;
-            signal = &mut signal => return signal.map(|_| ()),
-            () = &mut end => return Ok(()),
-            _ = every.tick() => {
-                let line = line(&exporter.glance());
-                let (before, after) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
-                say_raw(&format!("{before}{line}{after}"))?;
+        watched?;
+        say(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged"))
+    }
+
+    fn feeds(&self, config: &DemoConfig) -> Result<Vec<Feed>, CliError> {
+        match &self.nats {
+            Nats::Single(single) => Ok(single.feeds(&config.regions)),
+            Nats::Bridged(bridged) => bridged.feeds(),
+        }
+    }
+
+    /// The calls, and the connections that they are told over: each region's relays are beside its servers.
+    fn calls(&self, config: &DemoConfig) -> Vec<(Client, SimulateConfig)> {
+        let seed = config.calls.seed();
+        match &self.nats {
+            Nats::Single(single) => {
+                let calls = simulate_config(config, config.regions.clone(), config.calls.sessions, seed);
+                vec![(single.client().clone(), calls)]
             }
+            Nats::Bridged(bridged) => {
+                let count = config.regions.len();
+                let calls = |(index, region): (usize, &Region)| {
+                    // Shares of a number, and other calls in each.
+                    let sessions = (config.calls.sessions + count - 1 - index) / count;
+                    let seed = seed.wrapping_add(index as u64);
+                    let calls = simulate_config(config, vec![region.clone()], sessions.max(1), seed);
+                    (bridged.relay(index).clone(), calls)
+                };
+                config.regions.iter().enumerate().map(calls).collect()
+            }
+        }
+    }
+
+    fn exporter_config(&self) -> ExporterConfig {
+        ExporterConfig {
+            listen: self.metrics,
+            web_config: None,
+            reader: self.reader.clone(),
+            create: matches!(self.nats, Nats::Single(_)).then_some(1),
+            ready_max_lag: Duration::from_secs(10),
+            max_series: 1_000_000,
+            fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
+        }
+    }
+
+    fn addresses(&self, exporter: &Exporter) -> String {
+        let prometheus = match &self.prometheus {
+            Some(prometheus) => format!(
+                "Prometheus  http://{address}/graph?g0.expr=videocall_sessions&g0.tab=0\n\
+                 alerts      http://{address}/alerts",
+                address = prometheus.address
+            ),
+            None => "Prometheus  not found; `./dev demo` gets one".to_owned(),
+        };
+        let nats = match &self.nats {
+            Nats::Single(single) => single.address(),
+            Nats::Bridged(bridged) => bridged.addresses(),
+        };
+        let address = exporter.address();
+        format!(
+            "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
+             NATS        {nats}\nCtrl-C stops all of it.\n"
+        )
+    }
+
+    /// Cuts the link for a while, if that is wanted; never ends.
+    async fn cut(&self, config: &DemoConfig) {
+        if let (Nats::Bridged(bridged), Some(Bridge { cut: Some((after, duration)) })) =
+            (&self.nats, &config.bridge)
+        {
+            sleep(*after).await;
+            bridged.set_cut(true);
+            sleep(*duration).await;
+            bridged.set_cut(false);
+        }
+        std::future::pending().await
+    }
+
+    fn mend(&self) {
+        if let Nats::Bridged(bridged) = &self.nats {
+            bridged.set_cut(false);
+        }
+    }
+
+    /// Writes a line about all calls again and again, until a signal or the end of the time.
+    async fn watch_calls(&self, exporter: &Exporter, duration: Option<Duration>) -> Result<(), CliError> {
+        let terminal = io::stdout().is_terminal();
+        let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signal = std::pin::pin!(stop_signal());
+        let end = async {
+            match duration {
+                Some(duration) => sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                signal = &mut signal => return signal.map(|_| ()),
+                () = &mut end => return Ok(()),
+                _ = every.tick() => {
+                    let line = line(&exporter.glance());
+                    let bridge = self.bridge_line(exporter).await;
+                    let (before, after) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
+                    say_raw(&format!("{before}{line}{bridge}{after}"))?;
+                }
+            }
+        }
+    }
+
+    /// What is to be said of the bridge, if there is one.
+    async fn bridge_line(&self, exporter: &Exporter) -> String {
+        let Nats::Bridged(bridged) = &self.nats else { return String::new() };
+        let [_, region] = bridged::REGIONS;
+        let behind = match bridged.behind().await {
+            Some(frames) => frames.to_string(),
+            None => "an unknown number".to_owned(),
+        };
+        let mirrors = exporter.mirrors();
+        let silent = mirrors.iter().find(|(name, _)| name == region).map(|(_, lag)| lag.silent);
+        let heard = match silent {
+            Some(silent) => format!(", heard of it {} s ago", silent.as_secs()),
+            None => String::new(),
+        };
+        let cut = if bridged.is_cut() { ", LINK CUT" } else { "" };
+        format!("   mirror of {region} behind by {behind}{heard}{cut}")
+    }
+
+    async fn stop(self) {
+        if let Some(prometheus) = self.prometheus {
+            prometheus.stop().await;
+        }
+        match self.nats {
+            Nats::Single(single) => single.stop().await,
+            Nats::Bridged(bridged) => bridged.stop().await,
         }
     }
 }
@@ -181,151 +381,17 @@ fn say_raw(text: &str) -> Result<(), CliError> {
     written.map_err(|error| CliError::caused("cannot write to stdout", error))
 }
 
-/// The real servers that the demo starts.
-struct Servers {
-    nats: Child,
-    prometheus: Option<Child>,
-    nats_address: SocketAddr,
-    prometheus_address: SocketAddr,
-    /// Where the exporter is to listen: Prometheus is told before the exporter starts.
-    metrics: SocketAddr,
-}
-
-impl Servers {
-    async fn start(folder: &TempDir) -> Result<Self, CliError> {
-        let nats_address = free_address(4222)?;
-        let metrics = free_address(9464)?;
-        let prometheus_address = free_address(9090)?;
-        let Some(nats_server) = find_tool("nats-server") else {
-            return Err(CliError::failed(
-                "there is no nats-server on the PATH; `./dev demo` gets one and starts the demo, \
-                 or see https://nats.io/download",
-            ));
-        };
-        let mut nats = Command::new(nats_server);
-        nats.args([
-            "--addr",
-            "127.0.0.1",
-            "--port",
-            &nats_address.port().to_string(),
-            "--jetstream",
-            "--store_dir",
-        ])
-        .arg(folder.path().join("nats"));
-        let nats = start(nats, "nats-server", folder.path())?;
-        let prometheus = match find_tool("prometheus") {
-            None => None,
-            Some(prometheus) => {
-                let config = folder.path().join("prometheus.yml");
-                std::fs::write(&config, prometheus_config(metrics))
-                    .map_err(|error| CliError::caused("cannot write Prometheus's configuration", error))?;
-                let mut command = Command::new(prometheus);
-                command
-                    .arg(format!("--config.file={}", config.display()))
-                    .arg(format!("--storage.tsdb.path={}", folder.path().join("prometheus").display()))
-                    .arg(format!("--web.listen-address={prometheus_address}"));
-                Some(start(command, "prometheus", folder.path())?)
-            }
-        };
-        let mut servers = Self { nats, prometheus, nats_address, prometheus_address, metrics };
-        servers.wait_for_nats(folder.path()).await?;
-        Ok(servers)
-    }
-
-    async fn wait_for_nats(&mut self, folder: &Path) -> Result<(), CliError> {
-        let deadline = Instant::now() + START_WITHIN;
-        while tokio::net::TcpStream::connect(self.nats_address).await.is_err() {
-            let ended = self.nats.try_wait().ok().flatten();
-            if ended.is_some() || Instant::now() > deadline {
-                let log = std::fs::read_to_string(folder.join("nats-server.log")).unwrap_or_default();
-                let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-                return Err(CliError::failed(format!("nats-server did not start: {last}")));
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        // Somebody else may have taken the port in between, and answer there.
-        match self.nats.try_wait() {
-            Ok(None) => Ok(()),
-            _ => Err(CliError::failed("nats-server did not start: its port was taken; try again")),
-        }
-    }
-
-    fn nats_config(&self) -> Result<NatsConfig, CliError> {
-        let url = format!("nats://{}", self.nats_address).parse().map_err(CliError::other)?;
-        Ok(NatsConfig {
-            servers: vec![url],
-            identity: NatsIdentity::Anonymous,
-            tls: NatsTls::default(),
-            inbox_prefix: "_INBOX.demo".to_owned(),
-        })
-    }
-
-    fn addresses(&self, exporter: &Exporter) -> String {
-        let prometheus = match &self.prometheus {
-            Some(_) => format!(
-                "Prometheus  http://{}/graph?g0.expr=videocall_sessions&g0.tab=0",
-                self.prometheus_address
-            ),
-            None => "Prometheus  not found; `./dev demo` gets one".to_owned(),
-        };
-        format!(
-            "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
-             NATS        nats://{}\nCtrl-C stops all of it.\n",
-            self.nats_address,
-            address = exporter.address(),
-        )
-    }
-
-    async fn stop(mut self) {
-        for child in self.prometheus.iter_mut().chain([&mut self.nats]) {
-            // It may have ended by itself.
-            let _ = child.kill().await;
-        }
-    }
-}
-
-fn prometheus_config(metrics: SocketAddr) -> String {
-    format!(
-        "global:\n  scrape_interval: 2s\nscrape_configs:\n  - job_name: callsight\n    static_configs:\n      \
-         - targets: ['{metrics}']\n"
-    )
-}
-
-fn start(mut command: Command, name: &str, folder: &Path) -> Result<Child, CliError> {
-    let cannot = |error| CliError::caused(format!("cannot start {name}"), error);
-    let log = std::fs::File::create(folder.join(format!("{name}.log"))).map_err(cannot)?;
-    let same = log.try_clone().map_err(cannot)?;
-    command.stdin(Stdio::null()).stdout(log).stderr(same).kill_on_drop(true);
-    // Ctrl-C goes to a whole process group; the servers are stopped after what uses them, not with it.
-    command.process_group(0).spawn().map_err(cannot)
-}
-
-/// A tool on the PATH, or among those that `./dev` brought.
-fn find_tool(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let brought = [PathBuf::from("target/tools/bin")];
-    env::split_paths(&path).chain(brought).map(|folder| folder.join(name)).find(|tool| tool.is_file())
-}
-
-/// An address of this machine with the usual port if it is free, else with another.
-fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .and_then(|listener| listener.local_addr());
-    free.map_err(|error| CliError::caused("there is no free port", error))
-}
-
-fn simulate_config(config: &DemoConfig) -> SimulateConfig {
-    let CallArgs { sessions, scenario, .. } = config.calls;
+fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, seed: u64) -> SimulateConfig {
     SimulateConfig {
-        regions: config.regions.clone(),
+        regions,
         sessions,
         meeting_size: 4,
         interval: FRAME_INTERVAL,
         duration: None,
         frames: None,
-        seed: config.calls.seed(),
-        scenario,
+        seed,
+        scenario: config.calls.scenario,
+        rhythm: config.calls.rhythm(),
         rate: None,
         leave_at_end: true,
         quiet: true,

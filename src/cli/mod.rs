@@ -5,8 +5,14 @@ mod dead_letters;
 mod demo;
 mod frame;
 mod log;
+mod monitoring;
+mod replay;
+mod rollout;
 mod serve;
 mod simulate;
+mod sources;
+mod streams;
+mod tool;
 
 use std::env;
 use std::error::Error;
@@ -17,6 +23,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::process::ExitCode;
 
+use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::ProcessArgs;
@@ -34,10 +41,15 @@ struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    // Its lines would tear the progress bar.
+    #[command(mut_arg("log_level", |level| level.default_value("warn")))]
+    Replay(Box<replay::ReplayArgs>),
     // The live line is what one wants to see there.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
+    Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Rollout(rollout::RolloutArgs),
 }
 
 /// Why a command stopped short.
@@ -54,7 +66,18 @@ pub(crate) enum CliError {
         /// Why not, if there is more to say.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// The same, in the words of another part of the program.
+    /// Nothing of what was asked for is there: exit code 3.
+    #[error(transparent)]
+    Nothing(Box<dyn Error + Send + Sync>),
+    /// A signal ended it before it was done: exit code 130, as a shell has it.
+    #[error("stopped by {signal}: {left}")]
+    Stopped {
+        /// Which.
+        signal: &'static str,
+        /// What is there of what was begun.
+        left: &'static str,
+    },
+    /// The same as [`Self::Failed`], in the words of another part of the program.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
 }
@@ -79,6 +102,8 @@ impl CliError {
         match self {
             Self::Config(_) => 2,
             Self::Failed { .. } | Self::Other(_) => 1,
+            Self::Nothing(_) => 3,
+            Self::Stopped { .. } => 130,
         }
     }
 
@@ -120,11 +145,20 @@ fn execute() -> Result<(), CliError> {
             let (process, config) = args.validate()?;
             start(&process, config, simulate::run)
         }
+        Command::Replay(args) => {
+            let (process, config) = args.validate(OffsetDateTime::now_utc())?;
+            start(&process, config, replay::run)
+        }
         Command::Demo(args) => {
-            let (process, config) = args.validate();
+            let (process, config) = args.validate()?;
             start(&process, config, demo::run)
         }
+        Command::Streams(args) => {
+            let (process, config) = args.validate()?;
+            start(&process, config, streams::run)
+        }
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Rollout(args) => rollout::execute(args),
     }
 }
 
@@ -142,8 +176,11 @@ pub(crate) fn check(
     Ok(match cli.command {
         Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().1.to_string(),
+        Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
+        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
+        Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
         Command::Frame(args) => format!("{args:?}"),
+        Command::Rollout(args) => rollout::check(args).map_err(error)?,
     })
 }
 

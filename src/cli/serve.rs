@@ -5,23 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND};
+use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
-use crate::config::{ConfigError, NatsConfig, duration_between, ratio, socket_address, whole};
-use crate::fold::{DetailLevel, FoldSettings, Limits, Thresholds};
+use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
+use crate::consume::Reader;
+use crate::fold::{DetailLevel, FoldSettings, Limits};
 use crate::frame::MAX_PEERS;
 use crate::nats;
-use crate::serve::{Exporter, ExporterConfig};
-use crate::subject::Region;
-use crate::topology::Deployment;
-
-const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A number that no budget needs to go beyond.
-const PLENTY: usize = 1_000_000_000;
+use crate::serve::{Exporter, ExporterConfig, Feed};
+use crate::topology::{Deployment, Shard};
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
@@ -29,17 +22,28 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// A region whose calls to watch.
-    ///
-    /// Separate several with commas or repeat the flag.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
-    region: Vec<Region>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// Which of several exporters side by side this is, such as `blue` or `green`.
     ///
     /// It is part of the name of the durable consumer, so two that share it share the frames between them.
     #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
     deployment: Deployment,
+
+    /// Which of the exporters that share a deployment's servers this is: `2/3` is the second of three.
+    ///
+    /// Each reads its share of the partitions of the stream, through a durable consumer of its own. Without it, one
+    /// exporter reads everything.
+    #[arg(long, value_name = "I/N", help_heading = "Stream")]
+    shard: Option<Shard>,
+
+    /// How many shards the deployment had before, while that changes; 1 if it had none.
+    ///
+    /// Durable consumers that `--create` makes begin where those of the shards before were left, once these have
+    /// been stopped.
+    #[arg(long, value_name = "N", value_parser = whole(1..=Shard::MOST), help_heading = "Stream")]
+    shards_before: Option<u32>,
 
     /// Make the streams and consumers that are missing, for development.
     ///
@@ -83,18 +87,6 @@ pub(crate) struct ServeArgs {
     )]
     ready_max_lag: Duration,
 
-    /// Remove a session that has sent no frame for this long, from 1s to 1h.
-    ///
-    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Detail"
-    )]
-    idle_timeout: Duration,
-
     /// How much of a call gets series of its own.
     ///
     /// Aggregates are always kept, and replay has every detail whatever is chosen here.
@@ -106,26 +98,6 @@ pub(crate) struct ServeArgs {
     /// Pairs grow with the square of a meeting: 50 sessions are 2,450 pairs.
     #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=PLENTY), help_heading = "Detail")]
     pair_max_sessions: usize,
-
-    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "300ms",
-        value_parser = duration_between(MILLISECOND..=MINUTE),
-        help_heading = "Degradation"
-    )]
-    degraded_rtt: Duration,
-
-    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value = "0.05",
-        value_parser = ratio,
-        help_heading = "Degradation"
-    )]
-    degraded_concealment: f64,
 
     /// Most live series of sessions and pairs, all meetings together.
     ///
@@ -160,15 +132,8 @@ pub(crate) struct ServeArgs {
     )]
     max_peers_per_session: usize,
 
-    /// Most distinct values of the label `server_url`
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "256",
-        value_parser = whole(1..=PLENTY),
-        help_heading = "Budgets"
-    )]
-    max_server_urls: usize,
+    #[command(flatten)]
+    judgement: JudgementArgs,
 
     #[command(flatten)]
     process: ProcessArgs,
@@ -178,21 +143,27 @@ pub(crate) struct ServeArgs {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServeConfig {
     pub(crate) nats: NatsConfig,
+    pub(crate) sources: SourcesConfig,
     pub(crate) exporter: ExporterConfig,
 }
 
 impl ServeArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, ServeConfig), ConfigError> {
-        let exporter = ExporterConfig {
-            regions: distinct(self.region),
+        let shards = self.shard.map_or(1, Shard::of);
+        let reader = Reader {
             deployment: self.deployment,
+            shard: self.shard,
+            shards_before: self.shards_before.filter(|before| *before != shards),
+        };
+        let exporter = ExporterConfig {
+            reader,
             create: self.create.then_some(self.create_replicas),
             listen: self.listen,
             web_config: self.web_config,
             ready_max_lag: self.ready_max_lag,
             max_series: self.max_series,
             fold: FoldSettings {
-                idle_timeout: self.idle_timeout,
+                idle_timeout: self.judgement.idle_timeout,
                 detail: self.detail,
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,
@@ -201,12 +172,14 @@ impl ServeArgs {
                 limits: Limits {
                     sessions_per_meeting: self.max_sessions_per_meeting,
                     peers_per_session: self.max_peers_per_session,
-                    server_urls: self.max_server_urls,
+                    server_urls: self.judgement.max_server_urls,
                 },
-                thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
+                thresholds: self.judgement.thresholds(),
             },
         };
-        Ok((self.process, ServeConfig { nats: self.nats.validate("exporter")?, exporter }))
+        let nats = self.nats.validate("exporter")?;
+        let sources = self.sources.validate(&nats)?;
+        Ok((self.process, ServeConfig { nats, sources, exporter }))
     }
 }
 
@@ -228,18 +201,31 @@ impl clap::ValueEnum for DetailLevel {
 
 impl fmt::Display for ServeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nats, exporter } = self;
-        let ExporterConfig { listen, deployment, .. } = exporter;
-        let regions = joined(&exporter.regions);
-        write!(f, "regions {regions}; listen {listen}; deployment {deployment}; NATS {nats}")
+        let Self { nats, sources, exporter } = self;
+        let ExporterConfig { listen, reader: Reader { deployment, shard, .. }, .. } = exporter;
+        write!(f, "regions {sources}; listen {listen}; deployment {deployment}")?;
+        if let Some(shard) = shard {
+            write!(f, "; shard {shard}")?;
+        }
+        write!(f, "; NATS {nats}")
     }
 }
 
 /// Serves until told to stop.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
-    let name = format!("callsight {}", config.exporter.deployment);
+    let Reader { deployment, shard, .. } = &config.exporter.reader;
+    let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
+    let name = format!("callsight {deployment}{shard}");
     let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
-    let mut exporter = Exporter::start(client, config.exporter).await.map_err(CliError::other)?;
+    let mut feeds = Vec::new();
+    for (source, own) in config.sources.sources {
+        let client = match own {
+            None => client.clone(),
+            Some(nats) => nats::connect(&nats, &name).await.map_err(CliError::other)?,
+        };
+        feeds.push(Feed { source, client });
+    }
+    let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let failed = tokio::select! {
         signal = stop_signal() => {
             tracing::info!(signal = signal?, "stopping");

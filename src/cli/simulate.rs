@@ -9,12 +9,13 @@ use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
 use crate::frame::MAX_PEERS;
 use crate::nats;
-use crate::simulate::{self, Scenario, SimulateError};
+use crate::simulate::{self, Rhythm, Scenario, SimulateError};
 use crate::subject::Region;
 use crate::topology::ensure_streams;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const BAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Send the health frames of simulated calls to JetStream
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,20 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
     pub(crate) scenario: Scenario,
 
+    /// How long all is well before the scenario's first bad time
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Calls")]
+    pub(crate) quiet_for: Duration,
+
+    /// How long each bad time of the scenario lasts, from 6s to 1day; 90 s of quiet follow
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "60s",
+        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX),
+        help_heading = "Calls"
+    )]
+    pub(crate) bad_for: Duration,
+
     /// Seed of all chance: the same one gives the same calls, down to the session ids; random without it.
     ///
     /// The stream takes calls that it has had within two minutes for duplicates.
@@ -97,6 +112,11 @@ impl CallArgs {
     /// The seed that was asked for, or a new one.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(rand::random)
+    }
+
+    /// When the scenario's bad times come.
+    pub(crate) const fn rhythm(&self) -> Rhythm {
+        Rhythm { quiet: self.quiet_for, bad: self.bad_for }
     }
 }
 
@@ -120,6 +140,7 @@ impl SimulateArgs {
             frames: self.frames,
             seed: self.calls.seed(),
             scenario: self.calls.scenario,
+            rhythm: self.calls.rhythm(),
             rate: self.rate,
             leave_at_end: self.leave_at_end,
             quiet: false,

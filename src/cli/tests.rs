@@ -26,7 +26,12 @@ fn sample(flag: &str) -> &'static str {
         "nats-creds" => "other.creds",
         "region" => "apac",
         "deployment" => "blue",
-        "create" | "check-config" | "nats-tls-first" => "true",
+        "shard" => "2/3",
+        "home" => "apac",
+        "stream" | "jetstream-domain" | "jetstream-prefix" => "us=other",
+        "region-nats-url" => "us=nats://other:4333",
+        "nats-fallback-url" => "nats://other:4333",
+        "create" | "check-config" | "via-gateway" | "nats-tls-first" => "true",
         "listen" => "0.0.0.0:1",
         "ready-max-lag" | "idle-timeout" | "degraded-rtt" => "7s",
         "detail" => "session",
@@ -100,6 +105,7 @@ fn serve_has_the_documented_defaults() {
     );
     assert_eq!(config.exporter.fold, FoldSettings::default());
     assert_eq!(config.exporter.create, None);
+    assert_eq!(config.exporter.reader.durable(), "callsight-main");
     assert_eq!(config.exporter.max_series, 100_000);
 }
 
@@ -109,14 +115,66 @@ fn serve_reads_a_whole_file() {
         "--create-replicas 3 --pair-max-sessions 0",
         "nats-url = ['nats://a', 'nats://b:1']\nregion = ['us', 'apac', 'us']\n[serve]\ncreate = true\nmax-series = 500_000",
     );
-    assert_eq!(
-        config.exporter.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(),
-        ["us", "apac"]
-    );
+    assert_eq!(config.sources.to_string(), "us, apac");
     assert_eq!(config.nats.to_string(), "nats://a:4222, nats://b:1");
     assert_eq!(config.exporter.create, Some(3));
     assert_eq!(config.exporter.fold.pair_max_sessions, usize::MAX);
     assert_eq!(config.exporter.max_series, 500_000);
+}
+
+#[test]
+fn each_region_is_read_from_where_it_is_nearest() {
+    let streams = |line: &str, file: &str| serve(line, file).sources.to_string();
+    assert_eq!(streams("--region us,apac", ""), "us, apac");
+    assert_eq!(streams("--region apac --home apac", ""), "apac");
+    assert_eq!(streams("--region us,apac --home us", ""), "us, apac (HEALTH_APAC_MIRROR)");
+    assert_eq!(streams("--region us,apac --home us --via-gateway", ""), "us, apac (HEALTH_APAC)");
+    let file = "region = ['us', 'apac', 'eu']\nhome = 'us'\nnats-fallback-url = 'nats://far'\n[serve]\n\
+        stream = 'apac=COPY'\njetstream-domain = ['eu=eu-1']\nregion-nats-url = ['eu=nats://eu', 'eu=nats://eu:1']";
+    let config = serve("--nats-url nats://near", file);
+    assert_eq!(
+        config.sources.to_string(),
+        "us, apac (COPY), eu (HEALTH_EU_MIRROR in domain eu-1 over \
+         nats://eu:4222, nats://eu:1, else nats://near:4222, nats://far:4222)"
+    );
+    assert_eq!(config.nats.to_string(), "nats://near:4222, else nats://far:4222");
+    for (line, problem) in [
+        ("--via-gateway", "`--via-gateway` needs `--home` too"),
+        ("--stream apac=X", "`--stream` is for region apac, which `--region` does not name"),
+        ("--stream us=X,us=Y", "`--stream` is there twice for region us"),
+        (
+            "--jetstream-domain us=x --jetstream-prefix us=y",
+            "`--jetstream-prefix` cannot be used with `--jetstream-domain` for region us",
+        ),
+        (
+            "--region-nats-url us=nats://bob:hunter2@x",
+            "`--region-nats-url` must name no other user than `--nats-url`",
+        ),
+        (
+            "--stream HEALTH_X",
+            "invalid value `HEALTH_X` for `--stream`: write the region before it, such as apac=…",
+        ),
+    ] {
+        assert_eq!(refused(line), problem, "{line}");
+    }
+}
+
+#[test]
+fn a_shard_reads_through_a_durable_of_its_own() {
+    let config = serve("--region us --deployment blue --shard 2/3 --shards-before 1", "");
+    assert_eq!(
+        config.to_string(),
+        "regions us; listen 127.0.0.1:9464; deployment blue; shard 2/3; NATS nats://127.0.0.1:4222"
+    );
+    assert_eq!(config.exporter.reader.durable(), "callsight-blue-2of3");
+    assert_eq!(config.exporter.reader.shards_before, Some(1));
+    let unchanged = serve("--region us --shard 2/3 --shards-before 3", "").exporter.reader;
+    assert_eq!(unchanged.shards_before, None, "there is nobody to take over from");
+    assert_eq!(
+        refused("--shard 0/3"),
+        "invalid value `0/3` for `--shard`: write which of how many, from 1/1 to 64/64; \
+         the shards of three are 1/3, 2/3 and 3/3"
+    );
 }
 
 /// What `callsight serve --region us` with these flags says is wrong.

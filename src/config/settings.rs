@@ -6,12 +6,15 @@ use std::str::FromStr;
 
 use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
+use rand::seq::SliceRandom;
 
 /// How to reach NATS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsConfig {
     /// Servers of one cluster or super-cluster, at least one; any of them will do.
     pub servers: Vec<NatsUrl>,
+    /// Servers further away, for while none of the others is there.
+    pub fallback: Vec<NatsUrl>,
     /// As whom.
     pub identity: NatsIdentity,
     /// How the connection is protected.
@@ -63,9 +66,21 @@ impl NatsTls {
 }
 
 impl NatsConfig {
-    /// The servers in the form that [`async_nats::ConnectOptions::connect`] takes, without secrets.
+    /// The servers in the form that [`async_nats::ConnectOptions::connect`] takes, without secrets: the preferred
+    /// ones first, and either in an order of chance, so that not everybody goes to the first.
     pub fn server_addresses(&self) -> Vec<ServerAddr> {
-        self.servers.iter().map(|url| url.address.clone()).collect()
+        let shuffled = |urls: &[NatsUrl]| {
+            let mut addresses: Vec<_> = urls.iter().map(|url| url.address.clone()).collect();
+            addresses.shuffle(&mut rand::rng());
+            addresses
+        };
+        [shuffled(&self.servers), shuffled(&self.fallback)].concat()
+    }
+
+    /// The same connection, but that prefers other servers to all of these.
+    #[must_use]
+    pub fn preferring(&self, servers: Vec<NatsUrl>) -> Self {
+        Self { servers, fallback: [&*self.servers, &*self.fallback].concat(), ..self.clone() }
     }
 }
 
@@ -74,6 +89,9 @@ impl fmt::Display for NatsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, server) in self.servers.iter().enumerate() {
             write!(f, "{}{server}", if index == 0 { "" } else { ", " })?;
+        }
+        for (index, server) in self.fallback.iter().enumerate() {
+            write!(f, "{}{server}", if index == 0 { ", else " } else { ", " })?;
         }
         Ok(())
     }
@@ -110,6 +128,12 @@ pub struct NatsUrl {
 }
 
 impl NatsUrl {
+    /// Where it is, without secrets.
+    #[must_use]
+    pub const fn address(&self) -> &ServerAddr {
+        &self.address
+    }
+
     /// Who it says to connect as.
     #[must_use]
     pub const fn login(&self) -> Option<&Login> {
@@ -185,11 +209,16 @@ mod tests {
         }
         let config = NatsConfig {
             servers: vec!["nats://alice:hunter2@a".parse().unwrap(), "b:1".parse().unwrap()],
+            fallback: vec!["nats://alice:hunter2@c".parse().unwrap()],
             identity: NatsIdentity::Login(Login::Token("s3cr3t".to_owned())),
             tls: NatsTls::default(),
             inbox_prefix: "_INBOX".to_owned(),
         };
-        assert_eq!(config.to_string(), "nats://a:4222, nats://b:1");
+        assert_eq!(config.to_string(), "nats://a:4222, nats://b:1, else nats://c:4222");
+        let further = config.preferring(vec!["d".parse().unwrap()]);
+        assert_eq!(further.to_string(), "nats://d:4222, else nats://a:4222, nats://b:1, nats://c:4222");
+        let last = |config: &NatsConfig| config.server_addresses().last().unwrap().host().to_owned();
+        assert_eq!(last(&config), "c", "however the others are shuffled");
         let shown = format!("{config:?} {:?}", config.server_addresses());
         for secret in ["alice", "hunter2", "s3cr3t"] {
             assert!(!shown.contains(secret), "{shown}");

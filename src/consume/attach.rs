@@ -1,20 +1,19 @@
 //! Finding the stream and the durable consumer, and taking up where they were left.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::context::{RequestError, RequestErrorKind};
-use async_nats::jetstream::response::Response;
+use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::answer::{AskError, StreamState, consumer_state, reset_consumer, stream_state};
 use super::clock::Reading;
-use crate::fold::StreamTime;
+use super::handover::Handover;
+use super::source::{Reader, Source, SourceKind};
 use crate::subject::Region;
-use crate::topology::{Deployment, consumer_config, ensure_streams, stream_name};
+use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;
@@ -29,8 +28,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Which consumer is wanted, and whether it may be made.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    pub(super) region: Region,
-    pub(super) deployment: Deployment,
+    pub(super) source: Source,
+    pub(super) reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub(super) create: Option<usize>,
     /// How far back a new durable begins.
@@ -45,10 +44,27 @@ pub(super) enum AttachError {
     #[error("stream {stream} does not exist; make it with `callsight serve --create --region {region}`")]
     NoStream { stream: String, region: Region },
     #[error(
-        "durable consumer {durable} does not exist on {stream}; make it with \
-         `callsight serve --create --region {region} --deployment {deployment}`"
+        "stream {stream} of region {region} does not exist; make it with `callsight streams apply`, see docs/topology.md"
     )]
-    NoConsumer { durable: String, stream: String, region: Region, deployment: Deployment },
+    NoOtherStream { stream: String, region: Region },
+    #[error(
+        "durable consumer {durable} does not exist on {stream}; make it with \
+         `callsight serve --create --region {region} {flags}`"
+    )]
+    NoConsumer { durable: String, stream: String, region: Region, flags: String },
+    #[error("stream {stream} does not append its servers' {wanted} partitions to the subjects, so it can't be shared out; declare the stream as `callsight serve --create` makes it", wanted = Shard::MOST)]
+    NoPartitions { stream: String },
+    #[error(
+        "durable consumer {0} reads other subjects than are wanted; delete it, a new one is made with --create"
+    )]
+    WrongSubjects(String),
+    #[error("durable consumer {durable} is still being read; stop the exporters of the layout before")]
+    StillRead { durable: String },
+    #[error(
+        "durable consumer {durable} does not exist on {stream}, so nobody knows how far the shards before had come; \
+         correct --shards-before, or leave it out to begin one idle timeout before now"
+    )]
+    NoneBefore { durable: String, stream: String },
     #[error("durable consumer {0} acknowledges frame by frame; delete it, a new one is made with --create")]
     WrongAckPolicy(String),
     #[error("stream {stream} can't be made: {reason}")]
@@ -84,93 +100,9 @@ pub(super) struct Attached {
     pub(super) waiting: u64,
     /// The stream sequence up to which everything was acknowledged.
     pub(super) acknowledged: u64,
+    /// What is beyond that and was counted by others.
+    pub(super) handover: Handover,
     pub(super) messages: pull::Stream,
-}
-
-/// What the server says of a consumer, the server's own time with it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct ConsumerState {
-    #[serde(rename = "ts", with = "time::serde::rfc3339")]
-    server_time: OffsetDateTime,
-    pub(super) num_pending: u64,
-    pub(super) num_ack_pending: u64,
-    pub(super) delivered: Sequences,
-    pub(super) ack_floor: Sequences,
-}
-
-impl ConsumerState {
-    /// The place in the consumer's sequence up to which there are messages.
-    pub(super) const fn end(&self) -> u64 {
-        self.delivered.consumer_seq + self.num_pending
-    }
-}
-
-/// A place in the sequence of a consumer, and the one in its stream.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Sequences {
-    pub(super) consumer_seq: u64,
-    pub(super) stream_seq: u64,
-}
-
-/// What the server says of a stream.
-#[derive(Clone, Debug, Deserialize)]
-struct StreamState {
-    #[serde(rename = "ts", with = "time::serde::rfc3339")]
-    server_time: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    created: OffsetDateTime,
-    state: LastSequence,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct LastSequence {
-    last_seq: u64,
-}
-
-/// Why there is no answer that can be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("{reason}")]
-    Refused { code: ErrorCode, reason: String },
-    #[error("{0}")]
-    Unanswered(RequestError),
-}
-
-impl AskError {
-    fn is(&self, code: ErrorCode) -> bool {
-        matches!(self, Self::Refused { code: refused, .. } if *refused == code)
-    }
-}
-
-async fn ask<T: DeserializeOwned>(
-    context: &Context,
-    subject: String,
-    question: &Value,
-) -> Result<T, AskError> {
-    match context.request(subject, question).await {
-        Ok(Response::Ok(answer)) => Ok(answer),
-        Ok(Response::Err { error }) => {
-            Err(AskError::Refused { code: error.error_code(), reason: error.to_string() })
-        }
-        Err(error) => Err(AskError::Unanswered(error)),
-    }
-}
-
-/// [`ask`] for an answer that tells the consumer's state, and with it the server's time.
-async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
-    let asked = Instant::now();
-    let state: ConsumerState = ask(context, subject, &json!({})).await?;
-    let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
-    Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
-}
-
-/// Asks for the consumer's state.
-pub(super) async fn consumer_state(
-    context: &Context,
-    stream: &str,
-    durable: &str,
-) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
 }
 
 /// Attaches to the consumer. What had been delivered to somebody before and not acknowledged is delivered
@@ -181,14 +113,24 @@ pub(super) async fn attach(
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
     let (name, stream) = find_stream(&context, wanted).await?;
-    let consumer = find_consumer(&context, wanted, &name, &stream, folded).await?;
-    let durable = wanted.deployment.durable();
-    if consumer.cached_info().config.ack_policy != AckPolicy::All {
+    // A mirror has the subjects that the stream gave its messages, and nothing of how.
+    if wanted.reader.shard.is_some() && !wanted.source.is_mirror() && !stream.has_partitions() {
+        return Err(AttachError::NoPartitions { stream: name });
+    }
+    let (consumer, handover) = find_consumer(&context, wanted, &name, &stream, folded).await?;
+    let durable = wanted.reader.durable();
+    let config = &consumer.cached_info().config;
+    if config.ack_policy != AckPolicy::All {
         return Err(AttachError::WrongAckPolicy(durable));
+    }
+    let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
+    let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
+    if read != wanted.reader.subjects(&wanted.source.region).into_iter().collect() {
+        return Err(AttachError::WrongSubjects(durable));
     }
     // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
     // vanished without a word are still served, and what they got would seem to have been taken.
-    let (state, reading) = match ask_consumer(&context, format!("CONSUMER.RESET.{name}.{durable}")).await {
+    let (state, reading) = match reset_consumer(&context, &name, &durable).await {
         Ok(answer) => answer,
         Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
             return Err(AttachError::Unreachable(error.to_string()));
@@ -212,14 +154,15 @@ pub(super) async fn attach(
         delivered: state.delivered.consumer_seq,
         waiting: state.num_pending,
         acknowledged: state.ack_floor.stream_seq,
+        handover,
         messages,
     })
 }
 
 async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, StreamState), AttachError> {
-    let name = stream_name(&wanted.region);
+    let Source { region, kind, stream: name, .. } = wanted.source.clone();
     if let Some(replicas) = wanted.create
-        && let Err(error) = ensure_streams(context, &wanted.region, replicas).await
+        && let Err(error) = make_streams(context, &wanted.source, replicas).await
     {
         use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
         let reason = error.to_string();
@@ -228,12 +171,26 @@ async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, Stre
             _ => AttachError::CreateStream { stream: name, reason },
         });
     }
-    match ask(context, format!("STREAM.INFO.{name}"), &json!({})).await {
+    match stream_state(context, &name).await {
         Ok(state) => Ok((name, state)),
-        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => {
-            Err(AttachError::NoStream { stream: name, region: wanted.region.clone() })
-        }
+        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => Err(match kind {
+            SourceKind::Own => AttachError::NoStream { stream: name, region },
+            SourceKind::Remote | SourceKind::Mirror => AttachError::NoOtherStream { stream: name, region },
+        }),
         Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    }
+}
+
+/// Makes what is missing of the streams, under their usual names alone. Those of another cluster are made there.
+async fn make_streams(context: &Context, source: &Source, replicas: usize) -> Result<(), CreateStreamError> {
+    let usual = Source::new(source.region.clone(), source.kind);
+    match source.kind {
+        _ if source.stream != usual.stream => Ok(()),
+        SourceKind::Own => ensure_streams(context, &source.region, replicas).await,
+        SourceKind::Remote => Ok(()),
+        SourceKind::Mirror => {
+            context.get_or_create_stream(mirror_config(&source.region, replicas)).await.map(drop)
+        }
     }
 }
 
@@ -243,47 +200,57 @@ async fn find_consumer(
     stream: &str,
     state: &StreamState,
     folded: Option<Position>,
-) -> Result<Consumer<pull::Config>, AttachError> {
-    let durable = wanted.deployment.durable();
-    match consumer_state(context, stream, &durable).await {
-        Ok(_) => {}
+) -> Result<(Consumer<pull::Config>, Handover), AttachError> {
+    let durable = wanted.reader.durable();
+    let handover = match consumer_state(context, stream, &durable).await {
+        Ok(_) => Handover::read(context, wanted, stream, state.state.last_seq, true).await?,
         Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
             if wanted.create.is_none() {
                 return Err(AttachError::NoConsumer {
                     durable,
                     stream: stream.to_owned(),
-                    region: wanted.region.clone(),
-                    deployment: wanted.deployment.clone(),
+                    region: wanted.source.region.clone(),
+                    flags: wanted.reader.flags(),
                 });
             }
-            let begin = beginning(state, folded, wanted.lookback);
+            let handover = Handover::read(context, wanted, stream, state.state.last_seq, false).await?;
+            let begin = beginning(state, folded, handover.begin(), wanted.lookback);
             tracing::info!(stream, durable, ?begin, "creating the durable consumer");
             let config = pull::Config {
+                durable_name: Some(durable.clone()),
                 deliver_policy: begin,
-                ..consumer_config(&wanted.deployment, state.server_time)
+                filter_subjects: wanted.reader.subjects(&wanted.source.region),
+                ..consumer_config(&wanted.reader.deployment, state.server_time)
             };
             if let Err(error) = context.create_consumer_on_stream(config, stream).await {
                 return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
             }
+            handover
         }
         Err(error) => return Err(AttachError::Unreachable(error.to_string())),
-    }
-    context
-        .get_consumer_from_stream(&durable, stream)
-        .await
-        .map_err(|error| AttachError::Unreachable(error.to_string()))
+    };
+    let found = context.get_consumer_from_stream(&durable, stream).await;
+    Ok((found.map_err(|error| AttachError::Unreachable(error.to_string()))?, handover))
 }
 
-/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else a
-/// while before now. Now is the server's: the local clock may be anywhere.
-fn beginning(stream: &StreamState, folded: Option<Position>, lookback: Duration) -> DeliverPolicy {
+/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else after
+/// what the shards `before` have, else a while before now. Now is the server's: the local clock may be anywhere.
+fn beginning(
+    stream: &StreamState,
+    folded: Option<Position>,
+    before: Option<u64>,
+    lookback: Duration,
+) -> DeliverPolicy {
     match folded {
         Some(Position { stream_created, taken })
             if stream_created == stream.created && taken <= stream.state.last_seq =>
         {
             DeliverPolicy::ByStartSequence { start_sequence: taken + 1 }
         }
-        _ => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
+        _ => match before {
+            Some(floor) => DeliverPolicy::ByStartSequence { start_sequence: floor + 1 },
+            None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
+        },
     }
 }
 
@@ -296,8 +263,8 @@ mod tests {
         let lookback = Duration::from_secs(30);
         let made = OffsetDateTime::UNIX_EPOCH;
         let now = made + Duration::from_secs(1000);
-        let stream = StreamState { server_time: now, created: made, state: LastSequence { last_seq: 9 } };
-        let from = |folded| beginning(&stream, folded, lookback);
+        let stream = StreamState::of(now, made, 9);
+        let from = |folded| beginning(&stream, folded, None, lookback);
 
         let by_time = DeliverPolicy::ByStartTime { start_time: now - lookback };
         assert_eq!(from(None), by_time);
@@ -307,5 +274,7 @@ mod tests {
             let after = DeliverPolicy::ByStartSequence { start_sequence: taken + 1 };
             assert_eq!(from(Some(Position { stream_created: made, taken })), after);
         }
+        let after_others = DeliverPolicy::ByStartSequence { start_sequence: 4 };
+        assert_eq!(beginning(&stream, None, Some(3), lookback), after_others);
     }
 }

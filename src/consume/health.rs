@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::StreamClock;
+use super::freshness::MirrorLag;
 use crate::fold::StreamTime;
 use crate::subject::Region;
 
@@ -25,6 +26,7 @@ struct State {
     pending: u64,
     lag: Duration,
     live_sessions: usize,
+    mirror: Option<MirrorLag>,
     clock: Option<StreamClock>,
     beat: Instant,
 }
@@ -48,6 +50,12 @@ pub struct HealthReport {
     pub lag_seconds: f64,
     /// Live sessions.
     pub live_sessions: usize,
+    /// Frames that the mirror has not got, as far as is known, if a mirror is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_lag_frames: Option<u64>,
+    /// How long ago the mirror heard of the region, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_lag_seconds: Option<f64>,
 }
 
 impl RegionHealth {
@@ -59,6 +67,7 @@ impl RegionHealth {
             pending: 0,
             lag: Duration::ZERO,
             live_sessions: 0,
+            mirror: None,
             clock: None,
             beat: Instant::now(),
         };
@@ -75,6 +84,10 @@ impl RegionHealth {
         state.beat = Instant::now();
         state.live_sessions = live_sessions;
         state.clock = clock;
+    }
+
+    pub(super) fn mirror(&self, mirror: Option<MirrorLag>) {
+        self.state().mirror = mirror;
     }
 
     pub(super) fn detached(&self, problem: String) {
@@ -105,6 +118,12 @@ impl RegionHealth {
     #[must_use]
     pub fn stream_now(&self) -> Option<StreamTime> {
         self.state().clock.map(|clock| clock.at(Instant::now()))
+    }
+
+    /// How far the mirror that is read is behind the region, if one is and that is known.
+    #[must_use]
+    pub fn mirror_lag(&self) -> Option<(String, MirrorLag)> {
+        self.state().mirror.map(|lag| (self.region.to_string(), lag))
     }
 
     /// Why the consumer's loop is stuck, if it is.
@@ -143,6 +162,8 @@ impl RegionHealth {
             pending_frames: state.pending,
             lag_seconds: state.lag.as_secs_f64(),
             live_sessions: state.live_sessions,
+            mirror_lag_frames: state.mirror.map(|mirror| mirror.frames),
+            mirror_lag_seconds: state.mirror.map(|mirror| mirror.silent.as_secs_f64()),
         }
     }
 }

@@ -16,6 +16,7 @@ use async_nats::jetstream::Message;
 
 use super::burial::Rejected;
 use super::clock::StreamClock;
+use super::handover::Handover;
 use crate::fold::{Fold, Outcome, StreamTime};
 use crate::frame::{Decoder, Frame, Reason, Rejection};
 use crate::log::Bounded;
@@ -32,6 +33,8 @@ pub(super) struct Intake {
     taken: u64,
     /// The latest moment at which the server says to have stored something that was taken.
     latest: Option<StreamTime>,
+    /// What was counted by the shards before.
+    handover: Handover,
     /// The last message's place in the consumer's sequence.
     delivered: u64,
     /// The stream time of the newest frame that was taken.
@@ -58,6 +61,7 @@ impl Intake {
             own,
             taken: 0,
             latest: None,
+            handover: Handover::default(),
             delivered: 0,
             newest: None,
             rejections: Bounded::every(Duration::from_secs(1)),
@@ -65,14 +69,15 @@ impl Intake {
     }
 
     /// Deliveries begin anew after this place in the consumer's sequence; in the stream's sequence, everything
-    /// up to `acknowledged` needs no folding any more.
-    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64) {
+    /// up to `acknowledged` needs no folding any more, nor does what a handover covers.
+    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64, handover: Handover) {
         self.delivered = delivered;
+        self.handover = handover;
         self.taken = self.taken.max(acknowledged);
     }
 
     /// The stream is another one than before: its sequence begins anew.
-    pub(super) const fn forget_sequence(&mut self) {
+    pub(super) fn forget_sequence(&mut self) {
         self.taken = 0;
         self.latest = None;
     }
@@ -121,6 +126,13 @@ impl Intake {
         let at = clock.stored(stored, now);
         self.newest = self.newest.max(Some(at));
         let present = clock.at(now);
+        if self.handover.covers(&message.subject, info.stream_sequence) {
+            self.own.redelivered.increment(1);
+            // What can't be read was rejected and counted by the other one.
+            let _ =
+                self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, present));
+            return Taken::Yes;
+        }
         let read =
             self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, present));
         let Err(rejection) = read else { return Taken::Yes };
@@ -139,7 +151,7 @@ impl Intake {
             subject: message.subject.clone(),
             payload: message.payload.clone(),
             sequence: info.stream_sequence,
-            received: at,
+            received: stored,
             rejection,
         })
     }

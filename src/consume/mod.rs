@@ -9,15 +9,19 @@
 //! round several times a second also when nothing arrives: sessions have to go when their calls went silent,
 //! and most of all when NATS did.
 
+mod answer;
 mod attach;
 mod backoff;
 mod burial;
 mod catch_up;
 mod clock;
+mod freshness;
+mod handover;
 mod health;
 mod intake;
 mod progress;
 mod pulse;
+mod source;
 mod warm;
 
 use std::pin::pin;
@@ -31,21 +35,23 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use attach::{AskError, Attached, ConsumerState, Position, Wanted, attach, consumer_state};
+use answer::{AskError, ConsumerState, StreamState, consumer_state, stream_state};
+use attach::{Attached, Position, Wanted, attach};
 use backoff::Backoff;
 use burial::Burial;
 use catch_up::{Behind, CatchUp};
 use clock::{Reading, StreamClock};
+use freshness::Freshness;
+pub use freshness::MirrorLag;
 pub use health::{HealthReport, RegionHealth};
 use intake::{Intake, Taken};
 use progress::{Mark, Progress, Verdict};
 use pulse::{Pulse, stopped};
+pub use source::{JetStreamApi, Reader, Source, SourceKind};
 
 use crate::fold::Fold;
 use crate::log::Bounded;
-use crate::series::aggregates::RegionSeries;
-use crate::subject::Region;
-use crate::topology::Deployment;
+use crate::series::aggregates::{RegionSeries, StreamSeries};
 
 /// How often the consumer is asked how much is waiting, and the server for its time.
 const POLL: Duration = Duration::from_secs(2);
@@ -62,10 +68,10 @@ const LAST_ACK: Duration = Duration::from_secs(2);
 
 /// What a region's consumer needs to know.
 pub struct ConsumerConfig {
-    /// The region whose stream is read.
-    pub region: Region,
-    /// The deployment whose durable is used.
-    pub deployment: Deployment,
+    /// The region, and the stream that it is read from.
+    pub source: Source,
+    /// Whose durable is used.
+    pub reader: Reader,
     /// Makes what is missing, the stream with so many replicas.
     pub create: Option<usize>,
     /// How far back a new durable begins; the idle timeout, so that it meets every live session.
@@ -113,20 +119,28 @@ impl Last {
 impl Consumer {
     /// A consumer that has not been attached yet.
     #[must_use]
-    pub fn new(context: Context, config: ConsumerConfig, fold: Fold, own: Arc<RegionSeries>) -> Self {
-        let ConsumerConfig { region, deployment, create, lookback } = config;
+    pub fn new(
+        context: Context,
+        config: ConsumerConfig,
+        fold: Fold,
+        own: Arc<RegionSeries>,
+        stream: StreamSeries,
+    ) -> Self {
+        let ConsumerConfig { source, reader, create, lookback } = config;
+        let region = source.region.clone();
         own.last_folded_age.set(f64::NAN);
         let intake = Intake::new(region.clone(), fold, Arc::clone(&own));
         Self {
             burial: Burial::new(context.clone(), region.clone(), Arc::clone(&own)),
             pulse: Pulse::new(
                 intake,
-                Arc::new(RegionHealth::new(region.clone())),
+                Freshness::new(stream),
+                Arc::new(RegionHealth::new(region)),
                 context.client(),
                 Arc::clone(&own),
             ),
             context,
-            wanted: Wanted { region, deployment, create, lookback },
+            wanted: Wanted { source, reader, create, lookback },
             own,
             stream_created: None,
             warm: false,
@@ -145,7 +159,7 @@ impl Consumer {
     /// Reads and folds until `shutdown` turns true, then acknowledges what was folded. Whatever breaks is
     /// tried again, after pauses that grow to a few seconds.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let region = self.wanted.region.clone();
+        let region = self.wanted.source.region.clone();
         loop {
             let attaching = attach(self.context.clone(), &self.wanted, self.position());
             let attached = self.pulse.during_unless(&mut shutdown, attaching).await;
@@ -201,10 +215,10 @@ impl Consumer {
         if self.position().is_some() && taken > 0 && attached.acknowledged > taken {
             // Purged or expired, if it was not read by another exporter of the same deployment.
             let (from, to) = (taken + 1, attached.acknowledged);
-            tracing::warn!(region = %self.wanted.region, from, to, "the durable was moved past frames");
+            tracing::warn!(region = %self.wanted.source.region, from, to, "the durable was moved past frames");
         }
         tracing::info!(
-            region = %self.wanted.region,
+            region = %self.wanted.source.region,
             durable = attached.durable,
             after = attached.acknowledged,
             "consuming"
@@ -216,7 +230,7 @@ impl Consumer {
         let clock = self.pulse.clock.get_or_insert_with(|| StreamClock::new(reading));
         if let Some(nanos) = clock.follow(reading) {
             let milliseconds = nanos / 1_000_000;
-            tracing::warn!(region = %self.wanted.region, milliseconds, "the clock of the stream's server jumped");
+            tracing::warn!(region = %self.wanted.source.region, milliseconds, "the clock of the stream's server jumped");
         }
     }
 
@@ -229,7 +243,8 @@ impl Consumer {
         let Attached { context, stream, reading, acknowledged, .. } = attached;
         let mut clock = self.pulse.clock.unwrap_or_else(|| StreamClock::new(*reading));
         let since = clock.server_time(Instant::now()) - self.wanted.lookback;
-        let opening = warm::frames_since(context, stream, since);
+        let subjects = self.wanted.reader.subjects(&self.wanted.source.region);
+        let opening = warm::frames_since(context, stream, subjects, since);
         let (mut messages, mut left) = match self.pulse.during_unless(shutdown, opening).await? {
             Ok(opened) => opened,
             Err(problem) => return Some(Err(problem)),
@@ -254,15 +269,24 @@ impl Consumer {
         }
         self.pulse.clock = Some(clock);
         let sessions = self.pulse.intake.fold.live_sessions();
-        tracing::info!(region = %self.wanted.region, frames = restored, sessions, "live sessions restored");
+        tracing::info!(region = %self.wanted.source.region, frames = restored, sessions, "live sessions restored");
         Some(Ok(()))
     }
 
     async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> End {
         let Attached {
-            context, stream, durable, reading, delivered, waiting, acknowledged, messages, ..
+            context,
+            stream,
+            durable,
+            reading,
+            delivered,
+            waiting,
+            acknowledged,
+            handover,
+            messages,
+            ..
         } = attached;
-        self.pulse.intake.resume(delivered, acknowledged);
+        self.pulse.intake.resume(delivered, acknowledged, handover);
         let mut catch_up = CatchUp::new(delivered, waiting);
         self.pulse.attached(true);
         let mut chunks = messages.ready_chunks(CHUNK);
@@ -280,8 +304,11 @@ impl Consumer {
                 }
                 () = self.pulse.next() => self.pulse.beat(),
                 Some(poll) = polls.next() => match poll {
-                    Ok((state, reading)) => {
+                    Ok((state, reading, stream)) => {
                         self.read_clock(reading);
+                        if let Some(stream) = stream {
+                            self.pulse.freshness.told(&stream);
+                        }
                         catch_up.asked(state.end());
                         self.show(&state);
                         self.tell_lag(&mut catch_up);
@@ -376,7 +403,7 @@ impl Consumer {
 
     /// Makes sure that the server has the last acknowledgement before the connection closes.
     async fn acknowledge_last(&mut self, last: Last) {
-        let region = &self.wanted.region;
+        let region = &self.wanted.source.region;
         let Some(message) = last.message else { return };
         if self.burial.is_waiting() {
             tracing::warn!(%region, "stopped before all dead letters were stored: their frames come again");
@@ -395,7 +422,7 @@ impl Consumer {
             self.own.pending.set(state.num_pending as f64);
             self.own.ack_pending.set(state.num_ack_pending as f64);
         }
-        self.pulse.health.warn(self.burial.problem());
+        self.pulse.warn(self.burial.problem());
     }
 
     fn tell_lag(&self, catch_up: &mut CatchUp) {
@@ -408,21 +435,27 @@ impl Consumer {
     }
 }
 
-/// The consumer's state, at once and then every few seconds.
+/// The consumer's state and, where that can be had too, the stream's: at once and then every few seconds.
 fn polls(
     context: Context,
     stream: String,
     durable: String,
-) -> impl Stream<Item = Result<(ConsumerState, Reading), String>> {
+) -> impl Stream<Item = Result<(ConsumerState, Reading, Option<StreamState>), String>> {
     let mut every = interval(POLL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
         every.tick().await;
-        let state = consumer_state(&context, &stream, &durable).await;
-        let state = state.map_err(|error| match error {
-            AskError::Refused { reason, .. } => format!("the durable consumer is gone: {reason}"),
-            AskError::Unanswered(error) => format!("NATS does not answer: {error}"),
-        });
+        let (state, told) =
+            tokio::join!(consumer_state(&context, &stream, &durable), stream_state(&context, &stream));
+        let mut told = told.ok();
+        if let Some(told) = &mut told {
+            told.ask_origin(&context).await;
+        }
+        let state = match state {
+            Ok((state, reading)) => Ok((state, reading, told)),
+            Err(AskError::Refused { reason, .. }) => Err(format!("the durable consumer is gone: {reason}")),
+            Err(AskError::Unanswered(error)) => Err(format!("NATS does not answer: {error}")),
+        };
         Some((state, (context, stream, durable, every)))
     })
 }

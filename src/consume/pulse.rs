@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::clock::StreamClock;
+use super::freshness::{Freshness, MirrorLag};
 use super::health::RegionHealth;
 use super::intake::Intake;
 use crate::series::aggregates::RegionSeries;
@@ -25,6 +26,7 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Pulse {
     pub(super) intake: Intake,
     pub(super) clock: Option<StreamClock>,
+    pub(super) freshness: Freshness,
     pub(super) health: Arc<RegionHealth>,
     /// Whether the durable is being read, as far as one knows.
     attached: bool,
@@ -36,13 +38,14 @@ pub(super) struct Pulse {
 impl Pulse {
     pub(super) fn new(
         intake: Intake,
+        freshness: Freshness,
         health: Arc<RegionHealth>,
         client: Client,
         own: Arc<RegionSeries>,
     ) -> Self {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { intake, clock: None, health, attached: false, client, own, tick }
+        Self { intake, clock: None, freshness, health, attached: false, client, own, tick }
     }
 
     /// Waits for something.
@@ -92,12 +95,20 @@ impl Pulse {
         let connected = self.client.connection_state() == State::Connected;
         self.own.connected.set(f64::from(u8::from(self.attached && connected)));
         self.tell_age();
+        self.health.mirror(self.freshness.show(self.clock, self.newest_age()));
         self.health.beat(self.intake.fold.live_sessions(), self.clock, connected);
     }
 
     /// How old the newest frame is that was taken, once there is one.
     pub(super) fn newest_age(&self) -> Option<Duration> {
         Some(self.clock?.at(Instant::now()).since(self.intake.newest?))
+    }
+
+    /// Says what is wrong without keeping anyone from relying on what is served.
+    pub(super) fn warn(&self, problem: Option<&str>) {
+        let lag = self.freshness.show(self.clock, self.newest_age());
+        let bridge = lag.and_then(MirrorLag::problem);
+        self.health.warn(problem.or(bridge.as_deref()));
     }
 
     /// Shows how old it is. The age goes on growing also when NATS is away.

@@ -17,16 +17,18 @@ use crate::fold::StreamTime;
 /// How long the server may take to send the next of the frames that it has.
 pub(super) const NEXT_WITHIN: Duration = Duration::from_secs(5);
 
-/// The frames of a stream from a moment on, in order, and how many there are.
+/// The frames of a stream from a moment on, in order, and how many there are: those under some subjects, or all.
 pub(super) async fn frames_since(
     context: &Context,
     stream: &str,
+    filter_subjects: Vec<String>,
     since: StreamTime,
 ) -> Result<(Ordered, u64), String> {
     let start_time = OffsetDateTime::from_unix_timestamp_nanos(since.unix_nanos())
         .map_err(|error| format!("the server's clock can't be right: {error}"))?;
     let config = OrderedConfig {
         description: Some("Callsight exporter, restoring live sessions".to_owned()),
+        filter_subjects,
         deliver_policy: DeliverPolicy::ByStartTime { start_time },
         ..OrderedConfig::default()
     };

@@ -6,7 +6,11 @@ use crate::series::aggregates::Signal;
 
 /// The signals by which a session is degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Degraded([bool; Signal::ALL.len()]);
+pub(super) struct Degraded {
+    by: [bool; Signal::ALL.len()],
+    /// A peer whose microphone is on can't be heard: one of the reasons for [`Signal::Audio`].
+    one_way_audio: bool,
+}
 
 impl Degraded {
     /// Judges what the frame says of the session itself. A hidden tab freezes its statistics, so nothing in
@@ -15,7 +19,7 @@ impl Degraded {
         let mut degraded = Self::default();
         let rtt_ms = frame.server.as_ref().and_then(|server| server.rtt_ms);
         if !is_hidden(frame) && rtt_ms.is_some_and(|rtt| rtt > thresholds.rtt.as_secs_f64() * 1e3) {
-            degraded.0[Signal::Rtt as usize] = true;
+            degraded.by[Signal::Rtt as usize] = true;
         }
         degraded
     }
@@ -34,16 +38,22 @@ impl Degraded {
             return;
         }
         let concealed = concealment.is_some_and(|ratio| ratio > thresholds.concealment);
-        if (peer.audio_enabled && !peer.can_listen) || concealed {
-            self.0[Signal::Audio as usize] = true;
+        let unheard = peer.audio_enabled && !peer.can_listen;
+        self.one_way_audio |= unheard;
+        if unheard || concealed {
+            self.by[Signal::Audio as usize] = true;
         }
         if (peer.video_enabled && !peer.can_see) || freezes > 0 {
-            self.0[Signal::Video as usize] = true;
+            self.by[Signal::Video as usize] = true;
         }
     }
 
     pub(super) const fn by(self, signal: Signal) -> bool {
-        self.0[signal as usize]
+        self.by[signal as usize]
+    }
+
+    pub(super) const fn one_way_audio(self) -> bool {
+        self.one_way_audio
     }
 }
 

@@ -45,7 +45,7 @@ use crate::subject::Region;
 
 /// How long a session's watermark and counters are remembered after its last frame, live or not: as long as
 /// the stream's duplicate window, in which a publisher may still be sending a frame again.
-const REMEMBERED: Duration = Duration::from_secs(120);
+pub const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

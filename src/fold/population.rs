@@ -31,6 +31,7 @@ pub(super) struct Server {
     participants: usize,
     peer_connections: usize,
     degraded: [usize; Signal::ALL.len()],
+    one_way_audio: usize,
 }
 
 impl Server {
@@ -83,6 +84,7 @@ impl Servers {
             participants: 0,
             peer_connections: 0,
             degraded: Default::default(),
+            one_way_audio: 0,
         });
         self.by_name.entry(server_type).or_default().insert(url.into(), index);
         index
@@ -114,6 +116,12 @@ impl Servers {
                 gauge,
             );
         }
+        shift(
+            &mut server.one_way_audio,
+            usize::from(before.degraded.one_way_audio()),
+            usize::from(now.degraded.one_way_audio()),
+            &server.series.one_way_audio,
+        );
     }
 }
 

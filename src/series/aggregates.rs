@@ -208,6 +208,8 @@ pub struct ServerSeries {
     pub peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
+    /// Sessions that can't hear somebody who speaks.
+    pub one_way_audio: Gauge,
 }
 
 impl ServerSeries {
@@ -247,6 +249,43 @@ impl ServerSeries {
             peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
+        })
+    }
+}
+
+/// The exporter's own series of the stream that a region is read from.
+pub struct StreamSeries {
+    /// Age of the newest frame; NaN until there is one.
+    pub last_frame_age: Gauge,
+    /// There if it is a mirror.
+    pub mirror: Option<MirrorSeries>,
+}
+
+/// How far a mirror is behind its origin.
+pub struct MirrorSeries {
+    /// Frames that it has not got.
+    pub lag_frames: Gauge,
+    /// Time since it last heard of its origin; NaN until that is known.
+    pub lag: Gauge,
+}
+
+impl StreamSeries {
+    /// Registers the series of a region's stream, or of a mirror of it.
+    pub fn register(recorder: &dyn Recorder, region: &str, mirror: bool) -> Self {
+        with_local_recorder(recorder, || {
+            let unknown = |name: &'static str| {
+                let gauge = gauge!(name, "region" => region.to_owned());
+                gauge.set(f64::NAN);
+                gauge
+            };
+            Self {
+                last_frame_age: unknown(c::STREAM_LAST_FRAME_AGE.name),
+                mirror: mirror.then(|| MirrorSeries {
+                    lag_frames: unknown(c::MIRROR_LAG_FRAMES.name),
+                    lag: unknown(c::MIRROR_LAG.name),
+                }),
+            }
         })
     }
 }

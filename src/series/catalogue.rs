@@ -139,6 +139,8 @@ catalogue! {
             "Remote peers that live sessions observe, summed over the sessions.";
         SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
             "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+        SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
+            "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
     }
     Session {
         SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,
@@ -207,8 +209,16 @@ catalogue! {
             "Frames delivered and not acknowledged yet.";
         LAST_FOLDED_AGE = "callsight_last_folded_frame_age_seconds" Kind::Gauge, REGION,
             "Age of the newest folded frame, by the stream's clock; NaN until a frame has been folded.";
+        STREAM_LAST_FRAME_AGE = "callsight_stream_last_frame_age_seconds" Kind::Gauge, REGION,
+            "Age of the newest frame in the stream that is read, by its server's clock; NaN until there is one.";
+        MIRROR_LAG_FRAMES = "callsight_mirror_lag_frames" Kind::Gauge, REGION,
+            "Frames of the region's stream that the mirror that is read has not got: as its server last knew, or the region's own if that answers.";
+        MIRROR_LAG = "callsight_mirror_lag_seconds" Kind::Gauge, REGION,
+            "Time since the mirror that is read last heard of the region's stream, which it does every second; NaN until it is known.";
         CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
             "1 while the region's durable consumer is attached and its NATS connection is up.";
+        READY = "callsight_ready" Kind::Gauge, REGION,
+            "1 while /readyz holds the region for complete and current.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series that the detail planes hold now.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],

@@ -223,7 +223,7 @@ impl DetailStore {
 
     /// The rows of a plane, sorted by labels. The lock is given back after every few hundred rows, so that a
     /// scrape of a large plane never holds up a join or a leave for long.
-    pub(super) fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
+    pub(crate) fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
         const ROWS_A_LOCK: usize = 512;
         let mut views: Vec<RowView> = Vec::new();
         loop {
@@ -328,24 +328,24 @@ impl Drop for Row {
     }
 }
 
-/// A row as the exposition reads it.
-pub(super) struct RowView(Arc<Cells>);
+/// A row as the exposition and the replay read it.
+pub(crate) struct RowView(Arc<Cells>);
 
 /// A present value of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Count(u64),
     Measure(f64),
 }
 
 impl RowView {
     /// `name="value",…`, escaped, without braces.
-    pub(super) fn labels(&self) -> &str {
+    pub(crate) fn labels(&self) -> &str {
         &self.0.labels
     }
 
     /// The value in a column, unless it is absent. An age is taken at `now`, in Unix seconds.
-    pub(super) fn value(&self, index: usize, kind: Kind, now: f64) -> Option<Value> {
+    pub(crate) fn value(&self, index: usize, kind: Kind, now: f64) -> Option<Value> {
         let bits = self.0.values[index].load(Relaxed);
         if bits == ABSENT {
             return None;

@@ -32,7 +32,7 @@ impl Format {
         }
     }
 
-    fn family(self, name: &str) -> &str {
+    pub(crate) fn family(self, name: &str) -> &str {
         match self {
             Self::Text => name,
             Self::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
@@ -128,15 +128,21 @@ fn line_suffix(column: &Column) -> String {
 }
 
 fn push_value(line: &mut Vec<u8>, value: Value) {
-    /// Up to here a float tells every whole number from the next.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Count(count) => line.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
+        Value::Measure(measure) => push_measure(line, measure),
+    }
+}
+
+/// Writes a number as short as it can be written and read back the same.
+pub(crate) fn push_measure(line: &mut Vec<u8>, measure: f64) {
+    /// Up to here a float tells every whole number from the next.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if measure.fract() == 0.0 && measure.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "whole and in the range of exact integers")]
-        Value::Measure(measure) if measure.fract() == 0.0 && measure.abs() < EXACT => {
-            line.extend_from_slice(itoa::Buffer::new().format(measure as i64).as_bytes());
-        }
-        Value::Measure(measure) => line.extend_from_slice(zmij::Buffer::new().format(measure).as_bytes()),
+        line.extend_from_slice(itoa::Buffer::new().format(measure as i64).as_bytes());
+    } else {
+        line.extend_from_slice(zmij::Buffer::new().format(measure).as_bytes());
     }
 }
 

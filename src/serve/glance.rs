@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Exporter;
+use crate::consume::MirrorLag;
 use crate::series::catalogue::SESSION_RTT;
 use crate::series::detail::DetailPlane;
 
@@ -21,6 +22,12 @@ pub struct Glance {
 }
 
 impl Exporter {
+    /// How far the mirrors that are read are behind their regions, by region; those of which that is known.
+    #[must_use]
+    pub fn mirrors(&self) -> Vec<(String, MirrorLag)> {
+        self.regions.iter().filter_map(|region| region.mirror_lag()).collect()
+    }
+
     /// Looks at the live sessions. Round-trip times are those of the sessions that have detail.
     #[must_use]
     pub fn glance(&self) -> Glance {

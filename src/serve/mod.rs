@@ -26,12 +26,11 @@ use tokio::task::{JoinError, JoinHandle};
 pub use glance::Glance;
 pub use web_config::WebConfigError;
 
-use crate::consume::{Consumer, ConsumerConfig, RegionHealth};
+use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 use crate::fold::{Fold, FoldSettings};
-use crate::series::aggregates::{Aggregates, RegionSeries};
+use crate::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use crate::series::detail::DetailStore;
 use crate::subject::Region;
-use crate::topology::Deployment;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
@@ -43,10 +42,8 @@ pub struct ExporterConfig {
     pub listen: SocketAddr,
     /// Who may look, and over what: a file in the shape of Prometheus's web config. Everybody without it.
     pub web_config: Option<PathBuf>,
-    /// The regions to consume, each once.
-    pub regions: Vec<Region>,
     /// Which of several exporters side by side this is.
-    pub deployment: Deployment,
+    pub reader: Reader,
     /// Makes streams and consumers that are missing, with this many replicas.
     pub create: Option<usize>,
     /// Not ready while a region is further behind than this.
@@ -55,6 +52,14 @@ pub struct ExporterConfig {
     pub max_series: usize,
     /// How frames are folded.
     pub fold: FoldSettings,
+}
+
+/// A region to consume, and the connection that leads to it.
+pub struct Feed {
+    /// The region.
+    pub source: Source,
+    /// The connection, which may be the same for all.
+    pub client: Client,
 }
 
 /// Why the exporter can't start.
@@ -96,11 +101,11 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Listens, and begins to consume. NATS may be away: that is said at `/readyz` until it is back.
+    /// Listens, and begins to consume the regions, each of which is there once. NATS may be away: that is said at `/readyz` until it is back.
     ///
     /// # Errors
     /// [`ServeError`] when the address can't be listened on, or the web config used.
-    pub async fn start(client: Client, config: ExporterConfig) -> Result<Self, ServeError> {
+    pub async fn start(feeds: Vec<Feed>, config: ExporterConfig) -> Result<Self, ServeError> {
         let (gate, kept) = match &config.web_config {
             None => (Arc::new(Gate::open()), None),
             Some(path) => {
@@ -121,26 +126,30 @@ impl Exporter {
         let (stop_consumers, stopping) = watch::channel(false);
         let mut consumers = Vec::new();
         let mut regions: Vec<Arc<RegionHealth>> = Vec::new();
-        for region in &config.regions {
+        for Feed { source, client } in feeds {
+            let region = &source.region;
             let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
             let fold =
                 Fold::new(region, config.fold, Arc::clone(&recorder), detail.clone(), Arc::clone(&own));
+            let stream = StreamSeries::register(&*recorder, region.as_str(), source.is_mirror());
+            let region = region.clone();
+            let context = source.jetstream(client);
             let consumer_config = ConsumerConfig {
-                region: region.clone(),
-                deployment: config.deployment.clone(),
+                source,
+                reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
             };
-            let context = async_nats::jetstream::new(client.clone());
-            let consumer = Consumer::new(context, consumer_config, fold, own);
+            let consumer = Consumer::new(context, consumer_config, fold, own, stream);
             regions.push(consumer.health());
-            consumers.push((region.clone(), tokio::spawn(consumer.run(stopping.clone()))));
+            consumers.push((region, tokio::spawn(consumer.run(stopping.clone()))));
         }
 
-        let scraper = Scraper::new(aggregates, detail.clone(), regions.clone());
-        let (stop_http, stopping) = watch::channel(false);
         let ready_max_lag = config.ready_max_lag;
-        let state = State { scraper, regions: regions.clone(), ready_max_lag };
+        let scraper = Scraper::new(aggregates, detail.clone(), regions.clone(), ready_max_lag);
+        let (stop_http, stopping) = watch::channel(false);
+        let deployment = config.reader.deployment.as_str().into();
+        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         tracing::info!(%address, "serving");
         Ok(Self {

@@ -19,12 +19,15 @@ pub(super) struct State {
     pub(super) scraper: Scraper,
     pub(super) regions: Vec<Arc<RegionHealth>>,
     pub(super) ready_max_lag: Duration,
+    /// Which of several exporters side by side this is. Whoever reaches it through a service can't tell otherwise.
+    pub(super) deployment: Arc<str>,
 }
 
 /// The answer of `/readyz`.
 #[derive(Serialize)]
-struct Readiness {
+struct Readiness<'a> {
     ready: bool,
+    deployment: &'a str,
     regions: Vec<HealthReport>,
 }
 
@@ -77,7 +80,7 @@ fn livez(state: &State) -> warp::reply::Response {
 fn readyz(state: &State) -> warp::reply::Response {
     let regions: Vec<_> = state.regions.iter().map(|region| region.report(state.ready_max_lag)).collect();
     let ready = regions.iter().all(|region| region.ready);
-    answer(&Readiness { ready, regions }, ready)
+    answer(&Readiness { ready, deployment: &state.deployment, regions }, ready)
 }
 
 fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {

@@ -52,6 +52,7 @@ struct Sources {
     aggregates: Aggregates,
     detail: DetailStore,
     regions: Vec<Arc<RegionHealth>>,
+    ready_max_lag: Duration,
     process: metrics_process::Collector,
     turns: Arc<Semaphore>,
     /// The compressed pages that were begun last, in each format.
@@ -59,7 +60,12 @@ struct Sources {
 }
 
 impl Scraper {
-    pub(super) fn new(aggregates: Aggregates, detail: DetailStore, regions: Vec<Arc<RegionHealth>>) -> Self {
+    pub(super) fn new(
+        aggregates: Aggregates,
+        detail: DetailStore,
+        regions: Vec<Arc<RegionHealth>>,
+        ready_max_lag: Duration,
+    ) -> Self {
         let process = metrics_process::Collector::default();
         with_local_recorder(aggregates.recorder(), || {
             process.describe();
@@ -67,7 +73,7 @@ impl Scraper {
         });
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
         let compressed = Mutex::default();
-        Self(Arc::new(Sources { aggregates, detail, regions, process, turns, compressed }))
+        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns, compressed }))
     }
 
     /// Begins to write a page, or joins one; nothing comes of it when too many are being written already.
@@ -144,6 +150,10 @@ impl Sources {
                 #[expect(clippy::cast_precision_loss, reason = "the budget is far below 2^53")]
                 gauge!(c::LIVE_SERIES.name, "plane" => plane.plane().label())
                     .set(self.detail.live_series(plane) as f64);
+            }
+            for region in &self.regions {
+                let report = region.report(self.ready_max_lag);
+                gauge!(c::READY.name, "region" => report.region).set(f64::from(u8::from(report.ready)));
             }
         });
         let now = self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default();

@@ -24,7 +24,7 @@ mod world;
 use std::time::Duration;
 
 pub use drive::{SimulateError, Summary, run};
-pub use scenario::{Scenario, ScenarioError};
+pub use scenario::{Rhythm, Scenario, ScenarioError};
 pub use world::{Event, Relay, World};
 
 use crate::frame::MAX_PEERS;
@@ -49,6 +49,8 @@ pub struct SimulateConfig {
     pub seed: u64,
     /// What happens to the network and the crowd.
     pub scenario: Scenario,
+    /// And when.
+    pub rhythm: Rhythm,
     /// Frames a second over all sessions; decides the interval instead of `interval`.
     pub rate: Option<f64>,
     /// Whether all sessions leave (`ended`) when the duration is over or the run is told to stop. If not, they
@@ -111,6 +113,7 @@ mod tests {
             frames: None,
             seed,
             scenario,
+            rhythm: Rhythm::default(),
             rate: None,
             leave_at_end: true,
             quiet: true,

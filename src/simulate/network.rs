@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::scenario::Scenario;
+use super::scenario::{Rhythm, Scenario};
 use crate::subject::Region;
 
 /// How packets fare on a way.
@@ -18,8 +18,8 @@ pub(super) struct Path {
 
 impl Path {
     /// The typical way to a region's servers at a time since the start.
-    pub(super) fn to(region: &Region, scenario: Scenario, elapsed: Duration) -> Self {
-        scenario.bend(Self::usual(region), region, elapsed)
+    pub(super) fn to(region: &Region, scenario: Scenario, rhythm: Rhythm, elapsed: Duration) -> Self {
+        scenario.bend(Self::usual(region), region, rhythm, elapsed)
     }
 
     /// On an ordinary day. Regions are known by how their names begin: `us-east` is like `us`.
@@ -54,7 +54,8 @@ mod tests {
     fn a_spike_is_in_its_region_and_at_its_time_alone() {
         let [us, apac]: [Region; 2] = ["us", "apac"].map(|name| name.parse().unwrap());
         let rtt = |region, seconds| {
-            Path::to(region, Scenario::ApacRttSpike, Duration::from_secs(seconds)).rtt_ms.round()
+            let elapsed = Duration::from_secs(seconds);
+            Path::to(region, Scenario::ApacRttSpike, Rhythm::default(), elapsed).rtt_ms.round()
         };
         assert_eq!([rtt(&apac, 10), rtt(&apac, 60), rtt(&apac, 100)], [60.0, 450.0, 60.0]);
         assert_eq!([rtt(&us, 10), rtt(&us, 60), rtt(&us, 100)], [35.0, 35.0, 35.0]);
@@ -63,7 +64,8 @@ mod tests {
     #[test]
     fn loss_leaves_round_trips_alone() {
         let eu: Region = "eu-west".parse().unwrap();
-        let at = |seconds| Path::to(&eu, Scenario::PacketLoss, Duration::from_secs(seconds));
+        let at =
+            |seconds| Path::to(&eu, Scenario::PacketLoss, Rhythm::default(), Duration::from_secs(seconds));
         assert_eq!(at(60).rtt_ms, at(0).rtt_ms);
         assert!(at(60).loss > 0.1 && at(0).loss < 0.01);
     }

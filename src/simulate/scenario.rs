@@ -1,7 +1,7 @@
 //! What happens to the calls, and when.
 //!
 //! Every scenario but `steady` has quiet and bad times by turns, so that a dashboard shows both the trouble and
-//! the recovery: bad from 30 s to 90 s after the start, then again every 150 s.
+//! the recovery: by default bad from 30 s to 90 s after the start, then again every 150 s.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,11 +29,29 @@ pub enum Scenario {
 #[error("`{0}` is no scenario; there are steady, apac-rtt-spike, packet-loss and flash-crowd")]
 pub struct ScenarioError(String);
 
-/// When the first bad time begins, how long one lasts, how often one comes, and how long it takes to build up.
-const QUIET: f64 = 30.0;
-const BAD: f64 = 60.0;
-const CYCLE: f64 = 150.0;
+/// When bad times come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    /// How long all is well before the first one.
+    pub quiet: Duration,
+    /// How long each lasts, with its beginning and end, in which it builds up and goes.
+    pub bad: Duration,
+}
+
+impl Rhythm {
+    /// A bad time can't be shorter than it takes to build up and go.
+    pub const SHORTEST_BAD: Duration = Duration::from_secs(6);
+}
+
+impl Default for Rhythm {
+    fn default() -> Self {
+        Self { quiet: Duration::from_secs(30), bad: Duration::from_secs(60) }
+    }
+}
+
+/// How long a bad time takes to build up, or to go, and how much quiet there is between two of them, in seconds.
 const BUILD_UP: f64 = 3.0;
+const RESPITE: f64 = 90.0;
 
 impl Scenario {
     /// Every scenario.
@@ -72,8 +90,8 @@ impl Scenario {
     }
 
     /// What the scenario makes of a region's network at a time since the start.
-    pub(super) fn bend(self, usual: Path, region: &Region, elapsed: Duration) -> Path {
-        let much = if self.affects(region) { intensity(elapsed) } else { 0.0 };
+    pub(super) fn bend(self, usual: Path, region: &Region, rhythm: Rhythm, elapsed: Duration) -> Path {
+        let much = if self.affects(region) { intensity(rhythm, elapsed) } else { 0.0 };
         let toward = |from: f64, to: f64| from + (to - from) * much;
         match self {
             Self::Steady => usual,
@@ -96,15 +114,17 @@ impl Scenario {
     }
 
     /// How many sessions there should be at a time since the start, as a multiple of the usual.
-    pub(super) fn crowd(self, elapsed: Duration) -> f64 {
-        if self == Self::FlashCrowd { 1.0 + 2.0 * intensity(elapsed) } else { 1.0 }
+    pub(super) fn crowd(self, rhythm: Rhythm, elapsed: Duration) -> f64 {
+        if self == Self::FlashCrowd { 1.0 + 2.0 * intensity(rhythm, elapsed) } else { 1.0 }
     }
 }
 
 /// How bad it is, from 0 to 1.
-fn intensity(elapsed: Duration) -> f64 {
-    let since_bad = elapsed.as_secs_f64() % CYCLE - QUIET;
-    (since_bad / BUILD_UP).min((BAD - since_bad) / BUILD_UP).clamp(0.0, 1.0)
+fn intensity(rhythm: Rhythm, elapsed: Duration) -> f64 {
+    let Some(since_first) = elapsed.checked_sub(rhythm.quiet) else { return 0.0 };
+    let bad = rhythm.bad.as_secs_f64();
+    let since_bad = since_first.as_secs_f64() % (bad + RESPITE);
+    (since_bad / BUILD_UP).min((bad - since_bad) / BUILD_UP).clamp(0.0, 1.0)
 }
 
 impl fmt::Display for Scenario {
@@ -141,8 +161,11 @@ mod tests {
 
     #[test]
     fn bad_times_come_and_go() {
-        let at = |seconds| intensity(Duration::from_secs(seconds));
+        let at = |seconds| intensity(Rhythm::default(), Duration::from_secs(seconds));
         assert_eq!([at(0), at(29), at(40), at(80), at(90), at(120)], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
         assert_eq!([at(150), at(150 + 60), at(300 + 60)], [0.0, 1.0, 1.0]);
+        let early = Rhythm { quiet: Duration::ZERO, bad: Rhythm::SHORTEST_BAD };
+        let at = |seconds| intensity(early, Duration::from_secs(seconds));
+        assert_eq!([at(0), at(3), at(6), at(95), at(99), at(102)], [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
     }
 }

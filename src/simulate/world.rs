@@ -11,7 +11,7 @@ use super::SimulateConfig;
 use super::client::{Client, Place};
 use super::meeting::Meetings;
 use super::network::Path;
-use super::scenario::Scenario;
+use super::scenario::{Rhythm, Scenario};
 use crate::frame::Frame;
 use crate::subject::Region;
 
@@ -78,6 +78,7 @@ struct Population {
 #[derive(Debug)]
 pub struct World {
     scenario: Scenario,
+    rhythm: Rhythm,
     interval: Duration,
     started_at_ms: u64,
     regions: Vec<Region>,
@@ -122,6 +123,7 @@ impl World {
             .collect();
         let mut world = Self {
             scenario: config.scenario,
+            rhythm: config.rhythm,
             interval: config.effective_interval(),
             started_at_ms,
             relays,
@@ -313,8 +315,8 @@ impl World {
     }
 
     fn look_at_networks(&mut self) {
-        let (scenario, now) = (self.scenario, self.now);
-        self.paths = self.regions.iter().map(|region| Path::to(region, scenario, now)).collect();
+        let Self { scenario, rhythm, now, .. } = *self;
+        self.paths = self.regions.iter().map(|region| Path::to(region, scenario, rhythm, now)).collect();
     }
 
     /// Brings the number of sessions to what it should be.
@@ -322,7 +324,7 @@ impl World {
         self.look_at_networks();
         for region in 0..self.regions.len() {
             let Population { usual, present, expected } = self.population[region];
-            let wanted = (usual as f64 * self.scenario.crowd(self.now)).round() as usize;
+            let wanted = (usual as f64 * self.scenario.crowd(self.rhythm, self.now)).round() as usize;
             let coming = present + expected;
             if wanted > coming {
                 self.population[region].expected += wanted - coming;

@@ -2,7 +2,19 @@
 //!
 //! One stream a region holds the unbounded truth for three days; a durable pull consumer a deployment
 //! remembers how far it was folded. Two deployments never share a durable: that would split the frames
-//! between them.
+//! between them. In the hub region stand mirrors of the other regions' streams, so that an incident can be
+//! replayed from one place, and even when its region is gone.
+//!
+//! Here is what each of them is. [`Declared`] makes a whole of them or reads it from files, [`Step`] tells what it
+//! takes to get there from what runs, and [`Reconciler`] does it.
+
+mod declare;
+mod files;
+mod keys;
+mod plan;
+mod readers;
+mod reconcile;
+mod shard;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +23,18 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::CreateStreamError;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Placement, RetentionPolicy, Source, StorageType, SubjectTransform,
+};
 use time::OffsetDateTime;
 
+pub use self::declare::{Bond, Declared, Name};
+pub use self::files::{FilesError, read as read_files};
+pub use self::keys::is_duration;
+pub use self::plan::{Action, Change, Running, Step};
+pub use self::readers::{Readers, ReadersError};
+pub use self::reconcile::{ReconcileError, Reconciler};
+pub use self::shard::{Shard, ShardError, durable_name};
 use crate::subject::Region;
 
 /// How long frames are kept for replay.
@@ -40,13 +61,17 @@ const MAX_ACK_PENDING: i64 = 32_768;
 /// this: one that restarts asks for what it had not acknowledged at once.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`.
+/// The name of a deployment of the exporter: 1 to 32 bytes of `[a-z0-9-]`, such as `main`, `blue` or `green`. It
+/// doesn't end like the durable of a shard, `-2of3`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deployment(String);
 
 /// Text that is no deployment's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue")]
+#[error(
+    "`{0}` is no deployment; a deployment is 1 to 32 of a-z, 0-9 and -, such as main or blue, and does not end like a \
+     shard, -2of3"
+)]
 pub struct DeploymentError(String);
 
 impl Deployment {
@@ -68,7 +93,7 @@ impl FromStr for Deployment {
 
     fn from_str(text: &str) -> Result<Self, DeploymentError> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) && !shard::looks_like_one(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(DeploymentError(text.chars().take(64).collect()))
@@ -140,14 +165,58 @@ pub fn dead_letter_stream_config(region: &Region, replicas: usize) -> Config {
     }
 }
 
+/// The name of the hub's copy of a region's stream, `HEALTH_{REGION}_MIRROR`.
+#[must_use]
+pub fn mirror_stream_name(region: &Region) -> String {
+    format!("{}_MIRROR", stream_name(region))
+}
+
+/// The hub's copy of a region's stream. A mirror keeps sequence and time of every message, which a source does
+/// not, so that replay gives the same from either; and it limits itself as the stream does.
+#[must_use]
+pub fn mirror_config(region: &Region, replicas: usize) -> Config {
+    let stream = stream_config(region, replicas);
+    Config {
+        name: mirror_stream_name(region),
+        description: Some(format!("Copy of the Callsight health frames of region {region}")),
+        mirror: Some(Source { name: stream.name, ..Source::default() }),
+        // What the server sets by itself when it knows the stream: the copy answers where the stream can't.
+        mirror_direct: true,
+        // The subjects come with the messages, their partition included.
+        subjects: Vec::new(),
+        subject_transform: None,
+        // Repeats were dropped before the copy.
+        duplicate_window: Duration::ZERO,
+        ..stream
+    }
+}
+
+/// The same stream, to be kept in the cluster of a region: clusters are called like their regions. Without a
+/// placement it is kept in the cluster of whoever makes it.
+#[must_use]
+pub fn placed(config: Config, region: &Region) -> Config {
+    let cluster = Some(region.as_str().to_owned());
+    Config { placement: Some(Placement { cluster, ..Placement::default() }), ..config }
+}
+
 /// A deployment's durable consumer. A new one begins at `start`: the counters of a new exporter begin
 /// somewhere, and three days of frames would keep it from ever becoming ready.
 #[must_use]
 pub fn consumer_config(deployment: &Deployment, start: OffsetDateTime) -> pull::Config {
     pull::Config {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        ..durable_config(deployment)
+    }
+}
+
+/// The same as a file has it, which can name no moment: a new one begins with the next frame. What an exporter
+/// needs from before that to know who is there, it reads by itself.
+#[must_use]
+pub fn durable_config(deployment: &Deployment) -> pull::Config {
+    pull::Config {
         durable_name: Some(deployment.durable()),
         description: Some(format!("Callsight exporter, deployment {deployment}")),
-        deliver_policy: DeliverPolicy::ByStartTime { start_time: start },
+        deliver_policy: DeliverPolicy::New,
         // One acknowledgement covers a whole batch.
         ack_policy: AckPolicy::All,
         ack_wait: ACK_WAIT,
@@ -182,6 +251,18 @@ mod tests {
         for bad in ["", "Blue", "a.b", "a b", &"x".repeat(33)] {
             assert!(bad.parse::<Deployment>().unwrap_err().to_string().contains("such as main"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_mirror_has_what_its_stream_has_and_no_subjects() {
+        let [us, apac]: [Region; 2] = ["us", "apac"].map(|region| region.parse().unwrap());
+        let stream = stream_config(&apac, 3);
+        let mirror = placed(mirror_config(&apac, 3), &us);
+        assert_eq!(mirror.name, "HEALTH_APAC_MIRROR");
+        assert_eq!(mirror.mirror.unwrap().name, stream.name);
+        assert_eq!(mirror.placement.unwrap().cluster.as_deref(), Some("us"));
+        assert!(mirror.subjects.is_empty());
+        assert_eq!((mirror.max_age, mirror.max_bytes), (stream.max_age, stream.max_bytes));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use tokio::sync::Mutex;
 use crate::kit::callsight::Callsight;
 use crate::kit::http;
 use crate::kit::process::Process;
+use crate::kit::scrape::Scrape;
+use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait::{self, PATIENCE};
 
 /// Demos take the usual ports where they are free, so that two that start at once may want the same.
@@ -30,9 +32,15 @@ fn children(process: &Process) -> BTreeSet<(u32, String)> {
 
 /// Waits until both servers run, and tells their numbers.
 fn servers(demo: &Process) -> BTreeSet<u32> {
-    let started = wait::eventually(PATIENCE, "both servers", || {
+    servers_with(demo, 1)
+}
+
+/// Waits until so many servers of NATS run and Prometheus does, and tells their numbers.
+fn servers_with(demo: &Process, nats: usize) -> BTreeSet<u32> {
+    let started = wait::eventually(SETTLED_WITHIN, "all servers", || {
         wait::when(children(demo), |children| {
-            ["nats-server", "prometheus"].iter().all(|name| children.iter().any(|(_, child)| child == name))
+            let count = |name: &str| children.iter().filter(|(_, child)| child == name).count();
+            count("nats-server") == nats && count("prometheus") == 1
         })
     });
     started.into_iter().map(|(number, _)| number).collect()
@@ -49,15 +57,20 @@ fn address<'a>(output: &'a str, name: &str) -> Option<&'a str> {
     output.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
+/// Waits until the demo says where its metrics are.
+fn metrics_address(demo: &Process) -> String {
+    wait::eventually(PATIENCE, "the address of the metrics", || {
+        let output = demo.output();
+        address(&output, "metrics ").map(str::to_owned).ok_or(output)
+    })
+}
+
 #[tokio::test]
 async fn the_demo_shows_calls_and_cleans_up() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let mut demo = Callsight::spawn(&["demo", "--duration=8s", "--sessions=40"]);
     let servers = servers(&demo);
-    let metrics = wait::eventually(PATIENCE, "the address of the metrics", || {
-        let output = demo.output();
-        address(&output, "metrics ").map(str::to_owned).ok_or(output)
-    });
+    let metrics = metrics_address(&demo);
     wait::eventually_async(PATIENCE, "sessions in the metrics", async || {
         let page = http::get(&metrics, &[]).await?;
         wait::when(page.text().contains("\nvideocall_session_rtt_seconds{"), |there| *there)
@@ -69,9 +82,13 @@ async fn the_demo_shows_calls_and_cleans_up() {
     assert!(status.success(), "{output}");
     assert_gone(&servers);
 
-    for (name, scheme) in
-        [("Callsight ", "http://"), ("metrics ", "http://"), ("Prometheus ", "http://"), ("NATS ", "nats://")]
-    {
+    for (name, scheme) in [
+        ("Callsight ", "http://"),
+        ("metrics ", "http://"),
+        ("Prometheus ", "http://"),
+        ("alerts ", "http://"),
+        ("NATS ", "nats://"),
+    ] {
         assert!(
             address(&output, name).is_some_and(|address| address.starts_with(scheme)),
             "{name}: {output}"
@@ -104,4 +121,54 @@ async fn the_demo_stops_when_told_to() {
     assert!(demo.terminate(Duration::from_secs(10)).success(), "{}", demo.output());
     assert_gone(&servers);
     assert!(demo.output().contains("\nstopped: "), "{}", demo.output());
+}
+
+/// How many frames the mirror is behind on each live line that tells it.
+fn behind(output: &str) -> Vec<u64> {
+    let told =
+        output.lines().filter_map(|line| line.split_once("mirror of apac behind by ")?.1.split_once(','));
+    told.filter_map(|(frames, _)| frames.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_bridge_that_is_cut_is_shown_to_fall_behind_and_catch_up() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut demo = Callsight::spawn(&[
+        "demo",
+        "--regions=us,apac",
+        "--cut=apac",
+        "--cut-after=8s",
+        "--cut-for=12s",
+        "--sessions=40",
+    ]);
+    let servers = servers_with(&demo, 3);
+    let metrics = metrics_address(&demo);
+    let lag = async |what: &str, condition: fn(&[f64; 2]) -> bool| {
+        wait::eventually_async(SETTLED_WITHIN, what, async || {
+            let page = http::get(&metrics, &[]).await?;
+            let scrape = Scrape::parse(page.text());
+            let lag = ["callsight_mirror_lag_seconds", "callsight_mirror_lag_frames"]
+                .map(|name| scrape.value(name, &[("region", "apac")]).unwrap_or(f64::NAN));
+            let seen = condition(&lag) && scrape.any("videocall_sessions", &[("region", "us")]);
+            if seen { Ok(()) } else { Err(format!("{lag:?}")) }
+        })
+        .await;
+    };
+    lag("the mirror to be up to date", |[seconds, frames]| *seconds < 4.0 && *frames == 0.0).await;
+    lag("the mirror to hear nothing", |[seconds, _]| *seconds > 8.0).await;
+    lag("the mirror to have caught up", |[seconds, frames]| *seconds < 4.0 && *frames == 0.0).await;
+    // The live line told the same story, to its end.
+    let told = wait::eventually(PATIENCE, "the live line to say that it has caught up", || {
+        wait::when(behind(&demo.output()), |told| told.last().is_some_and(|frames| *frames < 5))
+    });
+    assert!(told.iter().any(|frames| *frames > 20), "{told:?}");
+    assert!(demo.output().contains(", LINK CUT\n"), "{}", demo.output());
+
+    assert!(demo.terminate(PATIENCE).success(), "{}", demo.output());
+    assert_gone(&servers);
+    let output = demo.output();
+    let account =
+        output.lines().find(|line| line.starts_with("stopped: ")).unwrap_or_else(|| panic!("{output}"));
+    let numbers: Vec<u64> = account.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(matches!(numbers[..], [published, acknowledged] if published == acknowledged), "{account}");
 }

@@ -9,13 +9,19 @@ mod budgets;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod dead_letters;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod detection;
 #[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
@@ -27,7 +33,15 @@ mod prometheus;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod regions;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
@@ -38,3 +52,5 @@ mod simulate;
 mod supervision;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod topology;

@@ -162,6 +162,7 @@ async fn published_values_are_scraped_as_they_are() {
     assert_eq!(scrape.value("callsight_frames_received_total", &own), Some(3.0));
     assert_eq!(scrape.value("callsight_frame_latency_seconds_count", &own), Some(3.0));
     assert_eq!(scrape.value("callsight_nats_connected", &own), Some(1.0));
+    assert_eq!(scrape.value("callsight_ready", &own), Some(1.0));
     assert!(scrape.value("process_resident_memory_bytes", &[]).unwrap() > 0.0);
 }
 
@@ -226,7 +227,9 @@ async fn it_says_what_is_missing_and_recovers_once_somebody_made_it() {
     let missing = "stream HEALTH_US does not exist; make it with `callsight serve --create --region us`";
     not_ready_because(&callsight, missing).await;
     assert_eq!(callsight.get("/livez").await.status, 200);
-    assert_eq!(callsight.metrics().await.value("callsight_nats_connected", &[("region", REGION)]), Some(0.0));
+    let scrape = callsight.metrics().await;
+    assert_eq!(scrape.value("callsight_nats_connected", &[("region", REGION)]), Some(0.0));
+    assert_eq!(scrape.value("callsight_ready", &[("region", REGION)]), Some(0.0));
 
     let url = nats.url();
     let made = Callsight::run(&[

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull, stream};
 use callsight::frame::Frame;
-use callsight::simulate::{Scenario, SimulateConfig, SimulateError, run};
+use callsight::simulate::{Rhythm, Scenario, SimulateConfig, SimulateError, run};
 use callsight::subject::Subject;
 use futures_util::StreamExt;
 
@@ -23,6 +23,7 @@ fn config() -> SimulateConfig {
         frames: None,
         seed: 1,
         scenario: Scenario::Steady,
+        rhythm: Rhythm::default(),
         rate: None,
         leave_at_end: true,
         quiet: true,

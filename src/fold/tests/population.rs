@@ -84,6 +84,25 @@ fn a_microphone_or_camera_that_is_on_and_does_not_arrive_degrades() {
 }
 
 #[test]
+fn one_way_audio_is_told_apart_from_bad_audio() {
+    let mut world = World::new();
+    let one_way = |world: &World| world.sum("videocall_sessions_one_way_audio", &[]);
+    let deaf = Peer { can_listen: false, ..peer("bob") };
+    world.fold(&frame("s1", 1).sees(deaf.clone()).sees(peer("carol")));
+    world.fold(&frame("s2", 1).sees(peer("bob").samples(1000, 900)));
+    assert_eq!((degraded(&world), one_way(&world)), ([0.0, 2.0, 0.0], 1.0));
+    let muted = Peer { audio_enabled: false, ..deaf.clone() };
+    world.fold(&frame("s1", 2).sees(muted));
+    assert_eq!(one_way(&world), 0.0);
+    world.fold(&frame("s1", 3).sees(deaf.clone()).hidden());
+    assert_eq!(one_way(&world), 0.0);
+    world.fold(&frame("s1", 4).sees(deaf));
+    assert_eq!(one_way(&world), 1.0);
+    world.fold(&frame("s1", 5).ended());
+    assert_eq!(one_way(&world), 0.0);
+}
+
+#[test]
 fn made_up_audio_and_freezes_degrade_by_what_came_since_the_frame_before() {
     let mut world = World::new();
     let steps = [

@@ -5,7 +5,9 @@
 //! that dies with the test that made it ([`process`]), tests wait for conditions and never for time ([`wait`]), and
 //! whatever fails says what was seen: the last value, the end of the server's log.
 
+pub(crate) mod browser;
 pub(crate) mod callsight;
+pub(crate) mod certificates;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod nats;
@@ -17,5 +19,6 @@ pub(crate) mod python;
 pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
+pub(crate) mod supercluster;
 pub(crate) mod tool;
 pub(crate) mod wait;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -35,6 +36,18 @@ impl Prometheus {
             writeln!(config, "    - {target}").unwrap();
         }
         Self::start_with(&config).await
+    }
+
+    /// Starts one with the configuration and the rules that ship, but for the target.
+    pub(crate) async fn start_shipped(target: &str) -> Self {
+        Self::start_with(&shipped(target)).await
+    }
+
+    /// [`Self::start_shipped`], scraping every second: for tests that only wait until something is there.
+    pub(crate) async fn start_shipped_and_hurry(target: &str) -> Self {
+        let config = shipped(target);
+        let config = replace(&config, "scrape_interval: 5s", "scrape_interval: 1s");
+        Self::start_with(&replace(&config, "scrape_timeout: 4s", "scrape_timeout: 1s")).await
     }
 
     /// Starts one with a whole configuration, for rules and the like. Paths in it must be absolute.
@@ -92,6 +105,7 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!("--storage.tsdb.path={}", store.display()))
+            .arg("--web.enable-remote-write-receiver")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         Self { port, process: Process::spawn("prometheus", &mut command), _directory: directory }
     }
@@ -110,6 +124,20 @@ impl Prometheus {
         })
         .await
     }
+}
+
+/// The configuration that ships, for another target, and for another folder than that of its rules.
+fn shipped(target: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/callsight/files");
+    let config = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
+    let rules = folder.join("rules/*.yaml");
+    let config = replace(&config, "- rules/*.yaml", &format!("- {}", rules.display()));
+    replace(&config, "127.0.0.1:9464", target)
+}
+
+fn replace(text: &str, what: &str, by: &str) -> String {
+    assert_eq!(text.matches(what).count(), 1, "{what} in {text}");
+    text.replace(what, by)
 }
 
 /// Runs promtool to its end.

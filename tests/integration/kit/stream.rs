@@ -92,15 +92,25 @@ impl Health {
 
     /// Where the exporter's durable stands.
     pub(crate) async fn durable(&self) -> consumer::Info {
-        self.stream().await.consumer_info(DURABLE).await.unwrap()
+        self.durable_named(DURABLE).await
+    }
+
+    /// Where the durable of a deployment or of a shard stands.
+    pub(crate) async fn durable_named(&self, name: &str) -> consumer::Info {
+        self.stream().await.consumer_info(name).await.unwrap()
     }
 
     /// The stream sequence up to which everything is acknowledged, once nobody is left who could acknowledge more: the
     /// server may have some of a dead exporter's acknowledgements still to read.
     pub(crate) async fn settled_ack_floor(&self) -> u64 {
+        self.settled_ack_floor_of(DURABLE).await
+    }
+
+    /// [`Self::settled_ack_floor`] of the durable of a deployment or of a shard.
+    pub(crate) async fn settled_ack_floor_of(&self, name: &str) -> u64 {
         let mut before = None;
         wait::eventually_async(wait::PATIENCE, "the durable to be left alone", async || {
-            let info = self.durable().await;
+            let info = self.durable_named(name).await;
             let seen = (info.num_waiting, info.ack_floor.stream_sequence);
             let last = before.replace(seen);
             if info.num_waiting == 0 && last == Some(seen) { Ok(seen.1) } else { Err(seen) }

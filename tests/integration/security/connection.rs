@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
-use super::certificates::Authority;
 use crate::kit::callsight::Callsight;
+use crate::kit::certificates::Authority;
 use crate::kit::nats::Nats;
 use crate::kit::wait;
 

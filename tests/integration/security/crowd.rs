@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::certificates::Authority;
 use crate::kit::callsight::Callsight;
+use crate::kit::certificates::Authority;
 use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::stream::Health;

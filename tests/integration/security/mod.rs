@@ -1,7 +1,6 @@
 //! Who gets in, what they may do there, and what they can't break.
 
-mod certificates;
 mod connection;
 mod crowd;
-mod permissions;
+pub(crate) mod permissions;
 mod web;

@@ -19,11 +19,11 @@ use crate::kit::wait;
 /// The server says at once what it refuses.
 const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 
-const USERS: [&str; 4] = ["relay", "exporter", "replay", "operator"];
+const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
 
 /// A server of region us with the permissions as they are in the repository. Every password is the user's name and
 /// `-secret`.
-fn nats_with_permissions() -> Nats {
+pub(crate) fn nats_with_permissions() -> Nats {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/jetstream/permissions/us.conf");
     let variables: Vec<_> = USERS
         .iter()
@@ -46,13 +46,13 @@ fn the_regions_differ_in_their_names_alone() {
 }
 
 /// A connection as one of the users, and what the server refused it.
-struct User {
+pub(crate) struct User {
     client: Client,
     refusals: mpsc::UnboundedReceiver<String>,
 }
 
 impl User {
-    async fn connect(nats: &Nats, name: &str) -> Self {
+    pub(crate) async fn connect(nats: &Nats, name: &str) -> Self {
         let (sender, refusals) = mpsc::unbounded_channel();
         let client = ConnectOptions::with_user_and_password(name.to_owned(), format!("{name}-secret"))
             .custom_inbox_prefix(format!("_INBOX.{name}"))
@@ -68,7 +68,7 @@ impl User {
         Self { client, refusals }
     }
 
-    fn jetstream(&self) -> jetstream::Context {
+    pub(crate) fn jetstream(&self) -> jetstream::Context {
         jetstream::new(self.client.clone())
     }
 

@@ -12,8 +12,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::certificates::{Authority, Signed};
 use crate::kit::callsight::Callsight;
+use crate::kit::certificates::{Authority, Signed};
 use crate::kit::nats::Nats;
 use crate::kit::prometheus::Prometheus;
 use crate::kit::{http, wait};

@@ -6,23 +6,23 @@ use std::path::PathBuf;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::kit::process::temporary_directory;
+use super::process::temporary_directory;
 
 /// An authority and a directory with files of what it signed.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) pem: String,
+    pub(crate) pem: String,
     directory: TempDir,
 }
 
 /// A certificate and its key, in PEM.
-pub(super) struct Signed {
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Signed {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// For a server on this machine, or a client of any name.
-    pub(super) fn sign(&self) -> Signed {
+    pub(crate) fn sign(&self) -> Signed {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -41,23 +41,23 @@ impl Authority {
     }
 
     /// [`Self::sign`], written to `{name}.pem` and `{name}.key`; where they are.
-    pub(super) fn sign_to(&self, name: &str) -> (String, String) {
+    pub(crate) fn sign_to(&self, name: &str) -> (String, String) {
         let Signed { certificate, key } = self.sign();
         (self.file(&format!("{name}.pem"), &certificate), self.file(&format!("{name}.key"), &key))
     }
 
     /// A file among the others.
-    pub(super) fn file(&self, name: &str, content: &str) -> String {
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
         fs::write(self.path(name), content).unwrap();
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Where its own certificate is.
-    pub(super) fn ca(&self) -> String {
+    pub(crate) fn ca(&self) -> String {
         self.path("ca.pem").to_str().unwrap().to_owned()
     }
 }

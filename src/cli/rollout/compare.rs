@@ -1,0 +1,198 @@
+//! `callsight rollout compare`: may green take over?
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{CliError, HttpArgs, client, print};
+use crate::cli::args::{ProcessArgs, distinct, joined};
+use crate::config::{ConfigError, duration_between, ratio, whole};
+use crate::http_client::{Access, Endpoint};
+use crate::rollout::colour::Colour;
+use crate::rollout::compare::{Terms, compare};
+use crate::rollout::judge::Tolerances;
+use crate::rollout::table;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Wait until a new exporter agrees with the old one; exit with 1 if it does not
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Where the old exporter serves, `http://host:port`.
+    ///
+    /// With shards give one address for each, with commas or by repeating the flag: they are added up.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true, help_heading = "Exporters")]
+    blue: Vec<Endpoint>,
+
+    /// Where the new exporter serves, in the same way
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true, help_heading = "Exporters")]
+    green: Vec<Endpoint>,
+
+    #[command(flatten)]
+    terms: TermArgs,
+
+    #[command(flatten)]
+    http: HttpArgs,
+
+    /// Print the result as JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// How long, and how exactly.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct TermArgs {
+    /// Give up after this long, from 1s to 24h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = duration_between(SECOND..=DAY),
+        help_heading = "Terms"
+    )]
+    timeout: Duration,
+
+    /// Watch both for this long before judging, from 1s to 1h.
+    ///
+    /// Choose several times the interval at which clients send.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Terms"
+    )]
+    window: Duration,
+
+    /// Not while green is further behind the stream than this, from 1s to 1h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = duration_between(SECOND..=HOUR),
+        help_heading = "Terms"
+    )]
+    max_lag: Duration,
+
+    /// Share by which populations and live series may differ
+    #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio, help_heading = "Terms")]
+    tolerance: f64,
+
+    /// Share by which rates may differ: at the window's edges one has folded what the other has not
+    #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = ratio, help_heading = "Terms")]
+    rate_tolerance: f64,
+
+    /// Share by which the 95th percentile of the round trips may differ
+    #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = ratio, help_heading = "Terms")]
+    rtt_tolerance: f64,
+
+    /// Sessions more or less that are none, with what they send: what small populations may differ by
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2",
+        value_parser = whole(0..=1_000_000_u32),
+        help_heading = "Terms"
+    )]
+    floor: u32,
+
+    /// Milliseconds of the 95th percentile more or less that are none
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value = "5",
+        value_parser = whole(0..=60_000_u32),
+        help_heading = "Terms"
+    )]
+    rtt_floor: u32,
+
+    /// Live sessions that each region must have, as without calls there is nothing to compare
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = whole(0..=1_000_000_000_u32),
+        help_heading = "Terms"
+    )]
+    min_sessions: u32,
+
+    /// Let green be of an older version than blue
+    #[arg(long, help_heading = "Terms")]
+    allow_older: bool,
+}
+
+impl TermArgs {
+    pub(super) fn validate(self) -> Result<Terms, ConfigError> {
+        if self.window >= self.timeout {
+            let message = "`--window` must be shorter than `--timeout`, or none is watched to its end";
+            return Err(ConfigError::Rejected(message.to_owned()));
+        }
+        let tolerances = Tolerances {
+            tolerance: self.tolerance,
+            rate_tolerance: self.rate_tolerance,
+            rtt_tolerance: self.rtt_tolerance,
+            floor: f64::from(self.floor),
+            rtt_floor_ms: f64::from(self.rtt_floor),
+            min_sessions: f64::from(self.min_sessions),
+            allow_older: self.allow_older,
+        };
+        Ok(Terms { timeout: self.timeout, window: self.window, max_lag: self.max_lag, tolerances })
+    }
+}
+
+/// What to compare.
+#[derive(Clone, Debug)]
+pub(crate) struct CompareConfig {
+    blue: Vec<Endpoint>,
+    green: Vec<Endpoint>,
+    terms: Terms,
+    access: Access,
+    json: bool,
+}
+
+impl CompareArgs {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, CompareConfig), ConfigError> {
+        let (blue, green) = (distinct(self.blue), distinct(self.green));
+        if let Some(both) = blue.iter().find(|endpoint| green.contains(endpoint)) {
+            return Err(ConfigError::Rejected(format!("`--blue` and `--green` both name {both}")));
+        }
+        let terms = self.terms.validate()?;
+        let config = CompareConfig { blue, green, terms, access: self.http.validate()?, json: self.json };
+        Ok((self.process, config))
+    }
+}
+
+impl fmt::Display for CompareConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blue, green, terms, .. } = self;
+        let [window, timeout] = [terms.window, terms.timeout].map(humantime::format_duration);
+        write!(f, "blue {}; green {}; window {window}; timeout {timeout}", joined(blue), joined(green))
+    }
+}
+
+/// Compares, prints what was seen, and fails if green must not take over.
+pub(crate) async fn run(config: CompareConfig) -> Result<(), CliError> {
+    let http = client(&config.access)?;
+    let colour = |name: &str, endpoints: &[Endpoint]| Colour {
+        name: name.to_owned(),
+        endpoints: endpoints.to_vec(),
+        http: http.clone(),
+    };
+    let (blue, green) = (colour("blue", &config.blue), colour("green", &config.green));
+    let comparison = compare(&blue, &green, &config.terms).await;
+    if config.json {
+        let json = serde_json::to_string_pretty(&comparison);
+        let json = json.map_err(|error| CliError::caused("cannot write the result", error))?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&table::comparison(&comparison))?;
+    }
+    if comparison.go {
+        return Ok(());
+    }
+    Err(CliError::failed(format!("green must not take over: {}", comparison.reasons.join("; "))))
+}

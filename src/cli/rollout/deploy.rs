@@ -1,0 +1,238 @@
+//! `callsight rollout deploy` and `promote`: region by region, with gates and a way back.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{CliError, print};
+use crate::cli::args::{ProcessArgs, distinct};
+use crate::cli::stop_signal;
+use crate::config::{ConfigError, duration_between};
+use crate::http_client::HttpClient;
+use crate::rollout::deploy::{Order, deploy, undo};
+use crate::rollout::fleet::Fleet;
+use crate::rollout::plan::{Request, Strategy, plan};
+use crate::rollout::report::{Outcome, Places, Report};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What stands for every region.
+const ALL: &str = "all";
+
+/// Deploy a version to the fleet, region by region, with gates and a way back
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeployArgs {
+    /// How regions follow one another
+    #[arg(long, value_name = "STRATEGY", default_value = "blue-green", help_heading = "What")]
+    strategy: Strategy,
+
+    /// Services of the fleet to deploy, all of them unless given.
+    ///
+    /// Separate several with commas or repeat the flag.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "What")]
+    services: Vec<String>,
+
+    /// Tag of the new image; the one that the chart names without it
+    #[arg(long, value_name = "TAG", help_heading = "What")]
+    image_tag: Option<String>,
+
+    /// Restart what is active, and change nothing else
+    #[arg(long, help_heading = "What")]
+    restart_only: bool,
+
+    /// Take back what a run left changed that was killed: the file of its `--report`
+    #[arg(long, value_name = "FILE", help_heading = "What")]
+    undo: Option<PathBuf>,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
+
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Lead the service to the colour that stands by, if it agrees with the active one
+#[derive(Debug, clap::Args)]
+pub(crate) struct PromoteArgs {
+    #[command(flatten)]
+    fleet: FleetArgs,
+
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct FleetArgs {
+    /// File that says what runs where, see docs/deploy.md
+    #[arg(long, value_name = "FILE", default_value = "helm/fleet.yaml", help_heading = "Where")]
+    fleet: PathBuf,
+
+    /// Region of the fleet, or `all`
+    #[arg(long, value_name = "NAME", default_value = ALL, help_heading = "Where")]
+    region: String,
+
+    /// Show what would change, and change nothing
+    #[arg(long, help_heading = "How")]
+    dry_run: bool,
+
+    /// In an emergency: look at nothing before and after. The report says so in capitals.
+    #[arg(long, help_heading = "How")]
+    skip_gates: bool,
+
+    /// Give a step up after this long, from 1s to 24h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30m",
+        value_parser = duration_between(SECOND..=DAY),
+        help_heading = "How"
+    )]
+    step_timeout: Duration,
+
+    /// Give all of it up after this long, from 1s to 24h; taking it back has time of its own
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2h",
+        value_parser = duration_between(SECOND..=DAY),
+        help_heading = "How"
+    )]
+    timeout: Duration,
+
+    /// Write the report here as JSON, after every step
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    report: Option<PathBuf>,
+
+    /// Append the report here as Markdown, at the end: `$GITHUB_STEP_SUMMARY`
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    summary: Option<PathBuf>,
+}
+
+/// What to deploy, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct DeployConfig {
+    fleet: PathBuf,
+    order: Order,
+    undo: Option<PathBuf>,
+}
+
+impl FleetArgs {
+    fn config(self, request: Request) -> DeployConfig {
+        let region = Some(self.region).filter(|region| region != ALL);
+        let order = Order {
+            request: Request { region, ..request },
+            version: None,
+            dry_run: self.dry_run,
+            skip_gates: self.skip_gates,
+            step_timeout: self.step_timeout,
+            timeout: self.timeout,
+            places: Places { json: self.report, markdown: self.summary },
+        };
+        DeployConfig { fleet: self.fleet, order, undo: None }
+    }
+}
+
+impl DeployArgs {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, DeployConfig), ConfigError> {
+        let rejected = |text: &str| Err(ConfigError::Rejected(text.to_owned()));
+        if self.restart_only && self.image_tag.is_some() {
+            return rejected(
+                "`--restart-only` cannot be used with `--image-tag`: a restart changes no version",
+            );
+        }
+        if self.undo.is_some() && self.fleet.dry_run {
+            return rejected(
+                "`--undo` cannot be used with `--dry-run`: the report it reads tells what it will do",
+            );
+        }
+        let request = Request {
+            strategy: self.strategy,
+            region: None,
+            services: distinct(self.services),
+            restart_only: self.restart_only,
+            promote_only: false,
+        };
+        let mut config = self.fleet.config(request);
+        config.order.version = self.image_tag;
+        config.undo = self.undo;
+        Ok((self.process, config))
+    }
+}
+
+impl PromoteArgs {
+    pub(super) fn validate(self) -> (ProcessArgs, DeployConfig) {
+        let request = Request {
+            strategy: Strategy::BlueGreen,
+            region: None,
+            services: Vec::new(),
+            restart_only: false,
+            promote_only: true,
+        };
+        (self.process, self.fleet.config(request))
+    }
+}
+
+impl clap::ValueEnum for Strategy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::BlueGreen, Self::Canary, Self::Parallel, Self::SingleRegion]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        use clap::builder::PossibleValue;
+        Some(match self {
+            Self::BlueGreen => PossibleValue::new("blue-green")
+                .help("One region after another, each with both versions side by side"),
+            Self::Canary => PossibleValue::new("canary")
+                .help("The same, and the first region compares both for as long as the fleet says"),
+            Self::Parallel => PossibleValue::new("parallel")
+                .help("All regions at the same time; one that fails goes back alone"),
+            Self::SingleRegion => PossibleValue::new("single-region").help("The region of `--region`"),
+        })
+    }
+}
+
+impl fmt::Display for DeployConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fleet, order, .. } = self;
+        let region = order.request.region.as_deref().unwrap_or(ALL);
+        write!(f, "fleet {}; strategy {:?}; region {region}", fleet.display(), order.request.strategy)
+    }
+}
+
+/// Deploys, or takes a deployment back; prints the report, and fails if it did not go well.
+pub(crate) async fn run(config: DeployConfig) -> Result<(), CliError> {
+    let DeployConfig { fleet, order, undo: left } = config;
+    let fleet = Fleet::read(&fleet).map_err(CliError::other)?;
+    let plan = plan(&fleet, &order.request).map_err(CliError::other)?;
+    let http = HttpClient::new(&fleet.gates.http)
+        .map_err(|error| CliError::caused("cannot use `gates.http` of the fleet", error))?;
+    let (stop, stopping) = watch::channel(false);
+    let signals = tokio::spawn(async move {
+        if let Ok(signal) = stop_signal().await {
+            tracing::warn!(signal, "stopping: what was changed is taken back");
+            stop.send_replace(true);
+        }
+        // Kept: nobody may take its end for a signal.
+        std::future::pending::<()>().await;
+    });
+    let undoing = left.is_some();
+    let report = match left {
+        Some(path) => {
+            let left = Report::load(&path).map_err(|error| {
+                CliError::caused(format!("cannot read the report {}", path.display()), error)
+            })?;
+            undo(&fleet, &order, left, http, stopping).await
+        }
+        None => deploy(&fleet, &order, &plan, http, stopping).await,
+    };
+    signals.abort();
+    print(&report.markdown())?;
+    match report.result {
+        Outcome::Done => Ok(()),
+        _ if undoing && report.changes.is_empty() => Ok(()),
+        _ => Err(CliError::failed(format!("the deployment failed: {}", report.why.join("; ")))),
+    }
+}

@@ -1,0 +1,329 @@
+//! What all series are at one moment, in a shape that sinks can take apart.
+//!
+//! A sink wants samples by series, by family or by moment, and the two recorders keep theirs in different ways.
+//! So both are brought into the same shape: a [`Table`] has rows, each a label set, and columns, each a sample
+//! that every row may have. A detail plane is a table, and so is each aggregate: a histogram's columns are its
+//! buckets, its sum and its count. A [`Step`] holds the rows of every table at one moment.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use crate::fold::StreamTime;
+use crate::series::aggregates::Aggregates;
+use crate::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
+use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
+
+/// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
+/// a replay can't know.
+const OWN: &[&Metric] = &[
+    &c::FRAMES_RECEIVED,
+    &c::FRAMES_FOLDED,
+    &c::FRAMES_REPEATED,
+    &c::FRAMES_LATE,
+    &c::FRAMES_REJECTED,
+    &c::CLOCK_SKEW,
+    &c::REFUSED,
+    &c::SESSIONS_REMOVED,
+];
+
+/// Every table that a replay can fill, in the order of the catalogue.
+static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
+    let is_detail = |metric: &Metric| matches!(metric.plane, Plane::Session | Plane::Pair);
+    let wanted =
+        |metric: &Metric| metric.plane != Plane::Own || OWN.iter().any(|own| own.name == metric.name);
+    let single = |metric: &&&'static Metric| wanted(metric) && !is_detail(metric);
+    DetailPlane::ALL
+        .map(Table::of_plane)
+        .into_iter()
+        .chain(CATALOGUE.iter().filter(single).map(|metric| Table::of_aggregate(metric)))
+        .collect()
+});
+
+/// The tables of aggregates and own metrics, by the name of each sample.
+static BY_SAMPLE: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
+    let of = |(index, table): (usize, &Table)| {
+        table.columns.iter().map(|column| (column.name.clone(), index)).collect::<Vec<_>>()
+    };
+    TABLES.iter().enumerate().skip(DetailPlane::ALL.len()).flat_map(of).collect()
+});
+
+/// A sample that each row of a table may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The sample's name, `_bucket` and the like included.
+    pub name: String,
+    /// A label that the row does not have: `operation` or `le`.
+    pub label: Option<(&'static str, String)>,
+}
+
+/// A metric's place in its table.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// The metric.
+    pub metric: &'static Metric,
+    /// Its columns.
+    pub columns: Range<usize>,
+    /// Whether the columns are one point together, as the buckets of a histogram are, and no series of their own.
+    pub together: bool,
+}
+
+/// Rows with the same columns.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The metrics, in the order of the catalogue.
+    pub families: Vec<Family>,
+    /// Their samples.
+    pub columns: Vec<Column>,
+}
+
+impl Table {
+    /// Every table, in the order in which a [`Step`] has them: session detail, pair detail, and the others.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        &TABLES
+    }
+
+    /// Where the table of an aggregate or own metric is in [`Self::all`].
+    #[must_use]
+    pub fn index_of(metric: &Metric) -> Option<usize> {
+        TABLES.iter().position(|table| table.families.iter().any(|family| family.metric.name == metric.name))
+    }
+
+    fn of_plane(plane: DetailPlane) -> Self {
+        let columns = plane.columns();
+        let mut families: Vec<Family> = Vec::new();
+        for (index, column) in columns.iter().enumerate() {
+            match families.last_mut() {
+                Some(family) if family.metric.name == column.metric.name => family.columns.end += 1,
+                _ => families.push(Family {
+                    metric: column.metric,
+                    columns: index..index + 1,
+                    together: false,
+                }),
+            }
+        }
+        let columns = columns.iter().map(|column| Column {
+            name: column.metric.name.to_owned(),
+            label: column.operation.map(|operation| ("operation", operation.label().to_owned())),
+        });
+        Self { families, columns: columns.collect() }
+    }
+
+    fn of_aggregate(metric: &'static Metric) -> Self {
+        let column = |suffix: &str, label| Column { name: format!("{}{suffix}", metric.name), label };
+        let columns = match metric.kind {
+            Kind::Histogram(bounds) => {
+                let edges = bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+                let buckets = edges.map(|edge| column("_bucket", Some(("le", edge))));
+                buckets.chain([column("_sum", None), column("_count", None)]).collect()
+            }
+            Kind::Counter | Kind::Gauge | Kind::Age => vec![column("", None)],
+        };
+        let family = Family { metric, columns: 0..columns.len(), together: true };
+        Self { families: vec![family], columns }
+    }
+
+    /// The column of a sample, by its name and, of a bucket, its edge.
+    fn column(&self, name: &str, edge: Option<&str>) -> Option<usize> {
+        self.columns.iter().position(|column| {
+            column.name == name && column.label.as_ref().map(|(_, value)| value.as_str()) == edge
+        })
+    }
+}
+
+/// A row's labels as text, `name="value",…`, escaped, without braces.
+enum Labels {
+    Row(RowView),
+    Text(Box<str>),
+}
+
+impl Labels {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Row(row) => row.labels(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+/// The rows of one table at one moment, sorted by labels.
+#[derive(Default)]
+pub struct Rows {
+    labels: Vec<Labels>,
+    values: Vec<f64>,
+    width: usize,
+}
+
+impl Rows {
+    /// The number of rows.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Each row's labels, `name="value",…`, and its values by column; NaN where it has none.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f64])> {
+        let values = self.values.chunks_exact(self.width.max(1));
+        self.labels.iter().map(Labels::as_str).zip(values)
+    }
+
+    fn of_plane(store: &DetailStore, plane: DetailPlane, now: f64) -> Self {
+        let columns = plane.columns();
+        let rows = store.snapshot(plane);
+        let mut values = Vec::with_capacity(rows.len() * columns.len());
+        for row in &rows {
+            values.extend(columns.iter().enumerate().map(|(index, column)| {
+                match row.value(index, column.metric.kind, now) {
+                    None => f64::NAN,
+                    Some(Value::Measure(value)) => value,
+                    #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps every value as a float")]
+                    Some(Value::Count(value)) => value as f64,
+                }
+            }));
+        }
+        Self { labels: rows.into_iter().map(Labels::Row).collect(), values, width: columns.len() }
+    }
+
+    fn push(&mut self, labels: &str, column: usize, value: f64) {
+        if self.labels.last().is_none_or(|last| last.as_str() != labels) {
+            self.labels.push(Labels::Text(labels.into()));
+            self.values.resize(self.labels.len() * self.width, f64::NAN);
+        }
+        let row = self.values.len() - self.width;
+        self.values[row + column] = value;
+    }
+
+    /// Puts the rows in order: the exporter library has them in none.
+    fn sort(&mut self) {
+        let mut rows: Vec<_> =
+            self.labels.drain(..).zip(self.values.chunks_exact(self.width.max(1))).collect();
+        rows.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        let (labels, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        self.values = values.concat();
+        self.labels = labels;
+    }
+}
+
+/// Every series at one moment.
+pub struct Step {
+    /// The moment.
+    pub at: StreamTime,
+    /// The rows of each table of [`Table::all`].
+    pub tables: Vec<Rows>,
+}
+
+impl Step {
+    /// Reads both recorders.
+    #[must_use]
+    pub fn read(at: StreamTime, aggregates: &Aggregates, detail: &DetailStore) -> Self {
+        let now = at.unix_seconds();
+        let mut tables: Vec<_> =
+            DetailPlane::ALL.iter().map(|plane| Rows::of_plane(detail, *plane, now)).collect();
+        tables.extend(
+            TABLES
+                .iter()
+                .skip(tables.len())
+                .map(|table| Rows { width: table.columns.len(), ..Rows::default() }),
+        );
+        // The exporter library has no other way to tell what it holds; there are few of these.
+        for sample in aggregates.render().lines().filter_map(sample) {
+            let Some(index) = BY_SAMPLE.get(sample.name) else { continue };
+            if let Some(column) = TABLES[*index].column(sample.name, sample.edge) {
+                tables[*index].push(sample.labels, column, sample.value);
+            }
+        }
+        tables.iter_mut().skip(DetailPlane::ALL.len()).for_each(Rows::sort);
+        Self { at, tables }
+    }
+
+    /// How many samples there are.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.tables.iter().map(|rows| rows.values.iter().filter(|value| !value.is_nan()).count()).sum()
+    }
+}
+
+/// A line of the text format.
+struct Sample<'a> {
+    name: &'a str,
+    /// Without `le`.
+    labels: &'a str,
+    edge: Option<&'a str>,
+    value: f64,
+}
+
+/// Reads a line as the exporter library writes it: `le` comes last.
+fn sample(line: &str) -> Option<Sample<'_>> {
+    let (series, value) = line.rsplit_once(' ')?;
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.strip_suffix('}')?;
+    let (labels, edge) = match labels.rsplit_once("le=\"") {
+        Some((before, edge)) if name.ends_with("_bucket") => {
+            (before.strip_suffix(',').unwrap_or(before), edge.strip_suffix('"'))
+        }
+        _ => (labels, None),
+    };
+    Some(Sample { name, labels, edge, value: value.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use metrics::Recorder;
+
+    use super::*;
+    use crate::series::aggregates::{RegionSeries, ServerSeries};
+
+    #[test]
+    fn a_step_has_every_sample_of_the_aggregates() {
+        let aggregates = Aggregates::new().unwrap();
+        let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
+        let servers = ["https://b", "https://a \"quoted\", le=\"1\""];
+        for (index, url) in servers.iter().enumerate() {
+            let server = ServerSeries::register(&*recorder, "us", url, "webrtc");
+            server.rtt.record(0.2);
+            server.sessions.set(f64::from(u8::try_from(index).unwrap()));
+        }
+        let _own = RegionSeries::register(&*recorder, "us");
+        let step = Step::read(StreamTime::default(), &aggregates, &DetailStore::new(1));
+
+        let text = aggregates.render();
+        let replayed = |line: &&str| {
+            let name = line.split(['{', ' ']).next().unwrap();
+            BY_SAMPLE.contains_key(name) || name.starts_with("videocall_")
+        };
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).filter(replayed);
+        assert_eq!(step.samples(), lines.count(), "{text}");
+
+        let sessions = &step.tables[Table::index_of(&c::SESSIONS).unwrap()];
+        let values: Vec<_> = sessions.iter().map(|(labels, values)| (labels.to_owned(), values[0])).collect();
+        assert_eq!(
+            values,
+            [
+                (
+                    r#"region="us",server_url="https://a \"quoted\", le=\"1\"",server_type="webrtc""#
+                        .to_owned(),
+                    1.0
+                ),
+                (r#"region="us",server_url="https://b",server_type="webrtc""#.to_owned(), 0.0),
+            ]
+        );
+        let rtt = Table::index_of(&c::RTT).unwrap();
+        let (_, buckets) = step.tables[rtt].iter().next().unwrap();
+        let edge = |edge: &str| {
+            buckets[Table::all()[rtt].column("videocall_rtt_seconds_bucket", Some(edge)).unwrap()]
+        };
+        assert_eq!([edge("0.15"), edge("0.2"), edge("+Inf")], [0.0, 1.0, 1.0]);
+    }
+}

@@ -1,0 +1,102 @@
+//! The frames themselves, a JSON object a line.
+//!
+//! Whoever has a question that no series answers needs what the clients said, as they said it. Each line has the
+//! region, subject, sequence and stream time of a message, what the fold made of it, and the frame in its named
+//! form; of one that was rejected the reason, and the bytes in base64.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::output::{Output, Target};
+use super::{Fate, Seen, Sink, SinkError};
+use crate::fold::Outcome;
+use crate::frame::Frame;
+use crate::replay::engine::Account;
+use crate::replay::window::exact;
+
+/// Writes lines.
+pub struct Frames {
+    target: Target,
+    output: Output,
+    line: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    region: &'a str,
+    subject: &'a str,
+    sequence: u64,
+    time: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<&'a Frame<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+impl Frames {
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// When the file can't be made.
+    pub fn new(target: Target) -> Result<Self, SinkError> {
+        Ok(Self { output: Output::create(target.clone())?, target, line: Vec::new() })
+    }
+}
+
+impl Sink for Frames {
+    fn frame(&mut self, seen: &Seen<'_>) -> Result<(), SinkError> {
+        let record = seen.record;
+        let mut line = Line {
+            region: seen.region.as_str(),
+            subject: &record.subject,
+            sequence: record.sequence,
+            time: exact(record.at),
+            outcome: "rejected",
+            frame: None,
+            reason: None,
+            detail: None,
+            payload_base64: None,
+        };
+        match seen.fate {
+            Fate::Taken(frame, outcome) => {
+                line.frame = Some(frame);
+                line.outcome = match outcome {
+                    Outcome::Folded => "folded",
+                    Outcome::Late => "late",
+                    Outcome::Repeated => "repeated",
+                };
+            }
+            Fate::Rejected(rejection) => {
+                line.reason = Some(rejection.reason.label());
+                line.detail = Some(&rejection.detail);
+                line.payload_base64 = Some(STANDARD.encode(&record.payload));
+            }
+        }
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, &line).map_err(|error| self.target.error(error.into()))?;
+        self.line.push(b'\n');
+        self.output.write(&self.line)
+    }
+
+    fn looks_at_steps(&self) -> bool {
+        false
+    }
+
+    fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
+        let Self { target, output, .. } = *self;
+        output.complete()?;
+        Ok(match target {
+            Target::Stdout => Vec::new(),
+            Target::File(path) => {
+                let lines = account.folded + account.repeated + account.rejected();
+                vec![format!("{}: {lines} frames", path.display())]
+            }
+        })
+    }
+}

@@ -1,0 +1,498 @@
+//! The fleet: what runs in which region, how to reach it, and what must be true there.
+//!
+//! One file says it for every deployment, so that a person chooses a strategy and a version and nothing else. It is
+//! YAML like the charts' values beside which it lies, and an unknown key is an error.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::compare::Terms;
+use super::judge::Tolerances;
+use crate::config::{NatsUrl, duration, one_line};
+use crate::http_client::{Access, Endpoint};
+use crate::subject::Region;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fleet {
+    /// In the order in which a region gets them.
+    pub(crate) services: Vec<Service>,
+    /// In the order in which they are deployed; the first is the canary.
+    pub(crate) regions: Vec<FleetRegion>,
+    /// What the gates ask for.
+    #[serde(default)]
+    pub(crate) gates: Gates,
+}
+
+/// One release of one chart, in every region.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// What the inputs of a deployment call it.
+    pub(crate) name: String,
+    /// How it is replaced.
+    pub(crate) kind: Kind,
+    /// As helm takes it: a folder, or `repository/name`.
+    pub(crate) chart: String,
+    /// The chart's version, for one from a repository.
+    #[serde(default)]
+    pub(crate) chart_version: Option<String>,
+    /// The release's name, which is also that of the workload and the service.
+    pub(crate) release: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// What a restart restarts, for a plain one: `statefulset/nats`.
+    #[serde(default)]
+    pub(crate) workload: Option<String>,
+    /// The port of its services, for an exporter.
+    #[serde(default = "metrics_port")]
+    pub(crate) port: u16,
+}
+
+fn metrics_port() -> u16 {
+    9464
+}
+
+/// How a service is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Two colours side by side, one of them active: `helm/callsight`.
+    Exporter,
+    /// In place, by its own workload's rolling update.
+    Plain,
+}
+
+/// One region's cluster.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FleetRegion {
+    /// Its name, as in subjects and streams.
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) name: Region,
+    /// The context of its cluster in the kubeconfig.
+    pub(crate) context: String,
+    /// Values files by service, the later one wins.
+    #[serde(default)]
+    pub(crate) values: BTreeMap<String, Vec<PathBuf>>,
+    /// Where its exporters answer, if not at the services of the release.
+    #[serde(default)]
+    pub(crate) exporters: Exporters,
+    /// Monitoring addresses of its NATS servers.
+    #[serde(default)]
+    pub(crate) monitors: Vec<Address>,
+    /// The clusters to which they must have a gateway, both ways.
+    #[serde(default)]
+    pub(crate) gateways: Vec<String>,
+    /// Certificates that must not run out soon.
+    #[serde(default)]
+    pub(crate) certificates: Vec<Certificate>,
+    /// How to delete a durable; without it that is left to a person.
+    #[serde(default)]
+    pub(crate) nats: Option<NatsAccess>,
+}
+
+/// Where each colour's exporters answer, one address a shard, and the service that leads to the active one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Exporters {
+    pub(crate) blue: Vec<Address>,
+    pub(crate) green: Vec<Address>,
+    pub(crate) active: Option<Address>,
+}
+
+/// An operator's connection to a region's NATS.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct NatsAccess {
+    /// Servers, without users.
+    #[serde(deserialize_with = "all_parsed")]
+    pub(crate) url: Vec<NatsUrl>,
+    #[serde(default)]
+    pub(crate) creds: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) user: Option<String>,
+    #[serde(default)]
+    pub(crate) password_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// What the gates ask for.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Gates {
+    /// How long a new exporter may take to become ready.
+    #[serde(deserialize_with = "span")]
+    pub(crate) ready_within: Duration,
+    /// How long it may take to agree with the old one.
+    #[serde(deserialize_with = "span")]
+    pub(crate) compare_within: Duration,
+    /// Over how long they are compared.
+    #[serde(deserialize_with = "span")]
+    pub(crate) window: Duration,
+    /// Over how long in the region that is the canary.
+    #[serde(deserialize_with = "span")]
+    pub(crate) soak: Duration,
+    /// How far a new exporter may be behind the stream.
+    #[serde(deserialize_with = "span")]
+    pub(crate) max_lag: Duration,
+    /// How exactly they must agree.
+    pub(crate) compare: Tolerances,
+    /// Days that a certificate must still be good for.
+    pub(crate) certificate_days: u32,
+    /// How to ask the exporters.
+    pub(crate) http: Access,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            ready_within: seconds(300),
+            compare_within: seconds(300),
+            window: seconds(30),
+            soak: seconds(600),
+            max_lag: seconds(10),
+            compare: Tolerances::default(),
+            certificate_days: 14,
+            http: Access::default(),
+        }
+    }
+}
+
+impl Gates {
+    /// The terms of a comparison; those of a canary watch for as long as it soaks.
+    pub(crate) fn terms(&self, soak: bool) -> Terms {
+        let window = if soak { self.soak.max(self.window) } else { self.window };
+        let timeout = self.compare_within + window;
+        Terms { timeout, window, max_lag: self.max_lag, tolerances: self.compare }
+    }
+}
+
+/// Where something answers HTTP: an URL, or what kubectl forwards a port to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// Reachable from here.
+    Direct(Endpoint),
+    /// `[NAMESPACE/]svc/NAME:PORT`, or a pod, through the API server.
+    Forwarded {
+        /// That of the service unless given.
+        namespace: Option<String>,
+        /// `svc/callsight-blue`.
+        resource: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WRITE: &str =
+            "write http://host:port, or svc/NAME:PORT for what kubectl is to forward a port to";
+        if text.contains("://") {
+            return text.parse().map(Self::Direct).map_err(|_| WRITE);
+        }
+        let (path, port) = text.rsplit_once(':').ok_or(WRITE)?;
+        let port = port.parse().map_err(|_| WRITE)?;
+        let parts: Vec<_> = path.split('/').collect();
+        let (namespace, kind, name) = match parts[..] {
+            [kind, name] => (None, kind, name),
+            [namespace, kind, name] => (Some(namespace.to_owned()), kind, name),
+            _ => return Err(WRITE),
+        };
+        if !matches!(kind, "svc" | "service" | "pod") || name.is_empty() {
+            return Err(WRITE);
+        }
+        Ok(Self::Forwarded { namespace, resource: format!("{kind}/{name}"), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(endpoint) => endpoint.fmt(f),
+            Self::Forwarded { resource, port, .. } => write!(f, "{resource}:{port}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+/// Where a certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// A file in PEM.
+    File(PathBuf),
+    /// A secret in the cluster, and the key in it.
+    Secret { namespace: String, name: String, key: String },
+    /// What a server shows: `tls://host:port`, or `nats://host:port` for one that speaks NATS first.
+    Server { host: String, port: u16, nats: bool },
+}
+
+impl FromStr for Certificate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WRITE: &str = "write secret/NAMESPACE/NAME or secret/NAMESPACE/NAME/KEY, file:PATH, tls://host:port or nats://host:port";
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Self::File(path.into()));
+        }
+        if let Some(path) = text.strip_prefix("secret/") {
+            let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+            let secret = |namespace: &str, name: &str, key: &str| Self::Secret {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                key: key.to_owned(),
+            };
+            return match parts[..] {
+                [namespace, name] => Ok(secret(namespace, name, "tls.crt")),
+                [namespace, name, key] => Ok(secret(namespace, name, key)),
+                _ => Err(WRITE),
+            };
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(WRITE)?;
+        let (host, port) = rest.rsplit_once(':').ok_or(WRITE)?;
+        let port = port.parse().map_err(|_| WRITE)?;
+        if !matches!(scheme, "tls" | "nats") || host.is_empty() {
+            return Err(WRITE);
+        }
+        Ok(Self::Server { host: host.trim_matches(['[', ']']).to_owned(), port, nats: scheme == "nats" })
+    }
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Secret { namespace, name, key } => write!(f, "secret {namespace}/{name} {key}"),
+            Self::Server { host, port, .. } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Certificate {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+/// Why the file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FleetError {
+    /// It can't be read.
+    #[error("cannot read `{}`, the file of --fleet", one_line(&path.display().to_string()))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("`{}` is no fleet: {problem}", one_line(&path.display().to_string()))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Fleet {
+    /// Reads a file. Paths in it are relative to the working directory, as helm takes them.
+    ///
+    /// # Errors
+    /// [`FleetError`] with what is wrong.
+    pub(crate) fn read(path: &Path) -> Result<Self, FleetError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| FleetError::Unreadable { path: path.to_owned(), source })?;
+        let invalid = |problem: String| FleetError::Invalid { path: path.to_owned(), problem };
+        let fleet: Self =
+            yaml_serde::from_str(&text).map_err(|error| invalid(one_line(&error.to_string())))?;
+        match fleet.problem() {
+            Some(problem) => Err(invalid(problem)),
+            None => Ok(fleet),
+        }
+    }
+
+    /// What the types can't say.
+    fn problem(&self) -> Option<String> {
+        let twice = |mut names: Vec<&str>| {
+            names.sort_unstable();
+            names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{} is there twice", pair[0]))
+        };
+        if self.services.is_empty() || self.regions.is_empty() {
+            return Some("it needs at least one service and one region".to_owned());
+        }
+        let unknown = || {
+            self.regions.iter().find_map(|region| {
+                let unknown = region.values.keys().find(|name| self.service(name).is_none())?;
+                Some(format!("region {} has values for {unknown}, which is no service", region.name))
+            })
+        };
+        let lacking = || {
+            let of = |service: &&Service| service.kind == Kind::Plain && service.workload.is_none();
+            let service = self.services.iter().find(of)?;
+            Some(format!(
+                "service {} needs a workload, such as statefulset/{}",
+                service.name, service.release
+            ))
+        };
+        let blind = || {
+            let of = |region: &&FleetRegion| !region.gateways.is_empty() && region.monitors.is_empty();
+            let region = self.regions.iter().find(of)?;
+            Some(format!("region {} names gateways and no monitors to ask for them", region.name))
+        };
+        twice(self.services.iter().map(|service| service.name.as_str()).collect())
+            .or_else(|| twice(self.regions.iter().map(|region| region.name.as_str()).collect()))
+            .or_else(unknown)
+            .or_else(lacking)
+            .or_else(blind)
+    }
+
+    /// The service of a name.
+    pub(crate) fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The region of a name.
+    pub(crate) fn region(&self, name: &str) -> Option<&FleetRegion> {
+        self.regions.iter().find(|region| region.name.as_str() == name)
+    }
+}
+
+impl FleetRegion {
+    /// Where a colour's exporters answer.
+    pub(crate) fn colour(&self, service: &Service, colour: &str) -> Vec<Address> {
+        let given = if colour == "blue" { &self.exporters.blue } else { &self.exporters.green };
+        if given.is_empty() {
+            vec![service.address(&format!("{}-{colour}", service.release))]
+        } else {
+            given.clone()
+        }
+    }
+
+    /// Where the active colour answers.
+    pub(crate) fn active(&self, service: &Service) -> Address {
+        self.exporters.active.clone().unwrap_or_else(|| service.address(&service.release))
+    }
+}
+
+impl Service {
+    fn address(&self, name: &str) -> Address {
+        Address::Forwarded {
+            namespace: Some(self.namespace.clone()),
+            resource: format!("svc/{name}"),
+            port: self.port,
+        }
+    }
+}
+
+fn parsed<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: serde::Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
+}
+
+fn all_parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: serde::Deserializer<'de>,
+{
+    // What can't be read may hold a password and is not quoted.
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with a fleet of one service and one region with these keys.
+    fn refused(service: &str, region: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fleet.yaml");
+        let text = format!(
+            "services: [{{name: callsight, kind: exporter, chart: c, release: callsight, namespace: n}}{service}]\n\
+             regions: [{{name: us, context: us{region}}}]\n"
+        );
+        fs::write(&path, text).unwrap();
+        Fleet::read(&path).map(drop).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_mistake_is_told() {
+        assert_eq!(refused("", ""), "");
+        for (service, region, problem) in [
+            ("", ", contxt: us", "contxt"),
+            ("", ", values: {natz: []}", "region us has values for natz, which is no service"),
+            ("", ", gateways: [apac]", "names gateways and no monitors"),
+            ("", ", monitors: ['nats:8222']", "`nats:8222`: write http://host:port, or svc/NAME:PORT"),
+            ("", ", certificates: [nats-tls]", "write secret/NAMESPACE/NAME"),
+            ("", ", nats: {url: ['http://user:hunter2@a']}", "write nats://host:port"),
+            (", {name: nats, kind: plain, chart: c, release: nats, namespace: n}", "", "needs a workload"),
+            (
+                ", {name: callsight, kind: exporter, chart: c, release: b, namespace: n}",
+                "",
+                "callsight is there twice",
+            ),
+        ] {
+            let told = refused(service, region);
+            assert!(told.contains(problem) && !told.contains("hunter2"), "{problem}: {told}");
+        }
+        let missing = Fleet::read(Path::new("/nowhere.yaml")).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read `/nowhere.yaml`, the file of --fleet");
+    }
+
+    #[test]
+    fn addresses_follow_from_the_release_unless_given() {
+        let text = "
+            services: [{name: c, kind: exporter, chart: c, release: callsight, namespace: n}]
+            regions:
+              - {name: us, context: us}
+              - {name: apac, context: apac, exporters: {green: [\"http://g1:1\", \"pod/callsight-green-2:9464\"]}}";
+        let fleet: Fleet = yaml_serde::from_str(text).unwrap();
+        let (us, apac, service) = (&fleet.regions[0], &fleet.regions[1], &fleet.services[0]);
+        let shown = |addresses: Vec<Address>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(us.colour(service, "green")), ["svc/callsight-green:9464"]);
+        assert_eq!(us.active(service).to_string(), "svc/callsight:9464");
+        assert_eq!(shown(apac.colour(service, "green")), ["http://g1:1", "pod/callsight-green-2:9464"]);
+    }
+
+    #[test]
+    fn certificates_are_files_secrets_or_servers() {
+        for (text, shown) in [
+            ("file:/etc/tls.crt", "/etc/tls.crt"),
+            ("secret/nats/nats-tls", "secret nats/nats-tls tls.crt"),
+            ("secret/nats/nats-ca/ca.crt", "secret nats/nats-ca ca.crt"),
+            ("nats://nats.example:4222", "nats.example:4222"),
+            ("tls://[::1]:443", "::1:443"),
+        ] {
+            assert_eq!(text.parse::<Certificate>().unwrap().to_string(), shown);
+        }
+        for text in ["", "secret/a", "http://a:1", "tls://a", "file"] {
+            assert!(text.parse::<Certificate>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A comparison for people: both colours side by side, and what follows.
+
+use std::fmt::Write;
+
+use super::compare::Comparison;
+use super::judge::{Judgement, Row, RowVerdict, VersionVerdict, number};
+
+/// The whole of it, ending in a line that begins with `verdict:`.
+pub(crate) fn comparison(comparison: &Comparison) -> String {
+    let mut text = comparison.judgement.as_ref().map(judgement).unwrap_or_default();
+    for reason in &comparison.reasons {
+        let _ = writeln!(text, "  - {reason}");
+    }
+    let verdict = if comparison.go { "go, green agrees with blue" } else { "stop, green must not take over" };
+    let windows = if comparison.windows == 1 { "window" } else { "windows" };
+    let _ = writeln!(
+        text,
+        "verdict: {verdict} (after {:.1} s, {} {windows})",
+        comparison.waited_seconds, comparison.windows
+    );
+    text
+}
+
+fn judgement(judgement: &Judgement) -> String {
+    let mut rows =
+        vec![["".to_owned(), "blue".to_owned(), "green".to_owned(), "allowed".to_owned(), String::new()]];
+    let version = match judgement.version {
+        VersionVerdict::Same => "same",
+        VersionVerdict::Newer => "newer",
+        VersionVerdict::Older => "OLDER",
+        VersionVerdict::Unclear => "MIXED",
+    };
+    let (blue, green) = (judgement.blue_version.clone(), judgement.green_version.clone());
+    rows.push(["version".to_owned(), blue, green, String::new(), version.to_owned()]);
+    rows.extend(judgement.rows.iter().map(cells));
+    let widths: Vec<usize> =
+        (0..5).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for [what, blue, green, allowed, verdict] in &rows {
+        let line = format!(
+            "{what:<0$}  {blue:>1$}  {green:>2$}  {allowed:>3$}  {verdict}",
+            widths[0], widths[1], widths[2], widths[3]
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 5] {
+    let value = |value: Option<f64>| match value {
+        Some(value) if row.unit.is_empty() => number(value),
+        Some(value) => format!("{} {}", number(value), row.unit).replace(" /s", "/s"),
+        None => "-".to_owned(),
+    };
+    let verdict = match row.verdict {
+        RowVerdict::Agree => "ok",
+        RowVerdict::Less => "LESS",
+        RowVerdict::More => "MORE",
+        RowVerdict::TooFew => "too few",
+        RowVerdict::Restarted => "RESTARTED",
+    };
+    let what = format!("{} {}", row.region, row.what).trim_start().to_owned();
+    [what, value(row.blue), value(row.green), format!("±{}", number(row.allowed)), verdict.to_owned()]
+}

@@ -1,0 +1,96 @@
+//! A deployment and how many share its work: what durables are declared for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_nats::jetstream::consumer::pull;
+
+use super::{Deployment, Shard, durable_config, durable_name};
+use crate::subject::Region;
+
+/// The exporters of a deployment: `main` is one that reads everything, `green/3` three that share it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readers {
+    deployment: Deployment,
+    shards: Option<u32>,
+}
+
+/// Text that names no exporters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write a deployment such as main, or one and its number of shards, up to {}, such as green/3",
+    Shard::MOST
+)]
+pub struct ReadersError;
+
+impl Readers {
+    /// The durables that they need on a region's stream.
+    #[must_use]
+    pub fn durables(&self, region: &Region) -> Vec<pull::Config> {
+        let whole = durable_config(&self.deployment);
+        let Some(shards) = self.shards else { return vec![whole] };
+        Shard::all(shards)
+            .map(|shard| pull::Config {
+                durable_name: Some(durable_name(&self.deployment, Some(shard))),
+                filter_subjects: shard.subjects(region),
+                ..whole.clone()
+            })
+            .collect()
+    }
+}
+
+impl FromStr for Readers {
+    type Err = ReadersError;
+
+    fn from_str(text: &str) -> Result<Self, ReadersError> {
+        let (deployment, shards) = match text.split_once('/') {
+            None => (text, None),
+            Some((deployment, shards)) => {
+                let shards = shards.parse().map_err(|_| ReadersError)?;
+                (deployment, Some(shards).filter(|shards| (1..=Shard::MOST).contains(shards)))
+            }
+        };
+        if text.contains('/') && shards.is_none() {
+            return Err(ReadersError);
+        }
+        Ok(Self { deployment: deployment.parse().map_err(|_| ReadersError)?, shards })
+    }
+}
+
+impl fmt::Display for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shards {
+            None => self.deployment.fmt(f),
+            Some(shards) => write!(f, "{}/{shards}", self.deployment),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_has_a_durable_that_filters_for_its_share() {
+        let region: Region = "us".parse().unwrap();
+        let durables = |text: &str| text.parse::<Readers>().unwrap().durables(&region);
+        let [whole] = &durables("main")[..] else { panic!("one durable") };
+        assert_eq!(whole.durable_name.as_deref(), Some("callsight-main"));
+        assert!(whole.filter_subjects.is_empty());
+
+        let shards = durables("green/3");
+        let names: Vec<_> = shards.iter().map(|one| one.durable_name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["callsight-green-1of3", "callsight-green-2of3", "callsight-green-3of3"]);
+        let subjects: Vec<_> = shards.iter().flat_map(|one| &one.filter_subjects).collect();
+        assert_eq!(subjects.len(), 64);
+        assert!(shards[0].filter_subjects.contains(&"health.diagnostics.us.*.*.0".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_number_of_shards_is_refused() {
+        for bad in ["", "Main", "main/", "main/0", "main/65", "main/x", "main/1/2", "/3", "main/-1"] {
+            assert_eq!(bad.parse::<Readers>(), Err(ReadersError), "{bad}");
+        }
+        assert_eq!("green/3".parse::<Readers>().unwrap().to_string(), "green/3");
+    }
+}

@@ -1,0 +1,149 @@
+//! Shards: a region that outgrows one exporter is shared out between several, by server.
+//!
+//! The stream appends to each subject the partition that its server falls into. A shard filters for its share of
+//! the partitions, through a durable of its own, so that no two shards get the same frame and all together get
+//! each. The number of shards is part of the durable's name: those of another number of shards are other
+//! durables, and neither can take the frames of the other for its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Deployment, PARTITIONS};
+use crate::subject::Region;
+
+/// One of the exporters that share a region: `2/3` is the second of three. They count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    number: u32,
+    of: u32,
+}
+
+/// Text that is no shard.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write which of how many, from 1/1 to {PARTITIONS}/{PARTITIONS}; the shards of three are 1/3, 2/3 and 3/3"
+)]
+pub struct ShardError;
+
+impl Shard {
+    /// The most shards that there can be: each needs a partition.
+    pub const MOST: u32 = PARTITIONS;
+
+    /// All shards of so many; none of none, and never more than [`Self::MOST`].
+    pub fn all(of: u32) -> impl Iterator<Item = Self> {
+        let of = of.min(Self::MOST);
+        (1..=of).map(move |number| Self { number, of })
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub const fn of(self) -> u32 {
+        self.of
+    }
+
+    /// The partitions of its share.
+    pub fn partitions(self) -> impl Iterator<Item = u32> {
+        (0..PARTITIONS).filter(move |partition| self.has(*partition))
+    }
+
+    /// Whether a partition is of its share.
+    #[must_use]
+    pub const fn has(self, partition: u32) -> bool {
+        partition % self.of == self.number - 1
+    }
+
+    /// Whether it has a partition in common with a shard of a layout that may be another.
+    #[must_use]
+    pub fn shares_with(self, other: Self) -> bool {
+        self.partitions().any(|partition| other.has(partition))
+    }
+
+    /// The subjects of its share in a region's stream.
+    #[must_use]
+    pub fn subjects(self, region: &Region) -> Vec<String> {
+        self.partitions().map(|partition| format!("health.diagnostics.{region}.*.*.{partition}")).collect()
+    }
+}
+
+impl FromStr for Shard {
+    type Err = ShardError;
+
+    fn from_str(text: &str) -> Result<Self, ShardError> {
+        let (number, of) = text.split_once('/').ok_or(ShardError)?;
+        let [number, of] = [number, of].map(|digits| {
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|_| plain).ok_or(ShardError)
+        });
+        let (number, of) = (number?, of?);
+        if (1..=of).contains(&number) && of <= PARTITIONS { Ok(Self { number, of }) } else { Err(ShardError) }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
+/// The name of the durable consumer of a deployment, or of one of its shards: `callsight-main`,
+/// `callsight-main-2of3`.
+#[must_use]
+pub fn durable_name(deployment: &Deployment, shard: Option<Shard>) -> String {
+    let whole = deployment.durable();
+    match shard {
+        None => whole,
+        Some(Shard { number, of }) => format!("{whole}-{number}of{of}"),
+    }
+}
+
+/// Whether a deployment of this name would have the durable of another one's shard.
+pub(super) fn looks_like_one(deployment: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let last = deployment.rsplit_once('-').map(|(_, last)| last);
+    last.and_then(|last| last.split_once("of")).is_some_and(|(number, of)| digits(number) && digits(of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_is_of_one_shard() {
+        for of in [1, 2, 3, 7, 64] {
+            let mut partitions: Vec<_> = Shard::all(of).flat_map(Shard::partitions).collect();
+            partitions.sort_unstable();
+            assert!(partitions.into_iter().eq(0..PARTITIONS), "{of}");
+            assert!(Shard::all(of).all(|shard| shard.partitions().count() >= 1), "{of}");
+        }
+    }
+
+    #[test]
+    fn a_shard_is_written_as_it_is_read() {
+        for text in ["1/1", "1/3", "3/3", "64/64"] {
+            assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
+        }
+        for bad in ["", "1", "/", "0/3", "4/3", "1/65", "1/0", "+1/3", "1/3/3", "a/b", "-1/3"] {
+            assert_eq!(bad.parse::<Shard>(), Err(ShardError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_durable_is_of_one_shard_of_one_layout() {
+        let main: Deployment = "main".parse().unwrap();
+        assert_eq!(durable_name(&main, None), "callsight-main");
+        assert_eq!(durable_name(&main, "2/3".parse().ok()), "callsight-main-2of3");
+        assert!("main-2of3".parse::<Deployment>().is_err(), "it would share the durable of a shard of main");
+        for fine in ["main-2", "2of3", "one-of", "main-xof3"] {
+            assert!(fine.parse::<Deployment>().is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_of_the_region() {
+        let subjects = "64/64".parse::<Shard>().unwrap().subjects(&"eu-west".parse().unwrap());
+        assert_eq!(subjects, ["health.diagnostics.eu-west.*.*.63"]);
+        let (half, third): (Shard, Shard) = ("1/2".parse().unwrap(), "3/3".parse().unwrap());
+        assert!(half.shares_with(third));
+        assert!(!half.shares_with("2/4".parse().unwrap()));
+    }
+}

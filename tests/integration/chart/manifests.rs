@@ -1,0 +1,278 @@
+//! What helm makes of the chart, in every combination, against the schemas of Kubernetes and our own promises.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{CHART, REGIONS, documents, files, find, helm, names, object, render, values_of};
+use crate::kit::process;
+use crate::kit::tool;
+
+/// The oldest Kubernetes that the chart takes, and the newest whose schemas the validator has.
+const VERSIONS: [&str; 2] = ["1.28", "1.37"];
+
+/// Kinds of the Prometheus operator, which Kubernetes has no schemas for: `super::monitoring` looks at them.
+const FOREIGN: [&str; 3] = ["ServiceMonitor", "PodMonitor", "PrometheusRule"];
+
+/// Features, each with its values. Each is tried alone, all of them together, and all but one of them: so each meets each
+/// other, and each is missed once.
+const FEATURES: &[(&str, &str)] = &[
+    ("green", "colours.green.enabled=true,colours.green.image.tag=1.2.3"),
+    ("switched", "colours.green.enabled=true,active=green,colours.blue.enabled=false"),
+    ("shards", "shards=3"),
+    (
+        "sharded-green",
+        "colours.green.enabled=true,colours.green.shards=5,colours.green.settings.detail=session",
+    ),
+    ("creds", "nats.creds.secret=exporter,streams.creds.secret=operator"),
+    (
+        "tls",
+        "nats.urls={tls://a:4222,tls://b:4222},nats.tls.ca.secret=ca,nats.tls.clientCertificate.secret=client,nats.tls.first=true",
+    ),
+    ("streams", "streams.regions={us,apac},streams.hub=us,streams.replicas=3,streams.image.tag=9.9.9"),
+    ("no-streams", "streams.apply=false"),
+    ("web", "webConfig.secret=web,webConfig.scheme=HTTPS"),
+    ("service-monitor", "monitoring.monitor.enabled=true,monitoring.monitor.labels.release=prometheus"),
+    ("pod-monitor", "monitoring.monitor.enabled=true,monitoring.monitor.kind=PodMonitor"),
+    ("rules", "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true"),
+    (
+        "no-policy",
+        "networkPolicy.enabled=false,podDisruptionBudget.enabled=false,serviceAccount.create=false",
+    ),
+    (
+        "peers",
+        "networkPolicy.from[0].namespaceSelector.matchLabels.a=b,networkPolicy.natsPeers[0].ipBlock.cidr=10.0.0.0/8",
+    ),
+    (
+        "placement",
+        "nodeSelector.disk=ssd,tolerations[0].key=a,tolerations[0].operator=Exists,priorityClassName=high,\
+      topologySpreadConstraints[0].maxSkew=1,topologySpreadConstraints[0].topologyKey=zone,\
+      topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway,imagePullSecrets[0].name=pull",
+    ),
+    (
+        "labels",
+        "podLabels.team=calls,podAnnotations.note=x,service.annotations.note=x,serviceAccount.annotations.note=x",
+    ),
+    ("names", "fullnameOverride=a-very-long-name-for-a-release-that-goes-on-and-on-and-on-and-on"),
+    (
+        "node-port",
+        "service.type=NodePort,image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    ),
+];
+
+/// The arguments of every installation that is tried, with a name for each.
+fn installations() -> Vec<(String, Vec<String>)> {
+    let mut all = vec![("defaults".to_owned(), Vec::new())];
+    for region in REGIONS {
+        all.push((region.to_owned(), vec!["--values".to_owned(), values_of(region)]));
+    }
+    let set = |values: &str| ["--set".to_owned(), values.replace(' ', "")];
+    for (index, (name, values)) in FEATURES.iter().enumerate() {
+        all.push(((*name).to_owned(), set(values).into()));
+        let others = FEATURES.iter().enumerate().filter(|(other, _)| *other != index);
+        all.push((format!("all-but-{name}"), others.flat_map(|(_, (_, values))| set(values)).collect()));
+    }
+    let together = FEATURES.iter().flat_map(|(_, values)| set(values));
+    all.push(("everything".to_owned(), together.collect()));
+    all
+}
+
+/// One validator for all: it takes a second to start.
+#[test]
+fn every_combination_is_valid_for_the_oldest_and_the_newest_kubernetes() {
+    let directory = process::temporary_directory();
+    for (name, args) in installations() {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let rendered = render(&args);
+        let found = documents(&rendered);
+        assert!(found.len() >= 4, "{name}: {:?}", names(&found));
+        fs::write(directory.path().join(format!("{name}.yaml")), rendered).unwrap();
+    }
+    let paths = files(directory.path().to_str().unwrap(), "yaml");
+    assert!(paths.len() > FEATURES.len());
+    for version in VERSIONS {
+        let mut command = Command::new(tool::directory().join("python/bin/kubernetes-validate"));
+        command.args(["--strict", "-k", version]).args(&paths);
+        let output = process::run(&mut command, "", Duration::from_secs(300));
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let wrong: Vec<_> = said.lines().filter(|line| line.starts_with("ERROR")).collect();
+        assert!(output.status.success() && wrong.is_empty(), "Kubernetes {version}: {wrong:#?}");
+        assert!(said.matches("passed for resource").count() > paths.len(), "{said}");
+        for unknown in said.lines().filter(|line| line.contains("Couldn't find schema")) {
+            assert!(FOREIGN.iter().any(|kind| unknown.contains(&format!("kind {kind} "))), "{unknown}");
+        }
+    }
+}
+
+#[test]
+fn helm_finds_nothing_to_complain_about() {
+    for values in [None, Some(values_of("us")), Some(values_of("apac"))] {
+        let mut args = vec!["lint", "--strict", CHART];
+        if let Some(values) = &values {
+            args.extend(["--values", values]);
+        }
+        let output = helm(&args);
+        assert!(output.status.success(), "{values:?}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// Rules and dashboards are shared with the rest of the project, dashboards by a symbolic link.
+#[test]
+fn a_packaged_chart_is_whole() {
+    let directory = process::temporary_directory();
+    let folder = directory.path().to_str().unwrap();
+    let output = helm(&["package", CHART, "--destination", folder]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let package = format!("{folder}/callsight-{}.tgz", env!("CARGO_PKG_VERSION"));
+    let packaged =
+        helm(&["template", "callsight", &package, "--namespace", "calls", "--values", &values_of("us")]);
+    let packaged = documents(&String::from_utf8(packaged.stdout).unwrap());
+    let unpacked = documents(&render(&["--values", &values_of("us")]));
+    assert_eq!(names(&packaged), names(&unpacked));
+    assert_eq!(packaged, unpacked);
+}
+
+/// All pods that a rendered installation makes.
+fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
+    let pod = |document: &'_ Value| match document["kind"].as_str().unwrap() {
+        "Pod" => Some("/spec"),
+        "Deployment" | "StatefulSet" | "Job" => Some("/spec/template/spec"),
+        _ => None,
+    };
+    let with_pods = documents.iter().filter_map(|document| Some((document, pod(document)?)));
+    with_pods
+        .map(|(document, path)| {
+            (document["metadata"]["name"].as_str().unwrap(), document.pointer(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_pod_is_without_rights() {
+    for (name, args) in installations().iter().filter(|(name, _)| !name.starts_with("all-but-")) {
+        let found = documents(&render(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+        let pods = pods(&found);
+        assert!(!pods.is_empty(), "{name}");
+        for (pod, spec) in pods {
+            let what = format!("{name}: {pod}");
+            assert_eq!(spec["automountServiceAccountToken"], false, "{what}");
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{what}");
+            assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{what}");
+            assert_eq!(spec.get("hostNetwork"), None, "{what}");
+            for container in spec["containers"].as_array().unwrap() {
+                let security = &container["securityContext"];
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{what}");
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{what}");
+                assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{what}");
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{what}");
+                assert!(container["resources"]["requests"]["cpu"].is_string(), "{what}");
+                for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                    assert_eq!(mount["readOnly"], true, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// The labels of a selector are those of the pods that it is for.
+fn selects(selector: &Value, pod: &Value) -> bool {
+    let labels = &pod["spec"]["template"]["metadata"]["labels"];
+    selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[test]
+fn services_lead_to_their_colour_and_to_the_active_one() {
+    for active in ["blue", "green"] {
+        let found = documents(&render(&["--set", &format!("colours.green.enabled=true,active={active}")]));
+        for colour in ["blue", "green"] {
+            let pods = object(&found, "Deployment", &format!("callsight-{colour}"));
+            let main = &object(&found, "Service", "callsight")["spec"]["selector"];
+            assert_eq!(selects(main, pods), active == colour, "{active} {colour}");
+            for service in ["blue", "green"] {
+                let own = &object(&found, "Service", &format!("callsight-{service}"))["spec"];
+                assert_eq!(selects(&own["selector"], pods), service == colour);
+                assert_eq!(own["publishNotReadyAddresses"], true);
+            }
+            for (kind, pointer) in [
+                ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+                ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+            ] {
+                let selector = object(&found, kind, "callsight").pointer(pointer).unwrap();
+                assert!(selects(selector, pods), "{kind} {colour}");
+            }
+        }
+    }
+}
+
+/// Two pods of a colour would share its durable, and with it the frames.
+#[test]
+fn a_colour_never_has_two_pods_for_one_durable() {
+    let one = documents(&render(&[]));
+    let deployment = object(&one, "Deployment", "callsight-blue");
+    assert_eq!(deployment["spec"]["replicas"], 1);
+    assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
+
+    let three = documents(&render(&["--set", "shards=3"]));
+    assert_eq!(find(&three, "Deployment", "callsight-blue"), None);
+    let set = &object(&three, "StatefulSet", "callsight-blue")["spec"];
+    assert_eq!(set["replicas"], 3);
+    assert_eq!(set["ordinals"]["start"], 1, "shards count from 1");
+    let container = &set["template"]["spec"]["containers"][0];
+    assert!(container["args"].as_array().unwrap().contains(&json!("--shard=$(SHARD)/3")), "{container}");
+    let index = "metadata.labels['apps.kubernetes.io/pod-index']";
+    assert_eq!(
+        container["env"][0],
+        json!({"name": "SHARD", "valueFrom": {"fieldRef": {"fieldPath": index}}})
+    );
+}
+
+/// Or else a new chart, or a change to green, would restart blue in the middle of a comparison.
+#[test]
+fn a_colour_restarts_only_for_what_concerns_it() {
+    let blue = |set: &str| {
+        let found = documents(&render(&["--set", set]));
+        object(&found, "Deployment", "callsight-blue")["spec"]["template"].clone()
+    };
+    let before = blue("image.tag=1.0.0");
+    for other in [
+        "colours.green.enabled=true,colours.green.image.tag=1.1.0",
+        "colours.green.enabled=true,colours.green.settings.idle-timeout=45s",
+        "colours.green.enabled=true,active=green",
+        "streams.apply=false,monitoring.monitor.enabled=true",
+    ] {
+        assert_eq!(blue(&format!("image.tag=1.0.0,{other}")), before, "{other}");
+    }
+    for own in [
+        "settings.idle-timeout=45s",
+        "colours.blue.settings.idle-timeout=45s",
+        "colours.blue.image.tag=1.1.0",
+    ] {
+        assert_ne!(blue(&format!("image.tag=1.0.0,{own}")), before, "{own}");
+    }
+    let labels = before["metadata"]["labels"].as_object().unwrap();
+    assert!(
+        !labels.contains_key("helm.sh/chart") && !labels.contains_key("app.kubernetes.io/version"),
+        "{labels:?}"
+    );
+}
+
+#[test]
+fn an_image_of_ones_own_wins_over_that_of_all() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let image = |set: &str| {
+        let found = documents(&render(&["--set", set]));
+        object(&found, "Deployment", "callsight-blue")["spec"]["template"]["spec"]["containers"][0]["image"]
+            .clone()
+    };
+    let repository = "ghcr.io/callsight/callsight";
+    let by_all = format!("image.digest={digest}");
+    assert_eq!(image("image.tag="), format!("{repository}:{}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(image("image.tag=1.0.0"), format!("{repository}:1.0.0"));
+    assert_eq!(image(&by_all), format!("{repository}@{digest}"));
+    assert_eq!(image(&format!("{by_all},colours.blue.image.tag=1.1.0")), format!("{repository}:1.1.0"));
+    assert_eq!(image(&format!("colours.blue.image.digest={digest}")), format!("{repository}@{digest}"));
+    assert_eq!(image("colours.blue.image.repository=mine,image.tag=v2"), "mine:v2");
+}

@@ -1,0 +1,4 @@
+//! More than one exporter, and more than one region.
+
+mod bridge;
+mod shards;

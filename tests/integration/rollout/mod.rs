@@ -1,0 +1,5 @@
+//! From one exporter to the next: may the new one take over, and what is left of the old one.
+
+mod compare;
+mod retire;
+mod stage;

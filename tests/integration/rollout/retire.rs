@@ -1,0 +1,90 @@
+//! `callsight rollout retire`: the old colour's durable goes after the switch, never before.
+
+use futures_util::TryStreamExt;
+
+use super::stage::{calls, exporter, has_sessions, run};
+use crate::kit::callsight::Callsight;
+use crate::kit::nats::Nats;
+
+/// Retires blue, while this address is the active one.
+async fn retire(nats: &Nats, active: &Callsight) -> (Option<i32>, String) {
+    let (url, active) = (nats.url(), active.url());
+    let where_to = ["--active", &active, "--nats-url", &url];
+    let what = ["rollout", "retire", "--deployment", "blue", "--region", "us", "--timeout", "15s"];
+    let output = run(what.iter().chain(&where_to).map(|arg| (*arg).to_owned()).collect()).await;
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+async fn durables(nats: &Nats) -> Vec<String> {
+    let stream = nats.jetstream().await.get_stream("HEALTH_US").await.unwrap();
+    let mut names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+    names.retain(|name| name.starts_with("callsight-"));
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn a_durable_goes_once_its_exporter_is_gone_and_another_is_active() {
+    let nats = Nats::start();
+    let mut blue = exporter(&nats.url(), "blue", &[]);
+    blue.ready().await;
+    let mut green = exporter(&nats.url(), "green", &[]);
+    green.ready().await;
+    let _calls = calls(&nats, 8);
+    has_sessions(&green, 1.0).await;
+    let both = ["callsight-blue", "callsight-green"];
+
+    let (code, text) = retire(&nats, &blue).await;
+    assert_eq!((code, durables(&nats).await), (Some(1), both.map(str::to_owned).to_vec()));
+    assert!(text.contains("blue is still active: promote the other colour first"), "{text}");
+
+    let (code, text) = retire(&nats, &green).await;
+    assert_eq!((code, durables(&nats).await), (Some(1), both.map(str::to_owned).to_vec()));
+    assert!(text.contains("callsight-blue of stream HEALTH_US is still read"), "{text}");
+
+    blue.kill9();
+    let (code, text) = retire(&nats, &green).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("deleted callsight-blue of stream HEALTH_US"), "{text}");
+    assert_eq!(durables(&nats).await, ["callsight-green"]);
+
+    let (code, text) = retire(&nats, &green).await;
+    assert!(code == Some(0) && text.contains("no durable of deployment blue is left"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_goes_while_the_successor_does_not_answer_or_is_not_ready() {
+    let nats = Nats::start();
+    let mut blue = exporter(&nats.url(), "blue", &[]);
+    blue.ready().await;
+    blue.terminate();
+    let (code, text) = retire(&nats, &blue).await;
+    assert!(
+        code == Some(1) && text.contains("nothing is deleted while what is active can't be asked"),
+        "{text}"
+    );
+
+    // It waits for a server that is not there.
+    let green = exporter("nats://127.0.0.1:1", "green", &[]);
+    green.listening().await;
+    let (code, text) = retire(&nats, &green).await;
+    assert!(code == Some(1) && text.contains("green is active and not ready"), "{text}");
+    assert_eq!(durables(&nats).await, ["callsight-blue"]);
+}
+
+#[tokio::test]
+async fn shards_go_with_their_deployment_and_no_other_does() {
+    let nats = Nats::start();
+    let mut green = exporter(&nats.url(), "green", &[]);
+    green.ready().await;
+    let jetstream = nats.jetstream().await;
+    for name in ["blue-0", "blue-1", "blue-canary", "blues"] {
+        let config =
+            callsight::topology::consumer_config(&name.parse().unwrap(), time::OffsetDateTime::now_utc());
+        jetstream.create_consumer_on_stream(config, "HEALTH_US").await.unwrap();
+    }
+    let (code, text) = retire(&nats, &green).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(durables(&nats).await, ["callsight-blue-canary", "callsight-blues", "callsight-green"]);
+}

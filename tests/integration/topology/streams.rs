@@ -1,0 +1,182 @@
+//! `callsight streams` against a real super-cluster, with the permissions of its operator and no more.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use async_nats::jetstream::stream::Config;
+use callsight::topology::{consumer_config, ensure_streams};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+use crate::kit::callsight::Callsight;
+use crate::kit::nats::Nats;
+use crate::kit::process::temporary_directory;
+use crate::kit::supercluster::SuperCluster;
+use crate::kit::wait;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jetstream");
+
+fn streams(url: &str, args: &[&str]) -> Output {
+    Callsight::run(&[&["streams"], &args[..1], &["--nats-url", url], &args[1..]].concat())
+}
+
+/// Its exit code, and what it printed.
+fn seen(output: &Output) -> (i32, String) {
+    let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    (output.status.code().unwrap(), text.concat())
+}
+
+#[track_caller]
+fn says(output: &Output, code: i32, words: &[&str]) {
+    let (exit, text) = seen(output);
+    assert_eq!(exit, code, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+/// A copy of the declarations, to be changed.
+fn copy() -> TempDir {
+    let copy = temporary_directory();
+    let mut folders = vec!["streams".to_owned(), "consumers".to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::create_dir_all(copy.path().join(&folder)).unwrap();
+        for entry in fs::read_dir(Path::new(FOLDER).join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let inside = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() {
+                folders.push(inside);
+            } else {
+                fs::copy(entry.path(), copy.path().join(inside)).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+/// Changes keys of one of the files.
+fn edit(folder: &TempDir, file: &str, keys: Value) {
+    let path = folder.path().join(file);
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_declared_is_made_kept_and_never_taken_away() {
+    let cluster = SuperCluster::start().await;
+    let (us, apac) = (cluster.url("us", "operator"), cluster.url("apac", "operator"));
+    let development = ["--dir", FOLDER, "--replicas", "1"];
+    let with = |task: &'static str, more: &[&'static str]| [&[task], &development[..], more].concat();
+
+    // A plan changes nothing, twice.
+    for _ in 0..2 {
+        let words =
+            ["+ stream   HEALTH_APAC_MIRROR", "in us, mirror of HEALTH_APAC, 1 replica", "9 to create"];
+        says(&streams(&us, &with("plan", &[])), 0, &words);
+    }
+    says(&streams(&us, &with("verify", &[])), 1, &["+ consumer HEALTH_US/callsight-main", "9 of 9 differ"]);
+    // Made from the far end, seen from the near one, and with the program's own declarations.
+    says(&streams(&apac, &with("apply", &[])), 0, &["9 created, 0 changed, 0 refused, 0 the same"]);
+    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 0 changed, 0 refused, 9 the same"]);
+    says(&streams(&us, &["verify", "--region", "us,apac", "--replicas", "1"]), 0, &["9 the same"]);
+    let verified = streams(&apac, &with("verify", &["--json"]));
+    let json: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&json["ok"], &json["same"], verified.status.code()), (&json!(true), &json!(9), Some(0)));
+
+    // Somebody turns a knob by hand; it is seen and put right, and what no file speaks of is left.
+    let operator = cluster.jetstream("us", "operator").await;
+    let config = async || operator.get_stream("HEALTH_APAC").await.unwrap().cached_info().config.clone();
+    let made = config().await;
+    let turned = Config { max_bytes: 8 << 30, max_message_size: 100_000, ..made.clone() };
+    operator.update_stream(turned).await.unwrap();
+    let words = ["~ stream   HEALTH_APAC", "max_bytes: 8 GiB → 4 GiB", "1 of 9 differ"];
+    says(&streams(&us, &with("verify", &[])), 1, &words);
+    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 1 changed, 0 refused, 8 the same"]);
+    assert_eq!(config().await, Config { max_message_size: 100_000, ..made });
+
+    // Nothing is deleted, whatever is said.
+    let relay = cluster.jetstream("us", "relay").await;
+    for number in 0..100 {
+        let payload = vec![number; 1000];
+        let ack = relay.publish("health.diagnostics.us.relay.r1", payload.into()).await.unwrap();
+        ack.await.unwrap();
+    }
+    let folder = copy();
+    let dir = folder.path().to_str().unwrap();
+    let changed =
+        |task: &str, more: &[&str]| streams(&us, &[&[task, "--dir", dir, "--replicas", "1"], more].concat());
+    edit(&folder, "streams/HEALTH_US.json", json!({"max_bytes": 50_000}));
+    edit(&folder, "streams/HEALTH_APAC.json", json!({"storage": "memory"}));
+    edit(
+        &folder,
+        "streams/HEALTH_APAC_DLQ.json",
+        json!({"placement": {"cluster": "us"}, "max_age": 3_600_000_000_000_u64}),
+    );
+    edit(&folder, "consumers/HEALTH_US/callsight-main.json", json!({"max_ack_pending": 1000}));
+    edit(&folder, "consumers/HEALTH_APAC/callsight-main.json", json!({"ack_policy": "explicit"}));
+    let refused = [
+        "max_bytes: 4 GiB → 50000 bytes",
+        "bytes would go; --allow-destructive does it",
+        "storage: \"file\" → \"memory\"",
+        "can't change the storage",
+        "it would move with all it holds, from apac to us",
+        "max_ack_pending: 32768 → 1000",
+        "nats consumer rm HEALTH_APAC callsight-main",
+    ];
+    says(&changed("plan", &[]), 1, &[&refused[..], &["1 to change, 4 refused", "would refuse 4"]].concat());
+    let messages =
+        async |stream: &str| operator.get_stream(stream).await.unwrap().cached_info().state.messages;
+    says(&changed("apply", &[]), 1, &[&refused[..], &["1 changed, 4 refused"]].concat());
+    assert_eq!(messages("HEALTH_US").await, 100);
+
+    // With a yes, what can be done is done; the rest is not.
+    says(
+        &changed("apply", &["--allow-destructive"]),
+        1,
+        &["2 changed, 2 refused", "can't change the storage"],
+    );
+    let left = messages("HEALTH_US").await;
+    assert!((1..100).contains(&left), "{left}");
+    wait::eventually_async(wait::PATIENCE, "the stream to move", async || {
+        let info = operator.get_stream("HEALTH_APAC_DLQ").await.map_err(|error| error.to_string())?;
+        let info = info.cached_info().clone();
+        let moved = info.cluster.as_ref().and_then(|cluster| cluster.name.clone());
+        wait::when(moved, |at| at.as_deref() == Some("us")).map_err(|at| format!("{at:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_serve_creates_is_what_is_declared() {
+    let nats = Nats::start();
+    let jetstream = nats.jetstream().await;
+    ensure_streams(&jetstream, &"us".parse().unwrap(), 1).await.unwrap();
+    let durable = consumer_config(&"main".parse().unwrap(), OffsetDateTime::now_utc());
+    jetstream.create_consumer_on_stream(durable, "HEALTH_US").await.unwrap();
+
+    // Where there are no clusters, streams are in none.
+    let json = streams(&nats.url(), &["verify", "--region", "us", "--replicas", "1", "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let steps = json["steps"].as_array().unwrap();
+    let differences = steps.iter().flat_map(|step| step["changes"].as_array().unwrap());
+    let keys: Vec<_> = differences.map(|change| change["key"].as_str().unwrap()).collect();
+    assert_eq!((keys, &json["same"]), (vec!["placement", "placement"], &json!(1)), "{json}");
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused_before_anybody_is_asked() {
+    let nobody = "nats://127.0.0.1:9";
+    let folder = temporary_directory();
+    let dir = folder.path().to_str().unwrap();
+    says(&streams(nobody, &["plan", "--dir", dir]), 2, &["cannot read", "streams"]);
+    fs::create_dir(folder.path().join("streams")).unwrap();
+    fs::write(folder.path().join("streams/A.json"), r#"{"name": "A", "max_agee": 1}"#).unwrap();
+    says(&streams(nobody, &["apply", "--dir", dir]), 2, &["A.json", "`max_agee`", "did you mean `max_age`?"]);
+    says(&streams(nobody, &["verify", "--hub", "eu"]), 2, &["`--hub eu` is none of `--region us, apac`"]);
+    says(&streams(nobody, &["verify", "--wait", "1s"]), 1, &["JetStream does not answer", "--nats-url"]);
+}
