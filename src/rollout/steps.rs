@@ -632,6 +632,7 @@ impl NatsAccess {
         };
         NatsConfig {
             servers: self.url.clone(),
+            fallback: Vec::new(),
             identity,
             tls: NatsTls { authorities: self.ca.clone(), ..NatsTls::default() },
             inbox_prefix: "_INBOX.operator".to_owned(),

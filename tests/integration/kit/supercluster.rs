@@ -137,6 +137,11 @@ impl Server {
         Self { cluster, config, environment, port, monitor, store, process }
     }
 
+    /// Where it listens for clients, on the loopback address.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where clients connect, as one of [`USERS`]. The product's commands take it for `--nats-url`.
     pub(crate) fn url(&self, user: &str) -> String {
         format!("nats://{user}:{user}-secret@{}", at(self.port))
