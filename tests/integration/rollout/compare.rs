@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 
 use super::stage::{OlderBuild, calls, compare, exporter, has_sessions, reasons, verdict};
 use crate::kit::callsight::{Callsight, REGION};
+use crate::kit::certificates::Authority;
 use crate::kit::nats::Nats;
 use crate::kit::process::{Process, temporary_directory};
 use crate::kit::proxy::Proxy;
-use crate::kit::certificates::Authority;
 
 const SESSIONS: usize = 40;
 
