@@ -22,7 +22,6 @@ pub mod window;
 
 use async_nats::jetstream::Context;
 use futures_util::future::try_join_all;
-use metrics_exporter_prometheus::BuildError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -75,9 +74,6 @@ pub enum ReplayError {
         /// What the streams hold.
         held: String,
     },
-    /// The metrics library refuses the catalogue.
-    #[error("cannot set up the metrics recorder")]
-    Recorder(#[from] BuildError),
     /// A defect.
     #[error("the replay failed; report what stands above")]
     Panicked,
@@ -143,7 +139,7 @@ pub async fn run(
         readers.spawn(source::read(context.clone(), extent, since, window.to, sender));
         feeds.push(Feed { receiver, chunk: Vec::new().into_iter() });
     }
-    let engine = Engine::new(config, sinks)?;
+    let engine = Engine::new(config, sinks);
     let stop = control.clone();
     let mut folding = tokio::task::spawn_blocking(move || fold(engine, feeds, &control, window, since));
     let folded = tokio::select! {

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn all_that_is_read_is_what_was_written() {
-        let aggregates = Aggregates::new().unwrap();
+        let aggregates = Aggregates::new();
         let recorder = aggregates.recorder();
         let server = ServerSeries::register(&**recorder, "us", "https://a", "webtransport");
         let _other = ServerSeries::register(&**recorder, "us", "https://b", "websocket");
