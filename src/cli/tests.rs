@@ -255,3 +255,41 @@ fn the_documentation_is_that_of_the_declaration() {
         );
     }
 }
+
+#[test]
+fn a_replay_says_what_contradicts_itself() {
+    let now = OffsetDateTime::from_unix_timestamp(1_764_000_000).unwrap();
+    let validate = |line: &str| {
+        let line = format!("callsight replay {line}");
+        let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        match config::parse(&arguments, &|_| None) {
+            Ok(Parsed::Command(Cli { command: Command::Replay(args) })) => {
+                args.validate(now).map(|(_, config)| config.to_string()).map_err(|error| error.to_string())
+            }
+            Ok(_) => panic!("not a replay command"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let (from, to) = ("--from=2025-11-24T15:01:00Z", "--to=2025-11-24T15:10:00Z");
+    let shown = validate(&format!("{from} {to} --openmetrics=-")).unwrap();
+    assert!(shown.contains("2025-11-24T15:01:00Z to 2025-11-24T15:10:00Z; step 15s"), "{shown}");
+    for (more, problem) in [
+        ("", "nothing to make of it"),
+        ("--openmetrics=- --frames=-", "only one of"),
+        ("--frames=a --no-replay-label --replay-id=a", "contradict each other"),
+        ("--frames=a --replay-id=a/b", "1 to 64 of"),
+        ("--frames=a --resume=b", "`--resume` needs `--remote-write` too"),
+        ("--heal", "`--heal` needs `--prometheus` too"),
+        ("--frames=a --prometheus=http://p", "`--prometheus` needs `--heal` too"),
+        ("--heal --prometheus=http://p --frames=a", "fills holes and nothing else"),
+        ("--heal --prometheus=http://p --meeting=m", "fills holes with all calls"),
+        ("--remote-write=prometheus:9090", "write http://host:port/path"),
+        ("--openmetrics=a --step=1h", "no whole multiple of `--step` 1h"),
+        ("--frames=a --meeting=a/b", "a/b"),
+    ] {
+        let error = validate(&format!("{from} {to} {more}")).unwrap_err();
+        assert!(error.contains(problem), "{more}: {error}");
+    }
+    let backwards = validate("--from=2025-11-24T15:10:00Z --to=2025-11-24T15:00:00Z --frames=a").unwrap_err();
+    assert!(backwards.contains("ends before it begins"), "{backwards}");
+}

@@ -1,8 +1,9 @@
 //! The detail rows of a session and of its pairs: opened once, set from each frame.
 
+use super::degraded::{Degraded, is_hidden};
 use super::time::StreamTime;
 use crate::frame::{Audio, Frame, Peer, Video};
-use crate::series::detail::{Bits, DetailPlane, DetailStore, Row};
+use crate::series::detail::{Bits, DetailPlane, DetailStore, Judgement, Row};
 
 fn seconds(milliseconds: Option<f64>) -> Bits {
     Bits::measure(milliseconds.map(|value| value / 1e3))
@@ -30,7 +31,20 @@ impl SessionSeries {
         store.open(DetailPlane::Session, &labels).map(Self)
     }
 
-    pub(super) fn set(&self, frame: &Frame<'_>, at: StreamTime) {
+    /// Takes a frame's values, by which the session is so degraded; of its peers' audio the worst was concealed so much.
+    pub(super) fn set(
+        &self,
+        frame: &Frame<'_>,
+        at: StreamTime,
+        degraded: Degraded,
+        concealment: Option<f64>,
+    ) {
+        self.0.judge(Judgement {
+            hidden: is_hidden(frame),
+            microphone: frame.audio_enabled == Some(true),
+            camera: frame.video_enabled == Some(true),
+            ..degraded.judgement().concealing(concealment)
+        });
         self.0.set([
             seconds(frame.server.as_ref().and_then(|server| server.rtt_ms)),
             Bits::state(frame.audio_enabled),
@@ -60,7 +74,13 @@ impl PairSeries {
         store.open(DetailPlane::Pair, &labels).map(Self)
     }
 
-    pub(super) fn set(&self, peer: &Peer<'_>) {
+    /// Takes a peer's values, by which its session is so degraded, and the share of its audio that was concealed.
+    pub(super) fn set(&self, peer: &Peer<'_>, degraded: Degraded, concealment: Option<f64>) {
+        self.0.judge(Judgement {
+            microphone: peer.audio_enabled,
+            camera: peer.video_enabled,
+            ..degraded.judgement().concealing(concealment)
+        });
         let measure = |value: fn(&Audio) -> Option<f64>| peer.audio.as_ref().and_then(value);
         let count = |value: fn(&Audio) -> Option<u64>| Bits::count(peer.audio.as_ref().and_then(value));
         let video = |value: fn(&Video) -> Option<f64>| peer.video.as_ref().and_then(value);

@@ -210,6 +210,10 @@ pub struct ServerSeries {
     pub degraded: [Gauge; Signal::ALL.len()],
     /// Sessions that can't hear somebody who speaks.
     pub one_way_audio: Gauge,
+    /// Sessions degraded by at least one signal.
+    pub degraded_any: Gauge,
+    /// Sessions whose tab is hidden.
+    pub hidden: Gauge,
 }
 
 impl ServerSeries {
@@ -250,6 +254,8 @@ impl ServerSeries {
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
             one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
+            degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
+            hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
         })
     }
 }

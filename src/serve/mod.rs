@@ -9,6 +9,7 @@ pub(crate) mod negotiate;
 mod page;
 mod routes;
 mod scrape;
+mod triage;
 mod web_config;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use async_nats::Client;
 use futures_util::future::{join_all, select_all};
 use metrics::Recorder;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -34,6 +36,7 @@ use crate::subject::Region;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
+use triage::{Fixed, Triage};
 
 /// What the exporter is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +98,7 @@ pub struct Exporter {
     ready_max_lag: Duration,
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
+    triage: JoinHandle<()>,
     gatekeeper: Option<JoinHandle<()>>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
@@ -146,11 +150,22 @@ impl Exporter {
         }
 
         let ready_max_lag = config.ready_max_lag;
-        let scraper = Scraper::new(aggregates, detail.clone(), regions.clone(), ready_max_lag);
+        let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
         let (stop_http, stopping) = watch::channel(false);
+        let fixed = Fixed {
+            deployment: config.reader.deployment.to_string(),
+            regions: regions.iter().map(|region| region.report(ready_max_lag).region).collect(),
+            detail: config.fold.detail,
+            max_series: config.max_series,
+            rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
+            concealment_limit: config.fold.thresholds.concealment,
+            started: OffsetDateTime::now_utc(),
+        };
+        let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
         let deployment = config.reader.deployment.as_str().into();
-        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
+        let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
+        let triage = tokio::spawn(triage.keep());
         tracing::info!(%address, "serving");
         Ok(Self {
             address,
@@ -159,6 +174,7 @@ impl Exporter {
             ready_max_lag,
             consumers,
             http,
+            triage,
             gatekeeper: kept.map(tokio::spawn),
             stop_consumers,
             stop_http,
@@ -189,6 +205,7 @@ impl Exporter {
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP server had stopped");
         }
+        self.triage.abort();
         if let Some(gatekeeper) = self.gatekeeper {
             gatekeeper.abort();
         }

@@ -155,7 +155,7 @@ async fn a_filter_leaves_the_others_out_of_the_aggregates_too() {
     assert!(last.any("videocall_session_rtt_seconds", &[("session_id", "s2")]));
     assert!(!last.any("videocall_session_rtt_seconds", &[("session_id", "s1")]));
 
-    let nobody = replay(&nats.url(), &["--from", &from, "--meeting=nobody", "--openmetrics=-"]);
+    let nobody = replay(&nats.url(), &["--from", &from, "--step=1s", "--meeting=nobody", "--openmetrics=-"]);
     assert_eq!(nobody.status.code(), Some(3), "{}", String::from_utf8_lossy(&nobody.stderr));
     assert_eq!(nobody.stdout, b"");
     let said = String::from_utf8(nobody.stderr).unwrap();
@@ -163,4 +163,13 @@ async fn a_filter_leaves_the_others_out_of_the_aggregates_too() {
         said.contains("none of what was asked for") && said.contains("HEALTH_US holds frames from"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said() {
+    let (nats, _health, begin) = a_stream().await;
+    let full = replay(&nats.url(), &["--from", &moment(begin), "--frames=/dev/full"]);
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write `/dev/full`: the disk is full"), "{said}");
 }

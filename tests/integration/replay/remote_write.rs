@@ -8,6 +8,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{by_second, moment, prometheus, replay, replayed, until_the_next_step};
+use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::port;
@@ -15,6 +16,7 @@ use crate::kit::process::temporary_directory;
 use crate::kit::prometheus::Prometheus;
 use crate::kit::proxy::Proxy;
 use crate::kit::stream::Health;
+use crate::kit::wait::{self, PATIENCE};
 
 /// A server with a stream in which one of two sessions ends, with whole seconds between; and when that began.
 async fn a_stream() -> (Nats, Health, OffsetDateTime) {
@@ -34,7 +36,7 @@ type Samples = BTreeMap<(String, i64), f64>;
 
 /// All samples with a replay's label, by series and second.
 async fn stored(prometheus: &Prometheus, id: &str) -> Samples {
-    let result = prometheus.query(&format!("{{replay=\"{id}\"}}[10m]")).await;
+    let result = prometheus.query(&format!("{{replay=\"{id}\"}}[2h]")).await;
     let mut samples = Samples::new();
     for series in result.as_array().unwrap() {
         let mut labels: BTreeMap<String, String> = serde_json::from_value(series["metric"].clone()).unwrap();
@@ -136,21 +138,35 @@ async fn what_is_interrupted_is_gone_on_with() {
     let receiver = format!("http://127.0.0.1:{}/api/v1/write", port(&proxy.url()));
     let folder = temporary_directory();
     let state = folder.path().join("state.json");
-    // Two minutes without frames before, which are sent, and remembered, by themselves.
-    let from = moment(begin - time::Duration::minutes(2));
+    // An hour without frames before, which is sent and remembered in many parts.
+    let from = moment(begin - time::Duration::hours(1));
     let end = moment(OffsetDateTime::now_utc());
-    let run = |id: &str, to: &str, more: &[&str]| {
+    let args = |id: &str, to: &str| {
         let id = format!("--replay-id={id}");
         let args = ["--from", &from, "--to", to, "--step=1s", &id, "--remote-write", &receiver];
-        replay(&nats.url(), &[&args[..], &["--remote-write-patience=1s"], more].concat())
+        let patience = ["--remote-write-patience=2s"];
+        args.iter().chain(&patience).map(|&arg| arg.to_owned()).collect::<Vec<_>>()
+    };
+    let run = |id: &str, to: &str, more: &[&str]| {
+        let args = args(id, to);
+        replay(&nats.url(), &args.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
     };
     let with_state = ["--resume", state.to_str().unwrap()];
 
+    let url = nats.url();
+    let first = args("it", &end);
+    let first = first.iter().map(String::as_str).chain(with_state);
+    let mut interrupted =
+        Callsight::spawn(&["replay", "--nats-url", &url].into_iter().chain(first).collect::<Vec<_>>());
+    wait::eventually(PATIENCE, "something to be taken", || wait::when(state.exists(), |exists| *exists));
     proxy.stall();
-    let interrupted = run("it", &end, &with_state);
-    let said = String::from_utf8_lossy(&interrupted.stderr).into_owned();
-    assert_eq!(interrupted.status.code(), Some(1), "{said}");
-    assert!(said.contains("was taken, run the same again with --resume"), "{said}");
+    let status = interrupted.ended(PATIENCE);
+    let said = interrupted.output();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("everything up to ") && said.contains("run the same again with --resume"),
+        "{said}"
+    );
     let remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     assert_eq!(remembered["plan"]["replay"], "it");
 

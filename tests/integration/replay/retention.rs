@@ -149,7 +149,7 @@ async fn nothing_of_the_exporter_is_touched() {
     })
     .await;
     let before = health.durable().await.delivered.consumer_sequence;
-    let output = replay(&nats.url(), &["--from", &moment(begin), "--openmetrics=-"]);
+    let output = replay(&nats.url(), &["--from", &moment(begin), "--frames=-"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(health.durable().await.delivered.consumer_sequence, before);
     assert_eq!(health.messages().await, 5);

@@ -159,6 +159,14 @@ async fn relay_exporter_and_dead_letters_work_with_no_more_than_they_are_given()
     let shown = Callsight::run(&check);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("health.diagnostics.us.relay.mad"), "{shown:?}");
 
+    // The same user replays.
+    let mut past = vec!["replay", "--nats-url", &url, "--region", "us", "--from", "1h ago", "--frames", "-"];
+    past.extend(replay.iter().map(String::as_str));
+    let replayed = Callsight::run(&past);
+    assert!(replayed.status.success(), "{replayed:?}");
+    assert_eq!(String::from_utf8_lossy(&replayed.stdout).lines().count(), 51);
+    assert!(!String::from_utf8_lossy(&replayed.stderr).to_lowercase().contains("violation"), "{replayed:?}");
+
     // A restart acknowledges, resets the durable, and restores what was live.
     let live = callsight.metrics().await.sum("videocall_sessions", &[]);
     assert!(live > 0.0);

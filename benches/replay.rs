@@ -1,0 +1,200 @@
+//! How long it takes to replay an hour of 2,000 sessions into a file of OpenMetrics, and how much memory.
+//!
+//! The frames lie in a stream of a real nats-server on this machine and are read from there as `callsight replay` reads
+//! them. JetStream stamps a message when it receives it, and nobody wants to wait for an hour; so between the reading
+//! and the fold the times are stretched to what they would have been, by the place in the stream: everything else is
+//! what the command does. The replay runs in a process of its own, whose memory is its own. nats-server has to be on
+//! the PATH. `./dev bench --bench replay [FRAMES [MEETING_SIZE]]`
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use async_nats::jetstream::{self, Context};
+use callsight::fold::{FoldSettings, StreamTime};
+use callsight::publish::{Publisher, PublisherConfig};
+use callsight::replay::engine::{Engine, EngineConfig, Filter, Goes};
+use callsight::replay::progress::Control;
+use callsight::replay::sink::openmetrics::OpenMetrics;
+use callsight::replay::sink::{Sink, Target};
+use callsight::replay::source::{self, Extent};
+use callsight::replay::window::Window;
+use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
+use callsight::subject::Region;
+use callsight::topology::{ensure_streams, stream_name};
+use tokio::sync::mpsc;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const SESSIONS: usize = 2000;
+const INTERVAL: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(15);
+
+/// When the calls seem to begin.
+const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_764_000_000_000_000_000);
+
+/// How long storing the frames may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What the process is called with that replays.
+const CHILD: &str = "replay";
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let [child, url, frames, file] = arguments.as_slice()
+        && child == CHILD
+    {
+        return runtime.block_on(replay(url, frames.parse()?, Path::new(file)));
+    }
+    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<u64>().ok());
+    let frames = numbers.next().unwrap_or(1_440_000);
+    let meeting_size = numbers.next().map_or(Ok(4), usize::try_from)?;
+    runtime.block_on(measure(frames, meeting_size))
+}
+
+/// Stopped by its id, also when something fails.
+struct Nats(Child);
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn measure(frames: u64, meeting_size: usize) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let _nats = Nats(
+        Command::new("nats-server")
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?,
+    );
+    let url = format!("nats://127.0.0.1:{port}");
+    let client = connect(&url).await?;
+    let region: Region = "us".parse()?;
+    ensure_streams(&jetstream::new(client.clone()), &region, 1).await?;
+    let began = Instant::now();
+    fill(client, &region, frames, meeting_size).await?;
+    let mut out = io::stdout();
+    writeln!(out, "{frames} frames stored in {:.0} s", began.elapsed().as_secs_f64())?;
+    let file = folder.path().join("replay.om");
+    let status =
+        Command::new(env::current_exe()?).args([CHILD, &url, &frames.to_string()]).arg(&file).status()?;
+    let written = fs::metadata(&file)?.len();
+    writeln!(out, "{} MB of OpenMetrics", written / 1_000_000)?;
+    if status.success() { Ok(()) } else { Err("the replay failed".into()) }
+}
+
+async fn connect(url: &str) -> Result<Client, Failure> {
+    let options = async_nats::ConnectOptions::new().retry_on_initial_connect().subscription_capacity(65_536);
+    Ok(options.connect(url).await?)
+}
+
+async fn fill(client: Client, region: &Region, frames: u64, meeting_size: usize) -> Result<(), Failure> {
+    let config = SimulateConfig {
+        regions: vec![region.clone()],
+        sessions: SESSIONS,
+        meeting_size,
+        interval: INTERVAL,
+        duration: None,
+        frames: None,
+        seed: 1,
+        scenario: Scenario::Steady,
+        rhythm: Rhythm::default(),
+        rate: None,
+        leave_at_end: false,
+        quiet: true,
+    };
+    let mut world = World::new(&config, 1_764_000_000_000);
+    let publisher = Publisher::start(client, PublisherConfig::new(region.clone(), "relay", "bench")).await?;
+    let mut published = 0;
+    while published < frames {
+        if let Some(event) = world.advance() {
+            publisher.room().await?;
+            publisher.publish(&event.frame)?;
+            published += 1;
+        }
+    }
+    publisher.shutdown(DEADLINE).await?;
+    Ok(())
+}
+
+/// The moment at which a frame would have been received: they come evenly, one a session each interval.
+fn stretched(sequence: u64) -> StreamTime {
+    let each = INTERVAL.as_nanos() / SESSIONS as u128;
+    BEGIN + Duration::from_nanos(u64::try_from(each).unwrap_or_default() * sequence)
+}
+
+async fn replay(url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
+    let began = Instant::now();
+    let context: Context = jetstream::new(connect(url).await?);
+    let region: Region = "us".parse()?;
+    let extent = Extent::look(&context, &stream_name(&region)).await?;
+    let (first, last) = extent.held.ok_or("the stream is empty")?;
+    let (sender, mut receiver) = mpsc::channel(8);
+    tokio::spawn(source::read(context, extent, first, last, sender));
+
+    let control = Control::default();
+    let sink = OpenMetrics::new(Target::File(file.to_owned()), Some("bench"), control)?;
+    let config = EngineConfig {
+        regions: vec![region],
+        window: Window::aligned(BEGIN, stretched(frames), STEP),
+        filter: Filter::default(),
+        fold: FoldSettings { pair_max_sessions: usize::MAX, ..FoldSettings::default() },
+    };
+    let mut engine = Engine::new(config, vec![Box::new(sink) as Box<dyn Sink>]);
+    let (account, folded) = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
+        while let Some(records) = receiver.blocking_recv() {
+            for mut record in records? {
+                record.at = stretched(record.sequence);
+                if engine.take(0, &record)? == Goes::Over {
+                    break;
+                }
+            }
+        }
+        let folded = began.elapsed();
+        Ok((engine.finish()?.0, folded))
+    })
+    .await??;
+    let took = began.elapsed().as_secs_f64();
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "{} frames at {} steps, {} samples, at most {} sessions: read and folded in {:.1} s, written after {took:.1} s, \
+         {:.0} s of processor time, {} MiB of memory at most",
+        account.folded,
+        account.steps,
+        account.samples,
+        account.most_sessions,
+        folded.as_secs_f64(),
+        cpu_time()?.as_secs_f64(),
+        peak_memory()? >> 20,
+    )?;
+    Ok(())
+}
+
+/// The most resident memory that this process has had, in bytes.
+fn peak_memory() -> Result<usize, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+}
+
+/// The time that this process has had on processors.
+fn cpu_time() -> Result<Duration, Failure> {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default()))
+}
