@@ -129,8 +129,8 @@ fn blast(collected: &Collected, axis: &Axis) -> String {
         let live = line(("live", "live"), scope, settings, |moment| all(moment).into());
         let mut lines = vec![Line { filled: true, ..live }];
         lines.extend(By::ALL.map(|by| {
-            let class = if by == By::Any { "any" } else { by.label() };
-            line((by.words(), class), scope, settings, |moment| degraded(moment)[by as usize].into())
+            let name = if by == By::Any { by.label() } else { by.words() };
+            line((name, by.label()), scope, settings, |moment| degraded(moment)[by as usize].into())
         }));
         let title = format!("Degraded {what}, {}", scope.name);
         let chart =

@@ -28,7 +28,7 @@ pub(super) fn when(collected: &Collected, axis: &Axis) -> String {
     format!(
         "<table id=\"when\"><caption class=\"unseen\">When it was bad, by region and signal</caption><thead><tr><th scope=\"col\">Region</th>\
          <th scope=\"col\">Degraded by</th><th scope=\"col\">Over the window</th><th scope=\"col\" class=\"number\">Began</th>\
-         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Bad for</th>\
+         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Bad in all</th>\
          <th scope=\"col\" class=\"number\">Most sessions</th><th scope=\"col\" class=\"number\">Most meetings</th></tr></thead>\
          <tbody>{rows}</tbody></table>"
     )

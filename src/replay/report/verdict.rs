@@ -113,11 +113,12 @@ impl Verdict {
                 clock(collected.at[peak], settings.window)
             ),
             Some(spell) => {
-                let mut names: Vec<_> = bad.iter().map(|(region, _)| region.name.as_str()).collect();
-                if names.is_empty() {
-                    names.push("the whole");
-                }
-                let (word, was) = if names.len() == 1 { ("Region", "was") } else { ("Regions", "were") };
+                let names: Vec<_> = bad.iter().map(|(region, _)| region.name.as_str()).collect();
+                let who = match names.as_slice() {
+                    [] => "All regions together were".to_owned(),
+                    [one] => format!("Region {one} was"),
+                    several => format!("Regions {} were", listed(several)),
+                };
                 let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, settings);
                 let from = clock(spell.began(collected), settings.window);
                 let lasting = span(spell.lasted(collected));
@@ -126,8 +127,7 @@ impl Verdict {
                     None => format!("from {from} to the end of the window ({lasting} so far)"),
                 };
                 format!(
-                    "{word} {} {was} bad by {}, {until}: at the peak {sessions} in {meetings} were degraded.",
-                    listed(&names),
+                    "{who} bad by {}, {until}: at the peak {sessions} in {meetings} were degraded.",
                     listed(&by)
                 )
             }
@@ -328,6 +328,16 @@ pub(super) mod tests {
              peak 40 of 50 sessions in 10 of 13 meetings were degraded."
         );
         assert_eq!((verdict.state, verdict.peak), ("bad", Some(2)));
+    }
+
+    #[test]
+    fn it_may_take_all_regions_together() {
+        let collected = collected(&[("us", &[(5, 0), (5, 2)]), ("apac", &[(5, 0), (5, 2)])]);
+        let sentence = Verdict::of(&collected).sentence;
+        assert!(
+            sentence.starts_with("All regions together were bad by round trip, from 20:00:01"),
+            "{sentence}"
+        );
     }
 
     #[test]
