@@ -328,8 +328,13 @@ fn listed(words: &[&str]) -> String {
 }
 
 fn percent(ratio: f64) -> String {
-    let percent = ratio * 100.0;
-    if percent == 0.0 || percent >= 9.95 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+    // As the page rounds: halves go up.
+    let tenths = (ratio * 1000.0).round();
+    if tenths == 0.0 || tenths >= 100.0 {
+        format!("{:.0} %", (ratio * 100.0).round())
+    } else {
+        format!("{:.1} %", tenths / 10.0)
+    }
 }
 
 fn clock(moment: OffsetDateTime) -> String {

@@ -330,10 +330,11 @@ impl Page {
     /// From now on, requests whose URL has this part are answered here instead of by their server. Where several would
     /// answer, the first that was told does.
     pub(crate) async fn answer(&self, part_of_url: &str, answer: Answer) {
-        let mut answers = self.events.answers.lock().unwrap();
-        answers.retain(|(part, _)| part != part_of_url);
-        answers.push((part_of_url.to_owned(), answer));
-        drop(answers);
+        {
+            let mut answers = self.events.answers.lock().unwrap();
+            answers.retain(|(part, _)| part != part_of_url);
+            answers.push((part_of_url.to_owned(), answer));
+        }
         self.call("Fetch.enable", json!({})).await;
     }
 
