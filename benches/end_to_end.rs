@@ -3,12 +3,11 @@
 //! Both read the same frames from the same nats-server on this machine, by turns, so that what is printed is a
 //! ratio that a noisy machine can't bend much. `./dev bench --bench end_to_end [FRAMES [MEETING_SIZE]]`
 
+mod rig;
+
 use std::env;
-use std::error::Error;
-use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::Client;
@@ -22,15 +21,11 @@ use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::subject::Region;
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use futures_util::StreamExt;
+use rig::{DEADLINE, Failure, Nats};
 use time::OffsetDateTime;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How often each of the two is measured, by turns.
 const ROUNDS: usize = 3;
-
-/// A round that takes longer than this is given up.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds a flag of its own.
@@ -42,21 +37,8 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
-    let folder = tempfile::tempdir()?;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let mut nats = Nats(
-        Command::new("nats-server")
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?,
-    );
-    let client = async_nats::ConnectOptions::new()
-        .retry_on_initial_connect()
-        .subscription_capacity(65_536)
-        .connect(format!("nats://127.0.0.1:{port}"))
-        .await?;
+    let nats = Nats::start().await?;
+    let client = nats.client.clone();
     let region: Region = "us".parse()?;
     let context = jetstream::new(client.clone());
     ensure_streams(&context, &region, 1).await?;
@@ -77,18 +59,7 @@ async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
     }
     ratios.sort_by(f64::total_cmp);
     writeln!(out, "median ratio {:.2}", ratios[ratios.len() / 2])?;
-    nats.0.kill()?;
     Ok(())
-}
-
-/// Stopped by its id, also when something fails.
-struct Nats(Child);
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 async fn fill(
@@ -148,25 +119,14 @@ struct Clocks {
 
 impl Clocks {
     fn start() -> Result<Self, Failure> {
-        Ok(Self { wall: Instant::now(), cpu: cpu_time()? })
+        Ok(Self { wall: Instant::now(), cpu: rig::cpu_time("self")? })
     }
 
     fn stop(&self, frames: usize) -> Result<Measured, Failure> {
-        let cpu = cpu_time()?.checked_sub(self.cpu).unwrap_or_default();
+        let cpu = rig::cpu_time("self")?.saturating_sub(self.cpu);
         let rate = frames as f64 / self.wall.elapsed().as_secs_f64();
         Ok(Measured { rate, cpu_micros: cpu.as_secs_f64() * 1e6 / frames as f64 })
     }
-}
-
-/// The time that this process has had, from the kernel; the server is another process.
-fn cpu_time() -> Result<Duration, Failure> {
-    /// The kernel's unit here, on every Linux of today.
-    const TICKS_A_SECOND: u64 = 100;
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 =
-        fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
 }
 
 async fn acknowledge_only(context: &Context, region: &Region, frames: usize) -> Result<Measured, Failure> {

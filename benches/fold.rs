@@ -3,7 +3,7 @@
 
 mod common;
 
-use callsight::frame::{Frame, Seq};
+use callsight::frame::Frame;
 use callsight::series::detail::DetailPlane;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -25,8 +25,7 @@ fn steady(criterion: &mut Criterion<common::CpuTime>) {
             bencher.iter(|| {
                 let frame = &mut frames[turn % sessions];
                 seq += u64::from(turn % sessions == 0);
-                frame.seq = Seq::new(seq).unwrap_or(Seq::FIRST);
-                frame.peers.iter_mut().for_each(|peer| common::count_on(peer, seq));
+                common::advance(frame, seq);
                 world.fold(frame);
                 turn += 1;
                 if turn % FRAMES_A_TICK == 0 {

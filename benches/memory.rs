@@ -50,13 +50,50 @@ const CASES: &[Case] = &[
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds a flag of its own.
     let case = env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    if case.as_deref() == Some(CHURN) {
+        return churn();
+    }
     if let Some(case) = case.and_then(|name| CASES.iter().find(|case| case.name == name)) {
         return measure(case);
     }
-    for case in CASES {
-        let status = Command::new(env::current_exe()?).arg(case.name).status()?;
+    for name in CASES.iter().map(|case| case.name).chain([CHURN]) {
+        let status = Command::new(env::current_exe()?).arg(name).status()?;
         if !status.success() {
-            return Err(format!("{} failed", case.name).into());
+            return Err(format!("{name} failed").into());
+        }
+    }
+    Ok(())
+}
+
+const CHURN: &str = "churn";
+
+/// An hour in which 50 sessions join and 50 leave each second, 180,000 in all, a minute each: half of them say that they
+/// leave, the others fall silent. Memory has to be where it was after the first minutes.
+fn churn() -> Result<(), Failure> {
+    const JOINS: usize = 50;
+    const LIFE: usize = 60;
+    const INTERVAL: usize = 10;
+    let mut world = World::new(DetailLevel::Pair)?;
+    let before = resident()?;
+    for second in 0..3600 {
+        for age in (0..=LIFE).step_by(INTERVAL).filter(|age| *age <= second) {
+            for session in (second - age) * JOINS..(second - age + 1) * JOINS {
+                let (seq, last) = ((age / INTERVAL + 1) as u64, age == LIFE);
+                if !last || session.is_multiple_of(2) {
+                    world.say(session, seq, last, &World::others(session));
+                }
+            }
+        }
+        world.pass(Duration::from_secs(1));
+        if [300, 600, 1200, 2400, 3599].contains(&second) {
+            writeln!(
+                io::stdout(),
+                "{:>7} KiB after {} min of 50 joins and 50 leaves a second ({} sessions live, {} met)",
+                (resident()? - before) >> 10,
+                (second + 1) / 60,
+                world.fold.live_sessions(),
+                (second + 1) * JOINS
+            )?;
         }
     }
     Ok(())
@@ -85,27 +122,19 @@ fn resident() -> Result<usize, Failure> {
 struct World {
     fold: Fold,
     detail: DetailStore,
-    aggregates: Aggregates,
-    frames: usize,
     now: StreamTime,
 }
 
 impl World {
     fn new(detail_level: DetailLevel) -> Result<Self, Failure> {
         let region: Region = "us".parse()?;
-        let aggregates = Aggregates::new()?;
+        let aggregates = Aggregates::new();
         let recorder = aggregates.shared_recorder();
         let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
         let detail = DetailStore::new(100_000);
         let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
         let fold = Fold::new(&region, settings, recorder, detail.clone(), own);
-        Ok(Self {
-            fold,
-            detail,
-            aggregates,
-            frames: 0,
-            now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000),
-        })
+        Ok(Self { fold, detail, now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000) })
     }
 
     /// Folds a frame of a session that sees these peers.
@@ -134,11 +163,6 @@ impl World {
         };
         if let Some(frame) = frame() {
             self.fold.frame(&frame, self.now, self.now);
-        }
-        self.frames += 1;
-        // As the exporter does every few seconds: observations pile up otherwise.
-        if self.frames.is_multiple_of(1_000) {
-            self.aggregates.upkeep();
         }
     }
 

@@ -44,14 +44,6 @@ fn gzip(world: &common::World) -> io::Result<u64> {
     Ok(encoder.finish()?.0)
 }
 
-/// The process's resident memory, in bytes.
-fn resident() -> io::Result<usize> {
-    const PAGE_BYTES: usize = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm")?;
-    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    Ok(resident.unwrap_or_default() * PAGE_BYTES)
-}
-
 #[expect(
     clippy::print_stdout,
     clippy::expect_used,
@@ -64,12 +56,11 @@ fn render(criterion: &mut Criterion<common::CpuTime>) {
     for wanted in [500_000, 100_000, 10_000] {
         let sessions = wanted / SERIES_A_SESSION;
         let mut world = common::World::new();
-        let before = resident().expect("/proc is there");
+        let before = common::resident();
         for session in 0..sessions {
             world.fold(&common::Names::new(session, 10).frame(1000));
         }
-        world.aggregates.upkeep();
-        let grown = resident().expect("/proc is there").saturating_sub(before);
+        let grown = common::resident().saturating_sub(before);
         let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
         let (plain, packed) = (identity(&world).expect("counts"), gzip(&world).expect("counts"));
         println!("{series} series: {plain} bytes a page, {packed} with gzip");

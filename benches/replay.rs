@@ -154,7 +154,7 @@ async fn replay(url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
         filter: Filter::default(),
         fold: FoldSettings { pair_max_sessions: usize::MAX, ..FoldSettings::default() },
     };
-    let mut engine = Engine::new(config, vec![Box::new(sink) as Box<dyn Sink>])?;
+    let mut engine = Engine::new(config, vec![Box::new(sink) as Box<dyn Sink>]);
     let (account, folded) = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
         while let Some(records) = receiver.blocking_recv() {
             for mut record in records? {

@@ -1,5 +1,5 @@
-"""What the dashboards have in common: variables, annotations, links, and panels that can't lack a unit, a description or
-thresholds, because they can't be made without."""
+"""What the dashboards have in common: variables, annotations, links, and panels that can't lack a unit, a description
+or thresholds, because they can't be made without."""
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -17,7 +17,7 @@ GOOD, NOTICEABLE, BAD, NEUTRAL = "green", "yellow", "red", "blue"
 
 
 def steps(noticeable=None, bad=None, *, falling=False):
-    """Thresholds of a value that is worse the higher it is, or the lower it is. Without any, it is neither good nor bad."""
+    """Thresholds of a value that is worse the higher it is, or the lower. Without any, it is neither good nor bad."""
     if noticeable is None and bad is None:
         return [{"color": NEUTRAL, "value": None}]
     marks = [(value, colour) for value, colour in ((noticeable, NOTICEABLE), (bad, BAD)) if value is not None]
@@ -108,13 +108,15 @@ SERVER = variable(
 MEETING = variable(
     "meeting",
     "Meeting",
-    'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region",server_url=~"$server"}, meeting_id)',
+    'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region"'
+    ',server_url=~"$server"}, meeting_id)',
     "Meetings with a session that has series of its own. Empty with --detail off.",
 )
 SESSION = variable(
     "session",
     "Session",
-    'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region",meeting_id=~"$meeting"}, session_id)',
+    'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region"'
+    ',meeting_id=~"$meeting"}, session_id)',
     "Sessions of the meeting: one participant's one connection.",
 )
 

@@ -79,6 +79,13 @@ impl Names {
         }
     }
 
+    /// The same, each identifier filled up to so many bytes.
+    pub(crate) fn filled(session: usize, parties: usize, bytes: usize) -> Self {
+        let Self { meeting, session, peers } = Self::new(session, parties);
+        let fill = |id: String| format!("{id:_<bytes$}");
+        Self { meeting: fill(meeting), session: fill(session), peers: peers.into_iter().map(fill).collect() }
+    }
+
     /// The frame with a number: each brings five seconds of counters more.
     pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
         let peers = self.peers[1..].iter();
@@ -175,9 +182,22 @@ pub(crate) fn count_on(peer: &mut Peer<'_>, seq: u64) {
     }
 }
 
+/// Makes a frame the one with a number, counters and all.
+pub(crate) fn advance(frame: &mut Frame<'_>, seq: u64) {
+    frame.seq = Seq::new(seq).unwrap_or(Seq::FIRST);
+    frame.peers.iter_mut().for_each(|peer| count_on(peer, seq));
+}
+
 #[expect(clippy::panic, reason = "the benchmark itself is wrong then")]
 fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
     value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
+}
+
+/// The process's resident memory, in bytes.
+pub(crate) fn resident() -> usize {
+    const PAGE_BYTES: usize = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * PAGE_BYTES
 }
 
 /// A fold with all that it writes into.
@@ -190,7 +210,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let aggregates = id(Aggregates::new());
+        let aggregates = Aggregates::new();
         let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
         let detail = DetailStore::new(2_000_000);
         let recorder = Arc::clone(aggregates.recorder());
@@ -208,6 +228,5 @@ impl World {
     pub(crate) fn pass(&mut self, frames: u32) {
         self.now = self.now + frames * Duration::from_micros(200);
         self.fold.tick(self.now);
-        self.aggregates.upkeep();
     }
 }

@@ -17,8 +17,8 @@ use async_nats::jetstream::Message;
 use super::burial::Rejected;
 use super::clock::StreamClock;
 use super::handover::Handover;
-use crate::fold::{Fold, StreamTime};
-use crate::frame::{Frame, Reason, Rejection};
+use crate::fold::{Fold, Outcome, StreamTime};
+use crate::frame::{Decoder, Frame, Reason, Rejection};
 use crate::log::Bounded;
 use crate::series::aggregates::RegionSeries;
 use crate::subject::{Region, Subject};
@@ -27,6 +27,7 @@ use crate::subject::{Region, Subject};
 pub(super) struct Intake {
     region: Region,
     pub(super) fold: Fold,
+    decoder: Decoder,
     own: Arc<RegionSeries>,
     /// The highest stream sequence that was taken, by this process or by the ones before it.
     taken: u64,
@@ -56,6 +57,7 @@ impl Intake {
         Self {
             region,
             fold,
+            decoder: Decoder::default(),
             own,
             taken: 0,
             latest: None,
@@ -123,43 +125,39 @@ impl Intake {
         let now = Instant::now();
         let at = clock.stored(stored, now);
         self.newest = self.newest.max(Some(at));
+        let present = clock.at(now);
         if self.handover.covers(&message.subject, info.stream_sequence) {
             self.own.redelivered.increment(1);
-            if let Ok(frame) = self.read(&message.subject, &message.payload) {
-                self.fold.warm(&frame, at, clock.at(now));
-            }
+            // What can't be read was rejected and counted by the other one.
+            let _ =
+                self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, present));
             return Taken::Yes;
         }
-        match self.read(&message.subject, &message.payload) {
-            Ok(frame) => {
-                self.fold.frame(&frame, at, clock.at(now));
-            }
-            Err(rejection) => {
-                self.own.rejected(rejection.reason).increment(1);
-                if let Some(unlogged) = self.rejections.allow(now) {
-                    tracing::warn!(
-                        reason = rejection.reason.label(),
-                        detail = rejection.detail,
-                        subject = %message.subject,
-                        sequence = info.stream_sequence,
-                        unlogged,
-                        "frame rejected"
-                    );
-                }
-                return Taken::Rejected(Rejected {
-                    subject: message.subject.clone(),
-                    payload: message.payload.clone(),
-                    sequence: info.stream_sequence,
-                    received: stored,
-                    rejection,
-                });
-            }
+        let read =
+            self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, present));
+        let Err(rejection) = read else { return Taken::Yes };
+        self.own.rejected(rejection.reason).increment(1);
+        if let Some(unlogged) = self.rejections.allow(now) {
+            tracing::warn!(
+                reason = rejection.reason.label(),
+                detail = rejection.detail,
+                subject = %message.subject,
+                sequence = info.stream_sequence,
+                unlogged,
+                "frame rejected"
+            );
         }
-        Taken::Yes
+        Taken::Rejected(Rejected {
+            subject: message.subject.clone(),
+            payload: message.payload.clone(),
+            sequence: info.stream_sequence,
+            received: stored,
+            rejection,
+        })
     }
 
     /// Restores what a message had brought before, unless it lies beyond what was acknowledged. Tells its
-    /// place in the stream, and how many follow it. What can't be read was rejected and counted before.
+    /// place in the stream, and how many follow it.
     pub(super) fn restore(
         &mut self,
         message: &Message,
@@ -172,18 +170,24 @@ impl Intake {
         }
         let now = Instant::now();
         let at = clock.stored(StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos()), now);
-        if let Ok(frame) = self.read(&message.subject, &message.payload) {
-            self.fold.warm(&frame, at, clock.at(now));
-        }
+        let present = clock.at(now);
+        // What can't be read was rejected and counted before.
+        let _ = self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, present));
         Some((info.stream_sequence, info.pending))
     }
 
-    fn read<'a>(&self, subject: &str, payload: &'a [u8]) -> Result<Frame<'a>, Rejection> {
+    /// Reads a message and gives its frame to the fold.
+    fn read(
+        &mut self,
+        subject: &str,
+        payload: &[u8],
+        fold: impl FnOnce(&mut Fold, &Frame<'_>) -> Outcome,
+    ) -> Result<Outcome, Rejection> {
         let region = Subject::parse(subject)?.region;
         if region != self.region.as_str() {
             let detail = format!("region {region} in the stream of region {}", self.region);
             return Err(Rejection::new(Reason::BadSubject, detail));
         }
-        Frame::decode(payload)
+        self.decoder.with(payload, |frame| fold(&mut self.fold, frame))
     }
 }

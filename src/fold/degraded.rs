@@ -3,6 +3,7 @@
 use super::settings::Thresholds;
 use crate::frame::{Frame, Peer};
 use crate::series::aggregates::Signal;
+use crate::series::detail::Judgement;
 
 /// The signals by which a session is degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,29 @@ impl Degraded {
         }
     }
 
+    /// Takes on all by which another is degraded.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (own, others) in self.by.iter_mut().zip(other.by) {
+            *own |= others;
+        }
+        self.one_way_audio |= other.one_way_audio;
+    }
+
+    /// Whether it is degraded by any signal.
+    pub(super) fn by_any(self) -> bool {
+        self.by.contains(&true)
+    }
+
+    /// What a row shows of it.
+    pub(super) const fn judgement(self) -> Judgement {
+        Judgement {
+            rtt: self.by(Signal::Rtt),
+            audio: self.by(Signal::Audio),
+            video: self.by(Signal::Video),
+            ..Judgement::NONE
+        }
+    }
+
     pub(super) const fn by(self, signal: Signal) -> bool {
         self.by[signal as usize]
     }
@@ -57,6 +81,7 @@ impl Degraded {
     }
 }
 
-fn is_hidden(frame: &Frame<'_>) -> bool {
+/// Whether the session's tab is hidden.
+pub(super) fn is_hidden(frame: &Frame<'_>) -> bool {
     frame.tab_visible == Some(false)
 }

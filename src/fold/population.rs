@@ -32,6 +32,8 @@ pub(super) struct Server {
     peer_connections: usize,
     degraded: [usize; Signal::ALL.len()],
     one_way_audio: usize,
+    degraded_any: usize,
+    hidden: usize,
 }
 
 impl Server {
@@ -85,6 +87,8 @@ impl Servers {
             peer_connections: 0,
             degraded: Default::default(),
             one_way_audio: 0,
+            degraded_any: 0,
+            hidden: 0,
         });
         self.by_name.entry(server_type).or_default().insert(url.into(), index);
         index
@@ -122,6 +126,13 @@ impl Servers {
             usize::from(now.degraded.one_way_audio()),
             &server.series.one_way_audio,
         );
+        shift(
+            &mut server.degraded_any,
+            usize::from(before.degraded.by_any()),
+            usize::from(now.degraded.by_any()),
+            &server.series.degraded_any,
+        );
+        shift(&mut server.hidden, usize::from(before.hidden), usize::from(now.hidden), &server.series.hidden);
     }
 }
 
@@ -140,6 +151,7 @@ fn shift(count: &mut usize, minus: usize, plus: usize, gauge: &Gauge) {
 pub(super) struct Health {
     pub(super) peers: usize,
     pub(super) degraded: Degraded,
+    pub(super) hidden: bool,
 }
 
 /// A meeting with a live session.

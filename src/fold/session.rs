@@ -32,7 +32,7 @@ pub(super) struct Session {
 pub(super) struct Live {
     pub(super) server: ServerIndex,
     pub(super) health: Health,
-    pub(super) series: Option<Box<SessionSeries>>,
+    pub(super) series: Option<SessionSeries>,
     /// Whether its row was refused, so that the refusal is counted once.
     pub(super) refused: bool,
 }
@@ -46,11 +46,13 @@ impl Live {
 
 /// A peer that the session observes, or has observed.
 pub(super) struct PeerState {
-    pub(super) peer_id: Box<str>,
     pub(super) baseline: Baseline,
-    pub(super) series: Option<Box<PairSeries>>,
+    pub(super) series: Option<PairSeries>,
     /// Whether its row was refused, so that the refusal is counted once.
     pub(super) refused: bool,
+    /// Where its identifier is among the names of all, and how long it is.
+    name: u32,
+    name_bytes: u8,
     /// The round in which it was last seen.
     round: u32,
 }
@@ -59,6 +61,10 @@ pub(super) struct PeerState {
 const MAX_DEPARTED: usize = 32;
 
 impl PeerState {
+    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        &names[self.name as usize..][..usize::from(self.name_bytes)]
+    }
+
     fn close(&mut self) {
         self.series = None;
         self.refused = false;
@@ -70,6 +76,9 @@ impl PeerState {
 #[derive(Default)]
 pub(super) struct Peers {
     states: Vec<PeerState>,
+    /// The identifiers of all, one behind the other: each frame is compared with all of them, and to fetch each
+    /// from a place of its own would take longer than to compare it.
+    names: Vec<u8>,
     round: u32,
     /// How many of them the last frame had.
     present: usize,
@@ -82,6 +91,7 @@ impl Peers {
     pub(super) fn begin(&mut self, peers: &[Peer<'_>], found: &mut Vec<Option<usize>>) {
         if self.states.is_empty() {
             self.states.reserve_exact(peers.len());
+            self.names.reserve_exact(peers.iter().map(|peer| peer.peer_id.as_str().len()).sum());
         }
         self.round = self.round.wrapping_add(1);
         found.clear();
@@ -111,6 +121,13 @@ impl Peers {
             let round = self.round;
             self.states.retain(|state| state.round == round);
             self.states.shrink_to_fit();
+            let all = std::mem::take(&mut self.names);
+            self.names.reserve_exact(self.states.iter().map(|state| usize::from(state.name_bytes)).sum());
+            for state in &mut self.states {
+                let name = state.name(&all);
+                state.name = place(&self.names);
+                self.names.extend_from_slice(name);
+            }
         }
     }
 
@@ -125,15 +142,17 @@ impl Peers {
         let count = self.states.len();
         let found = (expected..count)
             .chain(0..expected.min(count))
-            .find(|index| *self.states[*index].peer_id == *peer_id);
+            .find(|index| self.states[*index].name(&self.names) == peer_id.as_bytes());
         found.unwrap_or_else(|| {
             self.states.push(PeerState {
-                peer_id: peer_id.into(),
                 baseline: Baseline::ZERO,
                 series: None,
                 refused: false,
+                name: place(&self.names),
+                name_bytes: u8::try_from(peer_id.len()).unwrap_or(u8::MAX),
                 round: self.round.wrapping_sub(1),
             });
+            self.names.extend_from_slice(peer_id.as_bytes());
             count
         })
     }
@@ -158,6 +177,12 @@ impl Peers {
         self.states.iter_mut().for_each(PeerState::close);
         self.series = 0;
     }
+}
+
+/// Where the next name will be.
+#[expect(clippy::cast_possible_truncation, reason = "a few hundred identifiers of at most 128 bytes")]
+const fn place(names: &[u8]) -> u32 {
+    names.len() as u32
 }
 
 impl Session {

@@ -6,7 +6,7 @@ use metrics::Recorder;
 
 use super::Outcome;
 use super::counters::Growth;
-use super::degraded::Degraded;
+use super::degraded::{Degraded, is_hidden};
 use super::detail::{PairSeries, SessionSeries};
 use super::population::{Health, Meetings, NO_SERVER, Servers};
 use super::session::{Live, Session};
@@ -114,8 +114,12 @@ impl View {
             session.peers.close();
         }
         let mut growth = Growth::default();
-        let mut health =
-            Health { peers: 0, degraded: Degraded::of_session(frame, &self.settings.thresholds) };
+        let mut health = Health {
+            peers: 0,
+            degraded: Degraded::of_session(frame, &self.settings.thresholds),
+            hidden: is_hidden(frame),
+        };
+        let mut worst_concealment: Option<f64> = None;
         let series = &self.servers.get(on).series;
         session.peers.begin(&frame.peers, &mut self.found);
         for (peer, index) in frame.peers.iter().zip(&self.found) {
@@ -126,7 +130,12 @@ impl View {
             let grown = state.baseline.advance(peer);
             let grown = if step.growing { grown } else { Growth::default() };
             let concealment = grown.concealment_ratio(peer);
-            health.degraded.add_peer(frame, peer, concealment, grown.freezes(), &self.settings.thresholds);
+            let mut degraded = Degraded::default();
+            degraded.add_peer(frame, peer, concealment, grown.freezes(), &self.settings.thresholds);
+            health.degraded.merge(degraded);
+            if concealment > worst_concealment {
+                worst_concealment = concealment;
+            }
             if step.counting {
                 growth.add(&grown);
                 if let Some(buffer_ms) = peer.audio.as_ref().and_then(|audio| audio.buffer_ms) {
@@ -150,7 +159,7 @@ impl View {
                 state.series.is_some()
             };
             if let Some(pair) = &state.series {
-                pair.set(peer);
+                pair.set(peer, degraded, concealment);
             }
             if opened {
                 session.peers.count_series();
@@ -168,7 +177,7 @@ impl View {
             && let Some(live) = &mut session.live
         {
             if let Some(row) = &live.series {
-                row.set(frame, session.last_seen);
+                row.set(frame, session.last_seen, health.degraded, worst_concealment);
             }
             let before = std::mem::replace(&mut live.health, health);
             self.servers.replace_health(on, before, health);

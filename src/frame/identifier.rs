@@ -13,18 +13,21 @@ fn check(text: &str) -> Result<(), Rejection> {
         let detail = format!("{} bytes, an identifier has 1 to {MAX_IDENTIFIER_BYTES}", text.len());
         return Err(Rejection::new(Reason::BadIdentifier, detail));
     }
-    match text.bytes().find(|byte| !is_allowed(*byte)) {
-        None => Ok(()),
-        Some(byte) => {
-            let byte = byte.escape_ascii();
-            let detail = format!("`{byte}` is not allowed, an identifier has only A-Z a-z 0-9 . _ : @ -");
-            Err(Rejection::new(Reason::BadIdentifier, detail))
-        }
+    // Looking at all of them without asking in between is done many bytes at a time.
+    if text.bytes().fold(true, |all, byte| all & is_allowed(byte)) {
+        return Ok(());
     }
+    let odd = text.bytes().find(|byte| !is_allowed(*byte)).unwrap_or_default().escape_ascii();
+    let detail = format!("`{odd}` is not allowed, an identifier has only A-Z a-z 0-9 . _ : @ -");
+    Err(Rejection::new(Reason::BadIdentifier, detail))
 }
 
+/// `[A-Za-z0-9._:@-]`, without a branch.
 const fn is_allowed(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-')
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    let digit_or_colon = byte.wrapping_sub(b'0') <= b':' - b'0';
+    let hyphen_or_stop = byte.wrapping_sub(b'-') <= b'.' - b'-';
+    letter | digit_or_colon | hyphen_or_stop | (byte == b'_') | (byte == b'@')
 }
 
 macro_rules! identifiers {
@@ -71,6 +74,14 @@ identifiers! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_characters_are_those_of_the_specification() {
+        for byte in 0..=u8::MAX {
+            let allowed = byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte);
+            assert_eq!(is_allowed(byte), allowed, "{}", byte.escape_ascii());
+        }
+    }
 
     #[test]
     fn the_limits_are_exact() {

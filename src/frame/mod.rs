@@ -13,6 +13,7 @@
 
 mod identifier;
 mod neteq;
+mod quick;
 mod reject;
 mod server_url;
 mod wire;
@@ -23,6 +24,7 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 pub use identifier::{MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
 pub use neteq::{NetEq, Operation};
+use quick::{Bytes, Quick};
 use reject::locate;
 pub use reject::{Reason, Rejection};
 pub use server_url::ServerUrl;
@@ -114,6 +116,21 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// A [`Rejection`] with its reason when the frame breaks a limit of the specification.
     pub fn decode(message: &'a [u8]) -> Result<Self, Rejection> {
+        Self::decode_into(message, Vec::new())
+    }
+
+    /// The same, with the memory of `peers` for the frame's own.
+    fn decode_into(message: &'a [u8], peers: Vec<Peer<'a>>) -> Result<Self, Rejection> {
+        let mut bytes = Bytes::new(message, peers);
+        let short = message.len() <= MAX_FRAME_BYTES;
+        match short.then(|| Self::quick(&mut bytes)).flatten().filter(|_| bytes.is_empty()) {
+            Some(frame) => Ok(frame),
+            None => Self::decode_carefully(message),
+        }
+    }
+
+    /// The decoder that knows all of the specification; the quick one knows what is usual.
+    pub(crate) fn decode_carefully(message: &'a [u8]) -> Result<Self, Rejection> {
         if message.len() > MAX_FRAME_BYTES {
             let detail = format!("{} bytes, a frame has at most {MAX_FRAME_BYTES}", message.len());
             return Err(Rejection::new(Reason::TooLarge, detail));
@@ -145,6 +162,29 @@ impl<'a> Frame<'a> {
         };
         debug_assert!(written.is_ok(), "a Vec takes every byte, and every length is known: {written:?}");
         bytes
+    }
+}
+
+/// Decodes one frame after the other without asking for memory each time.
+#[derive(Default)]
+pub struct Decoder {
+    /// What the last frame's peers were in, empty.
+    peers: Vec<Peer<'static>>,
+}
+
+impl Decoder {
+    /// Reads a frame in either form and lends it out. [`Frame::decode`] gives a frame away.
+    ///
+    /// # Errors
+    /// Those of [`Frame::decode`].
+    pub fn with<T>(&mut self, message: &[u8], then: impl FnOnce(&Frame<'_>) -> T) -> Result<T, Rejection> {
+        let frame = Frame::decode_into(message, std::mem::take(&mut self.peers))?;
+        let result = then(&frame);
+        let mut peers = frame.peers;
+        peers.clear();
+        // Of nothing, one can say that it lives for ever; collecting it in place keeps the memory.
+        self.peers = peers.into_iter().filter_map(|_| None).collect();
+        Ok(result)
     }
 }
 
@@ -275,18 +315,22 @@ impl ServerType {
             Self::Other => "other",
         }
     }
+
+    fn named(name: &str) -> Self {
+        match name {
+            "webtransport" => Self::WebTransport,
+            "websocket" => Self::WebSocket,
+            "webrtc" => Self::WebRtc,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl<'de> Value<'de> for ServerType {
     const KIND: &'static str = "str";
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match <&str>::deserialize(deserializer)? {
-            "webtransport" => Self::WebTransport,
-            "websocket" => Self::WebSocket,
-            "webrtc" => Self::WebRtc,
-            _ => Self::Other,
-        })
+        <&str>::deserialize(deserializer).map(Self::named)
     }
 }
 

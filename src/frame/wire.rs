@@ -167,7 +167,8 @@ impl<'de> Value<'de> for u64 {
 /// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the compact form.
 /// That order only ever grows at the end.
 ///
-/// A value that is refused is named by its path: an error gains the key on its way out of each map.
+/// A value that is refused is named by its path: an error gains the key on its way out of each map. Before that,
+/// [`super::quick`] is tried, which refuses nothing.
 macro_rules! wire_map {
     ($(
         $(#[$doc:meta])*
@@ -235,6 +236,32 @@ macro_rules! wire_map {
             }
         }
 
+        impl<'de $(: $lt, $lt)?> $crate::frame::quick::Quick<'de> for $name $(<$lt>)? {
+            #[inline]
+            fn quick(bytes: &mut $crate::frame::quick::Bytes<'de>) -> Option<Self> {
+                use $crate::frame::quick::Fields;
+                use $crate::frame::wire::wire_map;
+
+                match bytes.fields()? {
+                    Fields::InOrder(mut left) => {
+                        $(let $field: Option<$type> = bytes.next(&mut left)?;)+
+                        // A newer client's fields are for the careful decoder.
+                        (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
+                    }
+                    Fields::Named(count) => {
+                        $(let mut $field: Option<$type> = None;)+
+                        for _ in 0..count {
+                            match bytes.text()? {
+                                $($key => $field = bytes.slot()?,)+
+                                _ => return None,
+                            }
+                        }
+                        Some($name { $($field: wire_map!(@quick $need $field),)+ })
+                    }
+                }
+            }
+        }
+
         impl $(<$lt>)? serde::Serialize for $name $(<$lt>)? {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use serde::ser::SerializeStruct;
@@ -270,6 +297,8 @@ macro_rules! wire_map {
         $field.ok_or_else(|| locate($crate::frame::wire::missing(), $key, ""))?
     };
     (@take optional $key:literal $field:ident) => { $field };
+    (@quick required $field:ident) => { $field? };
+    (@quick optional $field:ident) => { $field };
     (@present required $value:expr) => { true };
     (@present optional $value:expr) => { $value.is_some() };
 }

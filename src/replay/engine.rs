@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::BuildError;
-
 use super::sample::Step;
 use super::sink::{Fate, Seen, Sink, SinkError};
 use super::source::Record;
@@ -154,11 +152,9 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that has seen nothing yet.
-    ///
-    /// # Errors
-    /// Those of the metrics library.
-    pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>) -> Result<Self, BuildError> {
-        let aggregates = Aggregates::new()?;
+    #[must_use]
+    pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>) -> Self {
+        let aggregates = Aggregates::new();
         let detail = DetailStore::new(UNBOUNDED);
         let regions = config
             .regions
@@ -173,7 +169,7 @@ impl Engine {
         let mut steps: Box<dyn Iterator<Item = StreamTime> + Send> = Box::new(config.window.steps());
         let next_step = steps.next();
         let looked_at = sinks.iter().any(|sink| sink.looks_at_steps());
-        Ok(Self {
+        Self {
             now: config.since(),
             config,
             regions,
@@ -184,7 +180,7 @@ impl Engine {
             sinks,
             looked_at,
             account: Account::default(),
-        })
+        }
     }
 
     /// Event time.

@@ -9,12 +9,15 @@
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
 //! - [`sample`] is the shape of a step;
 //! - [`heal`] finds the holes that a replay can fill;
+//! - [`rules`] reads alert rules, and `judge` has them judged over what was replayed;
 //! - [`sink`] has a module for each thing that a replay can become.
 
 pub mod engine;
 pub mod heal;
 pub mod http;
+mod judge;
 pub mod progress;
+pub mod rules;
 pub mod sample;
 pub mod sink;
 pub mod source;
@@ -22,13 +25,13 @@ pub mod window;
 
 use async_nats::jetstream::Context;
 use futures_util::future::try_join_all;
-use metrics_exporter_prometheus::BuildError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use engine::{Account, Engine, EngineConfig, Goes};
 use heal::HealError;
 use progress::Control;
+use rules::RulesError;
 use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
 use source::{Extent, ReadError, Record};
@@ -54,6 +57,9 @@ pub enum ReplayError {
     /// Holes can't be looked for.
     #[error(transparent)]
     Heal(#[from] HealError),
+    /// Alert rules can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A sink can't go on.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -75,9 +81,6 @@ pub enum ReplayError {
         /// What the streams hold.
         held: String,
     },
-    /// The metrics library refuses the catalogue.
-    #[error("cannot set up the metrics recorder")]
-    Recorder(#[from] BuildError),
     /// A defect.
     #[error("the replay failed; report what stands above")]
     Panicked,
@@ -143,7 +146,7 @@ pub async fn run(
         readers.spawn(source::read(context.clone(), extent, since, window.to, sender));
         feeds.push(Feed { receiver, chunk: Vec::new().into_iter() });
     }
-    let engine = Engine::new(config, sinks)?;
+    let engine = Engine::new(config, sinks);
     let stop = control.clone();
     let mut folding = tokio::task::spawn_blocking(move || fold(engine, feeds, &control, window, since));
     let folded = tokio::select! {

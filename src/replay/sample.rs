@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_step_has_every_sample_of_the_aggregates() {
-        let aggregates = Aggregates::new().unwrap();
+        let aggregates = Aggregates::new();
         let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
         let servers = ["https://b", "https://a \"quoted\", le=\"1\""];
         for (index, url) in servers.iter().enumerate() {

@@ -142,14 +142,7 @@ impl Cluster<'_> {
     /// The release of a service, if it is installed.
     pub(crate) async fn release(&self, service: &Service) -> Result<Option<Release>, ToolError> {
         let name = format!("^{}$", service.release);
-        let said = self.helm(service, &["list", "--all", "--filter", &name, "--output", "json"]).await;
-        // Helm 4 lists all of them by itself, and has no such flag.
-        let said = match said {
-            Err(ToolError::Failed { said, .. }) if said.contains("unknown flag") => {
-                self.helm(service, &["list", "--filter", &name, "--output", "json"]).await?
-            }
-            said => said?,
-        };
+        let said = self.helm(service, &["list", "--filter", &name, "--output", "json"]).await?;
         let releases: Vec<Release> =
             serde_json::from_str(&said).map_err(|_| unreadable("helm list", &said))?;
         Ok(releases.into_iter().next())
@@ -216,8 +209,8 @@ impl Cluster<'_> {
         command.args(["port-forward", "--address", "127.0.0.1", resource, &ports]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| ToolError::Start { tool: "kubectl", source })?;
-        let mut lines =
-            BufReader::new(child.stdout.take().unwrap_or_else(|| unreachable!("it is piped"))).lines();
+        let Some(stdout) = child.stdout.take() else { return Err(unreadable(&call, "")) };
+        let mut lines = BufReader::new(stdout).lines();
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
             self.scope.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
@@ -322,7 +315,7 @@ fn told(tool: &str, arguments: &[&str]) -> String {
 }
 
 /// The flags that take no value, among those used here.
-const SWITCHES: [&str; 6] = ["--install", "--wait", "--all", "--logs", "--no-hooks", "--create-namespace"];
+const SWITCHES: [&str; 5] = ["--install", "--wait", "--logs", "--no-hooks", "--ignore-not-found"];
 
 /// The last of what a tool said, in one line.
 fn end_of(text: &str) -> String {

@@ -1,17 +1,20 @@
 //! The series that stay: aggregates by region and server, and the exporter's own.
 //!
-//! They go through the `metrics` macros to the exporter library. Handles are taken once, when a server or a
-//! region is first seen, and kept: an update then neither hashes labels nor takes a lock.
+//! They go through the `metrics` macros to the exporter library; only the observations of histograms, of which a
+//! frame brings many, are counted by our own [`super::histogram`]. Handles are taken once, when a server or a region
+//! is first seen, and kept: an update then neither hashes labels nor takes a lock.
 
 use std::sync::Arc;
 
-use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, gauge,
+    histogram, with_local_recorder,
 };
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::catalogue as c;
 use super::catalogue::{CATALOGUE, Kind};
+use super::histogram::Histograms;
 use crate::frame::{Operation, Reason};
 
 /// A kind of trouble that a session can be in: the values of the label `signal`.
@@ -96,62 +99,80 @@ impl Removal {
     }
 }
 
-/// The exporter library's recorder, with every metric of the catalogue described to it.
+/// The recorder of the series that stay: counters and gauges are the exporter library's, histograms our own.
+pub struct AggregateRecorder {
+    library: PrometheusRecorder,
+    histograms: Histograms,
+}
+
+impl Recorder for AggregateRecorder {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_counter(key, unit, description);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_gauge(key, unit, description);
+    }
+
+    /// The catalogue describes them.
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.library.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.library.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.histograms.register(key)
+    }
+}
+
+/// The recorder, with every metric of the catalogue described to it. Clones share it.
 #[derive(Clone)]
 pub struct Aggregates {
-    recorder: Arc<PrometheusRecorder>,
+    recorder: Arc<AggregateRecorder>,
     handle: PrometheusHandle,
 }
 
 impl Aggregates {
-    /// Sets up the recorder with the catalogue's buckets and HELP texts.
-    ///
-    /// # Errors
-    /// Those of the library, for buckets that it doesn't take.
-    pub fn new() -> Result<Self, BuildError> {
-        let mut builder = PrometheusBuilder::new();
-        for metric in CATALOGUE {
-            if let Kind::Histogram(bounds) = metric.kind {
-                builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
-            }
-        }
-        let recorder = builder.build_recorder();
+    /// Sets up the recorder with the catalogue's HELP texts.
+    #[must_use]
+    pub fn new() -> Self {
+        let library = PrometheusBuilder::new().build_recorder();
         for metric in CATALOGUE {
             match metric.kind {
-                Kind::Counter => recorder.describe_counter(metric.name.into(), None, metric.help.into()),
+                Kind::Counter => library.describe_counter(metric.name.into(), None, metric.help.into()),
                 Kind::Gauge | Kind::Age => {
-                    recorder.describe_gauge(metric.name.into(), None, metric.help.into());
+                    library.describe_gauge(metric.name.into(), None, metric.help.into())
                 }
-                Kind::Histogram(_) => {
-                    recorder.describe_histogram(metric.name.into(), None, metric.help.into());
-                }
+                Kind::Histogram(_) => {}
             }
         }
-        let handle = recorder.handle();
-        Ok(Self { recorder: Arc::new(recorder), handle })
+        let handle = library.handle();
+        Self { recorder: Arc::new(AggregateRecorder { library, histograms: Histograms::default() }), handle }
     }
 
     /// The recorder, for handles and macros.
     #[must_use]
-    pub const fn recorder(&self) -> &Arc<PrometheusRecorder> {
+    pub const fn recorder(&self) -> &Arc<AggregateRecorder> {
         &self.recorder
     }
 
     /// The recorder, to be kept by those who register series later.
     #[must_use]
     pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
-        Arc::<PrometheusRecorder>::clone(&self.recorder)
+        Arc::<AggregateRecorder>::clone(&self.recorder)
     }
 
     /// The text of all these series, format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
-        self.handle.render()
-    }
-
-    /// Moves observations into their buckets; without it they pile up until the next scrape.
-    pub fn upkeep(&self) {
-        self.handle.run_upkeep();
+        let mut text = self.handle.render();
+        self.recorder.histograms.render(&mut text);
+        text
     }
 }
 
@@ -189,6 +210,10 @@ pub struct ServerSeries {
     pub degraded: [Gauge; Signal::ALL.len()],
     /// Sessions that can't hear somebody who speaks.
     pub one_way_audio: Gauge,
+    /// Sessions degraded by at least one signal.
+    pub degraded_any: Gauge,
+    /// Sessions whose tab is hidden.
+    pub hidden: Gauge,
 }
 
 impl ServerSeries {
@@ -229,6 +254,8 @@ impl ServerSeries {
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
             one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
+            degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
+            hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
         })
     }
 }

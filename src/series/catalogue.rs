@@ -141,6 +141,10 @@ catalogue! {
             "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
         SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
             "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
+        SESSIONS_DEGRADED_ANY = "videocall_sessions_degraded_any" Kind::Gauge, SERVER,
+            "Live sessions whose last frame was bad by at least one signal, each counted once.";
+        SESSIONS_HIDDEN = "videocall_sessions_hidden" Kind::Gauge, SERVER,
+            "Live sessions whose tab was hidden at the last frame; they never count as degraded.";
     }
     Session {
         SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,

@@ -72,6 +72,8 @@ const ABSENT: u64 = u64::MAX;
 struct Cells {
     labels: Box<str>,
     values: [AtomicU64; MAX_COLUMNS],
+    /// A [`Judgement`], packed.
+    judgement: AtomicU64,
 }
 
 /// The cells, seen as the one at index `I`: what a handle points at without an allocation of its own.
@@ -185,7 +187,8 @@ impl DetailStore {
             return None;
         }
         let values = [const { AtomicU64::new(ABSENT) }; MAX_COLUMNS];
-        let cells = Arc::new(Cells { labels: render_labels(labels), values });
+        let judgement = AtomicU64::new(Judgement::NONE.pack());
+        let cells = Arc::new(Cells { labels: render_labels(labels), values, judgement });
         self.0.rows(plane).replace(ByLabels(Arc::clone(&cells)));
         Some(Row { cells, plane, store: Arc::clone(&self.0) })
     }
@@ -221,19 +224,25 @@ impl DetailStore {
         self.snapshot(plane).iter().filter_map(value).collect()
     }
 
-    /// The rows of a plane, sorted by labels. The lock is given back after every few hundred rows, so that a
-    /// scrape of a large plane never holds up a join or a leave for long.
+    /// The rows of a plane, sorted by labels.
     pub(crate) fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
+        self.rows(plane, "")
+    }
+
+    /// The rows of a plane whose labels, as they are rendered, begin so; sorted by labels. The lock is given back
+    /// after every few hundred rows, so that looking at a large plane never holds up a join or a leave for long.
+    pub(crate) fn rows(&self, plane: DetailPlane, prefix: &str) -> Vec<RowView> {
         const ROWS_A_LOCK: usize = 512;
         let mut views: Vec<RowView> = Vec::new();
         loop {
             let rows = self.0.rows(plane);
             let after = match views.last() {
                 Some(last) => Bound::Excluded(&*last.0.labels),
-                None => Bound::Unbounded,
+                None => Bound::Included(prefix),
             };
             let more: Vec<_> = rows
                 .range::<str, _>((after, Bound::Unbounded))
+                .take_while(|row| row.0.labels.starts_with(prefix))
                 .take(ROWS_A_LOCK)
                 .map(|row| RowView(Arc::clone(&row.0)))
                 .collect();
@@ -246,6 +255,30 @@ impl DetailStore {
     }
 }
 
+/// What a cell holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits(u64);
+
+impl Bits {
+    /// A gauge's value, or absent.
+    #[must_use]
+    pub fn measure(value: Option<f64>) -> Self {
+        Self(value.filter(|value| !value.is_nan()).map_or(ABSENT, f64::to_bits))
+    }
+
+    /// A counter's value, or absent.
+    #[must_use]
+    pub fn count(value: Option<u64>) -> Self {
+        Self(value.unwrap_or(ABSENT))
+    }
+
+    /// A state: 1, 0 or absent.
+    #[must_use]
+    pub fn state(value: Option<bool>) -> Self {
+        Self::measure(value.map(|state| f64::from(u8::from(state))))
+    }
+}
+
 /// An open row: the recorder for one label set. Dropping it removes its series.
 pub struct Row {
     cells: Arc<Cells>,
@@ -254,6 +287,21 @@ pub struct Row {
 }
 
 impl Row {
+    /// Notes what the fold makes of the row.
+    pub(crate) fn judge(&self, judgement: Judgement) {
+        self.cells.judgement.store(judgement.pack(), Relaxed);
+    }
+
+    /// Sets all of the row's values, in the order of its plane's columns: what a frame brings at once. Through its
+    /// handles, that would be a pointer of 16 bytes to fetch and an indirect call for each of them.
+    pub(crate) fn set<const N: usize>(&self, values: [Bits; N]) {
+        const { assert!(N <= MAX_COLUMNS) };
+        debug_assert_eq!(N, self.plane.columns().len());
+        for (cell, Bits(bits)) in self.cells.values.iter().zip(values) {
+            cell.store(bits, Relaxed);
+        }
+    }
+
     fn column(&self, key: &Key) -> Option<usize> {
         let operation = key.labels().find(|label| label.key() == "operation").map(metrics::Label::value);
         self.plane.columns().iter().position(|column| {
@@ -294,13 +342,80 @@ impl Drop for Row {
     }
 }
 
-/// A row as the exposition and the replay read it.
+/// What the fold makes of a row's last frame. It is no series: it is for those who pick out the worst rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Judgement {
+    /// Degraded by the round-trip time.
+    pub(crate) rtt: bool,
+    /// Degraded by audio.
+    pub(crate) audio: bool,
+    /// Degraded by video.
+    pub(crate) video: bool,
+    /// The session's tab is hidden, so that nothing is held against it.
+    pub(crate) hidden: bool,
+    /// The microphone is on: the session's own, or the remote peer's.
+    pub(crate) microphone: bool,
+    /// The camera is on, likewise.
+    pub(crate) camera: bool,
+    /// The share of the audio played since the frame before that was made up and audible; for a session that of
+    /// the peer with the largest.
+    pub(crate) concealment: Option<f32>,
+}
+
+impl Judgement {
+    /// That of a row without a frame.
+    pub(crate) const NONE: Self = Self {
+        rtt: false,
+        audio: false,
+        video: false,
+        hidden: false,
+        microphone: false,
+        camera: false,
+        concealment: None,
+    };
+
+    /// The same, with a share of concealed audio.
+    #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
+    pub(crate) fn concealing(self, ratio: Option<f64>) -> Self {
+        Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
+    }
+
+    /// Whether any signal is bad.
+    pub(crate) const fn is_degraded(&self) -> bool {
+        self.rtt || self.audio || self.video
+    }
+
+    fn pack(self) -> u64 {
+        let flags = [self.rtt, self.audio, self.video, self.hidden, self.microphone, self.camera];
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
+        flags << 32 | u64::from(self.concealment.unwrap_or(f32::NAN).to_bits())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    fn unpack(bits: u64) -> Self {
+        let flag = |index: u32| bits >> (32 + index) & 1 == 1;
+        let concealment = f32::from_bits(bits as u32);
+        Self {
+            rtt: flag(0),
+            audio: flag(1),
+            video: flag(2),
+            hidden: flag(3),
+            microphone: flag(4),
+            camera: flag(5),
+            concealment: (!concealment.is_nan()).then_some(concealment),
+        }
+    }
+}
+
+/// A row as it is read.
 pub(crate) struct RowView(Arc<Cells>);
 
 /// A present value of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value {
+    /// Of a counter.
     Count(u64),
+    /// Of any other.
     Measure(f64),
 }
 
@@ -308,6 +423,11 @@ impl RowView {
     /// `name="value",…`, escaped, without braces.
     pub(crate) fn labels(&self) -> &str {
         &self.0.labels
+    }
+
+    /// What the fold makes of it.
+    pub(crate) fn judgement(&self) -> Judgement {
+        Judgement::unpack(self.0.judgement.load(Relaxed))
     }
 
     /// The value in a column, unless it is absent. An age is taken at `now`, in Unix seconds.
@@ -324,7 +444,8 @@ impl RowView {
     }
 }
 
-fn render_labels(labels: &[(&str, &str)]) -> Box<str> {
+/// `name="value",…`, escaped, without braces.
+pub(super) fn render_labels(labels: &[(&str, &str)]) -> Box<str> {
     let length: usize = labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
     let mut text = String::with_capacity(length);
     for (name, value) in labels {
@@ -333,7 +454,12 @@ fn render_labels(labels: &[(&str, &str)]) -> Box<str> {
         }
         text.push_str(name);
         text.push_str("=\"");
-        for character in value.chars() {
+        // Identifiers never have one of these.
+        let odd = value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n'));
+        if !odd {
+            text.push_str(value);
+        }
+        for character in value.chars().filter(|_| odd) {
             match character {
                 '\\' => text.push_str("\\\\"),
                 '"' => text.push_str("\\\""),
@@ -450,6 +576,40 @@ mod tests {
         let snapshot = store.snapshot(DetailPlane::Session);
         assert_eq!(snapshot.len(), rows.len());
         assert!(snapshot.is_sorted_by(|a, b| a.labels() < b.labels()));
+    }
+
+    #[test]
+    fn rows_can_be_asked_for_by_how_their_labels_begin() {
+        let store = DetailStore::new(1_000_000);
+        let meetings = ["a", "b", "b2", "c"];
+        let open =
+            |meeting: &str| store.open(DetailPlane::Session, &[("region", "us"), ("meeting_id", meeting)]);
+        let _rows = meetings.map(open);
+        let found = |prefix| store.rows(DetailPlane::Session, prefix).len();
+        assert_eq!([found("region=\"us\""), found("region=\"us\",meeting_id=\"b\"")], [4, 1]);
+        assert_eq!([found("region=\"us\",meeting_id=\"b"), found("region=\"eu\"")], [2, 0]);
+    }
+
+    #[test]
+    fn a_judgement_is_read_as_it_was_given() {
+        let store = DetailStore::new(1000);
+        let row = store.open(DetailPlane::Session, LABELS).unwrap();
+        let read = || store.rows(DetailPlane::Session, "")[0].judgement();
+        assert_eq!(read(), Judgement::NONE);
+        for judgement in [
+            Judgement { rtt: true, hidden: true, camera: true, ..Judgement::NONE },
+            Judgement {
+                audio: true,
+                video: true,
+                microphone: true,
+                concealment: Some(0.25),
+                ..Judgement::NONE
+            },
+            Judgement { concealment: Some(0.0), ..Judgement::NONE },
+        ] {
+            row.judge(judgement);
+            assert_eq!(read(), judgement);
+        }
     }
 
     #[test]

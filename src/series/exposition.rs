@@ -10,6 +10,9 @@ use std::io::{self, Write};
 use super::catalogue::Column;
 use super::detail::{DetailPlane, DetailStore, Value};
 
+/// About how much is handed to the sink at a time: a compressor takes longer to begin than a line is worth.
+const BLOCK: usize = 16 * 1024;
+
 /// The two text formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -85,7 +88,7 @@ fn write_plane(
     sink: &mut impl Write,
 ) -> io::Result<()> {
     let rows = detail.snapshot(plane);
-    let mut line = Vec::with_capacity(1024);
+    let mut lines = Vec::with_capacity(BLOCK + 1024);
     let mut first = 0;
     // A family's columns stand side by side: one for most, one for each operation where there are several.
     for family in plane.columns().chunk_by(|a, b| a.metric.name == b.metric.name) {
@@ -98,21 +101,23 @@ fn write_plane(
                 let Some(value) = row.value(first + offset, metric.kind, now) else { continue };
                 if !headed {
                     let name = format.family(metric.name);
-                    writeln!(sink, "# HELP {name} {}\n# TYPE {name} {}", metric.help, metric.kind.name())?;
+                    writeln!(lines, "# HELP {name} {}\n# TYPE {name} {}", metric.help, metric.kind.name())?;
                     headed = true;
                 }
-                line.clear();
-                line.extend_from_slice(prefix.as_bytes());
-                line.extend_from_slice(row.labels().as_bytes());
-                line.extend_from_slice(suffix.as_bytes());
-                push_value(&mut line, value);
-                line.push(b'\n');
-                sink.write_all(&line)?;
+                lines.extend_from_slice(prefix.as_bytes());
+                lines.extend_from_slice(row.labels().as_bytes());
+                lines.extend_from_slice(suffix.as_bytes());
+                push_value(&mut lines, value);
+                lines.push(b'\n');
+            }
+            if lines.len() >= BLOCK {
+                sink.write_all(&lines)?;
+                lines.clear();
             }
         }
         first += family.len();
     }
-    Ok(())
+    sink.write_all(&lines)
 }
 
 fn line_suffix(column: &Column) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Exporter;
+use super::triage::quantile::percentile;
 use crate::consume::MirrorLag;
 use crate::series::catalogue::SESSION_RTT;
 use crate::series::detail::DetailPlane;
@@ -33,33 +34,16 @@ impl Exporter {
     pub fn glance(&self) -> Glance {
         let reports: Vec<_> = self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect();
         let mut rtts = self.detail.values(DetailPlane::Session, &SESSION_RTT);
-        rtts.sort_unstable_by(f64::total_cmp);
         let lag = reports.iter().map(|report| report.lag_seconds).fold(0.0, f64::max);
         Glance {
             ready: reports.iter().all(|report| report.ready),
             sessions: reports.iter().map(|report| report.live_sessions).sum(),
-            rtt: (!rtts.is_empty())
-                .then(|| [50, 95, 99].map(|percent| Duration::from_secs_f64(percentile(&rtts, percent)))),
+            rtt: (!rtts.is_empty()).then(|| {
+                [50, 95, 99].map(|percent| {
+                    Duration::from_secs_f64(percentile(&mut rtts, percent).unwrap_or_default())
+                })
+            }),
             lag: Duration::from_secs_f64(lag),
         }
-    }
-}
-
-/// The smallest of some sorted values that at least so many percent of them don't exceed.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted[rank.saturating_sub(1)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!([50, 95, 99].map(|percent| percentile(&values, percent)), [50.0, 95.0, 99.0]);
-        assert_eq!(percentile(&[7.0], 99), 7.0);
-        assert_eq!(percentile(&[1.0, 2.0], 50), 1.0);
     }
 }

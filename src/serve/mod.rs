@@ -6,8 +6,10 @@ mod gate;
 mod glance;
 mod http;
 pub(crate) mod negotiate;
+mod page;
 mod routes;
 mod scrape;
+mod triage;
 mod web_config;
 
 use std::net::SocketAddr;
@@ -18,11 +20,10 @@ use std::time::Duration;
 use async_nats::Client;
 use futures_util::future::{join_all, select_all};
 use metrics::Recorder;
-use metrics_exporter_prometheus::BuildError;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
 
 pub use glance::Glance;
 pub use web_config::WebConfigError;
@@ -35,9 +36,7 @@ use crate::subject::Region;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
-
-/// How often observations are moved into their buckets.
-const UPKEEP: Duration = Duration::from_secs(1);
+use triage::{Fixed, Triage};
 
 /// What the exporter is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,9 +88,6 @@ pub enum ServeError {
     /// The web-config file can't be used.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
-    /// The recorder refuses the catalogue's buckets.
-    #[error("cannot set up the metrics recorder")]
-    Recorder(#[from] BuildError),
 }
 
 /// A running exporter.
@@ -102,7 +98,7 @@ pub struct Exporter {
     ready_max_lag: Duration,
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
-    upkeep: JoinHandle<()>,
+    triage: JoinHandle<()>,
     gatekeeper: Option<JoinHandle<()>>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
@@ -128,7 +124,7 @@ impl Exporter {
         let listener = listening.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
 
-        let aggregates = Aggregates::new()?;
+        let aggregates = Aggregates::new();
         let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
         let detail = DetailStore::new(config.max_series);
         let (stop_consumers, stopping) = watch::channel(false);
@@ -156,10 +152,20 @@ impl Exporter {
         let ready_max_lag = config.ready_max_lag;
         let scraper = Scraper::new(aggregates.clone(), detail.clone(), regions.clone(), ready_max_lag);
         let (stop_http, stopping) = watch::channel(false);
+        let fixed = Fixed {
+            deployment: config.reader.deployment.to_string(),
+            regions: regions.iter().map(|region| region.report(ready_max_lag).region).collect(),
+            detail: config.fold.detail,
+            max_series: config.max_series,
+            rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
+            concealment_limit: config.fold.thresholds.concealment,
+            started: OffsetDateTime::now_utc(),
+        };
+        let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
         let deployment = config.reader.deployment.as_str().into();
-        let state = State { scraper, regions: regions.clone(), ready_max_lag, deployment };
+        let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
-        let upkeep = tokio::spawn(keep_up(aggregates));
+        let triage = tokio::spawn(triage.keep());
         tracing::info!(%address, "serving");
         Ok(Self {
             address,
@@ -168,7 +174,7 @@ impl Exporter {
             ready_max_lag,
             consumers,
             http,
-            upkeep,
+            triage,
             gatekeeper: kept.map(tokio::spawn),
             stop_consumers,
             stop_http,
@@ -199,7 +205,7 @@ impl Exporter {
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP server had stopped");
         }
-        self.upkeep.abort();
+        self.triage.abort();
         if let Some(gatekeeper) = self.gatekeeper {
             gatekeeper.abort();
         }
@@ -214,19 +220,6 @@ async fn first_ended(consumers: &mut Vec<(Region, JoinHandle<()>)>) -> ServeErro
     let (ended, index, _) = select_all(consumers.iter_mut().map(|(_, consumer)| consumer)).await;
     let (region, _) = consumers.swap_remove(index);
     ServeError::Consumer { region, source: ended.err() }
-}
-
-/// Moves observations into their buckets, off the runtime's workers.
-async fn keep_up(aggregates: Aggregates) {
-    let mut every = interval(UPKEEP);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        let aggregates = aggregates.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || aggregates.upkeep()).await {
-            tracing::error!(%error, "upkeep of the histograms failed");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use warp::http::{Response, StatusCode, header};
 use warp::reply::Reply;
@@ -11,16 +12,31 @@ use warp::{Filter, Rejection};
 
 use super::negotiate;
 use super::scrape::Scraper;
+use super::triage::{Document, Drill, DrillError, Triage, api_headers};
 use crate::consume::{HealthReport, RegionHealth};
 
 /// What the routes answer from.
 #[derive(Clone)]
 pub(super) struct State {
-    pub(super) scraper: Scraper,
-    pub(super) regions: Vec<Arc<RegionHealth>>,
-    pub(super) ready_max_lag: Duration,
+    scraper: Scraper,
+    regions: Vec<Arc<RegionHealth>>,
+    ready_max_lag: Duration,
     /// Which of several exporters side by side this is. Whoever reaches it through a service can't tell otherwise.
-    pub(super) deployment: Arc<str>,
+    deployment: Arc<str>,
+    triage: Triage,
+    document: Arc<Document>,
+}
+
+impl State {
+    pub(super) fn new(
+        scraper: Scraper,
+        regions: Vec<Arc<RegionHealth>>,
+        ready_max_lag: Duration,
+        deployment: Arc<str>,
+        triage: Triage,
+    ) -> Self {
+        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()) }
+    }
 }
 
 /// The answer of `/readyz`.
@@ -39,7 +55,7 @@ struct Liveness {
     why: Vec<String>,
 }
 
-/// All routes: `/metrics`, `/livez`, `/readyz` and `/`. They answer GET and HEAD.
+/// All routes: `/`, `/api/triage` and below, `/metrics`, `/livez` and `/readyz`. They answer GET and HEAD.
 pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let state = warp::any().map(move || state.clone());
     let metrics = warp::path!("metrics")
@@ -49,9 +65,15 @@ pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error
         .then(metrics);
     let livez = warp::path!("livez").and(state.clone()).map(|state: State| livez(&state));
     let readyz = warp::path!("readyz").and(state.clone()).map(|state: State| readyz(&state));
-    let landing = warp::path::end().and(state).map(|state: State| landing(&state));
+    let api = warp::path("api").and(warp::path("triage"));
+    let triage = api.and(warp::path::end()).and(state.clone()).map(|state: State| triage(&state));
+    let meeting = api.and(state.clone()).and(warp::path!("meeting" / String));
+    let meeting = meeting.then(|state, id: String| drill(state, Drill::meeting(&id)));
+    let session = api.and(state.clone()).and(warp::path!("session" / String));
+    let session = session.then(|state, id: String| drill(state, Drill::session(&id)));
+    let page = warp::path::end().and(state).map(|state: State| page(&state));
     let read = warp::get().or(warp::head()).unify();
-    read.and(metrics.or(livez).or(readyz).or(landing)).recover(refuse)
+    read.and(metrics.or(livez).or(readyz).or(page).or(triage).or(meeting).or(session)).recover(refuse)
 }
 
 async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<String>) -> impl Reply {
@@ -61,7 +83,7 @@ async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<S
         let text = "too many scrapes at a time; scrape less often\n";
         return warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response();
     };
-    let mut response = warp::reply::stream(page).into_response();
+    let mut response = warp::reply::stream(page.pieces()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.content_type()));
     headers.insert(header::VARY, header::HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -88,32 +110,53 @@ fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {
     warp::reply::with_status(warp::reply::json(body), status).into_response()
 }
 
-fn landing(state: &State) -> impl Reply + use<> {
-    let mut rows = String::new();
-    for region in &state.regions {
-        let report = region.report(state.ready_max_lag);
-        let why = report.why.as_deref().unwrap_or("ready");
-        let class = if report.ready { "good" } else { "bad" };
-        rows.push_str(&format!(
-            "<tr><td>{}</td><td class=\"{class}\">{}</td><td>{}</td><td>{}</td><td>{:.1} s</td></tr>\n",
-            report.region,
-            escape(why),
-            report.live_sessions,
-            report.pending_frames,
-            report.lag_seconds
-        ));
+fn triage(state: &State) -> warp::reply::Response {
+    match state.triage.latest() {
+        Some(json) => api(StatusCode::OK, json),
+        None => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "nothing has been looked at yet; try again in a second")
+        }
     }
-    let page = include_str!("landing.html").replace("{version}", env!("CARGO_PKG_VERSION"));
-    warp::reply::html(page.replace("{regions}", &rows))
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+async fn drill(state: State, into: Result<Drill, DrillError>) -> warp::reply::Response {
+    let drilled = match into {
+        Ok(into) => state.triage.drill(into).await,
+        Err(error) => Err(error),
+    };
+    match drilled {
+        Ok(json) => api(StatusCode::OK, json),
+        Err(error) => {
+            let status = match error {
+                DrillError::BadId(..) => StatusCode::BAD_REQUEST,
+                DrillError::NotFound(..) | DrillError::NoDetail => StatusCode::NOT_FOUND,
+                DrillError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            problem(status, &error.to_string())
+        }
+    }
+}
+
+fn problem(status: StatusCode, error: &str) -> warp::reply::Response {
+    api(status, serde_json::json!({ "error": error }).to_string().into())
+}
+
+fn api(status: StatusCode, body: Bytes) -> warp::reply::Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = api_headers();
+    response.into_response()
+}
+
+fn page(state: &State) -> warp::reply::Response {
+    let mut response = Response::new(state.document.body.clone());
+    *response.headers_mut() = state.document.headers.clone();
+    response.into_response()
 }
 
 async fn refuse(rejection: Rejection) -> Result<impl Reply, Infallible> {
     let (status, text) = if rejection.is_not_found() {
-        (StatusCode::NOT_FOUND, "there are /metrics, /readyz, /livez and /\n")
+        (StatusCode::NOT_FOUND, "there are /, /api/triage, /metrics, /readyz and /livez\n")
     } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
         (StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n")
     } else {

@@ -1,22 +1,25 @@
 //! A scrape: from the series to the bytes of a response.
 //!
 //! A page can be a hundred megabytes, and writing it takes a while. It is written by a thread that may take
-//! its time, into a short queue that the connection empties: no worker of the runtime renders anything, and a
-//! page is never held whole. A scraper that doesn't read is given up.
+//! its time, into a [`Page`] that connections empty: no worker of the runtime renders anything, and a page is never
+//! held whole. A scraper that doesn't read is given up.
+//!
+//! Compressing takes ten times as long as writing. Scrapers that come while a compressed page is being made get the same
+//! one, unless it is older than what one would call now. An uncompressed page is each scraper's own: it is cheap to
+//! write, and too large to keep the beginning for somebody who might come.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::{Stream, stream};
 use metrics::{gauge, histogram, with_local_recorder};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::page::{Page, Reader, Writer};
 use crate::consume::RegionHealth;
 use crate::series::aggregates::Aggregates;
 use crate::series::catalogue as c;
@@ -29,12 +32,17 @@ const AT_A_TIME: usize = 4;
 /// How long a scrape waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 
-/// How long a scraper may leave the queue full.
+/// How long a scraper may let its page wait.
 const STALL: Duration = Duration::from_secs(10);
 
-/// The size of the pieces in the queue, and how many of them it holds.
+/// How old the values in a page may be for somebody who asks now.
+const NOW: Duration = Duration::from_secs(1);
+
+/// The size of the pieces of a page, and how much of it may wait for its readers: compressed, half a million series
+/// fit in whole.
 const PIECE: usize = 64 * 1024;
-const QUEUE: usize = 8;
+const WAITING: usize = 8 * PIECE;
+const WAITING_COMPRESSED: usize = 128 * PIECE;
 
 /// Everything that a scrape shows.
 #[derive(Clone)]
@@ -47,6 +55,8 @@ struct Sources {
     ready_max_lag: Duration,
     process: metrics_process::Collector,
     turns: Arc<Semaphore>,
+    /// The compressed pages that were begun last, in each format.
+    compressed: Mutex<[Weak<Page>; 2]>,
 }
 
 impl Scraper {
@@ -62,35 +72,58 @@ impl Scraper {
             gauge!(c::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         });
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
-        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns }))
+        let compressed = Mutex::default();
+        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns, compressed }))
     }
 
-    /// Begins to write a page; nothing comes of it when too many are being written already.
-    pub(super) async fn page(
-        &self,
-        format: Format,
-        gzip: bool,
-    ) -> Option<impl Stream<Item = io::Result<Bytes>> + Send + Sync + use<>> {
+    /// Begins to write a page, or joins one; nothing comes of it when too many are being written already.
+    pub(super) async fn page(&self, format: Format, gzip: bool) -> Option<Reader> {
+        if let Some(reader) = self.0.join(format, gzip) {
+            return Some(reader);
+        }
         let turn = timeout(TURN, Arc::clone(&self.0.turns).acquire_owned()).await.ok()?.ok()?;
-        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (writer, reader) = self.0.begin(format, gzip);
+        let Some(writer) = writer else { return Some(reader) };
         let sources = Arc::clone(&self.0);
-        let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let pieces = Pieces { queue, runtime, buffer: BytesMut::with_capacity(PIECE) };
-            if let Err(error) = sources.write(format, gzip, pieces) {
-                tracing::warn!(%error, "scrape given up");
+            match sources.write(format, gzip, &writer) {
+                Ok(()) => writer.finish(),
+                Err(error) => tracing::warn!(%error, "scrape given up"),
             }
             drop(turn);
         });
-        Some(stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|piece| (Ok(piece), receiver))
-        }))
+        Some(reader)
     }
 }
 
 impl Sources {
-    fn write(&self, format: Format, gzip: bool, pieces: Pieces) -> io::Result<()> {
+    /// Joins a page that is being written.
+    fn join(&self, format: Format, gzip: bool) -> Option<Reader> {
+        gzip.then(|| self.compressed()[format as usize].upgrade()?.join())?
+    }
+
+    /// A new page with its first reader, or a reader of one that somebody else has begun meanwhile.
+    fn begin(&self, format: Format, gzip: bool) -> (Option<Writer>, Reader) {
+        if !gzip {
+            let (writer, reader) = Page::begin(WAITING, STALL, Duration::ZERO);
+            return (Some(writer), reader);
+        }
+        let latest = &mut self.compressed()[format as usize];
+        if let Some(reader) = latest.upgrade().and_then(|page| page.join()) {
+            return (None, reader);
+        }
+        let (writer, reader) = Page::begin(WAITING_COMPRESSED, STALL, NOW);
+        *latest = Arc::downgrade(writer.page());
+        (Some(writer), reader)
+    }
+
+    fn compressed(&self) -> MutexGuard<'_, [Weak<Page>; 2]> {
+        self.compressed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, format: Format, gzip: bool, writer: &Writer) -> io::Result<()> {
         let began = Instant::now();
+        let mut pieces = Pieces { writer, buffer: BytesMut::with_capacity(PIECE) };
         let size = if gzip {
             // The fastest level: the text is repetitive, and the scraper is near.
             let mut encoder = GzEncoder::new(pieces, Compression::fast());
@@ -98,7 +131,6 @@ impl Sources {
             encoder.finish()?.flush()?;
             size
         } else {
-            let mut pieces = pieces;
             let size = self.write_plain(format, &mut pieces)?;
             pieces.flush()?;
             size
@@ -149,45 +181,24 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-/// Writes into the queue of a response, piece by piece.
-struct Pieces {
-    queue: mpsc::Sender<Bytes>,
-    runtime: Handle,
+/// Writes into a page, piece by piece.
+struct Pieces<'a> {
+    writer: &'a Writer,
     buffer: BytesMut,
 }
 
-impl Pieces {
-    fn send(&mut self) -> io::Result<()> {
-        let piece = self.buffer.split().freeze();
-        self.buffer.reserve(PIECE);
-        match self.queue.try_send(piece) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
-            Err(mpsc::error::TrySendError::Full(piece)) => {
-                match self.runtime.block_on(timeout(STALL, self.queue.send(piece))) {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) => Err(gone()),
-                    Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the scraper stopped reading")),
-                }
-            }
-        }
-    }
-}
-
-fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the scraper hung up")
-}
-
-impl Write for Pieces {
+impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE {
-            self.send()?;
+        // A piece never outgrows the memory that was asked for it.
+        if self.buffer.len() + bytes.len() > PIECE {
+            self.flush()?;
+            self.buffer.reserve(PIECE.max(bytes.len()));
         }
+        self.buffer.put_slice(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() { Ok(()) } else { self.send() }
+        if self.buffer.is_empty() { Ok(()) } else { self.writer.push(self.buffer.split().freeze()) }
     }
 }

@@ -14,9 +14,11 @@ use serde::de::Deserialize;
 const MAX_DETAIL_BYTES: usize = 1024;
 
 /// A message: it is refused in a short line, or it is a frame that keeps every limit and survives being written in
-/// each form and as JSON.
+/// each form and as JSON. The quick decoder changes nothing about it.
 pub(crate) fn frame(input: &[u8]) {
-    let frame = match Frame::decode(input) {
+    let decoded = Frame::decode(input);
+    assert_eq!(decoded, fuzzing::decode_carefully(input));
+    let frame = match decoded {
         Ok(frame) => frame,
         Err(rejection) => return refused(&rejection),
     };

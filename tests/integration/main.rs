@@ -54,3 +54,5 @@ mod supervision;
 mod tools;
 #[cfg(test)]
 mod topology;
+#[cfg(test)]
+mod triage;

@@ -208,11 +208,11 @@ async fn each_path_answers_in_its_own_way() {
 
     let landing = callsight.get("/").await;
     assert_eq!((landing.status, content_type(&landing).as_str()), (200, "text/html; charset=utf-8"));
-    assert!(landing.text().contains("/metrics") && landing.text().contains(REGION), "{}", landing.text());
+    assert!(landing.text().contains("<h1 id=\"sentence\">"), "{}", landing.text());
 
     let missing = callsight.get("/metric").await;
     assert_eq!((missing.status, content_type(&missing).as_str()), (404, "text/plain; charset=utf-8"));
-    assert_eq!(missing.text(), "there are /metrics, /readyz, /livez and /\n");
+    assert_eq!(missing.text(), "there are /, /api/triage, /metrics, /readyz and /livez\n");
     for path in ["/metrics", "/"] {
         let refused = http::post(&format!("{}{path}", callsight.url())).await.unwrap();
         assert_eq!((refused.status, refused.text()), (405, "use GET or HEAD\n"), "{path}");

@@ -73,9 +73,9 @@ all, or a new version would go unnoticed. */}}
 {{- fail (printf "%s.password.secret needs %s.user too" $where $where) }}
 {{- end }}
 {{- end }}
-{{- range .Values.nats.urls }}
+{{- range concat .Values.nats.urls (.Values.nats.fallbackUrls | default list) }}
 {{- if contains "@" . }}
-{{- fail "nats.urls must not hold users or passwords: name a secret in nats.password, nats.creds or nats.nkey" }}
+{{- fail "nats.urls and nats.fallbackUrls must not hold users or passwords: name a secret in nats.password, nats.creds or nats.nkey" }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -86,6 +86,9 @@ all, or a new version would go unnoticed. */}}
 {{- $identity := index . 1 }}
 {{- $tls := $root.Values.nats.tls }}
 nats-url: {{ $root.Values.nats.urls | toJson }}
+{{- with $root.Values.nats.fallbackUrls }}
+nats-fallback-url: {{ toJson . }}
+{{- end }}
 {{- if $identity.creds.secret }}
 nats-creds: /etc/callsight/nats/user.creds
 {{- end }}

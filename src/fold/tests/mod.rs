@@ -155,7 +155,7 @@ impl World {
     }
 
     fn with(settings: FoldSettings, max_series: usize) -> Self {
-        let aggregates = Aggregates::new().unwrap();
+        let aggregates = Aggregates::new();
         let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
         let detail = DetailStore::new(max_series);
         let recorder = Arc::clone(aggregates.recorder());

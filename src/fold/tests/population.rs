@@ -143,6 +143,52 @@ fn a_hidden_tab_is_not_degraded() {
 }
 
 #[test]
+fn hidden_tabs_are_counted_while_they_are_hidden() {
+    let mut world = World::new();
+    let hidden = |world: &World| world.sum("videocall_sessions_hidden", &[]);
+    world.fold(&frame("s1", 1).hidden());
+    world.fold(&frame("s2", 1).on(OTHER_RELAY).hidden());
+    assert_eq!(hidden(&world), 2.0);
+    world.fold(&frame("s1", 2));
+    assert_eq!(world.values("videocall_sessions_hidden", &[]), [0.0, 1.0]);
+    world.fold(&frame("s2", 2).on(OTHER_RELAY).ended());
+    assert_eq!(hidden(&world), 0.0);
+}
+
+#[test]
+fn a_session_that_is_degraded_by_several_signals_is_counted_once() {
+    let mut world = World::new();
+    let any = |world: &World| world.sum("videocall_sessions_degraded_any", &[]);
+    let blind = Peer { can_see: false, can_listen: false, ..peer("bob") };
+    world.fold(&frame("s1", 1).rtt(900.0).sees(blind.clone()));
+    world.fold(&frame("s2", 1).sees(blind));
+    world.fold(&frame("s3", 1).sees(peer("bob")));
+    assert_eq!((degraded(&world), any(&world)), ([1.0, 2.0, 2.0], 2.0));
+    world.fold(&frame("s1", 2).rtt(900.0).sees(peer("bob")));
+    assert_eq!(any(&world), 2.0);
+    world.fold(&frame("s1", 3));
+    world.fold(&frame("s2", 2).ended());
+    assert_eq!(any(&world), 0.0);
+}
+
+#[test]
+fn rows_tell_by_what_their_session_and_peer_are_degraded() {
+    use crate::series::detail::{DetailPlane, Judgement};
+    let mut world = World::new();
+    let deaf = Peer { can_listen: false, video_enabled: false, ..peer("carol") };
+    let frame = Frame { audio_enabled: Some(true), ..frame("s1", 1) };
+    world.fold(&frame.rtt(900.0).sees(peer("bob").samples(1000, 250)).sees(deaf));
+    let judged = |plane| {
+        world.detail.rows(plane, "").iter().map(crate::series::detail::RowView::judgement).collect::<Vec<_>>()
+    };
+    let bad_audio = Judgement { audio: true, microphone: true, ..Judgement::NONE };
+    let session = Judgement { rtt: true, concealment: Some(0.25), ..bad_audio };
+    assert_eq!(judged(DetailPlane::Session), [session]);
+    let bob = Judgement { camera: true, concealment: Some(0.25), ..bad_audio };
+    assert_eq!(judged(DetailPlane::Pair), [bob, bad_audio]);
+}
+
+#[test]
 fn a_session_that_goes_takes_its_degradation_along() {
     let mut world = World::new();
     let blind = Peer { can_see: false, ..peer("bob") };

@@ -132,6 +132,7 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
         ("nats.tls.clientCertificate.secret=a", "client.key"),
         ("nats.tls.first=true,nats.tls.ca.secret=a", "ca.crt"),
         ("nats.inboxPrefix=_INBOX.blue,nats.creds.secret=a", "user.creds"),
+        ("nats.fallbackUrls={nats://b:4222},nats.creds.secret=a", "user.creds"),
     ] {
         checked(&["--set", set], "Deployment", "blue");
         let found = documents(&render(&["--set", set]));
@@ -147,6 +148,10 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
 fn every_setting_reaches_the_exporter() {
     let schema: Value = serde_json::from_str(&read("helm/callsight/values.schema.json")).unwrap();
     let sample = |name: &str, kind: &Value| match (kind["$ref"].as_str(), kind["type"].as_str()) {
+        _ if name == "jetstream-prefix" => json!(["apac=JS.apac"]),
+        _ if name == "region-nats-url" => json!(["apac=tls://apac:4222"]),
+        (Some("#/definitions/byRegion"), _) => json!(["us=US"]),
+        (Some("#/definitions/region"), _) => json!("us"),
         (Some("#/definitions/duration"), _) => json!("30s"),
         (_, Some("boolean")) => json!(true),
         (_, Some("number")) => json!(0.25),
@@ -158,9 +163,10 @@ fn every_setting_reaches_the_exporter() {
     let settings: Map<_, _> =
         settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
     let set = format!("settings={}", Value::Object(settings));
-    let said = checked(&["--set-json", &set], "Deployment", "blue");
+    let args = ["--set", "regions={us,apac}", "--set-json", &set];
+    let said = checked(&args, "Deployment", "blue");
     assert!(said.starts_with("config is valid: "), "{said}");
-    let found = documents(&render(&["--set-json", &set]));
+    let found = documents(&render(&args));
     let config = text(&object(&found, "ConfigMap", "callsight-blue")["data"]["callsight.toml"]);
     assert!(config.contains("max-series = 2500000\n"), "{config}");
     assert!(config.contains("degraded-concealment = 0.25\n"), "{config}");

@@ -40,6 +40,8 @@ fn typos_and_values_out_of_range_are_refused_by_name() {
         ("settings.degraded-concealment=5", "at '/settings/degraded-concealment': maximum"),
         ("nats.url=nats://a", "at '/nats': additional properties 'url' not allowed"),
         ("nats.urls={http://a}", "at '/nats/urls/0'"),
+        ("settings.region-nats-url={apac=nats://me:secret@a}", "at '/settings/region-nats-url/0'"),
+        ("nats.fallbackUrl={nats://a}", "at '/nats': additional properties 'fallbackUrl' not allowed"),
         ("nats.creds.name=x", "at '/nats/creds': additional properties 'name' not allowed"),
         ("nats.tls.ca.file=x", "at '/nats/tls/ca': additional properties 'file' not allowed"),
         ("streams.aply=true", "at '/streams': additional properties 'aply' not allowed"),
@@ -75,7 +77,10 @@ fn what_does_not_go_together_is_refused_with_what_to_do() {
         ),
         ("nats.user=a", "nats.user needs nats.password.secret too"),
         ("streams.password.secret=a", "streams.password.secret needs streams.user too"),
-        ("nats.urls={nats://me:secret@a:4222}", "nats.urls must not hold users or passwords"),
+        (
+            "nats.urls={nats://me:secret@a:4222}",
+            "nats.urls and nats.fallbackUrls must not hold users or passwords",
+        ),
     ] {
         let errors = refused(&["--set", set]);
         assert!(errors.contains(said), "{set}: {errors}");

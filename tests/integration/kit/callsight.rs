@@ -150,7 +150,7 @@ fn launch(args: &[String]) -> Process {
 
 /// The binary, with the real servers on its PATH, and without the settings that the developer's own environment may
 /// hold.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callsight"));
     command.env("PATH", tool::path());
     for (name, _) in std::env::vars_os() {

@@ -137,6 +137,11 @@ impl Server {
         Self { cluster, config, environment, port, monitor, store, process }
     }
 
+    /// Where it says over HTTP how it is doing.
+    pub(crate) fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
     /// Where it listens for clients, on the loopback address.
     pub(crate) const fn port(&self) -> u16 {
         self.port

@@ -1,15 +1,11 @@
 //! `callsight rollout compare`: go when green is as good as blue, and why not when it isn't.
 
-use async_nats::jetstream::consumer::pull;
-use callsight::topology::consumer_config;
-use time::OffsetDateTime;
-
 use super::stage::{OlderBuild, calls, compare, exporter, has_sessions, reasons, verdict};
-use crate::kit::callsight::{Callsight, REGION};
+use crate::kit::callsight::Callsight;
+use crate::kit::certificates::Authority;
 use crate::kit::nats::Nats;
 use crate::kit::process::{Process, temporary_directory};
 use crate::kit::proxy::Proxy;
-use crate::kit::certificates::Authority;
 
 const SESSIONS: usize = 40;
 
@@ -86,17 +82,17 @@ async fn a_green_that_reads_another_stream_is_starved() {
 #[tokio::test]
 async fn a_green_that_gets_a_part_of_the_frames_stops() {
     let stage = Stage::with_calls().await;
-    // One of the servers, as a shard reads them whose fellows are missing.
-    let filter_subject = format!("health.diagnostics.{REGION}.relay.relay-{REGION}-1.*");
-    let durable = consumer_config(&"green".parse().unwrap(), OffsetDateTime::now_utc());
-    let durable = pull::Config { filter_subject, ..durable };
-    let jetstream = stage.nats.jetstream().await;
-    jetstream.create_consumer_on_stream(durable, "HEALTH_US").await.unwrap();
-    let mut green = exporter(&stage.nats.url(), "green", &[]);
+    // A shard whose fellow is missing.
+    let mut green = exporter(&stage.nats.url(), "green", &["--shard", "1/2"]);
     green.ready().await;
-    // What it restored at its start it has from the whole stream; what it folds since tells.
     let reasons = stage.stops(&green.url()).await;
     assert!(reasons.contains("region us: frames folded: green has"), "{reasons}");
+
+    // Both of them together are as good as one.
+    let fellow = exporter(&stage.nats.url(), "green", &["--shard", "2/2"]);
+    let both = format!("{},{}", green.url(), fellow.url());
+    let (code, verdict) = verdict(&compare(&stage.blue.url(), &both, "60s", &["--json"]).await);
+    assert_eq!((code, verdict["go"].as_bool()), (Some(0), Some(true)), "{verdict}");
 }
 
 #[tokio::test]

@@ -1,0 +1,129 @@
+//! How the cost grows, as CSV: over sessions, the size of meetings, the length of identifiers, and shards.
+//!
+//! A figure for one size tells nobody what the next size costs. Each point runs in a process of its own, so that its
+//! memory can be told apart. `./dev bench --bench growth >docs/growth.csv`, then `python3 docs/growth.py` draws it.
+
+mod common;
+
+use std::env;
+use std::error::Error;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::Duration;
+
+use callsight::frame::{Decoder, Form};
+use callsight::series::detail::DetailPlane;
+use callsight::series::exposition::{Format, write_page};
+use common::CpuTime;
+use criterion::measurement::Measurement;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Rounds of frames that are measured, after the one with which the sessions join.
+const ROUNDS: u64 = 5;
+
+/// A curve: what is on its axis, and its points as sessions, parties of a meeting and bytes of an identifier.
+const CURVES: &[(&str, &[(usize, [usize; 3])])] = &[
+    (
+        "sessions",
+        &[
+            (500, [500, 4, 0]),
+            (1_000, [1_000, 4, 0]),
+            (2_000, [2_000, 4, 0]),
+            (5_000, [5_000, 4, 0]),
+            (10_000, [10_000, 4, 0]),
+            (20_000, [20_000, 4, 0]),
+        ],
+    ),
+    (
+        "parties",
+        &[
+            (2, [1_000, 2, 0]),
+            (5, [1_000, 5, 0]),
+            (10, [1_000, 10, 0]),
+            (20, [1_000, 20, 0]),
+            (50, [1_000, 50, 0]),
+        ],
+    ),
+    (
+        "identifier_bytes",
+        &[(36, [1_000, 10, 36]), (64, [1_000, 10, 64]), (96, [1_000, 10, 96]), (128, [1_000, 10, 128])],
+    ),
+    // One shard of so many: what each of them has of 20,000 sessions.
+    ("shards", &[(1, [20_000, 4, 0]), (2, [10_000, 4, 0]), (4, [5_000, 4, 0]), (8, [2_500, 4, 0])]),
+];
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let point: Vec<usize> = env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    if let [sessions, parties, bytes] = point[..] {
+        return measure(sessions, parties, bytes);
+    }
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "curve,x,sessions,series,bytes_a_series,resident_mib,fold_us_a_frame,fold_ns_a_series,scrape_s,page_mb"
+    )?;
+    for (curve, points) in CURVES {
+        for (x, point) in *points {
+            let output =
+                Command::new(env::current_exe()?).args(point.map(|number| number.to_string())).output()?;
+            write!(out, "{curve},{x},{}", String::from_utf8(output.stdout)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure> {
+    let names: Vec<_> = (0..sessions).map(|session| common::Names::filled(session, parties, bytes)).collect();
+    let encode =
+        |seq| names.iter().map(move |names| names.frame(seq).encode(Form::Compact)).collect::<Vec<_>>();
+    let mut messages = encode(1);
+    let mut decoder = Decoder::default();
+    let before = common::resident();
+    let mut world = common::World::new();
+    let mut spent = Duration::ZERO;
+    for seq in 1..=ROUNDS + 1 {
+        // Into the same memory: what the messages take is not to be counted.
+        messages.iter_mut().zip(encode(seq)).for_each(|(message, next)| message.clone_from(&next));
+        let start = CpuTime.start();
+        for message in &messages {
+            decoder.with(message, |frame| world.fold(frame)).map_err(|rejection| rejection.to_string())?;
+        }
+        spent += if seq == 1 { Duration::ZERO } else { CpuTime.end(start) };
+        world.pass(1000);
+    }
+    let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
+    let grown = common::resident().saturating_sub(before);
+    let start = CpuTime.start();
+    let mut page = Counting(0);
+    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds(), Format::Text, &mut page)?;
+    let scrape = CpuTime.end(start);
+    let frame = spent.as_secs_f64() / (ROUNDS * sessions as u64) as f64;
+    writeln!(
+        io::stdout(),
+        "{sessions},{series},{:.1},{:.1},{:.2},{:.1},{:.4},{:.2}",
+        grown as f64 / series as f64,
+        grown as f64 / 1_048_576.0,
+        frame * 1e6,
+        frame * 1e9 * sessions as f64 / series as f64,
+        scrape.as_secs_f64(),
+        page.0 as f64 / 1e6
+    )?;
+    Ok(())
+}
+
+/// Takes bytes and only counts them.
+struct Counting(usize);
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += black_box(bytes).len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

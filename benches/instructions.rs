@@ -1,0 +1,99 @@
+//! Known amounts of work, for callgrind to count the instructions of.
+//!
+//! Times tell of the machine and of who else is on it, so no test can assert one. The instructions that a piece of work
+//! takes hardly depend on either, and so can be held against those that it took before. `./dev instructions` runs each
+//! of these under callgrind, which counts nothing but what the function `counted_…` does.
+
+mod common;
+
+use std::env;
+use std::hint::black_box;
+use std::io::{self, Write};
+
+use callsight::frame::{Decoder, Form, Frame};
+use callsight::series::exposition::{Format, write_page};
+
+/// Frames that are decoded or folded.
+const FRAMES: u64 = 2_000;
+
+/// Sessions in meetings of ten, which take turns.
+const SESSIONS: usize = 50;
+
+fn main() -> io::Result<()> {
+    let names: Vec<_> = (0..SESSIONS).map(|session| common::Names::new(session, 10)).collect();
+    // `cargo bench` adds a flag of its own.
+    let work = env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    match work.as_deref() {
+        Some("decode_compact") => counted_decode_compact(&names[0].frame(1000).encode(Form::Compact)),
+        Some("decode_named") => counted_decode_named(&names[0].frame(1000).encode(Form::Named)),
+        Some("fold") => {
+            let (mut world, mut frames) = met(&names);
+            counted_fold(&mut world, &mut frames);
+        }
+        Some("join_and_leave") => {
+            let lives: Vec<_> = names
+                .iter()
+                .map(|names| (names.frame(1), Frame { ended: Some(true), ..names.frame(2) }))
+                .collect();
+            let mut world = common::World::new();
+            counted_join_and_leave(&mut world, &lives);
+        }
+        Some("render") => {
+            let (world, _) = met(&names);
+            let mut page = Vec::with_capacity(1 << 24);
+            counted_render(&world, &mut page)?;
+            writeln!(io::stdout(), "{} bytes", page.len())?;
+        }
+        _ => writeln!(io::stdout(), "./dev instructions runs this")?,
+    }
+    Ok(())
+}
+
+/// A world that has met every session, and each session's frame.
+fn met(names: &[common::Names]) -> (common::World, Vec<Frame<'_>>) {
+    let mut world = common::World::new();
+    let frames: Vec<_> = names.iter().map(|names| names.frame(1)).collect();
+    frames.iter().for_each(|frame| world.fold(frame));
+    (world, frames)
+}
+
+#[inline(never)]
+fn counted_decode_compact(message: &[u8]) {
+    decode(message);
+}
+
+#[inline(never)]
+fn counted_decode_named(message: &[u8]) {
+    decode(message);
+}
+
+fn decode(message: &[u8]) {
+    let mut decoder = Decoder::default();
+    for _ in 0..FRAMES {
+        black_box(decoder.with(black_box(message), |frame| frame.peers.len()).ok());
+    }
+}
+
+#[inline(never)]
+fn counted_fold(world: &mut common::World, frames: &mut [Frame<'_>]) {
+    for seq in 2..2 + FRAMES / frames.len() as u64 {
+        for frame in &mut *frames {
+            common::advance(frame, seq);
+            world.fold(frame);
+        }
+        world.pass(u32::try_from(frames.len()).unwrap_or_default());
+    }
+}
+
+#[inline(never)]
+fn counted_join_and_leave(world: &mut common::World, lives: &[(Frame<'_>, Frame<'_>)]) {
+    for (first, last) in lives {
+        world.fold(first);
+        world.fold(last);
+    }
+}
+
+#[inline(never)]
+fn counted_render(world: &common::World, page: &mut Vec<u8>) -> io::Result<()> {
+    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds() + 2.5, Format::Text, page)
+}

@@ -1,0 +1,264 @@
+//! The exporter as it runs: what it costs at rest, what half a million series weigh and how long they take to scrape,
+//! and how fresh the page stays meanwhile.
+//!
+//! The real binary, a real nats-server, HTTP over the loopback interface. All in one run of about two minutes:
+//! `./dev bench --bench live`
+
+mod common;
+mod rig;
+
+use std::env;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use callsight::frame::{Form, Frame};
+use callsight::publish::{Publisher, PublisherConfig};
+use callsight::subject::publish_subject;
+use futures_util::future::join_all;
+use rig::{Answer, Exporter, Failure, Nats};
+
+/// Participants of a meeting.
+const PARTIES: usize = 10;
+
+/// The series of a session of such a meeting: its own, and those of its nine pairs.
+const SERIES_A_SESSION: usize = 4 + 9 * 21;
+
+/// Frames a second where a rate is asked for.
+const RATE: usize = 5_000;
+
+/// How often a scrape is repeated.
+const SCRAPES: usize = 5;
+
+const MIB: f64 = 1_048_576.0;
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let series = env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(500_000);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(series))
+}
+
+async fn measure(series: usize) -> Result<(), Failure> {
+    let nats = Nats::start().await?;
+    let flags = ["--max-series", "10000000", "--idle-timeout", "10m"];
+    let exporter = Exporter::start(&nats, &flags).await?;
+    let mut calls = Calls::start(&nats).await?;
+    let mut out = io::stdout();
+
+    let idle = exporter.process.resident()?;
+    let rest = processor_share(&exporter, Duration::from_secs(5), async { Ok(()) }).await?;
+    writeln!(out, "at rest: {:.2} % of a processor, {:.1} MiB resident", 100.0 * rest, idle as f64 / MIB)?;
+    let names: Vec<_> = (0..10).map(|session| common::Names::new(10_000_000 + session, 2)).collect();
+    let smallest = async {
+        for seq in 1..=3 {
+            for names in &names {
+                calls.say(&names.frame(seq)).await?;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            exporter.get("/metrics", true).await?;
+        }
+        Ok(())
+    };
+    let smallest = processor_share(&exporter, Duration::ZERO, smallest).await?;
+    writeln!(
+        out,
+        "10 sessions, a frame and a scrape every 5 s: {:.2} % of a processor, {:.1} MiB resident",
+        100.0 * smallest,
+        exporter.process.resident()? as f64 / MIB
+    )?;
+
+    let sessions = series / SERIES_A_SESSION;
+    calls.join(&exporter, sessions).await?;
+    let weight = exporter.process.resident()?.saturating_sub(idle);
+    let live = exporter.value("callsight_live_series").await?;
+    writeln!(
+        out,
+        "{live} series, {sessions} sessions: {:.1} bytes of memory a series",
+        weight as f64 / live
+    )?;
+    scrapes(&exporter).await?;
+    together(&exporter).await?;
+    for (what, pause) in
+        [("no scrape", None), ("a scrape every 5 s", Some(5_000)), ("one scrape after the other", Some(0))]
+    {
+        fresh(&exporter, &mut calls, &nats, what, pause.map(Duration::from_millis)).await?;
+    }
+    calls.join(&exporter, 2 * sessions).await?;
+    let live = exporter.value("callsight_live_series").await?;
+    writeln!(out, "{live} series:")?;
+    scrapes(&exporter).await
+}
+
+/// The share of one processor that the exporter takes while something goes on, and so much longer.
+async fn processor_share(
+    exporter: &Exporter,
+    longer: Duration,
+    meanwhile: impl Future<Output = Result<(), Failure>>,
+) -> Result<f64, Failure> {
+    let (began, before) = (Instant::now(), exporter.process.cpu_time()?);
+    meanwhile.await?;
+    tokio::time::sleep(longer).await;
+    let taken = exporter.process.cpu_time()?.saturating_sub(before);
+    Ok(taken.as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+/// Sessions that go on and on, in meetings of ten.
+struct Calls {
+    publisher: Publisher,
+    names: Vec<common::Names>,
+    seq: u64,
+}
+
+impl Calls {
+    async fn start(nats: &Nats) -> Result<Self, Failure> {
+        let config = PublisherConfig::new("us".parse()?, "relay", "bench");
+        let publisher = Publisher::start(nats.client.clone(), config).await?;
+        Ok(Self { publisher, names: Vec::new(), seq: 0 })
+    }
+
+    async fn say(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
+        self.publisher.room().await?;
+        Ok(self.publisher.publish(frame)?)
+    }
+
+    /// Every session up to so many says something, and the exporter folds it.
+    async fn join(&mut self, exporter: &Exporter, sessions: usize) -> Result<(), Failure> {
+        self.names = (0..sessions).map(|session| common::Names::new(session, PARTIES)).collect();
+        let before = exporter.value("callsight_frames_folded_total").await?;
+        for turn in 0..sessions {
+            self.turn(turn).await?;
+        }
+        self.publisher.flush(rig::DEADLINE).await?;
+        exporter.folded(before + sessions as f64).await
+    }
+
+    async fn turn(&mut self, turn: usize) -> Result<(), Failure> {
+        self.publisher.room().await?;
+        let session = turn % self.names.len();
+        self.seq += u64::from(session == 0);
+        Ok(self.publisher.publish(&self.names[session].frame(self.seq))?)
+    }
+}
+
+/// Scrapes one after the other, in both encodings: the median, and what memory it takes.
+async fn scrapes(exporter: &Exporter) -> Result<(), Failure> {
+    for (gzip, name) in [(false, "identity"), (true, "gzip")] {
+        let before = exporter.process.resident()?;
+        exporter.process.forget_peak()?;
+        let cpu = exporter.process.cpu_time()?;
+        let mut answers: Vec<Answer> = Vec::new();
+        for _ in 0..SCRAPES {
+            answers.push(exporter.get("/metrics", gzip).await?);
+        }
+        let cpu = exporter.process.cpu_time()?.saturating_sub(cpu) / u32::try_from(SCRAPES)?;
+        let grown = exporter.process.peak()?.saturating_sub(before);
+        answers.sort_by_key(|answer| answer.took);
+        let median = &answers[SCRAPES / 2];
+        writeln!(
+            io::stdout(),
+            "  {name}: {:.3} s ({:.3} to {:.3}), {:.3} s of a processor, {:.1} MB, at most {:.1} MiB more memory",
+            median.took.as_secs_f64(),
+            answers[0].took.as_secs_f64(),
+            answers[SCRAPES - 1].took.as_secs_f64(),
+            cpu.as_secs_f64(),
+            median.bytes as f64 / 1e6,
+            grown as f64 / MIB
+        )?;
+    }
+    Ok(())
+}
+
+/// Four scrapers at once, and then four one after the other: what the exporter has to do for them.
+async fn together(exporter: &Exporter) -> Result<(), Failure> {
+    let before = exporter.process.cpu_time()?;
+    for answer in join_all((0..4).map(|_| exporter.get("/metrics", true))).await {
+        answer?;
+    }
+    let at_once = exporter.process.cpu_time()?.saturating_sub(before);
+    for _ in 0..4 {
+        exporter.get("/metrics", true).await?;
+    }
+    let in_turn = exporter.process.cpu_time()?.saturating_sub(before + at_once);
+    writeln!(
+        io::stdout(),
+        "  4 scrapers, gzip: {:.2} s of a processor at once, {:.2} s one after the other",
+        at_once.as_secs_f64(),
+        in_turn.as_secs_f64()
+    )?;
+    Ok(())
+}
+
+/// Frames at a steady rate, with or without scrapes: how old they are when they are folded, and so visible to a scrape.
+async fn fresh(
+    exporter: &Exporter,
+    calls: &mut Calls,
+    nats: &Nats,
+    what: &str,
+    pause: Option<Duration>,
+) -> Result<(), Failure> {
+    const SECONDS: usize = 12;
+    const TICKS_A_SECOND: usize = 100;
+    let latency = "callsight_frame_latency_seconds";
+    let before = exporter.get("/metrics", false).await?.buckets(latency);
+    let publishing = async {
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_A_SECOND)?);
+        for round in 0..SECONDS * TICKS_A_SECOND {
+            tick.tick().await;
+            for turn in 0..RATE / TICKS_A_SECOND {
+                calls.turn(round * RATE / TICKS_A_SECOND + turn).await?;
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    let scraping = async {
+        let Some(pause) = pause else { return std::future::pending().await };
+        loop {
+            exporter.get("/metrics", true).await?;
+            tokio::time::sleep(pause).await;
+        }
+    };
+    let probing = async {
+        // Not among the frames: what is published here must not be folded into anything that is measured.
+        let context = async_nats::jetstream::new(nats.client.clone());
+        let subject = publish_subject(&"us".parse()?, "probe", "bench")?;
+        let names = common::Names::new(20_000_000, 2);
+        let mut stored = Vec::new();
+        for seq in 1.. {
+            let began = Instant::now();
+            let payload = names.frame(seq).encode(Form::Compact);
+            context.publish(subject.clone(), payload.into()).await?.await?;
+            stored.push(began.elapsed());
+            if stored.len() == SECONDS * 20 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        stored.sort();
+        Ok::<_, Failure>(stored)
+    };
+    let work = async { tokio::try_join!(publishing, probing) };
+    let ((), stored) = tokio::select! {
+        done = work => done?,
+        failed = scraping => return failed,
+    };
+    calls.publisher.flush(rig::DEADLINE).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let after = exporter.get("/metrics", false).await?.buckets(latency);
+    let counts: Vec<_> =
+        before.iter().zip(&after).map(|(before, after)| (after.0, after.1 - before.1)).collect();
+    let all = counts.last().ok_or("no latencies")?.1;
+    let share = |bound: f64| {
+        let within = counts.iter().find(|(at, _)| *at == bound).map_or(f64::NAN, |(_, count)| *count);
+        100.0 * within / all
+    };
+    let p99 = counts.iter().find(|(_, count)| *count >= 0.99 * all).map_or(f64::NAN, |(bound, _)| *bound);
+    writeln!(
+        io::stdout(),
+        "{RATE} frames/s, {what}: stored after {:.1} ms at p99; folded within 10 ms {:.2} %, within 100 ms {:.3} %, \
+         p99 under {} ms ({all} frames)",
+        stored[stored.len() * 99 / 100].as_secs_f64() * 1e3,
+        share(0.01),
+        share(0.1),
+        p99 * 1e3,
+    )?;
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! The same frames into what one would use otherwise: the exporter library alone, and gauge vectors with a sweep.
+//!
+//! Each reads the same compact frames of ten parties and keeps the same values, every one of them a series. Each runs in
+//! a process of its own, so that memory can be told apart. What is left out favours the others: only Callsight also
+//! adds up the aggregates, finds repeats and keeps to its budgets here. Everybody leaves without a word at the end, and
+//! is to be gone after the idle timeout; for that one waits in earnest, so it is 3 s here instead of 30.
+//!
+//! `./dev bench --bench peers [SESSIONS]`
+
+mod common;
+mod rig;
+
+use std::collections::HashMap;
+use std::env;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use callsight::frame::{Decoder, Form, Frame, Operation, Peer};
+use callsight::series::exposition::{Format, write_page};
+use common::CpuTime;
+use criterion::measurement::Measurement;
+use metrics::{counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
+use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
+use rig::Failure;
+
+const PARTIES: usize = 10;
+const ROUNDS: u64 = 10;
+const IDLE: Duration = Duration::from_secs(3);
+
+/// Somebody who takes frames and shows them.
+trait Contender {
+    fn take(&mut self, frame: &Frame<'_>);
+
+    /// Time goes by, to `now` since the beginning.
+    fn pass(&mut self, now: Duration);
+
+    fn scrape(&mut self) -> Vec<u8>;
+}
+
+type Make = fn() -> Result<Box<dyn Contender>, Failure>;
+
+const CONTENDERS: [(&str, Make); 3] = [
+    ("callsight", || Ok(Box::new(common::World::new()))),
+    ("metrics-exporter-prometheus", || Ok(Box::new(Library::new()))),
+    ("prometheus-gauge-vectors", || Ok(Box::new(Vectors::new()?))),
+];
+
+fn main() -> Result<(), Failure> {
+    // `cargo bench` adds a flag of its own.
+    let mut arguments = env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let first = arguments.next();
+    if let Some((name, make)) =
+        first.as_deref().and_then(|name| CONTENDERS.iter().find(|(known, _)| *known == name))
+    {
+        let sessions = arguments.next().ok_or("how many sessions?")?.parse()?;
+        return run(name, make()?, sessions);
+    }
+    let sessions = first.unwrap_or_else(|| "500".to_owned());
+    for (name, _) in CONTENDERS {
+        let status = Command::new(env::current_exe()?).args([name, &sessions]).status()?;
+        if !status.success() {
+            return Err(format!("{name} failed").into());
+        }
+    }
+    Ok(())
+}
+
+fn run(name: &str, mut contender: Box<dyn Contender>, sessions: usize) -> Result<(), Failure> {
+    let names: Vec<_> = (0..sessions).map(|session| common::Names::new(session, PARTIES)).collect();
+    let mut decoder = Decoder::default();
+    let mut buffer: Vec<Vec<u8>> = names.iter().map(|names| names.frame(1).encode(Form::Compact)).collect();
+    let before = common::resident();
+    let began = Instant::now();
+    let mut spent = Duration::ZERO;
+    for seq in 1..=ROUNDS {
+        for (message, names) in buffer.iter_mut().zip(&names) {
+            *message = names.frame(seq).encode(Form::Compact);
+        }
+        let start = CpuTime.start();
+        for message in &buffer {
+            decoder
+                .with(message, |frame| contender.take(frame))
+                .map_err(|rejection| rejection.to_string())?;
+        }
+        contender.pass(began.elapsed());
+        spent += CpuTime.end(start);
+    }
+    let frames = sessions as f64 * ROUNDS as f64;
+    let grown = common::resident().saturating_sub(before);
+    let start = CpuTime.start();
+    let page = black_box(contender.scrape());
+    let scrape = CpuTime.end(start);
+    let series = series(&page);
+    let page_bytes = page.len();
+    drop(page);
+    let gone = Instant::now();
+    let mut left = series;
+    while gone.elapsed() < 2 * IDLE {
+        std::thread::sleep(Duration::from_millis(500));
+        contender.pass(began.elapsed());
+        left = self::series(&contender.scrape());
+    }
+    writeln!(
+        io::stdout(),
+        "{name}: {:.0} frames a CPU-second ({:.1} µs each), {series} series, {:.0} bytes of memory each, scrape {:.3} s \
+         of {:.1} MB, {left} series left after twice the idle timeout, {:.1} MiB then",
+        frames / spent.as_secs_f64(),
+        spent.as_secs_f64() * 1e6 / frames,
+        grown as f64 / series as f64,
+        scrape.as_secs_f64(),
+        page_bytes as f64 / 1e6,
+        common::resident().saturating_sub(before) as f64 / 1_048_576.0,
+    )?;
+    Ok(())
+}
+
+fn series(page: &[u8]) -> usize {
+    let detail =
+        |line: &&[u8]| line.starts_with(b"videocall_session_") || line.starts_with(b"videocall_pair_");
+    page.split(|byte| *byte == b'\n').filter(detail).count()
+}
+
+/// A gauge that somebody shows for a frame: its name, its labels and its value.
+type Shown<'a> = dyn FnMut(&'static str, &[(&'static str, &'a str)], f64) + 'a;
+
+/// Everything of a frame that has a series.
+fn show<'a>(frame: &'a Frame<'a>, shown: &mut Shown<'a>) {
+    let Some(server) = &frame.server else { return };
+    let ids = [
+        ("region", "us"),
+        ("meeting_id", frame.meeting_id.as_str()),
+        ("session_id", frame.session_id.as_str()),
+        ("peer_id", frame.peer_id.as_str()),
+    ];
+    let session: Vec<_> = ids
+        .into_iter()
+        .chain([("server_url", server.url.as_str()), ("server_type", server.server_type.label())])
+        .collect();
+    let state = |value: Option<bool>| f64::from(u8::from(value == Some(true)));
+    shown("videocall_session_rtt_seconds", &session, server.rtt_ms.unwrap_or_default() / 1e3);
+    shown("videocall_session_audio_enabled", &session, state(frame.audio_enabled));
+    shown("videocall_session_video_enabled", &session, state(frame.video_enabled));
+    shown("videocall_session_last_seen", &session, frame.sent_at_ms as f64 / 1e3);
+    for peer in &frame.peers {
+        pair(peer, &[ids[0], ids[1], ids[2], ("peer_id", peer.peer_id.as_str())], shown);
+    }
+}
+
+fn pair<'a>(peer: &'a Peer<'a>, labels: &[(&'static str, &'a str); 4], shown: &mut Shown<'a>) {
+    let (Some(audio), Some(video)) = (&peer.audio, &peer.video) else { return };
+    let count = |value: Option<u64>| value.unwrap_or_default() as f64;
+    for (name, value) in [
+        ("videocall_pair_can_listen", f64::from(u8::from(peer.can_listen))),
+        ("videocall_pair_can_see", f64::from(u8::from(peer.can_see))),
+        ("videocall_pair_audio_buffer_seconds", audio.buffer_ms.unwrap_or_default() / 1e3),
+        ("videocall_pair_audio_target_seconds", audio.target_ms.unwrap_or_default() / 1e3),
+        ("videocall_pair_audio_packets_awaiting_decode", audio.packets_awaiting_decode.unwrap_or_default()),
+        ("videocall_pair_audio_samples_total", count(audio.total_samples)),
+        ("videocall_pair_audio_concealed_samples_total", count(audio.concealed_samples)),
+        ("videocall_pair_audio_silent_concealed_samples_total", count(audio.silent_concealed_samples)),
+        ("videocall_pair_video_frames_per_second", video.fps.unwrap_or_default()),
+        ("videocall_pair_video_frames_buffered", video.frames_buffered.unwrap_or_default()),
+        ("videocall_pair_video_bytes_per_second", video.bitrate_kbps.unwrap_or_default() * 125.0),
+        ("videocall_pair_video_freezes_total", count(video.freeze_count)),
+    ] {
+        shown(name, labels, value);
+    }
+    let Some(neteq) = &audio.neteq else { return };
+    for (operation, value) in Operation::ALL.iter().zip(neteq.counts()) {
+        let labels = [labels[0], labels[1], labels[2], labels[3], ("operation", operation.label())];
+        shown("videocall_pair_neteq_operations_total", &labels, count(value));
+    }
+}
+
+impl Contender for common::World {
+    fn take(&mut self, frame: &Frame<'_>) {
+        self.fold(frame);
+    }
+
+    fn pass(&mut self, now: Duration) {
+        // The fold's idle timeout stays what it is by default: its clock is told ten times the time.
+        self.now = common::BEGIN + now * 10;
+        self.fold.tick(self.now);
+    }
+
+    fn scrape(&mut self) -> Vec<u8> {
+        let mut page = Vec::new();
+        let written = write_page(
+            &self.aggregates.render(),
+            &self.detail,
+            self.now.unix_seconds(),
+            Format::Text,
+            &mut page,
+        );
+        debug_assert!(written.is_ok(), "memory takes any byte");
+        page
+    }
+}
+
+/// The exporter library alone, with its idle timeout: a macro for each value.
+struct Library {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Library {
+    fn new() -> Self {
+        let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(IDLE));
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        Self { recorder, handle }
+    }
+}
+
+impl Contender for Library {
+    fn take(&mut self, frame: &Frame<'_>) {
+        with_local_recorder(&self.recorder, || {
+            show(frame, &mut |name, labels, value| {
+                let labels: Vec<_> = labels
+                    .iter()
+                    .map(|(name, value)| metrics::Label::new(*name, (*value).to_owned()))
+                    .collect();
+                if name.ends_with("_total") {
+                    counter!(name, labels).absolute(value as u64);
+                } else {
+                    gauge!(name, labels).set(value);
+                }
+            });
+        });
+    }
+
+    fn pass(&mut self, _: Duration) {
+        self.handle.run_upkeep();
+    }
+
+    fn scrape(&mut self) -> Vec<u8> {
+        self.handle.render().into_bytes()
+    }
+}
+
+/// Gauge vectors, and a sweep in the scrape that removes what has not been written for long.
+struct Vectors {
+    registry: Registry,
+    vectors: HashMap<&'static str, GaugeVec>,
+    /// What each session has written and when, for the sweep.
+    sessions: HashMap<String, (Duration, HashMap<&'static str, Vec<Vec<String>>>)>,
+    now: Duration,
+}
+
+impl Vectors {
+    fn new() -> Result<Self, Failure> {
+        let (registry, mut vectors) = (Registry::new(), HashMap::new());
+        let names = common::Names::new(0, 2);
+        let frame = names.frame(1);
+        let mut found = Vec::new();
+        show(&frame, &mut |name, labels, _| {
+            found.push((name, labels.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+        });
+        for (name, labels) in found {
+            if !vectors.contains_key(name) {
+                let vector = GaugeVec::new(Opts::new(name, name), &labels)?;
+                registry.register(Box::new(vector.clone()))?;
+                vectors.insert(name, vector);
+            }
+        }
+        Ok(Self { registry, vectors, sessions: HashMap::new(), now: Duration::ZERO })
+    }
+}
+
+impl Contender for Vectors {
+    fn take(&mut self, frame: &Frame<'_>) {
+        let session_id = frame.session_id.as_str();
+        let met = self.sessions.contains_key(session_id);
+        let (seen, written) = self.sessions.entry(session_id.to_owned()).or_default();
+        *seen = self.now;
+        show(frame, &mut |name, labels, value| {
+            let values: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
+            if let Some(vector) = self.vectors.get(name) {
+                vector.with_label_values(&values).set(value);
+            }
+            if !met {
+                let owned = values.iter().map(|value| (*value).to_owned()).collect();
+                written.entry(name).or_default().push(owned);
+            }
+        });
+    }
+
+    fn pass(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    fn scrape(&mut self) -> Vec<u8> {
+        let now = self.now;
+        for (_, (_, written)) in self.sessions.extract_if(|_, (seen, _)| now.saturating_sub(*seen) > IDLE) {
+            for (name, all) in written {
+                for values in all {
+                    let values: Vec<_> = values.iter().map(String::as_str).collect();
+                    if let Some(vector) = self.vectors.get(name) {
+                        let removed = vector.remove_label_values(&values);
+                        debug_assert!(removed.is_ok(), "it was written once");
+                    }
+                }
+            }
+        }
+        let mut page = Vec::new();
+        let written = TextEncoder::new().encode(&self.registry.gather(), &mut page);
+        debug_assert!(written.is_ok(), "memory takes any byte");
+        page
+    }
+}

@@ -1,0 +1,172 @@
+"""NetEQ Health: do people hear it?"""
+
+from parts import (
+    BUFFER,
+    DEGRADED,
+    DEGRADED_SHARE,
+    LOSS_SHARE,
+    MADE_UP_SHARE,
+    PER_SECOND,
+    REGION,
+    SERVER,
+    SERVER_TYPE,
+    Page,
+    steps,
+)
+from queries import (
+    WHERE,
+    BY_SERVER,
+    EXPAND,
+    SERVER_LEGEND,
+    TO_PARTICIPATION,
+    TO_PARTICIPATION_REGION,
+    rate,
+    quantile,
+    degraded_share,
+    made_up,
+)
+
+
+def make():
+    page = Page(
+        "callsight-neteq",
+        "NetEQ Health",
+        "What jitter buffers make of the packets: heard, made up, late and lost; and what video does meanwhile.",
+        [REGION, SERVER_TYPE, SERVER],
+    )
+    page.stat(
+        "Made-up audio",
+        "Share of the audio played that was made up and audible. From 5 % on voices sound robotic.",
+        MADE_UP_SHARE,
+        made_up(""),
+    )
+    page.stat(
+        "Expand",
+        "Share of NetEQ's decisions that stretched what it had, because nothing had come.",
+        MADE_UP_SHARE,
+        f"sum({rate('videocall_neteq_operations_total', more=EXPAND)})"
+        f" / (sum({rate('videocall_neteq_operations_total')}) > 0)",
+    )
+    page.stat(
+        "Packets lost",
+        "Share of the audio packets that did not arrive.",
+        LOSS_SHARE,
+        f"sum({rate('videocall_audio_packets_lost_total')}) / (sum({rate('videocall_audio_packets_lost_total')})"
+        f" + sum({rate('videocall_audio_packets_received_total')}) > 0)",
+    )
+    page.stat(
+        "Buffer p95",
+        "Depth of the jitter buffers. It is part of the delay that people notice.",
+        BUFFER,
+        quantile(0.95, "videocall_audio_buffer_seconds"),
+    )
+    page.stat(
+        "One-way audio",
+        "Live sessions that can't hear somebody whose microphone is on.",
+        DEGRADED,
+        f"sum(videocall_sessions_one_way_audio{{{WHERE}}})",
+    )
+    page.stat(
+        "Freezes a minute and session",
+        "CallVideoFreezes fires at 1 on a server.",
+        {"unit": "short", "thresholds": steps(0.5, 1)},
+        f"60 * sum({rate('videocall_video_freezes_total')}) / (sum(videocall_sessions{{{WHERE}}}) > 0)",
+    )
+    page.row("Audio")
+    page.graph(
+        "Made-up audio by server",
+        "CallConcealment fires at 5 %. Click a series to see who is on that server.",
+        MADE_UP_SHARE,
+        [(made_up("region, server_type, server_url"), SERVER_LEGEND)],
+        links=[TO_PARTICIPATION],
+    )
+    page.graph(
+        "Expand by server",
+        "CallNetEqExpand fires at 5 %. High while made-up audio is low: it stretches silence.",
+        MADE_UP_SHARE,
+        [
+            (
+                f"sum {BY_SERVER} ({rate('videocall_neteq_operations_total', more=EXPAND)})"
+                f" / (sum {BY_SERVER} ({rate('videocall_neteq_operations_total')}) > 0)",
+                SERVER_LEGEND,
+            )
+        ],
+        links=[TO_PARTICIPATION],
+    )
+    page.graph(
+        "NetEQ's decisions",
+        "Every 10 ms of audio is one. accelerate and preemptive_expand adapt to jitter; expand fills gaps.",
+        PER_SECOND,
+        [(f"sum by (operation) ({rate('videocall_neteq_operations_total')})", "{{operation}}")],
+        stacked=True,
+    )
+    page.graph(
+        "Packets lost by server",
+        "With made-up audio: the network. Without: what is lost is repaired.",
+        LOSS_SHARE,
+        [
+            (
+                f"sum {BY_SERVER} ({rate('videocall_audio_packets_lost_total')})"
+                f" / (sum {BY_SERVER} ({rate('videocall_audio_packets_lost_total')})"
+                f" + sum {BY_SERVER} ({rate('videocall_audio_packets_received_total')}) > 0)",
+                SERVER_LEGEND,
+            )
+        ],
+        links=[TO_PARTICIPATION],
+    )
+    page.graph(
+        "Jitter buffer",
+        "Deep buffers mean jitter; near nothing means that it runs dry.",
+        BUFFER,
+        [
+            (quantile(share, "videocall_audio_buffer_seconds", "region"), f"{{{{region}}}} {name}")
+            for name, share in (("p50", 0.5), ("p95", 0.95))
+        ],
+        links=[TO_PARTICIPATION_REGION],
+    )
+    page.graph(
+        "Concealment of single streams",
+        "Among the streams between people: the median is everybody, p95 the worst twentieth.",
+        MADE_UP_SHARE,
+        [
+            (quantile(share, "videocall_audio_concealment_ratio", "region"), f"{{{{region}}}} {name}")
+            for name, share in (("p50", 0.5), ("p95", 0.95))
+        ],
+        links=[TO_PARTICIPATION_REGION],
+    )
+    page.row("People")
+    page.graph(
+        "Share of sessions degraded by audio",
+        "CallAudioDegraded fires at a fifth of a region.",
+        DEGRADED_SHARE,
+        [(degraded_share("audio"), "{{region}}")],
+        links=[TO_PARTICIPATION_REGION],
+    )
+    page.graph(
+        "Share of sessions degraded by video",
+        "CallVideoDegraded fires at a fifth of a region.",
+        DEGRADED_SHARE,
+        [(degraded_share("video"), "{{region}}")],
+        links=[TO_PARTICIPATION_REGION],
+    )
+    page.graph(
+        "Sessions with one-way audio",
+        "Nothing arrives from an open microphone: not loss, but something broken.",
+        DEGRADED,
+        [(f"sum {BY_SERVER} (videocall_sessions_one_way_audio{{{WHERE}}})", SERVER_LEGEND)],
+        links=[TO_PARTICIPATION],
+    )
+    page.graph(
+        "Freezes a minute and session",
+        "With made-up audio: loss. Without: bandwidth or decoding.",
+        {"unit": "short", "thresholds": steps(0.5, 1)},
+        [
+            (
+                f"60 * sum {BY_SERVER} ({rate('videocall_video_freezes_total')})"
+                f" / (sum {BY_SERVER} (videocall_sessions{{{WHERE}}}) > 0)",
+                SERVER_LEGEND,
+            )
+        ],
+        links=[TO_PARTICIPATION],
+    )
+    return page

@@ -1,0 +1,176 @@
+"""Pipeline Health: can the other four be believed?"""
+
+from parts import AGE, BYTES, COUNT, LATENCY, NONE_IS_GOOD, ONE_IS_GOOD, PER_SECOND, REGION, STATE, Page, steps
+from queries import PLACE, rate, quantile
+
+
+def make():
+    page = Page(
+        "callsight-pipeline",
+        "Pipeline Health",
+        "Whether the picture of the calls can be believed: from the regions' streams by the exporter to Prometheus.",
+        [REGION],
+    )
+    page.stat(
+        "Regions ready",
+        "Share of the regions for which /readyz answers yes: complete and current.",
+        {"unit": "percentunit", "thresholds": steps(bad=1, falling=True), "max": 1},
+        f"avg(callsight_ready{{{PLACE}}})",
+    )
+    page.stat(
+        "Exporters connected",
+        "Share of the consumers that are attached to their stream.",
+        {"unit": "percentunit", "thresholds": steps(bad=1, falling=True), "max": 1},
+        f"avg(callsight_nats_connected{{{PLACE}}})",
+    )
+    page.stat(
+        "Frames waiting",
+        "Frames in the streams that no exporter has taken yet. CallsightConsumerLag fires at ten seconds' worth.",
+        {"unit": "short", "thresholds": steps(100, 500)},
+        f"sum(callsight_consumer_pending_frames{{{PLACE}}})",
+    )
+    page.stat(
+        "Latency p99",
+        "From the stream's receipt of a frame to its place in the metrics.",
+        LATENCY,
+        quantile(0.99, "callsight_frame_latency_seconds", where=PLACE),
+    )
+    page.stat(
+        "Rejected, in this time range",
+        "Frames that broke a rule, and were copied to the dead-letter stream.",
+        NONE_IS_GOOD,
+        f"sum(increase(callsight_frames_rejected_total{{{PLACE}}}[$__range]))",
+    )
+    page.stat(
+        "Alerts firing",
+        "Alerts of Callsight, about calls and pipeline alike.",
+        NONE_IS_GOOD,
+        'count(ALERTS{alertstate="firing",alertname=~"Call.*"}) or vector(0)',
+    )
+    page.row("From the regions")
+    page.graph(
+        "Newest frame",
+        "How old the newest frame of each stream is. Rising with a mirror that is well: the region is silent.",
+        AGE,
+        [(f"max by (region) (callsight_stream_last_frame_age_seconds{{{PLACE}}})", "{{region}}")],
+    )
+    page.graph(
+        "Mirror lag",
+        "How long a mirror has not heard its origin. Rising: the bridge is down.",
+        AGE,
+        [(f"max by (region) (callsight_mirror_lag_seconds{{{PLACE}}})", "{{region}}")],
+    )
+    page.graph(
+        "Frames that mirrors lack",
+        "They wait in their region. Falling: the mirror is catching up.",
+        {"unit": "short", "thresholds": steps(100, 1000)},
+        [(f"max by (region) (callsight_mirror_lag_frames{{{PLACE}}})", "{{region}}")],
+    )
+    page.graph(
+        "Frames by fate",
+        "Folded is what counts. Repeated and redelivered change nothing, late ones feed counters alone.",
+        PER_SECOND,
+        [
+            (f"sum by (region) ({rate(f'callsight_frames_{fate}_total', PLACE)})", f"{{{{region}}}} {fate}")
+            for fate in ("folded", "repeated", "redelivered", "late")
+        ],
+    )
+    page.row("Through the exporter")
+    page.graph(
+        "Frames waiting",
+        "Rising: the exporter can't keep up, or doesn't run.",
+        {"unit": "short", "thresholds": steps(100, 500)},
+        [
+            (f"max by (region) (callsight_consumer_pending_frames{{{PLACE}}})", "{{region}} waiting"),
+            (f"max by (region) (callsight_consumer_ack_pending_frames{{{PLACE}}})", "{{region}} not acknowledged"),
+        ],
+    )
+    page.graph(
+        "Age of the newest folded frame",
+        "How late this and all other pages are, at least.",
+        AGE,
+        [(f"max by (region) (callsight_last_folded_frame_age_seconds{{{PLACE}}})", "{{region}}")],
+    )
+    page.graph(
+        "Latency",
+        "From the stream's receipt of a frame to its fold. The aim is a p99 of 100 ms.",
+        {"unit": "s", "thresholds": steps(0.1, 5)},
+        [
+            (quantile(share, "callsight_frame_latency_seconds", "region", PLACE), f"{{{{region}}}} {name}")
+            for name, share in (("p50", 0.5), ("p99", 0.99))
+        ],
+    )
+    page.graph(
+        "Rejected frames",
+        "docs/frame.md tells what each reason means; `callsight frame check --dlq` shows the frames.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [(f"sum by (region, reason) ({rate('callsight_frames_rejected_total', PLACE)}) > 0", "{{region}} {{reason}}")],
+    )
+    page.graph(
+        "Dead letters",
+        "Stored for inspection, and lost because the dead-letter stream did not take them.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [
+            (f"sum by (region) ({rate('callsight_dead_letters_total', PLACE)})", "{{region}} stored"),
+            (f"sum by (region) ({rate('callsight_dead_letters_lost_total', PLACE)})", "{{region}} lost"),
+        ],
+    )
+    page.graph(
+        "Clients' clocks",
+        "How far clocks in frames are from the stream's. Only for those who compare logs: nothing rests on it.",
+        {"unit": "s", "thresholds": steps()},
+        [(quantile(0.95, "callsight_client_clock_skew_seconds", "region", PLACE), "{{region}} p95")],
+    )
+    page.row("To Prometheus")
+    page.graph(
+        "Live series",
+        "What the detail planes hold now; --max-series bounds them.",
+        COUNT,
+        [('sum by (plane) (callsight_live_series{job="$job"})', "{{plane}}")],
+        stacked=True,
+    )
+    page.graph(
+        "Refused by budgets",
+        "Rows that would have been too many. The aggregates count them all the same.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [(f"sum by (region, limit) ({rate('callsight_refused_total', PLACE)})", "{{region}} {{limit}}")],
+    )
+    page.graph(
+        "Scrapes",
+        "How long a page takes to write. Prometheus gives up after scrape_timeout.",
+        {"unit": "s", "thresholds": steps(1, 4)},
+        [(quantile(0.99, "callsight_scrape_duration_seconds", where='job="$job"'), "p99")],
+    )
+    page.graph(
+        "Size of a scrape",
+        "Before compression.",
+        BYTES,
+        [('max by (instance) (callsight_scrape_bytes{job="$job"})', "{{instance}}")],
+    )
+    page.graph(
+        "Processor time",
+        "Seconds a second: 1 is one core.",
+        {"unit": "short", "thresholds": steps()},
+        [('sum by (instance) (rate(process_cpu_seconds_total{job="$job"}[$__rate_interval]))', "{{instance}}")],
+    )
+    page.graph(
+        "Memory",
+        "Resident. docs/performance.md tells what it is made of.",
+        BYTES,
+        [('sum by (instance) (process_resident_memory_bytes{job="$job"})', "{{instance}}")],
+    )
+    page.states(
+        "Ready",
+        "Which exporter was ready for which region, and when.",
+        ONE_IS_GOOD,
+        f"min by (instance, region) (callsight_ready{{{PLACE}}})",
+        "{{instance}} {{region}}",
+    )
+    page.states(
+        "Versions",
+        "Which versions ran, and when.",
+        STATE,
+        'max by (version) (callsight_build_info{job="$job"})',
+        "{{version}}",
+    )
+    return page

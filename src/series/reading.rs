@@ -1,0 +1,106 @@
+//! Reading back what the exposition writes: samples by line, labels by name.
+//!
+//! The aggregates are kept by a library that hands them out as text alone, and a detail row keeps its labels as the
+//! text that a scrape needs. Who wants numbers of them inside this process reads that text again, without copying it.
+
+use std::borrow::Cow;
+
+/// A line of the exposition.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample<'a> {
+    /// The name of the series, with `_bucket` and the like.
+    pub name: &'a str,
+    /// Its labels, escaped, without braces.
+    pub labels: &'a str,
+    /// Its value.
+    pub value: f64,
+}
+
+/// The samples of a text in format 0.0.4 without timestamps, which is what this process writes. Other lines are
+/// passed over.
+pub fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = match series.split_once('{') {
+            Some((name, labels)) => (name, labels.strip_suffix('}')?),
+            None => (series, ""),
+        };
+        Some(Sample { name, labels, value: value.parse().ok()? })
+    })
+}
+
+/// The labels of a series, in their order, unescaped.
+pub fn labels(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (name, after) = rest.split_once("=\"")?;
+        let end = closing_quote(after)?;
+        rest = after[end + 1..].trim_start_matches(',');
+        Some((name, unescape(&after[..end])))
+    })
+}
+
+/// The value of one label.
+#[must_use]
+pub fn label<'a>(text: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    labels(text).find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let closing = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closing
+    })
+}
+
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '\\' => match characters.next() {
+                Some('n') => '\n',
+                Some(other) => other,
+                None => '\\',
+            },
+            other => other,
+        });
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_and_the_rest_is_passed_over() {
+        let text = "# HELP a Help.\n# TYPE a gauge\na 1.5\n\nb_bucket{region=\"us\",le=\"+Inf\"} 3\nc{} NaN\nbroken\n";
+        let found: Vec<_> = samples(text).collect();
+        assert_eq!(
+            found[..2],
+            [
+                Sample { name: "a", labels: "", value: 1.5 },
+                Sample { name: "b_bucket", labels: "region=\"us\",le=\"+Inf\"", value: 3.0 },
+            ]
+        );
+        assert!(found.len() == 3 && found[2].value.is_nan());
+    }
+
+    #[test]
+    fn labels_come_back_as_they_went_in() {
+        let text = r#"region="us",odd="a \"quote\", a \\ and a\nline",empty="",brace="}""#;
+        let found: Vec<_> = labels(text).map(|(name, value)| (name, value.into_owned())).collect();
+        let expected =
+            [("region", "us"), ("odd", "a \"quote\", a \\ and a\nline"), ("empty", ""), ("brace", "}")];
+        assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(label(text, "brace").as_deref(), Some("}"));
+        assert_eq!(label(text, "none"), None);
+        assert!(matches!(label(text, "region"), Some(Cow::Borrowed("us"))));
+    }
+}

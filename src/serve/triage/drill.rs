@@ -1,0 +1,238 @@
+//! Looking into one meeting or session: who hears and sees whom.
+//!
+//! Rows are sorted by region and meeting, so a meeting is found without looking at others. A session is looked for in
+//! all of them, which is why only a few are looked for at a time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use super::sessions::{SessionSummary, fine, measure, signals, tenth};
+use super::summary::VERSION;
+use crate::frame::{MeetingId, SessionId};
+use crate::series::catalogue as c;
+use crate::series::detail::{DetailPlane, DetailStore, RowView};
+use crate::series::reading::{label, labels};
+
+/// How many sessions and pairs of a meeting are told.
+const MOST_SESSIONS: usize = 200;
+const MOST_PAIRS: usize = 2_500;
+
+/// What to look into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::serve) enum Drill {
+    Meeting(String),
+    Session(String),
+}
+
+/// Why there is nothing to see.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::serve) enum DrillError {
+    #[error("`{0}` is no {1} id: 1 to 128 bytes of A-Z, a-z, 0-9 and ._:@-")]
+    BadId(String, &'static str),
+    #[error(
+        "there is no live {1} `{0}`: it may have ended, or a budget refused its detail; the stream has all of it"
+    )]
+    NotFound(String, &'static str),
+    #[error("sessions have no detail here: start the exporter with --detail session or pair")]
+    NoDetail,
+    #[error("too much is being looked into; try again later")]
+    Busy,
+}
+
+impl Drill {
+    /// The meeting or session that a path's last part names.
+    pub(in crate::serve) fn meeting(text: &str) -> Result<Self, DrillError> {
+        id(text, "meeting", |id| MeetingId::new(id).is_ok()).map(Self::Meeting)
+    }
+
+    /// Likewise for a session.
+    pub(in crate::serve) fn session(text: &str) -> Result<Self, DrillError> {
+        id(text, "session", |id| SessionId::new(id).is_ok()).map(Self::Session)
+    }
+}
+
+fn id(text: &str, kind: &'static str, valid: fn(&str) -> bool) -> Result<String, DrillError> {
+    let plain = percent_decode_str(text).decode_utf8_lossy();
+    if valid(&plain) {
+        return Ok(plain.into_owned());
+    }
+    Err(DrillError::BadId(plain.chars().take(128).collect(), kind))
+}
+
+/// A session's view of one peer.
+#[derive(Debug, Serialize)]
+struct Pair {
+    region: String,
+    session_id: String,
+    /// The participant whose session it is, if it is live.
+    participant_id: Option<String>,
+    /// The peer whom it hears and sees, or does not.
+    peer_id: String,
+    hears: Option<bool>,
+    sees: Option<bool>,
+    /// Whether the peer's microphone and camera are on.
+    peer_microphone_on: bool,
+    peer_camera_on: bool,
+    degraded_by: Vec<&'static str>,
+    audio_concealed_ratio: Option<f64>,
+    audio_buffer_ms: Option<f64>,
+    audio_target_ms: Option<f64>,
+    video_frames_per_second: Option<f64>,
+    video_freezes_total: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct MeetingDetail {
+    version: u32,
+    meeting_id: String,
+    sessions_total: usize,
+    pairs_total: usize,
+    /// The degraded ones first; at most 200.
+    sessions: Vec<SessionSummary>,
+    /// The degraded ones first; at most 2,500.
+    pairs: Vec<Pair>,
+}
+
+#[derive(Serialize)]
+struct SessionDetail {
+    version: u32,
+    session: SessionSummary,
+    /// What the session receives of each peer.
+    receives: Vec<Pair>,
+    /// What other sessions of the meeting receive of its participant.
+    received_by: Vec<Pair>,
+}
+
+/// Looks into the rows; the answer is JSON.
+pub(super) fn into(
+    detail: &DetailStore,
+    regions: &[String],
+    drill: &Drill,
+    now: f64,
+) -> Result<Bytes, DrillError> {
+    let answer = match drill {
+        Drill::Meeting(id) => {
+            let meeting = Meeting::find(detail, regions, id, now);
+            if meeting.sessions.is_empty() {
+                return Err(DrillError::NotFound(id.clone(), "meeting"));
+            }
+            serde_json::to_vec(&meeting.detail(id))
+        }
+        Drill::Session(id) => {
+            let quoted = format!(",session_id=\"{id}\",");
+            let rows = detail.rows(DetailPlane::Session, "");
+            let found = rows.iter().find(|row| row.labels().contains(&quoted));
+            let Some(row) = found else { return Err(DrillError::NotFound(id.clone(), "session")) };
+            serde_json::to_vec(&session(detail, regions, row, now))
+        }
+    };
+    answer.map(Bytes::from).map_err(|error| {
+        tracing::error!(%error, "the detail of a session can't be written");
+        DrillError::Busy
+    })
+}
+
+fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> SessionDetail {
+    let meeting_id = label(row.labels(), "meeting_id").unwrap_or_default();
+    let meeting = Meeting::find(detail, regions, &meeting_id, now);
+    let mut session = SessionSummary::of(row, now);
+    let mine = |other: &&SessionSummary| other.session_id == session.session_id;
+    if let Some(counted) = meeting.sessions.iter().find(mine) {
+        session = counted.clone();
+    }
+    let (mut receives, mut received_by) = (Vec::new(), Vec::new());
+    for pair in meeting.pairs {
+        if pair.session_id == session.session_id {
+            receives.push(pair);
+        } else if pair.peer_id == session.participant_id {
+            received_by.push(pair);
+        }
+    }
+    SessionDetail { version: VERSION, session, receives, received_by }
+}
+
+/// A meeting's rows, in whichever regions they are.
+struct Meeting {
+    sessions: Vec<SessionSummary>,
+    pairs: Vec<Pair>,
+}
+
+impl Meeting {
+    fn find(detail: &DetailStore, regions: &[String], meeting_id: &str, now: f64) -> Self {
+        let (mut sessions, mut pairs) = (Vec::new(), Vec::new());
+        for region in regions {
+            let prefix = format!("region=\"{region}\",meeting_id=\"{meeting_id}\",");
+            let rows = detail.rows(DetailPlane::Session, &prefix);
+            let mut here: Vec<_> = rows.iter().map(|row| SessionSummary::of(row, now)).collect();
+            let (count, degraded) =
+                (here.len(), here.iter().filter(|one| !one.degraded_by.is_empty()).count());
+            for session in &mut here {
+                session.meeting_sessions = count as u64;
+                session.meeting_sessions_degraded = degraded as u64;
+            }
+            sessions.append(&mut here);
+            pairs.extend(detail.rows(DetailPlane::Pair, &prefix).iter().map(|row| Pair::of(row, now)));
+        }
+        let participants: BTreeMap<_, _> = sessions
+            .iter()
+            .map(|session| (session.session_id.as_str(), session.participant_id.as_str()))
+            .collect();
+        for pair in &mut pairs {
+            pair.participant_id = participants.get(pair.session_id.as_str()).map(ToString::to_string);
+        }
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.degraded_by.len()));
+        pairs.sort_by_key(|pair| std::cmp::Reverse(pair.degraded_by.len()));
+        Self { sessions, pairs }
+    }
+
+    fn detail(mut self, meeting_id: &str) -> MeetingDetail {
+        let (sessions_total, pairs_total) = (self.sessions.len(), self.pairs.len());
+        self.sessions.truncate(MOST_SESSIONS);
+        self.pairs.truncate(MOST_PAIRS);
+        MeetingDetail {
+            version: VERSION,
+            meeting_id: meeting_id.to_owned(),
+            sessions_total,
+            pairs_total,
+            sessions: self.sessions,
+            pairs: self.pairs,
+        }
+    }
+}
+
+impl Pair {
+    fn of(row: &RowView, now: f64) -> Self {
+        let value = |metric| measure(row, DetailPlane::Pair, metric, now);
+        let state = |metric| value(metric).map(|state| state > 0.0);
+        let milliseconds = |metric| value(metric).map(|seconds| tenth(seconds * 1e3));
+        let judgement = row.judgement();
+        let mut pair = Self {
+            region: String::new(),
+            session_id: String::new(),
+            participant_id: None,
+            peer_id: String::new(),
+            hears: state(&c::PAIR_CAN_LISTEN),
+            sees: state(&c::PAIR_CAN_SEE),
+            peer_microphone_on: judgement.microphone,
+            peer_camera_on: judgement.camera,
+            degraded_by: signals(&judgement),
+            audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
+            audio_buffer_ms: milliseconds(&c::PAIR_AUDIO_BUFFER),
+            audio_target_ms: milliseconds(&c::PAIR_AUDIO_TARGET),
+            video_frames_per_second: value(&c::PAIR_VIDEO_FPS).map(tenth),
+            video_freezes_total: value(&c::PAIR_FREEZES),
+        };
+        for (name, value) in labels(row.labels()) {
+            match name {
+                "region" => pair.region = value.into_owned(),
+                "session_id" => pair.session_id = value.into_owned(),
+                "peer_id" => pair.peer_id = value.into_owned(),
+                _ => {}
+            }
+        }
+        pair
+    }
+}

@@ -1,0 +1,504 @@
+//! The verdict: whether it is bad, where, for how many, since when and by what, in one plain sentence.
+//!
+//! Some session is always bad somewhere. What is asked is whether something is wrong with a place, so a place is bad
+//! when a tenth of its sessions are degraded and they are more than a pair, and worth a look at three in a hundred.
+//! The place that is named is the smallest that holds the trouble: a server when the region's others are fine.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::population::Population;
+use super::spells::Spell;
+use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
+use crate::series::aggregates::Signal;
+
+/// From which share and number of degraded sessions on a place is bad, or worth a look.
+pub(super) const BAD: (f64, u64) = (0.1, 3);
+pub(super) const WATCH: (f64, u64) = (0.03, 2);
+
+/// From which share of lost audio packets on it is the network that loses them.
+const LOSSY: f64 = 0.02;
+
+/// How a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// Nobody is there.
+    Idle,
+    /// All is well, or nearly.
+    Good,
+    /// Worth a look.
+    Watch,
+    /// Bad.
+    Bad,
+    /// Nobody is there, and many were a few minutes ago.
+    Silent,
+    /// Not known: what is served of it is not complete and current.
+    Unknown,
+}
+
+impl State {
+    /// The state of a place with these people.
+    pub(super) fn of(population: &Population) -> Self {
+        let is = |(ratio, sessions): (f64, u64)| {
+            population.sessions_degraded >= sessions && population.sessions_degraded_ratio >= ratio
+        };
+        match population.sessions {
+            0 => Self::Idle,
+            _ if is(BAD) => Self::Bad,
+            _ if is(WATCH) => Self::Watch,
+            _ => Self::Good,
+        }
+    }
+}
+
+/// What the trouble looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Cause {
+    /// The way to the servers is long.
+    Rtt,
+    /// Packets are lost, while round trips are short.
+    Loss,
+    /// Neither: it is about clients, their devices or their senders.
+    Clients,
+}
+
+/// The verdict on everything.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Verdict {
+    pub(super) state: State,
+    pub(super) sentence: String,
+    /// Where it is bad: one region, or none if it is several.
+    pub(super) region: Option<String>,
+    pub(super) server_url: Option<String>,
+    pub(super) server_type: Option<String>,
+    pub(super) sessions: u64,
+    pub(super) sessions_degraded: u64,
+    pub(super) meetings_degraded: Option<u64>,
+    /// The signals that many of the degraded sessions have, the most frequent first.
+    pub(super) signals: Vec<&'static str>,
+    pub(super) since: Option<String>,
+    /// Whether it was bad already when this exporter began to look.
+    pub(super) since_before: bool,
+    pub(super) cause: Option<Cause>,
+    /// Network or client, with the numbers that speak for it.
+    pub(super) evidence: String,
+}
+
+impl Verdict {
+    /// The verdict on regions and servers whose states and spells are known.
+    pub(super) fn on(
+        regions: &[RegionSummary],
+        servers: &[ServerSummary],
+        all: &Totals,
+        rtt_limit_ms: f64,
+    ) -> Self {
+        let bad: Vec<_> = regions.iter().filter(|region| region.state == State::Bad).collect();
+        let unknown: Vec<_> = regions.iter().filter(|region| region.state == State::Unknown).collect();
+        let bad_server = servers.iter().find(|server| server.state == State::Bad);
+        let cannot_tell = || format!("; can't tell for {}", names(&unknown));
+        let tail = if unknown.is_empty() { String::new() } else { cannot_tell() };
+        let mut verdict = if let [region] = *bad {
+            match servers.iter().find(|server| holds_the_trouble(server, region)) {
+                Some(server) => Self::bad_server(server, rtt_limit_ms),
+                None => Self::bad_region(region, rtt_limit_ms),
+            }
+        } else if !bad.is_empty() {
+            Self::bad_regions(&bad, regions.len(), all, rtt_limit_ms)
+        } else if let Some(server) = bad_server {
+            Self::bad_server(server, rtt_limit_ms)
+        } else {
+            Self::calm(regions, &unknown, all, rtt_limit_ms)
+        };
+        if verdict.state == State::Bad {
+            verdict.sentence.push_str(&tail);
+        }
+        verdict
+    }
+
+    fn bad_region(region: &RegionSummary, rtt_limit_ms: f64) -> Self {
+        let mut verdict =
+            Self::bad(&format!("in {}", region.region), &region.people, region.spell, rtt_limit_ms);
+        verdict.region = Some(region.region.clone());
+        verdict
+    }
+
+    fn bad_server(server: &ServerSummary, rtt_limit_ms: f64) -> Self {
+        let host = server.server_url.split_once("://").map_or(&*server.server_url, |(_, host)| host);
+        let place = match host {
+            "none" => format!("in {} without a server", server.region),
+            "other" => format!("in {} on other servers", server.region),
+            host => format!("in {} on {host}", server.region),
+        };
+        let mut verdict = Self::bad(&place, &server.people, server.spell, rtt_limit_ms);
+        verdict.region = Some(server.region.clone());
+        verdict.server_url = Some(server.server_url.clone());
+        verdict.server_type = Some(server.server_type.clone());
+        verdict
+    }
+
+    fn bad_regions(bad: &[&RegionSummary], regions: usize, all: &Totals, rtt_limit_ms: f64) -> Self {
+        let place = match bad.len() {
+            count if count == regions && count > 2 => format!("in all {count} regions"),
+            count if count > 3 => format!("in {count} of {regions} regions"),
+            _ => format!("in {}", names(bad)),
+        };
+        let mut people = if bad.len() == regions { all.people.clone() } else { Population::default() };
+        if bad.len() < regions {
+            bad.iter().for_each(|region| people.merge(&region.people));
+        }
+        let spell = bad.iter().filter_map(|region| region.spell).min_by_key(|spell| spell.since);
+        Self::bad(&place, &people, spell, rtt_limit_ms)
+    }
+
+    fn bad(place: &str, people: &Population, spell: Option<Spell>, rtt_limit_ms: f64) -> Self {
+        let signals = frequent(people);
+        let Population { sessions, sessions_degraded, sessions_degraded_ratio, meetings_degraded, .. } =
+            people;
+        let share = percent(*sessions_degraded_ratio);
+        let mut sentence = format!("Bad {place}: {sessions_degraded} of {sessions} sessions ({share})");
+        match meetings_degraded {
+            Some(1) => sentence.push_str(" in one meeting"),
+            Some(meetings) => sentence.push_str(&format!(" in {meetings} meetings")),
+            None => {}
+        }
+        if !signals.is_empty() {
+            sentence
+                .push_str(&format!(", {}", listed(&signals.iter().map(|s| word(*s)).collect::<Vec<_>>())));
+        }
+        if let Some(spell) = spell {
+            let before = if spell.before { "before " } else { "" };
+            sentence.push_str(&format!(", since {before}{}", clock(spell.since)));
+        }
+        let (cause, evidence) = cause(people, rtt_limit_ms);
+        Self {
+            sentence,
+            signals: signals.into_iter().map(Signal::label).collect(),
+            since: spell.map(|spell| rfc3339(spell.since)),
+            since_before: spell.is_some_and(|spell| spell.before),
+            cause: Some(cause),
+            evidence,
+            ..Self::of(State::Bad, people)
+        }
+    }
+
+    /// Nothing is bad, as far as one can tell.
+    fn calm(regions: &[RegionSummary], unknown: &[&RegionSummary], all: &Totals, rtt_limit_ms: f64) -> Self {
+        let people = &all.people;
+        let watched: Vec<_> = regions.iter().filter(|region| region.state == State::Watch).collect();
+        let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
+        let everywhere = names(&regions.iter().collect::<Vec<_>>());
+        let Population { sessions, sessions_degraded, .. } = people;
+        let (state, sentence) = if let Some(first) = unknown.first() {
+            let why = first.why.as_deref().unwrap_or("it is not ready");
+            let others = if unknown.len() < regions.len() { "; nothing bad elsewhere" } else { "" };
+            (State::Unknown, format!("Can't tell for {}: {why}{others}", names(unknown)))
+        } else if !silent.is_empty() {
+            let before: u64 = silent.iter().map(|region| region.sessions_before).sum();
+            let places = names(&silent);
+            (
+                State::Silent,
+                format!("Silent: no sessions in {places}, where {before} were within the last 5 minutes"),
+            )
+        } else if *sessions == 0 {
+            (State::Idle, format!("No calls in {everywhere}"))
+        } else if let [region] = *watched {
+            let Population { sessions, sessions_degraded, sessions_degraded_ratio: ratio, .. } =
+                region.people;
+            let signals = frequent(&region.people).into_iter().map(word).collect::<Vec<_>>();
+            let share = percent(ratio);
+            let by = if signals.is_empty() { String::new() } else { format!(", {}", listed(&signals)) };
+            let name = &region.region;
+            (
+                State::Watch,
+                format!("Watch {name}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}"),
+            )
+        } else if !watched.is_empty() {
+            let share = percent(people.sessions_degraded_ratio);
+            let places = names(&watched);
+            (
+                State::Watch,
+                format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share})"),
+            )
+        } else if *sessions_degraded == 0 {
+            let sessions = if *sessions == 1 {
+                "the one session is".to_owned()
+            } else {
+                format!("all {sessions} sessions are")
+            };
+            (State::Good, format!("Good: {sessions} fine in {everywhere}"))
+        } else {
+            let fine = sessions.saturating_sub(*sessions_degraded);
+            (State::Good, format!("Good: {fine} of {sessions} sessions are fine in {everywhere}"))
+        };
+        let evidence = if *sessions == 0 { String::new() } else { numbers(people, rtt_limit_ms) };
+        Self { sentence, evidence, ..Self::of(state, people) }
+    }
+
+    fn of(state: State, people: &Population) -> Self {
+        Self {
+            state,
+            sentence: String::new(),
+            region: None,
+            server_url: None,
+            server_type: None,
+            sessions: people.sessions,
+            sessions_degraded: people.sessions_degraded,
+            meetings_degraded: people.meetings_degraded,
+            signals: Vec::new(),
+            since: None,
+            since_before: false,
+            cause: None,
+            evidence: String::new(),
+        }
+    }
+}
+
+/// Whether a region's trouble is that of one of its servers.
+fn holds_the_trouble(server: &ServerSummary, region: &RegionSummary) -> bool {
+    server.region == region.region
+        && server.state == State::Bad
+        && server.people.sessions_degraded * 10 >= region.people.sessions_degraded * 9
+        && server.people.sessions * 10 <= region.people.sessions * 7
+}
+
+/// The signals that at least a third of the degraded sessions have, the most frequent first.
+fn frequent(people: &Population) -> Vec<Signal> {
+    let by = |signal: Signal| people.sessions_degraded_by.get(signal);
+    let mut signals = Signal::ALL.to_vec();
+    signals.retain(|signal| by(*signal) > 0 && by(*signal) * 3 >= people.sessions_degraded);
+    signals.sort_by_key(|signal| std::cmp::Reverse(by(*signal)));
+    signals
+}
+
+/// Network or client, and what speaks for it.
+fn cause(people: &Population, rtt_limit_ms: f64) -> (Cause, String) {
+    let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
+    let numbers = numbers(people, rtt_limit_ms);
+    if by.rtt * 2 >= *degraded {
+        let how_many = if by.rtt == *degraded { "all".to_owned() } else { by.rtt.to_string() };
+        let text = format!("Network: round trips are long in {how_many} of the {degraded}. {numbers}");
+        return (Cause::Rtt, text);
+    }
+    if people.audio_packets_lost_ratio.is_some_and(|ratio| ratio >= LOSSY) {
+        return (Cause::Loss, format!("Network: packets are lost, round trips are not long. {numbers}"));
+    }
+    let text = "Clients rather than the network: neither round trips nor losses explain it.";
+    (Cause::Clients, format!("{text} {numbers}"))
+}
+
+/// The evidence in numbers.
+fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
+    let mut parts = Vec::new();
+    if let Some(p95) = people.rtt_p95_ms {
+        parts.push(format!("RTT p95 {p95:.0} ms (limit {rtt_limit_ms:.0})"));
+    }
+    if let Some(ratio) = people.audio_packets_lost_ratio {
+        parts.push(format!("{} of packets lost", percent(ratio)));
+    }
+    if let Some(ratio) = people.audio_concealed_ratio {
+        parts.push(format!("{} of audio concealed", percent(ratio)));
+    }
+    if people.sessions_hidden > 0 {
+        parts.push(format!("{} hidden tabs not judged", people.sessions_hidden));
+    }
+    parts.join(", ")
+}
+
+fn word(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Rtt => "RTT",
+        Signal::Audio => "audio",
+        Signal::Video => "video",
+    }
+}
+
+fn names(regions: &[&RegionSummary]) -> String {
+    listed(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    // As the page rounds: halves go up.
+    let tenths = (ratio * 1000.0).round();
+    if tenths == 0.0 || tenths >= 100.0 {
+        format!("{:.0} %", (ratio * 100.0).round())
+    } else {
+        format!("{:.1} %", tenths / 10.0)
+    }
+}
+
+fn clock(moment: OffsetDateTime) -> String {
+    format!("{:02}:{:02}:{:02} UTC", moment.hour(), moment.minute(), moment.second())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::population::BySignal;
+    use super::*;
+
+    fn people(sessions: u64, rtt: u64, audio: u64) -> Population {
+        let degraded = rtt.max(audio);
+        #[expect(clippy::cast_precision_loss, reason = "a handful of sessions")]
+        Population {
+            meetings: sessions / 4,
+            meetings_degraded: Some(degraded.div_ceil(4)),
+            sessions,
+            sessions_degraded: degraded,
+            sessions_degraded_ratio: if sessions == 0 { 0.0 } else { degraded as f64 / sessions as f64 },
+            sessions_degraded_by: BySignal { rtt, audio, video: 0 },
+            rtt_p95_ms: Some(if rtt > 0 { 452.4 } else { 78.0 }),
+            audio_packets_lost_ratio: Some(0.041),
+            audio_concealed_ratio: Some(0.0),
+            ..Population::default()
+        }
+    }
+
+    /// 14:03:10 UTC.
+    fn began() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_795_615_390).unwrap()
+    }
+
+    fn region(name: &str, people: Population) -> RegionSummary {
+        let mut region = RegionSummary::with(name, people);
+        if region.state == State::Bad {
+            region.spell = Some(Spell::since(began(), Instant::now()));
+        }
+        region
+    }
+
+    fn server(region: &str, url: &str, people: Population) -> ServerSummary {
+        let RegionSummary { state, people, spell, .. } = self::region(region, people);
+        let (region, server_url) = (region.to_owned(), url.to_owned());
+        ServerSummary {
+            region,
+            server_url,
+            server_type: "webrtc".to_owned(),
+            state,
+            since: None,
+            people,
+            spell,
+        }
+    }
+
+    fn on(regions: &[RegionSummary], servers: &[ServerSummary]) -> Verdict {
+        let mut all = Totals::default();
+        regions.iter().for_each(|region| all.people.merge(&region.people));
+        Verdict::on(regions, servers, &all, 300.0)
+    }
+
+    fn unknown(name: &str, why: &str) -> RegionSummary {
+        RegionSummary { state: State::Unknown, why: Some(why.to_owned()), ..region(name, people(0, 0, 0)) }
+    }
+
+    #[test]
+    fn the_verdict_is_one_plain_sentence() {
+        let (us, apac) = (
+            |rtt, audio| region("us", people(120, rtt, audio)),
+            |rtt, audio| region("apac", people(120, rtt, audio)),
+        );
+        let away = "NATS does not answer: the connection is lost";
+        let silent =
+            RegionSummary { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
+        for (regions, sentence) in [
+            (
+                vec![us(0, 0), apac(38, 0)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 0), apac(38, 20)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT and audio, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 60), apac(12, 12)],
+                "Bad in us and apac: 72 of 240 sessions (30 %) in 18 meetings, audio, since 14:03:10 UTC",
+            ),
+            (
+                vec![us(0, 0), apac(38, 0), unknown("eu", away)],
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC; can't tell for eu",
+            ),
+            (
+                vec![us(12, 0), apac(12, 0), region("eu", people(9, 4, 0))],
+                "Bad in all 3 regions: 28 of 249 sessions (11 %) in 7 meetings, RTT, since 14:03:10 UTC",
+            ),
+            (vec![us(0, 0), apac(0, 0)], "Good: all 240 sessions are fine in us and apac"),
+            (vec![us(1, 0), apac(0, 1)], "Good: 238 of 240 sessions are fine in us and apac"),
+            (vec![us(0, 0), apac(6, 0)], "Watch apac: 6 of 120 sessions degraded (5.0 %), RTT"),
+            (vec![us(7, 0), apac(6, 0)], "Watch us and apac: 13 of 240 sessions degraded (5.4 %)"),
+            (vec![unknown("us", away)], "Can't tell for us: NATS does not answer: the connection is lost"),
+            (
+                vec![us(0, 0), unknown("eu", "catching up")],
+                "Can't tell for eu: catching up; nothing bad elsewhere",
+            ),
+            (vec![us(0, 0), silent], "Silent: no sessions in eu, where 40 were within the last 5 minutes"),
+            (vec![region("us", people(0, 0, 0))], "No calls in us"),
+            // Two of a call of three are nobody's outage.
+            (vec![region("us", people(1, 0, 0))], "Good: the one session is fine in us"),
+        ] {
+            assert_eq!(on(&regions, &[]).sentence, sentence);
+        }
+    }
+
+    #[test]
+    fn a_server_is_named_when_it_holds_the_trouble() {
+        let regions = [region("us", people(120, 0, 0)), region("apac", people(120, 40, 0))];
+        let narrow = server("apac", "https://relay-7.example:4433", people(42, 40, 0));
+        let verdict = on(&regions, &[narrow]);
+        let begin = "Bad in apac on relay-7.example:4433: 40 of 42 sessions (95 %)";
+        assert!(verdict.sentence.starts_with(begin), "{}", verdict.sentence);
+        assert_eq!(verdict.server_url.as_deref(), Some("https://relay-7.example:4433"));
+
+        let wide = server("apac", "https://relay-7.example:4433", people(60, 20, 0));
+        assert!(on(&regions, &[wide]).sentence.starts_with("Bad in apac: 40 of 120"));
+
+        // One server of a large region.
+        let regions = [region("us", people(1000, 20, 0))];
+        let verdict = on(&regions, &[server("us", "https://relay-3.example", people(20, 20, 0))]);
+        assert!(
+            verdict.sentence.starts_with("Bad in us on relay-3.example: 20 of 20"),
+            "{}",
+            verdict.sentence
+        );
+    }
+
+    #[test]
+    fn the_evidence_tells_network_from_client() {
+        let verdict = |people: Population| {
+            let verdict = on(&[region("us", people)], &[]);
+            (verdict.cause.unwrap(), verdict.evidence)
+        };
+        let text = "Network: round trips are long in all of the 38. RTT p95 452 ms (limit 300), 4.1 % of packets lost, 0 % of audio concealed";
+        assert_eq!(verdict(people(120, 38, 0)), (Cause::Rtt, text.to_owned()));
+        let (cause, text) = verdict(people(120, 0, 38));
+        assert!(cause == Cause::Loss && text.starts_with("Network: packets are lost"), "{text}");
+        let clean =
+            Population { audio_packets_lost_ratio: Some(0.001), sessions_hidden: 7, ..people(120, 0, 38) };
+        let (cause, text) = verdict(clean);
+        assert!(cause == Cause::Clients && text.starts_with("Clients rather than the network"), "{text}");
+        assert!(
+            text.contains("0.1 % of packets lost") && text.ends_with("7 hidden tabs not judged"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_place_needs_both_a_share_and_a_number_to_be_bad() {
+        let state = |sessions, degraded| State::of(&people(sessions, degraded, 0));
+        assert_eq!(
+            [state(3, 2), state(4, 3), state(100, 9), state(100, 10)],
+            [State::Watch, State::Bad, State::Watch, State::Bad]
+        );
+        assert_eq!([state(0, 0), state(100, 0), state(30, 1)], [State::Idle, State::Good, State::Good]);
+    }
+}

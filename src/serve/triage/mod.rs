@@ -1,0 +1,187 @@
+//! Triage: whether it is bad, where, and for how many, for people who have thirty seconds.
+//!
+//! The numbers are spread: gauges by server, rows by session, the health of each consumer. None of them may be locked
+//! for a viewer, and a hundred viewers must cost what one does. So one keeper takes a look every second or so, on a
+//! thread that may take its time, and leaves the answer ready, as bytes. Viewers get those. While nobody views, it looks
+//! as often as the charts have steps. A look that took long is followed by a longer pause, up to such a step, so that
+//! looking takes about a fiftieth of a processor at most, however many sessions there are.
+//!
+//! [`counts`] reads the aggregates, [`sessions`] walks through the session rows, [`summary`] puts them together,
+//! [`judge`] gives the verdict, [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
+
+mod counts;
+mod drill;
+mod history;
+mod judge;
+mod page;
+mod population;
+pub(super) mod quantile;
+mod sessions;
+mod spells;
+mod summary;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use counts::Counts;
+pub(super) use drill::{Drill, DrillError};
+pub(super) use page::{Document, api_headers};
+use sessions::{Limits, Walk};
+pub(super) use summary::Fixed;
+use summary::{Look, Memory};
+
+use crate::consume::RegionHealth;
+use crate::fold::DetailLevel;
+use crate::series::aggregates::Aggregates;
+use crate::series::detail::{DetailPlane, DetailStore};
+
+/// How often it looks while somebody views.
+const OFTEN: Duration = Duration::from_secs(1);
+
+/// How long after a request somebody is taken to be viewing.
+const VIEWING: Duration = Duration::from_secs(10);
+
+/// A look may take one part in so many of a processor's time.
+const SHARE: u32 = 50;
+
+/// How many meetings and sessions are looked into at a time, and how long others wait.
+const AT_A_TIME: usize = 2;
+const TURN: Duration = Duration::from_secs(5);
+
+/// What the answers are made from. Clones share it.
+#[derive(Clone)]
+pub(super) struct Triage(Arc<Shared>);
+
+struct Shared {
+    aggregates: Aggregates,
+    detail: DetailStore,
+    regions: Vec<Arc<RegionHealth>>,
+    ready_max_lag: Duration,
+    fixed: Fixed,
+    /// Only the keeper's, whose looks are on changing threads.
+    memory: Mutex<Memory>,
+    latest: RwLock<Bytes>,
+    viewed: Mutex<Option<Instant>>,
+    turns: Semaphore,
+}
+
+impl Triage {
+    pub(super) fn new(
+        aggregates: Aggregates,
+        detail: DetailStore,
+        regions: Vec<Arc<RegionHealth>>,
+        ready_max_lag: Duration,
+        fixed: Fixed,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            aggregates,
+            detail,
+            regions,
+            ready_max_lag,
+            fixed,
+            memory: Mutex::default(),
+            latest: RwLock::default(),
+            viewed: Mutex::default(),
+            turns: Semaphore::new(AT_A_TIME),
+        }))
+    }
+
+    /// The latest summary as JSON; none before the first look.
+    pub(super) fn latest(&self) -> Option<Bytes> {
+        *self.0.viewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let latest = self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        (!latest.is_empty()).then_some(latest)
+    }
+
+    /// Looks for ever.
+    pub(super) async fn keep(self) {
+        let mut every = interval(OFTEN);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last: Option<(Instant, Duration)> = None;
+        loop {
+            every.tick().await;
+            let now = Instant::now();
+            let viewed = self
+                .0
+                .viewed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_some_and(|at| now - at < VIEWING);
+            if last.is_some_and(|(began, took)| now - began < pause(took, viewed)) {
+                continue;
+            }
+            let shared = Arc::clone(&self.0);
+            match tokio::task::spawn_blocking(move || shared.look()).await {
+                Ok(()) => last = Some((now, now.elapsed())),
+                Err(error) => tracing::error!(%error, "the look for the triage page failed"),
+            }
+        }
+    }
+
+    /// Looks into one meeting or session.
+    pub(super) async fn drill(&self, into: Drill) -> Result<Bytes, DrillError> {
+        let Ok(Ok(_turn)) = timeout(TURN, self.0.turns.acquire()).await else { return Err(DrillError::Busy) };
+        let shared = Arc::clone(&self.0);
+        let drilled = tokio::task::spawn_blocking(move || {
+            if shared.fixed.detail == DetailLevel::Off {
+                return Err(DrillError::NoDetail);
+            }
+            drill::into(&shared.detail, &shared.fixed.regions, &into, shared.now())
+        });
+        drilled.await.unwrap_or(Err(DrillError::Busy))
+    }
+}
+
+/// How long after the beginning of a look that took so long the next one may begin.
+fn pause(took: Duration, viewed: bool) -> Duration {
+    // The clock that ticks once a second is not that exact.
+    let usual = if viewed { OFTEN / 2 } else { history::STEP - OFTEN / 2 };
+    usual.max((took * SHARE).min(history::STEP - OFTEN / 2))
+}
+
+impl Shared {
+    /// Stream time now, in Unix seconds.
+    fn now(&self) -> f64 {
+        self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default().unix_seconds()
+    }
+
+    fn look(&self) {
+        let detail = self.fixed.detail != DetailLevel::Off;
+        let limits = Limits { rtt_ms: self.fixed.rtt_limit_ms, concealment: self.fixed.concealment_limit };
+        let (wall, now) = (OffsetDateTime::now_utc(), Instant::now());
+        let look = Look {
+            wall,
+            now,
+            counts: Counts::read(&self.aggregates.render(), !detail),
+            walk: detail.then(|| Walk::through(&self.detail, limits, self.now())),
+            reports: self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect(),
+            live_series: DetailPlane::ALL.map(|plane| self.detail.live_series(plane)).into_iter().sum(),
+        };
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let summary = memory.take(look, &self.fixed);
+        match serde_json::to_vec(&summary) {
+            Ok(json) => *self.latest.write().unwrap_or_else(PoisonError::into_inner) = json.into(),
+            Err(error) => tracing::error!(%error, "the triage summary can't be written"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
+        let quick = Duration::from_millis(2);
+        assert!(pause(quick, true) < OFTEN);
+        assert!(pause(quick, false) > OFTEN * 4 && pause(quick, false) < history::STEP);
+        assert_eq!(pause(Duration::from_millis(40), true), Duration::from_secs(2));
+        // However long it takes, the charts have their steps.
+        assert_eq!(pause(Duration::from_secs(1), true), pause(quick, false));
+    }
+}

@@ -1,0 +1,486 @@
+
+'use strict';
+// Everything that is shown comes from clients, by way of the exporter: it is set as text, never as markup.
+
+const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
+const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'unknown' };
+const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
+const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
+
+const $ = (id) => document.getElementById(id);
+const text = (element, value) => { if (element.textContent !== value) element.textContent = value; };
+const attribute = (element, name, value) => { if (element.getAttribute(name) !== value) element.setAttribute(name, value); };
+const list = (value) => Array.isArray(value) ? value : [];
+const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);
+
+function make(tag, className, content) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (content !== undefined) element.textContent = content;
+  return element;
+}
+
+// ---- numbers as people read them ----
+
+const whole = (value) => isNumber(value) ? Math.round(value).toLocaleString('en') : '–';
+const milliseconds = (value) => isNumber(value) ? `${Math.round(value).toLocaleString('en')} ms` : '–';
+function percent(ratio) {
+  if (!isNumber(ratio)) return '–';
+  const value = ratio * 100;
+  return value === 0 || value >= 9.95 ? `${value.toFixed(0)} %` : `${value.toFixed(1)} %`;
+}
+function lasting(seconds) {
+  const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60);
+  if (h > 0) return `${h} h ${m % 60} min`;
+  return m > 0 ? `${m} min ${s % 60} s` : `${s} s`;
+}
+const clock = (date) => Number.isNaN(date.getTime()) ? '–' : `${date.toISOString().slice(11, 19)} UTC`;
+const host = (url) => {
+  const name = String(url ?? '').replace(/^[a-z]+:\/\//, '');
+  return name === 'none' ? '(no server)' : name === 'other' ? '(others)' : name;
+};
+
+// ---- tables: rows are kept by key, so that neither focus nor selection is lost ----
+
+function rows(body, items, keyOf, create, update, empty) {
+  const known = new Map();
+  for (const row of [...body.children]) {
+    if (row.dataset.key === undefined) row.remove(); else known.set(row.dataset.key, row);
+  }
+  let at = body.firstElementChild;
+  for (const item of items) {
+    const key = keyOf(item);
+    let row = known.get(key);
+    if (row) known.delete(key);
+    else { row = create(item); row.dataset.key = key; }
+    if (row === at) at = at.nextElementSibling; else body.insertBefore(row, at);
+    update(row, item);
+  }
+  for (const row of known.values()) row.remove();
+  if (items.length === 0 && empty) {
+    const row = make('tr'), cell = make('td', 'empty', empty);
+    cell.colSpan = body.parentElement.tHead.rows[0].cells.length;
+    row.append(cell);
+    body.append(row);
+  }
+}
+
+function cells(count, classes) {
+  const row = make('tr'), first = make('th');
+  first.scope = 'row';
+  row.append(first);
+  for (let index = 1; index < count; index++) row.append(make('td', classes[index]));
+  return row;
+}
+
+const put = (row, index, value, titled) => {
+  const cell = row.cells[index];
+  text(cell, value);
+  if (titled) attribute(cell, 'title', value);
+};
+const count = (row, index, value, bad) => {
+  put(row, index, whole(value));
+  row.cells[index].classList.toggle('zero', !value);
+  row.cells[index].classList.toggle('strong', Boolean(bad && value));
+};
+const marked = (row, index, value, bad) => { put(row, index, value); row.cells[index].classList.toggle('strong', Boolean(bad)); };
+
+// ---- charts ----
+
+const SVG = 'http://www.w3.org/2000/svg', WIDTH = 200, HEIGHT = 40;
+
+function chart(classes) {
+  const svg = document.createElementNS(SVG, 'svg');
+  svg.setAttribute('viewBox', `0 0 ${WIDTH} ${HEIGHT}`);
+  svg.setAttribute('preserveAspectRatio', 'none');
+  svg.setAttribute('role', 'img');
+  for (const name of classes) {
+    const path = document.createElementNS(SVG, 'path');
+    path.setAttribute('class', name);
+    svg.append(path);
+  }
+  return svg;
+}
+
+const height = (value, top) => (HEIGHT - 1 - (HEIGHT - 3) * Math.min(1, value / top)).toFixed(1);
+
+function line(values, moments, span, top, filled) {
+  let path = '', first = null, last = null;
+  values.forEach((value, index) => {
+    if (!isNumber(value)) { if (filled && last !== null) path += `V${HEIGHT - 1}`; last = null; return; }
+    const x = (WIDTH * (1 - (span.end - moments[index]) / span.length)).toFixed(1);
+    if (last === null && filled) path += `M${x},${HEIGHT - 1}L${x},${height(value, top)}`;
+    else path += `${last === null ? 'M' : 'L'}${x},${height(value, top)}`;
+    if (last === null && !filled) path += 'h0.1';
+    first ??= x; last = x;
+  });
+  if (filled && last !== null) path += `V${HEIGHT - 1}Z`;
+  return path;
+}
+
+const across = (value, top) => `M0,${height(value, top)}H${WIDTH}`;
+const draw = (svg, paths, label) => {
+  paths.forEach((path, index) => attribute(svg.children[index], 'd', path));
+  attribute(svg, 'aria-label', label);
+};
+const extent = (values, show) => {
+  const known = values.filter(isNumber);
+  return known.length === 0 ? 'nothing yet' : `now ${show(known[known.length - 1])}, from ${show(Math.min(...known))} to ${show(Math.max(...known))}`;
+};
+
+// ---- what is shown ----
+
+function showVerdict(answer) {
+  const verdict = answer.verdict, state = WORDS[verdict.state] ? verdict.state : 'unknown';
+  attribute(document.body, 'data-state', state);
+  attribute($('verdict'), 'data-state', state);
+  text($('sentence'), String(verdict.sentence));
+  text($('evidence'), String(verdict.evidence));
+  const since = Date.parse(verdict.since), now = Date.parse(answer.as_of);
+  text($('lasting'), Number.isNaN(since) ? '' : `${verdict.since_before ? 'more than ' : 'for '}${lasting((now - since) / 1000)}`);
+  const place = verdict.region ? ` in ${verdict.region}` : '';
+  document.title = `${WORDS[state]}${place} · Callsight`;
+  attribute($('icon'), 'href', `data:image/svg+xml,%3Csvg xmlns='${SVG}' viewBox='0 0 8 8'%3E%3Ccircle cx='4' cy='4' r='4' fill='%23${FILL[state]}'/%3E%3C/svg%3E`);
+  announce([state, verdict.region, verdict.server_url, list(verdict.signals).join()].join(), String(verdict.sentence));
+}
+
+// A reader is told when the verdict becomes another, not each time that a number in it moves.
+let announced = '', announcedAt = 0;
+function announce(kind, sentence) {
+  const now = performance.now();
+  if (kind === announced && (now - announcedAt < ANNOUNCE_AGAIN || !sentence.startsWith('Bad'))) return;
+  announced = kind;
+  announcedAt = now;
+  text($('announcer'), sentence);
+}
+
+function tile(id, value, note, over) {
+  const element = $(id), [first, second] = element.querySelectorAll('dd');
+  text(first, value);
+  text(second, note);
+  attribute(second, 'title', note);
+  element.classList.toggle('over', Boolean(over));
+}
+
+function showNumbers(answer) {
+  const all = answer.all, by = all.sessions_degraded_by, limit = answer.rtt_limit_ms;
+  tile('tile-sessions', whole(all.sessions), `in ${whole(all.meetings)} meetings`);
+  const hit = isNumber(all.meetings_degraded) ? ` in ${whole(all.meetings_degraded)} meetings` : '';
+  tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`);
+  $('tile-degraded').classList.toggle('bad', answer.verdict.state === 'bad');
+  tile('tile-rtt', milliseconds(all.rtt_p95_ms), `p50 ${milliseconds(all.rtt_p50_ms)} · ${whole(by.rtt)} bad`, all.rtt_p95_ms > limit);
+  tile('tile-lost', percent(all.audio_packets_lost_ratio), 'of audio, last minute', all.audio_packets_lost_ratio >= 0.02);
+  tile('tile-audio', percent(all.audio_concealed_ratio), `${whole(by.audio)} bad · expand ${percent(all.neteq_expand_ratio)}`, all.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+  tile('tile-video', isNumber(all.video_freezes_per_minute) ? `${whole(all.video_freezes_per_minute)}/min` : '–', `${whole(by.video)} bad`);
+  tile('tile-hidden', whole(all.sessions_hidden), 'not judged');
+}
+
+function mark(cell) {
+  const place = make('span', 'place'), sign = make('span', 'mark'), label = make('span');
+  sign.setAttribute('aria-hidden', 'true');
+  label.append(make('span'), make('span', 'unseen'), make('small'));
+  place.append(sign, label);
+  cell.append(place);
+}
+function remark(cell, state, name, note = '') {
+  const [sign, label] = cell.firstElementChild.children;
+  attribute(sign, 'data-state', WORDS[state] ? state : 'unknown');
+  text(label.children[0], name);
+  text(label.children[1], `: ${WORDS[state] ?? 'unknown'}`);
+  text(label.children[2], note);
+}
+
+function createRegion() {
+  const row = cells(12, { 2: 'number', 3: 'number', 4: 'number', 5: 'number', 6: 'number', 7: 'chart', 8: 'chart', 9: 'chart', 10: 'number', 11: 'number' });
+  mark(row.cells[0]);
+  const share = make('span', 'share'), bar = make('span', 'bar');
+  bar.append(make('i'));
+  bar.setAttribute('aria-hidden', 'true');
+  share.append(make('b'), bar, make('span', 'quiet'));
+  row.cells[1].append(share);
+  row.cells[7].append(chart(['limit', 'thin', 'line']));
+  row.cells[8].append(chart(['base', 'area', 'line']));
+  row.cells[9].append(chart(['base', 'area', 'line']));
+  return row;
+}
+
+function showRegions(answer) {
+  const history = answer.history, moments = list(history.at_unix_seconds);
+  const span = { end: moments[moments.length - 1] ?? 0, length: 60 * history.step_seconds };
+  const past = new Map(list(history.regions).map((region) => [region.region, region]));
+  const every = [...past.values()];
+  const most = (values) => Math.max(0, ...values.filter(isNumber));
+  const limit = answer.rtt_limit_ms;
+  const topRtt = Math.max(limit * 1.15, most(every.flatMap((region) => list(region.rtt_p95_ms))));
+  const shares = (region) => list(region?.sessions).map((sessions, index) => sessions > 0 ? region.sessions_degraded[index] / sessions : 0);
+  const topShare = Math.max(0.25, most(every.flatMap(shares)));
+  rows($('regions').querySelector('tbody'), list(answer.regions), (region) => String(region.region), createRegion, (row, region) => {
+    remark(row.cells[0], region.state, String(region.region), region.since ? `since ${clock(new Date(region.since)).slice(0, 8)}` : '');
+    attribute(row, 'data-state', region.state);
+    attribute(row.cells[0], 'title', String(region.why ?? WORDS[region.state] ?? ''));
+    const [share, bar, of] = row.cells[1].firstElementChild.children;
+    text(share, percent(region.sessions_degraded_ratio));
+    bar.firstElementChild.style.width = `${Math.min(100, 100 * region.sessions_degraded_ratio)}%`;
+    text(of, `${whole(region.sessions_degraded)} of ${whole(region.sessions)}`);
+    const by = region.sessions_degraded_by;
+    count(row, 2, by.rtt, region.state === 'bad' && by.rtt * 3 >= region.sessions_degraded);
+    count(row, 3, by.audio, region.state === 'bad' && by.audio * 3 >= region.sessions_degraded);
+    count(row, 4, by.video, region.state === 'bad' && by.video * 3 >= region.sessions_degraded);
+    marked(row, 5, milliseconds(region.rtt_p50_ms), region.rtt_p50_ms > limit);
+    marked(row, 6, milliseconds(region.rtt_p95_ms), region.rtt_p95_ms > limit);
+    const before = past.get(region.region);
+    const p95 = list(before?.rtt_p95_ms), p50 = list(before?.rtt_p50_ms), bad = shares(before), sessions = list(before?.sessions);
+    draw(row.cells[7].firstElementChild, [across(limit, topRtt), line(p50, moments, span, topRtt), line(p95, moments, span, topRtt)],
+      `RTT p95 in the last five minutes: ${extent(p95, milliseconds)}; p50 ${extent(p50, milliseconds)}`);
+    draw(row.cells[8].firstElementChild, [across(0, 1), line(bad, moments, span, topShare, true), line(bad, moments, span, topShare)],
+      `degraded share in the last five minutes: ${extent(bad, percent)}`);
+    const topSessions = Math.max(1, most(sessions) * 1.05);
+    draw(row.cells[9].firstElementChild, [across(0, 1), line(sessions, moments, span, topSessions, true), line(sessions, moments, span, topSessions)],
+      `sessions in the last five minutes: ${extent(sessions, whole)}`);
+    marked(row, 10, percent(region.audio_packets_lost_ratio), region.audio_packets_lost_ratio >= 0.02);
+    marked(row, 11, percent(region.audio_concealed_ratio), region.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+  }, 'No regions');
+}
+
+function showServers(answer) {
+  const servers = list(answer.servers);
+  text($('servers-more'), answer.servers_total > servers.length ? `worst ${servers.length} of ${answer.servers_total}` : '');
+  rows($('servers').querySelector('tbody'), servers, (server) => JSON.stringify([server.region, server.server_url, server.server_type]), () => {
+    const row = cells(5, { 3: 'number', 4: 'number' });
+    mark(row.cells[0]);
+    return row;
+  }, (row, server) => {
+    remark(row.cells[0], server.state, host(server.server_url));
+    attribute(row.cells[0], 'title', String(server.server_url));
+    put(row, 1, String(server.region));
+    put(row, 2, String(server.server_type), true);
+    put(row, 3, `${whole(server.sessions_degraded)} of ${whole(server.sessions)}`);
+    row.cells[3].classList.toggle('strong', server.state === 'bad');
+    marked(row, 4, milliseconds(server.rtt_p95_ms), server.rtt_p95_ms > answer.rtt_limit_ms);
+  }, 'No sessions on any server');
+}
+
+const wrongs = (session) => session.tab_hidden ? 'tab hidden' : list(session.degraded_by).map((signal) => SIGNALS[signal] ?? String(signal)).join(', ') || '–';
+
+function opener(cell, id) {
+  const button = make('button', 'open id');
+  button.type = 'button';
+  button.addEventListener('click', () => openSession(button.dataset.session));
+  cell.append(button);
+  reopen(cell, id);
+}
+function reopen(cell, id) {
+  const button = cell.firstElementChild;
+  text(button, id);
+  button.dataset.session = id;
+  attribute(button, 'title', id);
+}
+
+function showWorst(answer) {
+  const section = $('worst'), body = section.querySelector('tbody');
+  let sessions = list(answer.worst_sessions);
+  const held = $('drill').open || (document.activeElement !== section && section.contains(document.activeElement)) || body.matches(':hover');
+  // While somebody is at the list it keeps its order: nothing may slip from under a finger.
+  const latest = new Map(sessions.map((session) => [String(session.session_id), session]));
+  for (const row of body.children) row.classList.remove('gone');
+  if (held && body.querySelector('[data-key]')) {
+    sessions = [...body.children].filter((row) => row.dataset.key !== undefined).map((row) => {
+      const session = latest.get(row.dataset.key);
+      if (!session) row.classList.add('gone');
+      return session ?? { session_id: row.dataset.key, kept: true };
+    });
+  }
+  const note = answer.detail === 'off' ? 'detail is off' : held && latest.size > 0 ? 'order held while you are here' : '';
+  text($('worst-note'), note);
+  rows(body, sessions, (session) => String(session.session_id), (session) => {
+    const row = cells(6, { 1: 'id', 3: 'number', 4: 'number' });
+    opener(row.cells[0], String(session.session_id));
+    return row;
+  }, (row, session) => {
+    if (session.kept) return;
+    reopen(row.cells[0], String(session.session_id));
+    put(row, 1, String(session.meeting_id), true);
+    put(row, 2, String(session.region));
+    marked(row, 3, milliseconds(session.rtt_ms), session.rtt_ms > answer.rtt_limit_ms);
+    marked(row, 4, percent(session.audio_concealed_ratio), session.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+    put(row, 5, wrongs(session), true);
+    attribute(row, 'title', `${session.meeting_sessions_degraded} of ${session.meeting_sessions} sessions of the meeting are degraded`);
+  }, answer.detail === 'off' ? 'Sessions have no detail here: the exporter runs with --detail off.' : 'No sessions');
+}
+
+function showPipeline(answer) {
+  const pipeline = answer.pipeline, word = $('pipeline-word'), regions = list(pipeline.regions);
+  const sum = (field) => regions.reduce((total, region) => total + (region[field] || 0), 0);
+  const rejected = sum('rejected_last_minute'), lost = sum('dead_letters_lost_total');
+  const refused = new Map();
+  for (const region of regions) {
+    for (const [limit, much] of Object.entries(region.refused_last_minute ?? {})) refused.set(limit, (refused.get(limit) ?? 0) + much);
+  }
+  const warned = regions.some((region) => region.warning) || rejected > 0 || refused.size > 0 || lost > 0;
+  word.className = 'word';
+  attribute(word, 'data-state', !pipeline.ready ? 'bad' : warned ? 'watch' : 'good');
+  text(word, !pipeline.ready ? '✕ not ready' : warned ? '! ready, look below' : '✓ ready');
+  rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
+    put(row, 0, String(region.region));
+    const state = region.ready ? region.warning ? `ready, but ${region.warning}` : 'ready' : String(region.why ?? 'not ready');
+    const mirror = isNumber(region.mirror_lag_seconds) ? `, mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
+    put(row, 1, state + mirror, true);
+    row.cells[1].classList.toggle('strong', !region.ready);
+    marked(row, 2, isNumber(region.lag_seconds) ? `${region.lag_seconds.toFixed(1)} s` : '–', region.lag_seconds > 5);
+    attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames wait`);
+    put(row, 3, whole(region.frames_per_second));
+    count(row, 4, region.rejected_last_minute, true);
+    attribute(row.cells[4], 'title', `in the last minute; ${whole(region.rejected_total)} in all`);
+  }, 'No regions');
+  text($('series'), `${whole(pipeline.live_series)} of ${whole(pipeline.max_series)} (${percent(pipeline.live_series / pipeline.max_series)})`);
+  const limits = [...refused].map(([limit, much]) => `${limit} refused ${whole(much)}`).join(', ');
+  text($('refused'), limits === '' ? 'nothing refused, 1 min' : `${limits}, 1 min`);
+  $('refused').classList.toggle('is-bad', limits !== '');
+  text($('letters'), `${whole(sum('dead_letters_total'))} stored, ${whole(lost)} lost`);
+  $('letters').classList.toggle('is-bad', lost > 0);
+}
+
+function show(answer) {
+  if (answer.version !== 1) throw new Error('the exporter is newer than this page: load it again');
+  text($('deployment'), `${answer.deployment} · ${answer.callsight_version}`);
+  showVerdict(answer);
+  showNumbers(answer);
+  showRegions(answer);
+  showServers(answer);
+  showWorst(answer);
+  showPipeline(answer);
+}
+
+// ---- one session, and its meeting ----
+
+let opened = null;
+
+function openSession(id) {
+  opened = id;
+  text($('drill-heading'), `Session ${id}`);
+  text($('drill-problem'), 'Loading');
+  $('drill-facts').replaceChildren();
+  for (const table of ['receives', 'received', 'meeting']) $(table).tBodies[0].replaceChildren();
+  if (!$('drill').open) $('drill').showModal();
+  loadSession();
+}
+
+async function loadSession() {
+  const id = opened;
+  if (id === null) return;
+  try {
+    const detail = await ask(`api/triage/session/${encodeURIComponent(id)}`);
+    const meeting = await ask(`api/triage/meeting/${encodeURIComponent(detail.session.meeting_id)}`);
+    if (opened !== id) return;
+    text($('drill-problem'), '');
+    showSession(detail, meeting);
+  } catch (error) {
+    if (opened === id) text($('drill-problem'), error.message);
+  }
+}
+
+const flow = (arrives, on, word) => !on ? 'off' : arrives === true ? word : arrives === false ? `✕ not ${word}` : '–';
+
+function showPairs(table, pairs, nameOf, empty) {
+  rows($(table).tBodies[0], pairs, (pair) => `${pair.session_id} ${pair.peer_id}`, () => cells(7, { 2: 'number', 3: 'number', 5: 'number', 6: 'number' }), (row, pair) => {
+    put(row, 0, nameOf(pair), true);
+    row.cells[0].className = 'id';
+    marked(row, 1, flow(pair.hears, pair.peer_microphone_on, 'heard'), pair.peer_microphone_on && pair.hears === false);
+    marked(row, 2, percent(pair.audio_concealed_ratio), list(pair.degraded_by).includes('audio') && pair.hears !== false);
+    put(row, 3, milliseconds(pair.audio_buffer_ms));
+    attribute(row.cells[3], 'title', `NetEQ aims at ${milliseconds(pair.audio_target_ms)}`);
+    marked(row, 4, flow(pair.sees, pair.peer_camera_on, 'seen'), pair.peer_camera_on && pair.sees === false);
+    put(row, 5, pair.peer_camera_on ? whole(pair.video_frames_per_second) : '–');
+    put(row, 6, whole(pair.video_freezes_total));
+  }, empty);
+}
+
+function showSession(detail, meeting) {
+  const session = detail.session;
+  const facts = [
+    ['Participant', session.participant_id], ['Meeting', session.meeting_id], ['Region', session.region],
+    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', session.tab_hidden ? 'not judged, its tab is hidden' : wrongs(session)],
+    ['Microphone', session.microphone_on === null ? '–' : session.microphone_on ? 'on' : 'off'],
+    ['Camera', session.camera_on === null ? '–' : session.camera_on ? 'on' : 'off'],
+    ['Last frame', isNumber(session.last_frame_age_seconds) ? `${session.last_frame_age_seconds.toFixed(0)} s ago` : '–'],
+  ];
+  const parts = facts.map(([name, value]) => {
+    const part = make('div');
+    part.append(make('dt', '', name), make('dd', '', String(value)));
+    return part;
+  });
+  $('drill-facts').replaceChildren(...parts);
+  showPairs('receives', list(detail.receives), (pair) => String(pair.peer_id), 'No pairs: the meeting is too large for them, or detail is session');
+  showPairs('received', list(detail.received_by), (pair) => String(pair.participant_id ?? pair.session_id), 'Nobody else tells of this participant');
+  const sessions = list(meeting.sessions), total = meeting.sessions_total;
+  text($('meeting-heading'), `The meeting: ${whole(total)} sessions${total > sessions.length ? `, the worst ${sessions.length}` : ''}`);
+  rows($('meeting').tBodies[0], sessions, (other) => String(other.session_id), (other) => {
+    const row = cells(7, { 1: 'id', 4: 'number', 5: 'number' });
+    opener(row.cells[0], String(other.session_id));
+    return row;
+  }, (row, other) => {
+    reopen(row.cells[0], String(other.session_id));
+    put(row, 1, String(other.participant_id), true);
+    put(row, 2, String(other.region));
+    put(row, 3, host(other.server_url), true);
+    put(row, 4, milliseconds(other.rtt_ms));
+    put(row, 5, percent(other.audio_concealed_ratio));
+    put(row, 6, wrongs(other));
+    row.cells[6].classList.toggle('strong', list(other.degraded_by).length > 0);
+  }, 'No sessions');
+}
+
+$('drill').addEventListener('close', () => { opened = null; });
+$('drill-close').addEventListener('click', () => $('drill').close());
+$('drill').addEventListener('click', (event) => { if (event.target === $('drill')) $('drill').close(); });
+
+// ---- asking, again and again ----
+
+async function ask(path) {
+  const response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN) });
+  if (response.status === 401) throw new Error('the exporter asks for a password: load the page again');
+  let answer;
+  try {
+    answer = await response.json();
+  } catch {
+    throw new Error(`the exporter answered ${response.status}, and no JSON`);
+  }
+  if (!response.ok) throw new Error(String(answer.error ?? `the exporter answered ${response.status}`));
+  return answer;
+}
+
+let good = null, moved = 0, asOf = '', problem = '';
+
+function freshness() {
+  const now = performance.now();
+  if (good === null && problem === '') return;
+  const silent = good === null ? Infinity : now - good;
+  const stuck = good !== null && now - moved > STUCK_AFTER;
+  const stale = silent > STALE_AFTER || stuck;
+  attribute(document.body, 'data-fresh', stale ? 'stale' : 'live');
+  text($('fresh-word'), stale ? 'Stale' : 'Live');
+  const shown = asOf === '' ? '' : `as of ${clock(new Date(asOf))}`;
+  text($('fresh-time'), stale && asOf !== '' ? `${shown}, ${lasting((now - moved) / 1000)} ago` : shown);
+  const why = stuck ? 'the exporter answers, but its numbers no longer move' : problem;
+  text($('alarm'), stale ? `Stale: ${why}. ${asOf === '' ? 'Nothing is known yet.' : 'What is shown is old.'}` : '');
+}
+
+async function look() {
+  const began = performance.now();
+  try {
+    const answer = await ask('api/triage');
+    show(answer);
+    if (answer.as_of !== asOf) { asOf = answer.as_of; moved = performance.now(); }
+    good = performance.now();
+    problem = '';
+  } catch (error) {
+    problem = error instanceof TypeError ? 'the exporter does not answer' : error.name === 'TimeoutError' ? 'the exporter does not answer in time' : error.message;
+  }
+  freshness();
+  loadSession();
+  const pause = document.hidden ? SELDOM : OFTEN;
+  setTimeout(look, Math.max(100, pause - (performance.now() - began)));
+}
+
+setInterval(freshness, 500);
+look();

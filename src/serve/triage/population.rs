@@ -1,0 +1,176 @@
+//! How many there are of whom, and how they are: the same numbers for everything, for a region and for a server.
+
+use serde::Serialize;
+
+use super::counts::{Grown, ServerCounts, ratio};
+use super::quantile::{of_buckets, percentile};
+use super::sessions::{Part, fine, tenth};
+use crate::series::aggregates::Signal;
+use crate::series::catalogue::{Kind, RTT};
+
+/// The people of a place, and how they are. What is not known is null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Population {
+    pub(super) meetings: u64,
+    /// Meetings with a degraded session; not known without detail.
+    pub(super) meetings_degraded: Option<u64>,
+    pub(super) participants: u64,
+    pub(super) sessions: u64,
+    pub(super) sessions_hidden: u64,
+    /// By one signal or more, each session once.
+    pub(super) sessions_degraded: u64,
+    pub(super) sessions_degraded_ratio: f64,
+    pub(super) sessions_degraded_by: BySignal,
+    pub(super) rtt_p50_ms: Option<f64>,
+    pub(super) rtt_p95_ms: Option<f64>,
+    pub(super) rtt_p99_ms: Option<f64>,
+    /// Of the last minute, as are the following.
+    pub(super) audio_concealed_ratio: Option<f64>,
+    pub(super) audio_packets_lost_ratio: Option<f64>,
+    pub(super) neteq_expand_ratio: Option<f64>,
+    pub(super) video_freezes_per_minute: Option<f64>,
+}
+
+/// A number for each signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct BySignal {
+    pub(super) rtt: u64,
+    pub(super) audio: u64,
+    pub(super) video: u64,
+}
+
+impl BySignal {
+    pub(super) const fn get(self, signal: Signal) -> u64 {
+        match signal {
+            Signal::Rtt => self.rtt,
+            Signal::Audio => self.audio,
+            Signal::Video => self.video,
+        }
+    }
+}
+
+/// What counters grew by in the last minute, or in as much of it as there has been.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Minute {
+    pub(super) grown: Grown,
+    pub(super) seconds: f64,
+}
+
+impl Population {
+    /// Adds a server's gauges.
+    pub(super) fn add(&mut self, counts: &ServerCounts) {
+        self.meetings += counts.meetings;
+        self.participants += counts.participants;
+        self.sessions += counts.sessions;
+        self.sessions_hidden += counts.hidden;
+        self.sessions_degraded += counts.degraded;
+        self.sessions_degraded_by.rtt += counts.degraded_by[Signal::Rtt as usize];
+        self.sessions_degraded_by.audio += counts.degraded_by[Signal::Audio as usize];
+        self.sessions_degraded_by.video += counts.degraded_by[Signal::Video as usize];
+        self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
+    }
+
+    /// Adds another place's people. Quantiles and ratios can't be added, so the worse stands for both.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.meetings += other.meetings;
+        self.meetings_degraded = match (self.meetings_degraded, other.meetings_degraded) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+        self.participants += other.participants;
+        self.sessions += other.sessions;
+        self.sessions_hidden += other.sessions_hidden;
+        self.sessions_degraded += other.sessions_degraded;
+        self.sessions_degraded_by.rtt += other.sessions_degraded_by.rtt;
+        self.sessions_degraded_by.audio += other.sessions_degraded_by.audio;
+        self.sessions_degraded_by.video += other.sessions_degraded_by.video;
+        self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
+        for (own, other) in [
+            (&mut self.rtt_p50_ms, other.rtt_p50_ms),
+            (&mut self.rtt_p95_ms, other.rtt_p95_ms),
+            (&mut self.rtt_p99_ms, other.rtt_p99_ms),
+            (&mut self.audio_concealed_ratio, other.audio_concealed_ratio),
+            (&mut self.audio_packets_lost_ratio, other.audio_packets_lost_ratio),
+            (&mut self.neteq_expand_ratio, other.neteq_expand_ratio),
+            (&mut self.video_freezes_per_minute, other.video_freezes_per_minute),
+        ] {
+            if other > *own {
+                *own = other;
+            }
+        }
+    }
+
+    /// Takes what only rows tell.
+    pub(super) fn take_part(&mut self, part: &mut Part) {
+        self.meetings_degraded = Some(part.meetings_degraded);
+        let mut rtt = |percent| percentile(&mut part.rtts_ms, percent).map(tenth);
+        (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(50), rtt(95), rtt(99));
+    }
+
+    /// Takes the rates of the last minute, and from its buckets the round-trip times that no rows tell.
+    pub(super) fn take_minute(&mut self, minute: &Minute) {
+        let Minute { grown, seconds } = minute;
+        self.audio_concealed_ratio = grown.concealed_ratio().map(fine);
+        self.audio_packets_lost_ratio = grown.lost_ratio().map(fine);
+        self.neteq_expand_ratio = grown.expand_ratio().map(fine);
+        #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
+        let freezes = (*seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
+        self.video_freezes_per_minute = freezes;
+        if let (Kind::Histogram(bounds), false) = (RTT.kind, grown.rtt.is_empty()) {
+            let mut below = 0;
+            let alone: Vec<u64> = grown
+                .rtt
+                .iter()
+                .map(|up_to| up_to.saturating_sub(std::mem::replace(&mut below, *up_to)))
+                .collect();
+            let rtt = |percent| of_buckets(bounds, &alone, percent).map(|seconds| tenth(seconds * 1e3));
+            (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(50), rtt(95), rtt(99));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_add_up() {
+        let server = ServerCounts {
+            meetings: 3,
+            sessions: 10,
+            participants: 9,
+            hidden: 1,
+            degraded: 4,
+            degraded_by: [3, 2, 1],
+            grown: Grown::default(),
+        };
+        let mut both = Population::default();
+        both.add(&server);
+        both.add(&ServerCounts { degraded: 1, ..server });
+        assert_eq!((both.sessions, both.sessions_degraded, both.sessions_degraded_ratio), (20, 5, 0.25));
+        assert_eq!(Signal::ALL.map(|signal| both.sessions_degraded_by.get(signal)), [6, 4, 2]);
+        assert_eq!((both.meetings, both.participants, both.sessions_hidden), (6, 18, 2));
+    }
+
+    #[test]
+    fn without_rows_round_trips_come_from_the_buckets_of_the_last_minute() {
+        let mut population = Population::default();
+        let mut rtt = vec![0; 16];
+        // All between 300 and 400 ms.
+        rtt[9..].fill(8);
+        population
+            .take_minute(&Minute { grown: Grown { rtt, freezes: 3, ..Grown::default() }, seconds: 30.0 });
+        assert_eq!((population.rtt_p50_ms, population.rtt_p95_ms), (Some(350.0), Some(395.0)));
+        assert_eq!(population.video_freezes_per_minute, Some(6.0));
+        assert_eq!((population.audio_concealed_ratio, population.meetings_degraded), (None, None));
+    }
+
+    #[test]
+    fn rows_tell_round_trips_as_they_are_now() {
+        let mut population = Population::default();
+        let mut part = Part { rtts_ms: vec![50.04, 90.0, 40.0], meetings: 2, meetings_degraded: 1 };
+        population.take_part(&mut part);
+        assert_eq!((population.rtt_p50_ms, population.rtt_p99_ms), (Some(50.0), Some(90.0)));
+        assert_eq!(population.meetings_degraded, Some(1));
+    }
+}
