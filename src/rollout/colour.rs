@@ -31,9 +31,9 @@ pub(crate) enum ColourError {
         /// The colour.
         name: String,
         /// Where.
-        endpoint: Endpoint,
+        endpoint: String,
         /// Why.
-        source: HttpError,
+        source: Box<HttpError>,
     },
     /// It answers with another status than expected.
     #[error("{name} answers {status} to {path} at {endpoint}{}", hint(*.status))]
@@ -41,7 +41,7 @@ pub(crate) enum ColourError {
         /// The colour.
         name: String,
         /// Where.
-        endpoint: Endpoint,
+        endpoint: String,
         /// What was asked.
         path: &'static str,
         /// The answer.
@@ -53,7 +53,7 @@ pub(crate) enum ColourError {
         /// The colour.
         name: String,
         /// Where.
-        endpoint: Endpoint,
+        endpoint: String,
         /// Why.
         source: PageError,
     },
@@ -63,7 +63,7 @@ pub(crate) enum ColourError {
         /// The colour.
         name: String,
         /// Where.
-        endpoint: Endpoint,
+        endpoint: String,
         /// Why.
         source: serde_json::Error,
     },
@@ -176,7 +176,7 @@ impl Colour {
         }
         serde_json::from_slice(&body).map_err(|source| ColourError::Readiness {
             name: self.name.clone(),
-            endpoint: endpoint.clone(),
+            endpoint: endpoint.to_string(),
             source,
         })
     }
@@ -201,16 +201,20 @@ impl Colour {
         }
         reader.finish().map_err(|source| ColourError::Page {
             name: self.name.clone(),
-            endpoint: endpoint.clone(),
+            endpoint: endpoint.to_string(),
             source,
         })
     }
 
     fn silent(&self, endpoint: &Endpoint, source: HttpError) -> ColourError {
-        ColourError::Silent { name: self.name.clone(), endpoint: endpoint.clone(), source }
+        ColourError::Silent {
+            name: self.name.clone(),
+            endpoint: endpoint.to_string(),
+            source: Box::new(source),
+        }
     }
 
     fn status(&self, endpoint: &Endpoint, path: &'static str, status: u16) -> ColourError {
-        ColourError::Status { name: self.name.clone(), endpoint: endpoint.clone(), path, status }
+        ColourError::Status { name: self.name.clone(), endpoint: endpoint.to_string(), path, status }
     }
 }

@@ -100,7 +100,7 @@ pub(crate) async fn compare(blue: &Colour, green: &Colour, terms: &Terms) -> Com
         }
         if told != comparison.reasons {
             told.clone_from(&comparison.reasons);
-            tracing::info!(reasons = %told.join("; "), "green has to wait");
+            tracing::info!(reasons = %told.join("; "), "{} has to wait", green.name);
         }
         if tokio::time::timeout_at(end, tokio::time::sleep(PAUSE)).await.is_err() {
             break;
@@ -113,7 +113,8 @@ pub(crate) async fn compare(blue: &Colour, green: &Colour, terms: &Terms) -> Com
 /// Watches both for one window.
 async fn window(blue: &Colour, green: &Colour, terms: &Terms) -> Result<Judgement, Obstacle> {
     let regions = ready(blue, green, terms).await?;
-    let mut watched = Watched { regions, blue: Vec::new(), green: Vec::new() };
+    let names = [&blue.name, &green.name].map(Clone::clone);
+    let mut watched = Watched { names, regions, blue: Vec::new(), green: Vec::new() };
     let start = tokio::time::Instant::now();
     for part in 0..=PARTS {
         tokio::time::sleep_until(start + terms.window * part / PARTS).await;
@@ -132,14 +133,18 @@ async fn ready(blue: &Colour, green: &Colour, terms: &Terms) -> Result<BTreeSet<
     let (ours, theirs) = tokio::try_join!(blue.readiness(), green.readiness())?;
     if !ours.deployments.is_disjoint(&theirs.deployments) {
         return Err(Obstacle::Final(vec![format!(
-            "blue and green are the same exporter, deployment {}: check the addresses",
+            "{} and {} are the same exporter, deployment {}: check the addresses",
+            blue.name,
+            green.name,
             listed(&theirs.deployments)
         )]));
     }
     if ours.regions != theirs.regions {
         return Err(Obstacle::Final(vec![format!(
-            "they watch different regions: blue {}, green {}",
+            "they watch different regions: {} {}, {} {}",
+            blue.name,
             listed(&ours.regions),
+            green.name,
             listed(&theirs.regions)
         )]));
     }
@@ -148,14 +153,14 @@ async fn ready(blue: &Colour, green: &Colour, terms: &Terms) -> Result<BTreeSet<
         reasons.extend(readiness.why_not.iter().map(|why| format!("{} is not ready: {why}", colour.name)));
     }
     if reasons.is_empty() && theirs.lag > terms.max_lag {
-        reasons.push(behind(&theirs, terms.max_lag));
+        reasons.push(behind(&green.name, &theirs, terms.max_lag));
     }
     if reasons.is_empty() { Ok(ours.regions) } else { Err(Obstacle::Now(reasons)) }
 }
 
-fn behind(green: &Readiness, max_lag: Duration) -> String {
+fn behind(name: &str, green: &Readiness, max_lag: Duration) -> String {
     format!(
-        "green is {:.1} s and {} frames behind the stream, {:.1} s allowed",
+        "{name} is {:.1} s and {} frames behind the stream, {:.1} s allowed",
         green.lag.as_secs_f64(),
         green.pending,
         max_lag.as_secs_f64()

@@ -154,7 +154,11 @@ impl Run<'_> {
         let (green, _green) = self.colour(cluster, service, &known.new, &addresses(&known.new)).await?;
         let terms = self.fleet.gates.terms(soak);
         let comparison = cluster.scope.within(compare(&blue, &green, &terms)).await?;
-        tracing::info!("{} is compared with {old}:\n{}", known.new, table::comparison(&comparison));
+        tracing::info!(
+            "{} is compared with {old}:\n{}",
+            known.new,
+            table::comparison(&comparison, old, &known.new)
+        );
         if !comparison.go {
             return Err(StepError::Gate(format!(
                 "{} does not agree with {old}: {}",

@@ -56,6 +56,8 @@ impl Default for Tolerances {
 /// What two colours were seen to say over one window.
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
+    /// What the old one and the new one are called.
+    pub(crate) names: [String; 2],
     /// The regions that both serve.
     pub(crate) regions: BTreeSet<String>,
     /// At least two readings, the window's two ends among them.
@@ -162,6 +164,7 @@ const RATES: [(&str, Kind); 9] = [
 
 /// Judges one window.
 pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
+    let [old, new] = &watched.names;
     let mut reasons = Vec::new();
     let (blue_version, green_version, version) = versions(watched);
     let mut is_final = false;
@@ -171,12 +174,12 @@ pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
         VersionVerdict::Older => {
             is_final = true;
             reasons.push(format!(
-                "green runs {green_version}, which is older than blue's {blue_version}; \
+                "{new} runs {green_version}, which is older than {old}'s {blue_version}; \
                  if that is meant, --allow-older"
             ));
         }
         VersionVerdict::Unclear => {
-            reasons.push(format!("versions are mixed: blue runs {blue_version}, green {green_version}"));
+            reasons.push(format!("versions are mixed: {old} runs {blue_version}, {new} {green_version}"));
         }
     }
 
@@ -193,7 +196,7 @@ pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
         let what = if plane == "session" { "live session series" } else { "live pair series" };
         rows.push(row("", what, "", blue, green, tolerances.tolerance, floor));
     }
-    reasons.extend(rows.iter().filter_map(Row::reason));
+    reasons.extend(rows.iter().filter_map(|row| row.reason(old, new)));
 
     for region in &watched.regions {
         let live = sessions(&watched.blue, region).unwrap_or(0.0);
@@ -312,7 +315,7 @@ fn row(
 
 impl Row {
     /// Why green may not take over, if this row says so.
-    fn reason(&self) -> Option<String> {
+    fn reason(&self, old: &str, new: &str) -> Option<String> {
         let Self { what, unit, allowed, .. } = self;
         let (blue, green) = (self.blue.unwrap_or(0.0), self.green.unwrap_or(0.0));
         let place = if self.region.is_empty() { String::new() } else { format!("region {}: ", self.region) };
@@ -325,7 +328,7 @@ impl Row {
                 let than = if self.verdict == RowVerdict::Less { "less" } else { "more" };
                 let (ours, theirs, allowed) = (number(blue), number(green), number(*allowed));
                 Some(format!(
-                    "{place}{what}: green has {theirs}{unit}, {than} than blue's {ours}{unit} by over {allowed}"
+                    "{place}{what}: {new} has {theirs}{unit}, {than} than {old}'s {ours}{unit} by over {allowed}"
                 ))
             }
         }

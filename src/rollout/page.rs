@@ -82,7 +82,7 @@ impl Reader {
             return;
         }
         let detail = |name: &&str| line.starts_with(name.as_bytes());
-        if line.is_empty() || line.starts_with(b"#") || DETAIL.iter().any(|name| detail(name)) {
+        if line.is_empty() || line.starts_with(b"#") || DETAIL.iter().any(detail) {
             return;
         }
         match std::str::from_utf8(line).ok().map(str::trim).and_then(sample) {

@@ -128,7 +128,12 @@ impl Run<'_> {
         service: &Service,
         settings: Vec<String>,
     ) -> Result<(), StepError> {
-        let timeout = format!("{}s", cluster.scope.left().as_secs().max(1));
+        // An exporter that is not ready by then won't be. Servers that hold streams take their time.
+        let within = match service.kind {
+            Kind::Exporter => cluster.scope.left().min(self.fleet.gates.ready_within),
+            Kind::Plain => cluster.scope.left(),
+        };
+        let timeout = format!("{}s", within.as_secs().max(1));
         let arguments = self.chart_arguments(cluster.region, service, settings);
         let mut call =
             vec!["upgrade", &service.release, &service.chart, "--install", "--wait", "--timeout", &timeout];

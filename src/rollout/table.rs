@@ -6,12 +6,16 @@ use super::compare::Comparison;
 use super::judge::{Judgement, Row, RowVerdict, VersionVerdict, number};
 
 /// The whole of it, ending in a line that begins with `verdict:`.
-pub(crate) fn comparison(comparison: &Comparison) -> String {
-    let mut text = comparison.judgement.as_ref().map(judgement).unwrap_or_default();
+pub(crate) fn comparison(comparison: &Comparison, old: &str, new: &str) -> String {
+    let mut text = comparison.judgement.as_ref().map(|seen| judgement(seen, old, new)).unwrap_or_default();
     for reason in &comparison.reasons {
         let _ = writeln!(text, "  - {reason}");
     }
-    let verdict = if comparison.go { "go, green agrees with blue" } else { "stop, green must not take over" };
+    let verdict = if comparison.go {
+        format!("go, {new} agrees with {old}")
+    } else {
+        format!("stop, {new} must not take over")
+    };
     let windows = if comparison.windows == 1 { "window" } else { "windows" };
     let _ = writeln!(
         text,
@@ -21,9 +25,8 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
     text
 }
 
-fn judgement(judgement: &Judgement) -> String {
-    let mut rows =
-        vec![["".to_owned(), "blue".to_owned(), "green".to_owned(), "allowed".to_owned(), String::new()]];
+fn judgement(judgement: &Judgement, old: &str, new: &str) -> String {
+    let mut rows = vec![[String::new(), old.to_owned(), new.to_owned(), "allowed".to_owned(), String::new()]];
     let version = match judgement.version {
         VersionVerdict::Same => "same",
         VersionVerdict::Newer => "newer",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::jetstream::Context;
@@ -14,6 +15,8 @@ use crate::replay::engine::{Account, EngineConfig};
 use crate::replay::heal::{Hole, Neighbour, Prometheus};
 use crate::replay::http::{ANSWER_WITHIN, Address, Client};
 use crate::replay::progress::{self, Control};
+use crate::replay::rules::Rules;
+use crate::replay::sink::backtest::Backtest;
 use crate::replay::sink::frames::Frames;
 use crate::replay::sink::openmetrics::OpenMetrics;
 use crate::replay::sink::remote_write::{Plan, RemoteWrite, RemoteWriteConfig, Resume};
@@ -123,7 +126,7 @@ impl Outputs {
         engine: &EngineConfig,
         resume: Option<Resume>,
         control: &Control,
-    ) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+    ) -> Result<Vec<Box<dyn Sink>>, ReplayError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let id = self.replay.as_deref();
         if let Some(target) = &self.frames {
@@ -133,13 +136,17 @@ impl Outputs {
             sinks.push(Box::new(OpenMetrics::new(target.clone(), id, control.clone())?));
         }
         if let Some(folder) = &self.tsdb {
-            let promtool = find_tool("promtool").ok_or_else(|| SinkError::Program {
-                program: "promtool",
-                reason: "it is not on the PATH; it comes with Prometheus, and makes blocks of what --openmetrics writes \
-                         on any machine that has it"
-                    .to_owned(),
-            })?;
+            let promtool = program(
+                "promtool",
+                "it makes blocks of what --openmetrics writes on any machine that has it",
+            )?;
             sinks.push(Box::new(Tsdb::new(folder.clone(), promtool, id, control.clone())?));
+        }
+        if !self.rules.is_empty() {
+            let rules = Rules::read(&self.rules)?;
+            let why = "alerts are judged by Prometheus itself";
+            let (prometheus, promtool) = (program("prometheus", why)?, program("promtool", why)?);
+            sinks.push(Box::new(Backtest::new(rules, engine.window, prometheus, promtool, control.clone())?));
         }
         if let Some(address) = &self.remote_write {
             let config = RemoteWriteConfig {
@@ -168,6 +175,14 @@ impl Outputs {
             without: Vec::new(),
         }
     }
+}
+
+/// One of Prometheus's programs.
+fn program(name: &'static str, why: &str) -> Result<PathBuf, SinkError> {
+    find_tool(name).ok_or_else(|| SinkError::Program {
+        program: name,
+        reason: format!("it is not on the PATH; it comes with Prometheus, and {why}"),
+    })
 }
 
 /// Fills the holes of each region.

@@ -189,7 +189,7 @@ pub(crate) async fn run(config: CompareConfig) -> Result<(), CliError> {
         let json = json.map_err(|error| CliError::caused("cannot write the result", error))?;
         print(&format!("{json}\n"))?;
     } else {
-        print(&table::comparison(&comparison))?;
+        print(&table::comparison(&comparison, "blue", "green"))?;
     }
     if comparison.go {
         return Ok(());

@@ -36,7 +36,8 @@ fn readings(start: Instant, pages: &[String]) -> Vec<Reading> {
 fn judged(blue: &[String], green: &[String], tolerances: &Tolerances) -> Judgement {
     let start = Instant::now();
     let regions = BTreeSet::from(["us".to_owned()]);
-    judge(&Watched { regions, blue: readings(start, blue), green: readings(start, green) }, tolerances)
+    let names = ["blue", "green"].map(str::to_owned);
+    judge(&Watched { names, regions, blue: readings(start, blue), green: readings(start, green) }, tolerances)
 }
 
 fn reasons(blue: &[String], green: &[String]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! `callsight replay`, against real streams, and read by those for whom it is made.
 
+mod backtest;
 mod equality;
 mod heal;
 mod outputs;
