@@ -7,10 +7,11 @@
 //! looking takes about a fiftieth of a processor at most, however many sessions there are.
 //!
 //! [`counts`] reads the aggregates, [`sessions`] walks through the session rows, [`summary`] puts them together,
-//! [`judge`] gives the verdict, [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
+//! [`judge`] gives the verdict on the [`evidence`], [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
 
 mod counts;
 mod drill;
+mod evidence;
 mod history;
 mod judge;
 mod page;
