@@ -361,7 +361,7 @@ pub(super) fn messages(collected: &Collected) -> String {
         "<table id=\"messages-table\"><caption class=\"unseen\">Messages by region</caption><thead><tr><th scope=\"col\">Region</th>\
          <th scope=\"col\" class=\"number\">Folded</th><th scope=\"col\" class=\"number\">Of them late</th><th scope=\"col\" class=\"number\">Repeated</th>\
          <th scope=\"col\" class=\"number\">Rejected</th><th scope=\"col\">By reason</th></tr></thead><tbody>{rows}</tbody></table>\
-         <p class=\"note\">Late: older than {} when the stream had it, so that it counts and tells nothing of the present. Repeated: published twice \
+         <p class=\"note\">Late: stored more than {} before its turn came, by the stream’s clock; it counts, and tells nothing of the present. Repeated: published twice \
          or out of order. Rejected: no valid frame; <span class=\"id\">callsight frame check</span> says more.</p>",
         humantime::format_duration(collected.settings.fold.idle_timeout)
     )

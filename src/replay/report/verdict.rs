@@ -275,7 +275,7 @@ pub(super) mod tests {
             meetings: sessions.div_ceil(4),
             degraded: [degraded, 0, 0, degraded],
             meetings_degraded: [degraded.div_ceil(4), 0, 0, degraded.div_ceil(4)],
-            rtt: (sessions > 0).then(|| if degraded > 0 { [0.1, 0.5, 0.6] } else { [0.05, 0.06, 0.07] }),
+            rtt: (sessions > 0).then_some(if degraded > 0 { [0.1, 0.5, 0.6] } else { [0.05, 0.06, 0.07] }),
             expand: Some(0.01),
             concealed: Some(0.02),
         };
