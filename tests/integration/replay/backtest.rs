@@ -84,7 +84,7 @@ async fn an_alert_would_have_fired_when_it_did() {
             relay.say(&frame).await;
         }
         let (now, fires) = (OffsetDateTime::now_utc(), firing(&prometheus).await);
-        slow = if fired.is_none() { seq > 12 } else { now < fired.unwrap() + Duration::from_secs(3) };
+        slow = fired.map_or(seq > 12, |fired| now < fired + Duration::from_secs(3));
         if fires && fired.is_none() {
             fired = Some(now);
         }
