@@ -89,6 +89,13 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     frames: Option<Target>,
 
+    /// Write a page for the meeting after the incident, `-` for standard output.
+    ///
+    /// One file that needs nothing else: when it began and ended, for how many, who had it worst, with charts. The summary
+    /// tells the main facts of it.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    report: Option<Target>,
+
     /// Tell which alerts of these rule files would have fired, and when, on standard output.
     ///
     /// A Prometheus of its own judges them; it and promtool are looked for on the PATH. Judge by the scrape interval
@@ -172,6 +179,7 @@ struct Outputs {
     openmetrics: Option<Target>,
     tsdb: Option<PathBuf>,
     frames: Option<Target>,
+    report: Option<Target>,
     /// Files with rules.
     rules: Vec<PathBuf>,
     remote_write: Option<Address>,
@@ -183,12 +191,16 @@ struct Outputs {
 impl Outputs {
     /// Whether there is something that a replay becomes all at once.
     const fn is_none(&self) -> bool {
-        self.openmetrics.is_none() && self.tsdb.is_none() && self.frames.is_none() && self.rules.is_empty()
+        self.openmetrics.is_none()
+            && self.tsdb.is_none()
+            && self.frames.is_none()
+            && self.report.is_none()
+            && self.rules.is_empty()
     }
 
     /// How many of them go to standard output.
     fn to_stdout(&self) -> usize {
-        let files = [&self.openmetrics, &self.frames];
+        let files = [&self.openmetrics, &self.frames, &self.report];
         let stdout = files.iter().filter(|target| ***target == Some(Target::Stdout)).count();
         stdout + usize::from(!self.rules.is_empty())
     }
@@ -210,6 +222,7 @@ impl ReplayArgs {
             openmetrics: self.openmetrics,
             tsdb: self.tsdb,
             frames: self.frames,
+            report: self.report,
             rules: self.rules,
             remote_write: self.remote_write,
             headers: self.remote_write_header,
@@ -234,7 +247,7 @@ impl ReplayArgs {
         };
         if heal.is_none() && outputs.is_none() && outputs.remote_write.is_none() {
             return rejected(
-                "nothing to make of it; add --openmetrics, --tsdb, --frames, --rules, --remote-write or --heal",
+                "nothing to make of it; add --openmetrics, --tsdb, --frames, --report, --rules, --remote-write or --heal",
             );
         }
         if outputs.resume.is_some() && outputs.remote_write.is_none() {
@@ -242,7 +255,7 @@ impl ReplayArgs {
         }
         if outputs.to_stdout() > 1 {
             return rejected(
-                "only one of `--openmetrics`, `--frames` and `--rules` can go to standard output",
+                "only one of `--openmetrics`, `--frames`, `--report` and `--rules` can go to standard output",
             );
         }
         let now = StreamTime::from_unix_nanos(now.unix_timestamp_nanos());
@@ -258,6 +271,7 @@ impl ReplayArgs {
         let looks = outputs.openmetrics.is_some()
             || outputs.tsdb.is_some()
             || outputs.remote_write.is_some()
+            || outputs.report.is_some()
             || !outputs.rules.is_empty();
         if heal.is_none() && looks && window.steps().next().is_none() {
             let step = humantime::format_duration(self.step);

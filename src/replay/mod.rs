@@ -10,6 +10,7 @@
 //! - [`sample`] is the shape of a step;
 //! - [`heal`] finds the holes that a replay can fill;
 //! - [`rules`] reads alert rules, and `judge` has them judged over what was replayed;
+//! - [`report`] makes a page of it for the meeting afterwards;
 //! - [`sink`] has a module for each thing that a replay can become.
 
 pub mod engine;
@@ -17,6 +18,7 @@ pub mod heal;
 pub mod http;
 mod judge;
 pub mod progress;
+pub mod report;
 pub mod rules;
 pub mod sample;
 pub mod sink;

@@ -9,6 +9,7 @@ pub mod frames;
 pub mod openmetrics;
 mod output;
 pub mod remote_write;
+pub mod report;
 mod spill;
 pub mod tsdb;
 

@@ -348,6 +348,12 @@ impl Page {
         self.events.complaints.lock().unwrap().clear();
     }
 
+    /// What a printer would get, as PDF.
+    pub(crate) async fn pdf(&self) -> Vec<u8> {
+        let printed = self.call("Page.printToPDF", json!({ "preferCSSPageSize": true })).await;
+        STANDARD.decode(printed["data"].as_str().unwrap()).unwrap()
+    }
+
     /// A picture of what it shows now, as PNG.
     pub(crate) async fn screenshot(&self, path: &Path) {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;

@@ -5,6 +5,7 @@ mod equality;
 mod heal;
 mod outputs;
 mod remote_write;
+mod report;
 mod retention;
 
 use std::collections::BTreeMap;
