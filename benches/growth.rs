@@ -23,8 +23,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// Rounds of frames that are measured, after the one with which the sessions join.
 const ROUNDS: u64 = 5;
 
-/// A curve: what is on its axis, and its points as sessions, parties of a meeting and bytes of an identifier.
-const CURVES: &[(&str, &[(usize, [usize; 3])])] = &[
+/// A place on the axis, and what is measured there: sessions, parties of a meeting and bytes of an identifier.
+type Point = (usize, [usize; 3]);
+
+/// The curves: what is on the axis, and the points.
+const CURVES: &[(&str, &[Point])] = &[
     (
         "sessions",
         &[

@@ -242,12 +242,15 @@ impl Contender for Library {
     }
 }
 
+/// The label values of a session's series, by metric.
+type Children = HashMap<&'static str, Vec<Vec<String>>>;
+
 /// Gauge vectors, and a sweep in the scrape that removes what has not been written for long.
 struct Vectors {
     registry: Registry,
     vectors: HashMap<&'static str, GaugeVec>,
     /// What each session has written and when, for the sweep.
-    sessions: HashMap<String, (Duration, HashMap<&'static str, Vec<Vec<String>>>)>,
+    sessions: HashMap<String, (Duration, Children)>,
     now: Duration,
 }
 

@@ -78,7 +78,10 @@ class Browser:
     def take(self, scheme, path):
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         time.sleep(0.3)
-        shot = self.call("Page.captureScreenshot", format="webp", quality=88)
+        # What is under the last row shows nothing.
+        height = self.evaluate("Math.ceil(document.querySelector('main').getBoundingClientRect().bottom) + 12")
+        clip = {"x": 0, "y": 0, "width": SIZE[0], "height": min(height, SIZE[1]), "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="webp", quality=82, clip=clip)
         with open(path, "wb") as file:
             file.write(base64.b64decode(shot["data"]))
         print(f"{path}  {os.path.getsize(path) // 1024} KiB")

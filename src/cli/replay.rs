@@ -89,6 +89,20 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     frames: Option<Target>,
 
+    /// Write a page for the meeting after the incident, `-` for standard output.
+    ///
+    /// One file that needs nothing else: when it began and ended, for how many, who had it worst, with charts. The summary
+    /// tells the main facts of it.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    report: Option<Target>,
+
+    /// Tell which alerts of these rule files would have fired, and when, on standard output.
+    ///
+    /// A Prometheus of its own judges them; it and promtool are looked for on the PATH. Judge by the scrape interval
+    /// that there was, such as `--step 5s`. Separate several with commas or repeat the flag.
+    #[arg(long, value_name = "FILE", value_delimiter = ',', help_heading = "Output")]
+    rules: Vec<PathBuf>,
+
     /// Value of the label `replay` that every series gets, 1 to 64 of A-Z a-z 0-9 . _ : -; made from the time of the
     /// run unless given
     #[arg(long, value_name = "ID", value_parser = replay_id, help_heading = "Output")]
@@ -165,6 +179,9 @@ struct Outputs {
     openmetrics: Option<Target>,
     tsdb: Option<PathBuf>,
     frames: Option<Target>,
+    report: Option<Target>,
+    /// Files with rules.
+    rules: Vec<PathBuf>,
     remote_write: Option<Address>,
     headers: Vec<Header>,
     patience: Duration,
@@ -174,7 +191,18 @@ struct Outputs {
 impl Outputs {
     /// Whether there is something that a replay becomes all at once.
     const fn is_none(&self) -> bool {
-        self.openmetrics.is_none() && self.tsdb.is_none() && self.frames.is_none()
+        self.openmetrics.is_none()
+            && self.tsdb.is_none()
+            && self.frames.is_none()
+            && self.report.is_none()
+            && self.rules.is_empty()
+    }
+
+    /// How many of them go to standard output.
+    fn to_stdout(&self) -> usize {
+        let files = [&self.openmetrics, &self.frames, &self.report];
+        let stdout = files.iter().filter(|target| ***target == Some(Target::Stdout)).count();
+        stdout + usize::from(!self.rules.is_empty())
     }
 }
 
@@ -194,6 +222,8 @@ impl ReplayArgs {
             openmetrics: self.openmetrics,
             tsdb: self.tsdb,
             frames: self.frames,
+            report: self.report,
+            rules: self.rules,
             remote_write: self.remote_write,
             headers: self.remote_write_header,
             patience: self.remote_write_patience,
@@ -217,14 +247,16 @@ impl ReplayArgs {
         };
         if heal.is_none() && outputs.is_none() && outputs.remote_write.is_none() {
             return rejected(
-                "nothing to make of it; add --openmetrics, --tsdb, --frames, --remote-write or --heal",
+                "nothing to make of it; add --openmetrics, --tsdb, --frames, --report, --rules, --remote-write or --heal",
             );
         }
         if outputs.resume.is_some() && outputs.remote_write.is_none() {
             return rejected("`--resume` needs `--remote-write` too");
         }
-        if outputs.openmetrics == Some(Target::Stdout) && outputs.frames == Some(Target::Stdout) {
-            return rejected("only one of `--openmetrics` and `--frames` can go to standard output");
+        if outputs.to_stdout() > 1 {
+            return rejected(
+                "only one of `--openmetrics`, `--frames`, `--report` and `--rules` can go to standard output",
+            );
         }
         let now = StreamTime::from_unix_nanos(now.unix_timestamp_nanos());
         let (from, to) = (self.from.from(now), self.to.from(now));
@@ -236,7 +268,11 @@ impl ReplayArgs {
         }
         // What has not been yet can't be replayed.
         let window = Window::aligned(from, to.min(now.max(from)), self.step);
-        let looks = outputs.openmetrics.is_some() || outputs.tsdb.is_some() || outputs.remote_write.is_some();
+        let looks = outputs.openmetrics.is_some()
+            || outputs.tsdb.is_some()
+            || outputs.remote_write.is_some()
+            || outputs.report.is_some()
+            || !outputs.rules.is_empty();
         if heal.is_none() && looks && window.steps().next().is_none() {
             let step = humantime::format_duration(self.step);
             return rejected(&format!(

@@ -183,7 +183,9 @@ impl Decoder {
         let mut peers = frame.peers;
         peers.clear();
         // Of nothing, one can say that it lives for ever; collecting it in place keeps the memory.
-        self.peers = peers.into_iter().filter_map(|_| None).collect();
+        #[expect(clippy::unnecessary_filter_map, reason = "a filter would keep the lifetime")]
+        let nothing = peers.into_iter().filter_map(|_| None).collect();
+        self.peers = nothing;
         Ok(result)
     }
 }

@@ -40,7 +40,7 @@ pub enum HealError {
     #[error("{address} can't be asked: {}; check --prometheus", one_line(problem))]
     Unreachable {
         /// Prometheus.
-        address: Address,
+        address: String,
         /// What went wrong.
         problem: String,
     },
@@ -51,13 +51,13 @@ pub enum HealError {
     )]
     Nothing {
         /// Prometheus.
-        address: Address,
+        address: String,
         /// What was asked for.
         metric: &'static str,
         /// The region.
         region: Region,
-        /// Where.
-        window: Window,
+        /// From when to when.
+        window: String,
     },
 }
 
@@ -120,7 +120,7 @@ impl Prometheus {
             .append_pair("query", query)
             .append_pair("time", &time)
             .finish();
-        let unreachable = |problem| HealError::Unreachable { address: self.address.clone(), problem };
+        let unreachable = |problem| HealError::Unreachable { address: self.address.to_string(), problem };
         let form = [("Content-Type", "application/x-www-form-urlencoded")];
         let answer = self.client.post(&self.address.below("api/v1/query"), &form, body.as_bytes());
         let answer = answer.map_err(unreachable)?;
@@ -137,7 +137,7 @@ impl Prometheus {
     pub fn holes(&self, region: &Region, window: Window) -> Result<Vec<Hole>, HealError> {
         let targets = self.moments(region, window)?;
         let Some((gaps, interval)) = gaps(&targets, window) else {
-            let (address, region) = (self.address.clone(), region.clone());
+            let (address, region, window) = (self.address.to_string(), region.clone(), window.to_string());
             return Err(HealError::Nothing { address, metric: SESSIONS.name, region, window });
         };
         let hole = |gap: Gap| {

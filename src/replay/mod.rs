@@ -9,12 +9,17 @@
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
 //! - [`sample`] is the shape of a step;
 //! - [`heal`] finds the holes that a replay can fill;
+//! - [`rules`] reads alert rules, and `judge` has them judged over what was replayed;
+//! - [`report`] makes a page of it for the meeting afterwards;
 //! - [`sink`] has a module for each thing that a replay can become.
 
 pub mod engine;
 pub mod heal;
 pub mod http;
+mod judge;
 pub mod progress;
+pub mod report;
+pub mod rules;
 pub mod sample;
 pub mod sink;
 pub mod source;
@@ -28,6 +33,7 @@ use tokio::task::JoinSet;
 use engine::{Account, Engine, EngineConfig, Goes};
 use heal::HealError;
 use progress::Control;
+use rules::RulesError;
 use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
 use source::{Extent, ReadError, Record};
@@ -53,6 +59,9 @@ pub enum ReplayError {
     /// Holes can't be looked for.
     #[error(transparent)]
     Heal(#[from] HealError),
+    /// Alert rules can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A sink can't go on.
     #[error(transparent)]
     Sink(#[from] SinkError),

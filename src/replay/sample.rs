@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use crate::fold::StreamTime;
 use crate::series::aggregates::Aggregates;
 use crate::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
-use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use crate::series::detail::{DetailPlane, DetailStore, Judgement, RowView, Value};
 
 /// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
 /// a replay can't know.
@@ -172,6 +172,16 @@ impl Rows {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[f64])> {
         let values = self.values.chunks_exact(self.width.max(1));
         self.labels.iter().map(Labels::as_str).zip(values)
+    }
+
+    /// The same with how the fold judges each, for the rows of a detail plane. That is of the present: it is as the
+    /// values are until the next frame is folded.
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&str, &[f64], Judgement)> {
+        let judgements = self.labels.iter().map(|labels| match labels {
+            Labels::Row(row) => row.judgement(),
+            Labels::Text(_) => Judgement::NONE,
+        });
+        self.iter().zip(judgements).map(|((labels, values), judgement)| (labels, values, judgement))
     }
 
     fn of_plane(store: &DetailStore, plane: DetailPlane, now: f64) -> Self {

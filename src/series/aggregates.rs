@@ -137,6 +137,12 @@ pub struct Aggregates {
     handle: PrometheusHandle,
 }
 
+impl Default for Aggregates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Aggregates {
     /// Sets up the recorder with the catalogue's HELP texts.
     #[must_use]

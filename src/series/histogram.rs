@@ -16,9 +16,12 @@ use metrics::{Histogram, HistogramFn, Key};
 use super::catalogue::{CATALOGUE, Kind, Metric};
 use super::detail::render_labels;
 
-/// All histograms, by their place in the catalogue and their labels.
+/// By their place in the catalogue and their labels.
+type ByLabels = BTreeMap<(usize, Box<str>), Arc<Buckets>>;
+
+/// All histograms.
 #[derive(Default)]
-pub(super) struct Histograms(Mutex<BTreeMap<(usize, Box<str>), Arc<Buckets>>>);
+pub(super) struct Histograms(Mutex<ByLabels>);
 
 impl Histograms {
     /// The histogram of a key. A name that the catalogue doesn't have as a histogram gives one that does nothing.
@@ -48,7 +51,7 @@ impl Histograms {
         text.push('\n');
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(usize, Box<str>), Arc<Buckets>>> {
+    fn lock(&self) -> MutexGuard<'_, ByLabels> {
         // A panic between two operations on the map leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,7 +33,10 @@ fn bad_settings_are_one_line_and_exit_code_2() {
         refused(&["serve", "--reigon", "us"]),
         "error: unknown flag `--reigon`; did you mean `--region`?"
     );
-    assert_eq!(refused(&[]), "error: no command given; use `serve`, `simulate`, `demo` or `frame`");
+    assert_eq!(
+        refused(&[]),
+        "error: no command given; use `serve`, `simulate`, `replay`, `demo`, `streams`, `frame` or `rollout`"
+    );
     assert!(refused(&["serve"]).starts_with("error: `--region` is required; "));
     assert!(
         refused(&["serve", "--config", "/nowhere.toml"])

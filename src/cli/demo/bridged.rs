@@ -37,7 +37,7 @@ const CLUSTERS: [&str; 3] = ["us", "apac", "arbiter"];
 pub(super) const REGIONS: [&str; 2] = ["us", "apac"];
 
 /// The files, by the name that they are included under.
-const FILES: [(&str, &str); 12] = {
+const FILES: [(&str, &str); 13] = {
     macro_rules! file {
         ($name:literal) => {
             ($name, include_str!(concat!("../../../jetstream/", $name)))
@@ -48,6 +48,7 @@ const FILES: [(&str, &str); 12] = {
         file!("apac.conf"),
         file!("arbiter.conf"),
         file!("server.conf"),
+        file!("jetstream.conf"),
         file!("cluster.conf"),
         file!("gateway.conf"),
         file!("permissions/us.conf"),
@@ -58,6 +59,9 @@ const FILES: [(&str, &str); 12] = {
         file!("tls/gateway.conf"),
     ]
 };
+
+/// What stands in the gateway's part of a server's file, and only there.
+const GATEWAY: &str = r#"include "gateway.conf" }"#;
 
 /// The users of `permissions`. What they may is told there; here, each has its name for a password.
 const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
@@ -89,10 +93,7 @@ impl Bridged {
         for (name, text) in FILES {
             let path = folder.path().join(name);
             // Every server is known to the others by the link to it.
-            let text = text.replace(
-                r#"include "gateway.conf" }"#,
-                r#"advertise: $CALLSIGHT_GATEWAY_ADVERTISE, include "gateway.conf" }"#,
-            );
+            let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
             let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             written
                 .and_then(|()| std::fs::write(&path, text))
@@ -279,4 +280,23 @@ async fn last_sequence(context: &Context, stream: &str) -> Option<u64> {
     let question = json!({});
     let asking = context.request::<_, _, serde_json::Value>(format!("STREAM.INFO.{stream}"), &question);
     timeout(TELL_WITHIN, asking).await.ok()?.ok()?["state"]["last_seq"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_brings_every_file_that_another_one_includes() {
+        for (name, text) in FILES {
+            let folder = Path::new(name).parent().unwrap();
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+            for (_, rest) in lines.filter_map(|line| line.split_once("include \"")) {
+                let included = folder.join(rest.split('"').next().unwrap());
+                assert!(FILES.iter().any(|(other, _)| Path::new(other) == included), "{name}: {included:?}");
+            }
+            let gateway = text.contains(GATEWAY);
+            assert_eq!(gateway, CLUSTERS.iter().any(|cluster| name == format!("{cluster}.conf")), "{name}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::jetstream::Context;
@@ -9,17 +10,22 @@ use async_nats::jetstream::Context;
 use super::super::tool::find_tool;
 use super::super::{CliError, stop_signal};
 use super::{Outputs, ReplayConfig};
+use crate::fold::FoldSettings;
 use crate::nats;
 use crate::replay::engine::{Account, EngineConfig};
 use crate::replay::heal::{Hole, Neighbour, Prometheus};
 use crate::replay::http::{ANSWER_WITHIN, Address, Client};
 use crate::replay::progress::{self, Control};
+use crate::replay::report::Settings;
+use crate::replay::rules::Rules;
+use crate::replay::sink::backtest::Backtest;
 use crate::replay::sink::frames::Frames;
 use crate::replay::sink::openmetrics::OpenMetrics;
 use crate::replay::sink::remote_write::{Plan, RemoteWrite, RemoteWriteConfig, Resume};
+use crate::replay::sink::report::Report;
 use crate::replay::sink::tsdb::Tsdb;
-use crate::replay::sink::{Sink, SinkError};
-use crate::replay::window::rfc3339;
+use crate::replay::sink::{Sink, SinkError, Target};
+use crate::replay::window::{exact, rfc3339};
 use crate::replay::{self, ReplayError, Replayed};
 
 /// Replays until the window is over or a signal comes.
@@ -75,7 +81,7 @@ async fn execute(mut config: ReplayConfig, control: Control) -> Result<String, R
         (config.engine.window.from, config.engine.window.to) = (plan.from, plan.to);
         config.outputs.replay.clone_from(&plan.replay);
     }
-    let sinks = config.outputs.sinks(&config.engine, resume, &control)?;
+    let sinks = config.outputs.sinks(&config.engine, config.mirror, resume, &control)?;
     let context = config.connect().await?;
     let looking = replay::extents(&context, &config.engine.regions, config.mirror);
     let extents = unless_stopped(&control, looking).await??;
@@ -121,9 +127,10 @@ impl Outputs {
     fn sinks(
         &self,
         engine: &EngineConfig,
+        mirror: bool,
         resume: Option<Resume>,
         control: &Control,
-    ) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+    ) -> Result<Vec<Box<dyn Sink>>, ReplayError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let id = self.replay.as_deref();
         if let Some(target) = &self.frames {
@@ -133,13 +140,28 @@ impl Outputs {
             sinks.push(Box::new(OpenMetrics::new(target.clone(), id, control.clone())?));
         }
         if let Some(folder) = &self.tsdb {
-            let promtool = find_tool("promtool").ok_or_else(|| SinkError::Program {
-                program: "promtool",
-                reason: "it is not on the PATH; it comes with Prometheus, and makes blocks of what --openmetrics writes \
-                         on any machine that has it"
-                    .to_owned(),
-            })?;
+            let promtool = program(
+                "promtool",
+                "it makes blocks of what --openmetrics writes on any machine that has it",
+            )?;
             sinks.push(Box::new(Tsdb::new(folder.clone(), promtool, id, control.clone())?));
+        }
+        if let Some(target) = &self.report {
+            let settings = Settings {
+                regions: engine.regions.clone(),
+                window: engine.window,
+                filter: engine.filter.clone(),
+                fold: engine.fold,
+                mirror,
+                command: command(engine, mirror, target),
+            };
+            sinks.push(Box::new(Report::new(target.clone(), settings)?));
+        }
+        if !self.rules.is_empty() {
+            let rules = Rules::read(&self.rules)?;
+            let why = "alerts are judged by Prometheus itself";
+            let (prometheus, promtool) = (program("prometheus", why)?, program("promtool", why)?);
+            sinks.push(Box::new(Backtest::new(rules, engine.window, prometheus, promtool, control.clone())?));
         }
         if let Some(address) = &self.remote_write {
             let config = RemoteWriteConfig {
@@ -168,6 +190,54 @@ impl Outputs {
             without: Vec::new(),
         }
     }
+}
+
+/// What would make the report again: its own words, as how to connect is nobody's business, and times that stay.
+fn command(engine: &EngineConfig, mirror: bool, target: &Target) -> String {
+    let EngineConfig { regions, window, filter, fold } = engine;
+    let usual = FoldSettings::default();
+    let mut words = vec!["callsight replay".to_owned(), format!("--region {}", super::joined(regions))];
+    let mut flag = |name: &str, value: String| words.push(format!("{name} {value}"));
+    flag("--from", exact(window.from));
+    flag("--to", exact(window.to));
+    flag("--step", humantime::format_duration(window.step).to_string().replace(' ', ""));
+    for (name, ids) in [("--meeting", &filter.meetings), ("--session", &filter.sessions)] {
+        ids.iter().for_each(|id| flag(name, id.clone()));
+    }
+    let [idle, rtt] = [fold.idle_timeout, fold.thresholds.rtt]
+        .map(|duration| humantime::format_duration(duration).to_string().replace(' ', ""));
+    let [usual_thresholds, thresholds] = [usual.thresholds, fold.thresholds];
+    let unusual = [
+        ("--idle-timeout", idle, fold.idle_timeout != usual.idle_timeout),
+        ("--degraded-rtt", rtt, thresholds.rtt != usual_thresholds.rtt),
+        (
+            "--degraded-concealment",
+            thresholds.concealment.to_string(),
+            thresholds.concealment.total_cmp(&usual_thresholds.concealment).is_ne(),
+        ),
+        (
+            "--max-server-urls",
+            fold.limits.server_urls.to_string(),
+            fold.limits.server_urls != usual.limits.server_urls,
+        ),
+    ];
+    unusual.into_iter().filter(|(_, _, unusual)| *unusual).for_each(|(name, value, _)| flag(name, value));
+    if mirror {
+        words.push("--mirror".to_owned());
+    }
+    words.push(match target {
+        Target::File(path) => format!("--report {}", path.display()),
+        Target::Stdout => "--report -".to_owned(),
+    });
+    words.join(" ")
+}
+
+/// One of Prometheus's programs.
+fn program(name: &'static str, why: &str) -> Result<PathBuf, SinkError> {
+    find_tool(name).ok_or_else(|| SinkError::Program {
+        program: name,
+        reason: format!("it is not on the PATH; it comes with Prometheus, and {why}"),
+    })
 }
 
 /// Fills the holes of each region.

@@ -4,10 +4,12 @@
 //! other, on one thread. What it makes of them is there when it has finished and not before: a replay that is
 //! stopped, or fails, leaves no half of anything behind.
 
+pub mod backtest;
 pub mod frames;
 pub mod openmetrics;
 mod output;
 pub mod remote_write;
+pub mod report;
 mod spill;
 pub mod tsdb;
 

@@ -41,6 +41,13 @@ impl OpenMetrics {
         let label = replay.map(|id| format!("replay=\"{id}\""));
         Ok(Self { target, output, spill, ends: Vec::new(), label, control })
     }
+
+    /// Keeps these tables alone, in the order of [`Table::all`].
+    #[must_use]
+    pub(super) fn only(mut self, tables: Vec<bool>) -> Self {
+        self.spill = self.spill.only(tables);
+        self
+    }
 }
 
 impl Sink for OpenMetrics {

@@ -66,6 +66,8 @@ pub(super) struct Spill {
     steps: u32,
     /// For each run, a section for each family of each table.
     runs: Vec<Vec<Vec<Section>>>,
+    /// Which tables are kept.
+    wanted: Vec<bool>,
 }
 
 impl Spill {
@@ -83,13 +85,21 @@ impl Spill {
             run_values,
             steps: 0,
             runs: Vec::new(),
+            wanted: vec![true; Table::all().len()],
         })
+    }
+
+    /// Keeps these tables alone.
+    pub(super) fn only(mut self, tables: Vec<bool>) -> Self {
+        self.wanted = tables;
+        self
     }
 
     /// Takes the next step.
     pub(super) fn push(&mut self, step: &Step) -> io::Result<()> {
         let before = self.held;
-        for (gathered, rows) in self.gathered.iter_mut().zip(&step.tables) {
+        let tables = self.gathered.iter_mut().zip(&step.tables).zip(&self.wanted);
+        for ((gathered, rows), _) in tables.filter(|(_, wanted)| **wanted) {
             self.held += gather(gathered, rows, self.steps);
         }
         self.steps += 1;

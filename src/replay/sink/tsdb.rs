@@ -27,15 +27,15 @@ pub struct Tsdb {
     folder: PathBuf,
     sink: OpenMetrics,
     maker: Maker,
-}
-
-/// Has blocks made.
-struct Maker {
-    promtool: PathBuf,
     /// Beside the blocks' folder, so that they can be moved into it.
     work: TempDir,
     text: PathBuf,
-    control: Control,
+}
+
+/// Has blocks made.
+pub(super) struct Maker {
+    pub(super) promtool: PathBuf,
+    pub(super) control: Control,
 }
 
 impl Tsdb {
@@ -60,19 +60,19 @@ impl Tsdb {
         let work = tempfile::Builder::new().prefix(".callsight-").tempdir_in(place).map_err(failed)?;
         let text = work.path().join("replay.om");
         let sink = OpenMetrics::new(Target::File(text.clone()), replay, control.clone())?;
-        Ok(Self { folder, sink, maker: Maker { promtool, work, text, control } })
+        Ok(Self { folder, sink, maker: Maker { promtool, control }, work, text })
     }
 }
 
 impl Maker {
-    /// Runs promtool to its end, unless it is to stop.
-    fn make(&self, blocks: &Path) -> Result<(), SinkError> {
+    /// Has blocks made of a file of OpenMetrics, unless it is to stop.
+    pub(super) fn make(&self, text: &Path, blocks: &Path) -> Result<(), SinkError> {
         let failed = |reason: String| SinkError::Program { program: PROMTOOL, reason };
-        let log = self.work.path().join("log");
+        let log = text.with_extension("log");
         let output =
             fs::File::create(&log).map_err(|source| SinkError::Write { path: log.clone(), source })?;
         let mut command = Command::new(&self.promtool);
-        command.args(["tsdb", "create-blocks-from", "openmetrics", "--quiet"]).arg(&self.text).arg(blocks);
+        command.args(["tsdb", "create-blocks-from", "openmetrics", "--quiet"]).arg(text).arg(blocks);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let status = wait(child, &self.control)?;
@@ -109,11 +109,11 @@ impl Sink for Tsdb {
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { folder, sink, maker } = *self;
+        let Self { folder, sink, maker, work, text } = *self;
         Box::new(sink).finish(account)?;
         maker.control.phase("making blocks");
-        let blocks = maker.work.path().join("blocks");
-        maker.make(&blocks)?;
+        let blocks = work.path().join("blocks");
+        maker.make(&text, &blocks)?;
         let failed = |source| SinkError::Write { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
         let mut made = 0;

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::evidence::{Cause, SETTLED, cause, numbers, percent};
 use super::population::Population;
 use super::spells::Spell;
 use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
@@ -15,9 +16,6 @@ use crate::series::aggregates::Signal;
 /// From which share and number of degraded sessions on a place is bad, or worth a look.
 pub(super) const BAD: (f64, u64) = (0.1, 3);
 pub(super) const WATCH: (f64, u64) = (0.03, 2);
-
-/// From which share of lost audio packets on it is the network that loses them.
-const LOSSY: f64 = 0.02;
 
 /// How a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,18 +48,6 @@ impl State {
             _ => Self::Good,
         }
     }
-}
-
-/// What the trouble looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Cause {
-    /// The way to the servers is long.
-    Rtt,
-    /// Packets are lost, while round trips are short.
-    Loss,
-    /// Neither: it is about clients, their devices or their senders.
-    Clients,
 }
 
 /// The verdict on everything.
@@ -171,13 +157,14 @@ impl Verdict {
             let before = if spell.before { "before " } else { "" };
             sentence.push_str(&format!(", since {before}{}", clock(spell.since)));
         }
-        let (cause, evidence) = cause(people, rtt_limit_ms);
+        let young = spell.is_some_and(|spell| !spell.before && spell.lasted() < SETTLED);
+        let (cause, evidence) = cause(people, rtt_limit_ms, young);
         Self {
             sentence,
             signals: signals.into_iter().map(Signal::label).collect(),
             since: spell.map(|spell| rfc3339(spell.since)),
             since_before: spell.is_some_and(|spell| spell.before),
-            cause: Some(cause),
+            cause,
             evidence,
             ..Self::of(State::Bad, people)
         }
@@ -272,40 +259,6 @@ fn frequent(people: &Population) -> Vec<Signal> {
     signals
 }
 
-/// Network or client, and what speaks for it.
-fn cause(people: &Population, rtt_limit_ms: f64) -> (Cause, String) {
-    let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
-    let numbers = numbers(people, rtt_limit_ms);
-    if by.rtt * 2 >= *degraded {
-        let how_many = if by.rtt == *degraded { "all".to_owned() } else { by.rtt.to_string() };
-        let text = format!("Network: round trips are long in {how_many} of the {degraded}. {numbers}");
-        return (Cause::Rtt, text);
-    }
-    if people.audio_packets_lost_ratio.is_some_and(|ratio| ratio >= LOSSY) {
-        return (Cause::Loss, format!("Network: packets are lost, round trips are not long. {numbers}"));
-    }
-    let text = "Clients rather than the network: neither round trips nor losses explain it.";
-    (Cause::Clients, format!("{text} {numbers}"))
-}
-
-/// The evidence in numbers.
-fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
-    let mut parts = Vec::new();
-    if let Some(p95) = people.rtt_p95_ms {
-        parts.push(format!("RTT p95 {p95:.0} ms (limit {rtt_limit_ms:.0})"));
-    }
-    if let Some(ratio) = people.audio_packets_lost_ratio {
-        parts.push(format!("{} of packets lost", percent(ratio)));
-    }
-    if let Some(ratio) = people.audio_concealed_ratio {
-        parts.push(format!("{} of audio concealed", percent(ratio)));
-    }
-    if people.sessions_hidden > 0 {
-        parts.push(format!("{} hidden tabs not judged", people.sessions_hidden));
-    }
-    parts.join(", ")
-}
-
 fn word(signal: Signal) -> &'static str {
     match signal {
         Signal::Rtt => "RTT",
@@ -327,18 +280,13 @@ fn listed(words: &[&str]) -> String {
     }
 }
 
-fn percent(ratio: f64) -> String {
-    let percent = ratio * 100.0;
-    if percent == 0.0 || percent >= 9.95 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
-}
-
 fn clock(moment: OffsetDateTime) -> String {
     format!("{:02}:{:02}:{:02} UTC", moment.hour(), moment.minute(), moment.second())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::Duration;
 
     use super::super::population::BySignal;
     use super::*;
@@ -368,7 +316,7 @@ mod tests {
     fn region(name: &str, people: Population) -> RegionSummary {
         let mut region = RegionSummary::with(name, people);
         if region.state == State::Bad {
-            region.spell = Some(Spell::since(began(), Instant::now()));
+            region.spell = Some(Spell::of(began(), Duration::from_secs(60)));
         }
         region
     }

@@ -3,14 +3,15 @@
 //! The numbers are spread: gauges by server, rows by session, the health of each consumer. None of them may be locked
 //! for a viewer, and a hundred viewers must cost what one does. So one keeper takes a look every second or so, on a
 //! thread that may take its time, and leaves the answer ready, as bytes. Viewers get those. While nobody views, it looks
-//! as often as the charts have steps. However many sessions there are, looking takes at most a fiftieth of a processor:
-//! a look that took long is followed by a longer pause.
+//! as often as the charts have steps. A look that took long is followed by a longer pause, up to such a step, so that
+//! looking takes about a fiftieth of a processor at most, however many sessions there are.
 //!
 //! [`counts`] reads the aggregates, [`sessions`] walks through the session rows, [`summary`] puts them together,
-//! [`judge`] gives the verdict, [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
+//! [`judge`] gives the verdict on the [`evidence`], [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
 
 mod counts;
 mod drill;
+mod evidence;
 mod history;
 mod judge;
 mod page;
@@ -141,7 +142,7 @@ impl Triage {
 fn pause(took: Duration, viewed: bool) -> Duration {
     // The clock that ticks once a second is not that exact.
     let usual = if viewed { OFTEN / 2 } else { history::STEP - OFTEN / 2 };
-    usual.max(took * SHARE)
+    usual.max((took * SHARE).min(history::STEP - OFTEN / 2))
 }
 
 impl Shared {
@@ -176,10 +177,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_are_frequent_while_somebody_views_and_never_take_more_than_their_share() {
+    fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
         let quick = Duration::from_millis(2);
         assert!(pause(quick, true) < OFTEN);
         assert!(pause(quick, false) > OFTEN * 4 && pause(quick, false) < history::STEP);
-        assert_eq!(pause(Duration::from_millis(400), true), Duration::from_secs(20));
+        assert_eq!(pause(Duration::from_millis(40), true), Duration::from_secs(2));
+        // However long it takes, the charts have their steps.
+        assert_eq!(pause(Duration::from_secs(1), true), pause(quick, false));
     }
 }

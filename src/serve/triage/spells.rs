@@ -19,6 +19,7 @@ pub(super) struct Spell {
     pub(super) since: OffsetDateTime,
     /// It was bad when it was first looked at.
     pub(super) before: bool,
+    began: Instant,
     last_bad: Instant,
 }
 
@@ -40,7 +41,12 @@ impl Spells {
         match state {
             State::Bad => {
                 let before = !self.known.contains(&place.0);
-                let spell = self.lasting.entry(place).or_insert(Spell { since: wall, before, last_bad: now });
+                let spell = self.lasting.entry(place).or_insert(Spell {
+                    since: wall,
+                    before,
+                    began: now,
+                    last_bad: now,
+                });
                 spell.last_bad = now;
                 Some(*spell)
             }
@@ -61,10 +67,16 @@ impl Spells {
 }
 
 impl Spell {
-    /// One that began at a moment, for tests.
+    /// How long it has lasted.
+    pub(super) fn lasted(&self) -> Duration {
+        self.last_bad.saturating_duration_since(self.began)
+    }
+
+    /// One that began at a moment and has lasted so long, for tests.
     #[cfg(test)]
-    pub(super) const fn since(since: OffsetDateTime, last_bad: Instant) -> Self {
-        Self { since, before: false, last_bad }
+    pub(super) fn of(since: OffsetDateTime, lasted: Duration) -> Self {
+        let began = Instant::now();
+        Self { since, before: false, began, last_bad: began + lasted }
     }
 }
 

@@ -21,7 +21,7 @@ fn the_manifests_of_the_regions_are_the_golden_ones() {
             golden == rendered,
             "{} differs from what helm renders, first in line {}; if that is meant: UPDATE_GOLDEN=1 cargo test golden",
             path.display(),
-            line.map_or_else(|| golden.lines().count().min(rendered.lines().count()), |line| line) + 1,
+            line.unwrap_or_else(|| golden.lines().count().min(rendered.lines().count())) + 1,
         );
     }
 }

@@ -20,6 +20,11 @@ fn stem(path: &Path) -> &str {
     path.file_stem().unwrap().to_str().unwrap()
 }
 
+/// The ConfigMap of a dashboard: `callsight-dashboard-rtt` of `callsight-rtt.json`.
+fn dashboard_map(path: &Path) -> String {
+    format!("callsight-dashboard-{}", stem(path).trim_start_matches("callsight-"))
+}
+
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
@@ -60,7 +65,7 @@ fn the_dashboards_in_kubernetes_are_those_of_the_project() {
         .collect();
     assert_eq!(maps.len(), sources.len());
     for source in sources {
-        let map = object(&found, "ConfigMap", &format!("callsight-dashboard-{}", stem(&source)));
+        let map = object(&found, "ConfigMap", &dashboard_map(&source));
         assert_eq!(map["metadata"]["annotations"]["folder"], "Calls");
         let name = source.file_name().unwrap().to_str().unwrap();
         let kept = fs::read_to_string(&source).unwrap();

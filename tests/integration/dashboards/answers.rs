@@ -15,7 +15,7 @@ use crate::rules::{files, promql};
 
 /// What can't get an answer here, by a part of the expression, and why.
 const UNANSWERED: &[(&str, &str)] = &[
-    ("absent(callsight_build_info)", "there is an exporter, which is what it is about"),
+    ("absent(callsight_build_info)", "there is an exporter all the time, which is what it is about"),
     ("callsight_mirror_lag", "there is one NATS, and so no mirror"),
 ];
 
@@ -65,8 +65,12 @@ async fn every_question_gets_an_answer() {
     let flags = ["--create", "--region=us,apac", "--max-sessions-per-meeting=3"];
     let mut callsight = Callsight::serve(&nats, &flags);
     callsight.ready().await;
-    let since = seconds_now();
     let prometheus = Prometheus::start_shipped_and_hurry(&callsight.target()).await;
+    wait::eventually_async(wait::PATIENCE, "the first scrape", async || {
+        wait::when(prometheus.value("up").await, |up| *up == Some(1.0))
+    })
+    .await;
+    let since = seconds_now();
     let _calls = Callsight::spawn(&[
         "simulate",
         "--nats-url",

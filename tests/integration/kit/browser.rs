@@ -330,10 +330,11 @@ impl Page {
     /// From now on, requests whose URL has this part are answered here instead of by their server. Where several would
     /// answer, the first that was told does.
     pub(crate) async fn answer(&self, part_of_url: &str, answer: Answer) {
-        let mut answers = self.events.answers.lock().unwrap();
-        answers.retain(|(part, _)| part != part_of_url);
-        answers.push((part_of_url.to_owned(), answer));
-        drop(answers);
+        {
+            let mut answers = self.events.answers.lock().unwrap();
+            answers.retain(|(part, _)| part != part_of_url);
+            answers.push((part_of_url.to_owned(), answer));
+        }
         self.call("Fetch.enable", json!({})).await;
     }
 
@@ -345,6 +346,12 @@ impl Page {
     /// Forgets what it has complained of: what was to be expected.
     pub(crate) fn forgive(&self) {
         self.events.complaints.lock().unwrap().clear();
+    }
+
+    /// What a printer would get, as PDF.
+    pub(crate) async fn pdf(&self) -> Vec<u8> {
+        let printed = self.call("Page.printToPDF", json!({ "preferCSSPageSize": true })).await;
+        STANDARD.decode(printed["data"].as_str().unwrap()).unwrap()
     }
 
     /// A picture of what it shows now, as PNG.

@@ -35,7 +35,7 @@ impl Callsight {
         let port = port::free();
         let listen = format!("127.0.0.1:{port}");
         let mut args = vec!["serve", "--listen", &listen, "--nats-url", nats_url];
-        if !extra.iter().any(|arg| arg.starts_with("--region")) {
+        if !extra.iter().any(|arg| *arg == "--region" || arg.starts_with("--region=")) {
             args.extend(["--region", REGION]);
         }
         args.extend(extra);

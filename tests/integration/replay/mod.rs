@@ -1,9 +1,11 @@
 //! `callsight replay`, against real streams, and read by those for whom it is made.
 
+mod backtest;
 mod equality;
 mod heal;
 mod outputs;
 mod remote_write;
+mod report;
 mod retention;
 
 use std::collections::BTreeMap;

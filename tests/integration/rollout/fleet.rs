@@ -259,7 +259,8 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
             )
         });
         let reads = ["list", "get", "template", "test", "port-forward", "rollout status"];
-        told.filter(|call| !reads.iter().any(|verb| format!("{call} ").contains(&format!(" {verb} ")))).collect()
+        told.filter(|call| !reads.iter().any(|verb| format!("{call} ").contains(&format!(" {verb} "))))
+            .collect()
     }
 
     /// What a region is now.

@@ -79,6 +79,7 @@ impl Known {
             let unknown = selector.labels.difference(labels);
             faults.extend(unknown.map(|label| format!("{} has no label {label}", selector.metric)));
         }
+        there.extend(&found.made);
         let grouped = found.by.iter().chain(&found.others).filter(|label| !there.contains(label));
         faults.extend(grouped.map(|label| format!("nothing here has a label {label}")));
         faults

@@ -21,12 +21,14 @@ pub(crate) struct Names {
     pub(crate) by: BTreeSet<String>,
     /// Labels in `without`, `on`, `ignoring` and `group_…`.
     pub(crate) others: BTreeSet<String>,
+    /// Labels that `label_replace` makes.
+    pub(crate) made: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Word(String),
-    Text,
+    Text(String),
     Sign(String),
 }
 
@@ -54,7 +56,11 @@ pub(crate) fn names(expression: &str) -> Names {
             }
             Token::Word(word) if KEYWORDS.contains(&word.to_lowercase().as_str()) => {}
             // A function, an aggregation, or an aggregation whose `by` comes first.
-            Token::Word(_) if next == Some(&sign("(")) => {}
+            Token::Word(word) if next == Some(&sign("(")) => {
+                if word == "label_replace" {
+                    names.made.insert(second_argument(&tokens, at + 2));
+                }
+            }
             Token::Word(_) if matches!(next, Some(Token::Word(next)) if next == "by" || next == "without") => {
             }
             Token::Word(word) => {
@@ -64,7 +70,7 @@ pub(crate) fn names(expression: &str) -> Names {
                 at = end;
             }
             Token::Sign(sign) => assert_ne!(sign, "{", "a selector without a name: {expression}"),
-            Token::Text => {}
+            Token::Text(_) => {}
         }
         at += 1;
     }
@@ -91,6 +97,23 @@ pub(crate) fn unfiltered(expression: &str) -> String {
 
 fn sign(text: &str) -> Token {
     Token::Sign(text.to_owned())
+}
+
+/// The text that is the second argument of the call whose first one begins there.
+fn second_argument(tokens: &[Token], from: usize) -> String {
+    let mut depth = 0;
+    for (at, token) in tokens.iter().enumerate().skip(from) {
+        match token {
+            Token::Sign(sign) if sign == "(" || sign == "{" => depth += 1,
+            Token::Sign(sign) if sign == ")" || sign == "}" => depth -= 1,
+            Token::Sign(sign) if sign == "," && depth == 0 => {
+                let Some(Token::Text(text)) = tokens.get(at + 1) else { break };
+                return text.clone();
+            }
+            _ => {}
+        }
+    }
+    panic!("no second argument in {tokens:?}")
 }
 
 /// The words up to the closing sign, and where that is.
@@ -123,7 +146,7 @@ fn tokens(expression: &str) -> Vec<(Token, usize)> {
         };
         let (text, end) = (&rest[..length], expression.len() - rest.len() + length);
         match first {
-            '"' | '\'' => tokens.push((Token::Text, end)),
+            '"' | '\'' => tokens.push((Token::Text(text[1..text.len() - 1].to_owned()), end)),
             '#' | '[' => {}
             _ if first.is_ascii_alphabetic() || first == '_' || first == ':' => {
                 tokens.push((Token::Word(text.to_owned()), end));
@@ -177,6 +200,8 @@ mod tests {
         assert_eq!(found.others, set(&["region", "job"]));
         assert_eq!(selectors("absent(a) or vector(1) unless NaN"), [("a".into(), set(&[]))]);
         assert_eq!(selectors("count by(a)(b)"), [("b".into(), set(&[]))]);
+        let made = names("label_replace(sum by (a, b) (c{d=\"e\"}), \"f\", \"$1\", \"a\", \"(.*)\")").made;
+        assert_eq!(made, set(&["f"]));
     }
 
     #[test]

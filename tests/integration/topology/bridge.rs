@@ -14,7 +14,7 @@ use async_nats::jetstream::{self, Context, Message};
 use callsight::frame::Frame;
 use callsight::publish::{PublishStats, Publisher, PublisherConfig};
 use callsight::subject::Region;
-use callsight::topology::{Bond, Declared, Reconciler, mirror_stream_name, placed, stream_name};
+use callsight::topology::{Bond, Declared, Reconciler, placed, stream_name};
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -28,6 +28,8 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// Everything must be right again by then.
 const DEADLINE: Duration = SETTLED_WITHIN;
+
+const MIRROR: &str = "HEALTH_APAC_MIRROR";
 
 /// How long a region is away at least: longer than an election takes, and an acknowledgement is waited for.
 const AWAY: Duration = Duration::from_secs(8);
@@ -161,6 +163,18 @@ async fn eventually_made<T, E: std::fmt::Display>(
     wait::eventually_async(DEADLINE, what, async || make().await.map_err(|error| error.to_string())).await
 }
 
+/// Waits until the mirror has all that its stream has now. More goes on coming.
+async fn mirror_follows(jetstream: &Context) {
+    let target = last_sequence(jetstream, "HEALTH_APAC").await;
+    wait::eventually_async(DEADLINE, "the mirror to follow", async || {
+        let info = jetstream.get_stream(MIRROR).await.map_err(|error| error.to_string())?;
+        let info = info.cached_info();
+        wait::when(info.state.last_sequence, |&last| last >= target)
+            .map_err(|last| format!("{last} of {target}, {:?}", info.mirror))
+    })
+    .await;
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Loss {
     Killed,
@@ -177,13 +191,12 @@ async fn survives(loss: Loss) {
     let mut cluster = SuperCluster::start().await;
     declare(&cluster).await;
     let loads = [Load::start(&cluster, "us").await, Load::start(&cluster, "apac").await];
-    let mirror = mirror_stream_name(&region("apac"));
-
     for (lost, left, other) in [("apac", "us", &loads[0]), ("us", "apac", &loads[1])] {
         for load in &loads {
             load.goes_on().await;
         }
         let operator = cluster.jetstream(left, "operator").await;
+        mirror_follows(&operator).await;
         let begin = Instant::now();
         match loss {
             Loss::Killed => cluster.server_mut(lost).kill9(),
@@ -213,7 +226,7 @@ async fn survives(loss: Loss) {
         let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap().unwrap();
         assert!(message.subject.starts_with(&format!("health.diagnostics.{left}.")), "{}", message.subject);
         if lost == "apac" {
-            let copy = read(&operator, &mirror).await;
+            let copy = read(&operator, MIRROR).await;
             assert!(copy.iter().all(|message| message.subject.starts_with("health.diagnostics.apac.")));
             assert!(!copy.is_empty(), "nothing is left of apac");
         }
@@ -233,15 +246,7 @@ async fn survives(loss: Loss) {
         }
         of_lost.goes_on().await;
         let taking = back.elapsed();
-        // Frames go on coming; the mirror must have all that the stream has by now.
-        let target = last_sequence(&operator, "HEALTH_APAC").await;
-        wait::eventually_async(DEADLINE, "the mirror to follow", async || {
-            let info = operator.get_stream(&mirror).await.map_err(|error| error.to_string())?;
-            let info = info.cached_info();
-            wait::when(info.state.last_sequence, |&last| last >= target)
-                .map_err(|last| format!("{last} of {target}, {:?}", info.mirror))
-        })
-        .await;
+        mirror_follows(&operator).await;
         let mirrored = back.elapsed();
         cluster.settled().await;
         print(&format!(
@@ -268,10 +273,10 @@ async fn survives(loss: Loss) {
         print(&format!("{name}: {sent} frames, all acknowledged, {} sent again", stats.retried));
         if name == "apac" {
             wait::eventually_async(DEADLINE, "the mirror to have all", async || {
-                wait::when(last_sequence(&operator, &mirror).await, |&last| last == sent)
+                wait::when(last_sequence(&operator, MIRROR).await, |&last| last == sent)
             })
             .await;
-            let copy = read(&operator, &mirror).await;
+            let copy = read(&operator, MIRROR).await;
             let [stream, copy] = [stream, copy].map(|list| list.iter().map(identity).collect::<Vec<_>>());
             assert!(stream == copy, "the mirror differs from its stream");
         }

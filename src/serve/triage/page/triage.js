@@ -107,6 +107,8 @@ const height = (value, top) => (HEIGHT - 1 - (HEIGHT - 3) * Math.min(1, value / 
 function line(values, moments, span, top, filled) {
   let path = '', first = null, last = null;
   values.forEach((value, index) => {
+    // Looks come a little late, so that the first of them may be older than the span.
+    if (moments[index] < span.end - span.length) return;
     if (!isNumber(value)) { if (filled && last !== null) path += `V${HEIGHT - 1}`; last = null; return; }
     const x = (WIDTH * (1 - (span.end - moments[index]) / span.length)).toFixed(1);
     if (last === null && filled) path += `M${x},${HEIGHT - 1}L${x},${height(value, top)}`;

@@ -1,0 +1,346 @@
+//! Charts, drawn here: a page that explains an incident in ten years can't count on a library to be there.
+//!
+//! What a chart shows is in its text too: its largest value stands beside its dot, and each moment tells its values
+//! to whoever points at it. There are no style attributes, which the page's policy forbids; classes do it all.
+
+use super::text::{escape, push, tick};
+
+/// The place of the axes.
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 16.0;
+const BOTTOM: f64 = 20.0;
+
+/// The most moments that answer when pointed at.
+const ANSWERS: usize = 120;
+
+/// A line of a chart.
+pub(super) struct Line<'a> {
+    /// What it is called.
+    pub(super) name: &'a str,
+    /// Its look, a class of the style sheet.
+    pub(super) class: &'static str,
+    /// Its value at each point, NaN where there is none.
+    pub(super) values: Vec<f64>,
+    /// Whether it is filled down to the ground.
+    pub(super) filled: bool,
+}
+
+/// Where a chart's points are in time.
+#[derive(Clone, Debug)]
+pub(super) struct Axis {
+    /// Unix seconds of the points.
+    pub(super) at: Vec<f64>,
+    /// Unix seconds from the beginning to the end.
+    pub(super) ends: (f64, f64),
+    /// When it was bad, likewise.
+    pub(super) bad: Option<(f64, f64)>,
+}
+
+/// A chart over time.
+pub(super) struct Chart<'a> {
+    pub(super) title: String,
+    pub(super) size: (f64, f64),
+    pub(super) lines: Vec<Line<'a>>,
+    /// A value that is no good to exceed.
+    pub(super) limit: Option<f64>,
+    /// The least that the axis goes up to.
+    pub(super) at_least: f64,
+    pub(super) show: fn(f64) -> String,
+    /// Whether it answers when pointed at.
+    pub(super) answers: bool,
+}
+
+/// Its scales.
+struct Scales<'a> {
+    axis: &'a Axis,
+    size: (f64, f64),
+    top: f64,
+}
+
+impl Scales<'_> {
+    fn x(&self, at: f64) -> f64 {
+        let (from, to) = self.axis.ends;
+        let share = if to > from { ((at - from) / (to - from)).clamp(0.0, 1.0) } else { 0.5 };
+        LEFT + share * (self.size.0 - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let height = self.size.1 - TOP - BOTTOM;
+        TOP + height - (value / self.top).clamp(0.0, 1.0) * height
+    }
+
+    fn ground(&self) -> f64 {
+        self.size.1 - BOTTOM
+    }
+}
+
+impl Chart<'_> {
+    /// Draws it.
+    pub(super) fn draw(&self, axis: &Axis) -> String {
+        let values = self.lines.iter().flat_map(|line| &line.values).copied();
+        let most = values.fold(self.at_least, f64::max);
+        let (top, unit) = ladder(most);
+        let scales = Scales { axis, size: self.size, top };
+        let (width, height) = self.size;
+        let mut svg = String::with_capacity(4096);
+        push(
+            &mut svg,
+            format_args!(
+                "<svg class=\"chart\" role=\"img\" viewBox=\"0 0 {width} {height}\"><title>{}</title>",
+                escape(&self.title)
+            ),
+        );
+        self.ground(&scales, unit, &mut svg);
+        for line in &self.lines {
+            let (path, area) = scales.path(&line.values);
+            if line.filled {
+                push(&mut svg, format_args!("<path class=\"fill {}\" d=\"{area}\"/>", line.class));
+            }
+            push(&mut svg, format_args!("<path class=\"line {}\" d=\"{path}\"/>", line.class));
+        }
+        if let Some(limit) = self.limit.filter(|limit| *limit <= top) {
+            let (y, to) = (scales.y(limit), width - RIGHT);
+            push(&mut svg, format_args!("<path class=\"limit\" d=\"M{LEFT} {y:.1}H{to}\"/>"));
+        }
+        self.peak(&scales, &mut svg);
+        if self.answers {
+            self.answer(&scales, &mut svg);
+        }
+        svg.push_str("</svg>");
+        svg
+    }
+
+    /// The time when it was bad, the grid and both axes.
+    fn ground(&self, scales: &Scales<'_>, unit: f64, svg: &mut String) {
+        let (width, right, ground) = (self.size.0, self.size.0 - RIGHT, scales.ground());
+        if let Some((from, to)) = scales.axis.bad {
+            let (x, to) = (scales.x(from), scales.x(to));
+            let (wide, high) = ((to - x).max(2.0), ground - TOP);
+            push(
+                svg,
+                format_args!(
+                    "<rect class=\"when\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" height=\"{high}\"/>"
+                ),
+            );
+        }
+        let mut value = 0.0;
+        while value <= scales.top * 1.001 {
+            let y = scales.y(value);
+            push(
+                svg,
+                format_args!(
+                    "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/><text class=\"scale\" x=\"{}\" y=\"{:.1}\">{}</text>",
+                    LEFT - 6.0,
+                    y + 3.5,
+                    (self.show)(value)
+                ),
+            );
+            value += unit;
+        }
+        let (from, to) = scales.axis.ends;
+        let every = time_unit((to - from) / ((width - LEFT - RIGHT) / 90.0));
+        let mut at = (from / every).ceil() * every;
+        while at <= to {
+            let x = scales.x(at);
+            #[expect(clippy::cast_possible_truncation, reason = "it is a whole second of our days")]
+            let label = tick(at as i64, every < 60.0);
+            push(
+                svg,
+                format_args!(
+                    "<path class=\"grid\" d=\"M{x:.1} {ground}v4\"/><text class=\"time\" x=\"{x:.1}\" y=\"{:.1}\">{label}</text>",
+                    ground + 15.0
+                ),
+            );
+            at += every;
+        }
+    }
+
+    /// A dot at the largest value of the last line that has any, with the value beside it.
+    fn peak(&self, scales: &Scales<'_>, svg: &mut String) {
+        let Some(line) = self.lines.iter().rev().find(|line| line.values.iter().any(|value| *value > 0.0))
+        else {
+            return;
+        };
+        let points = scales.axis.at.iter().zip(&line.values).filter(|(_, value)| !value.is_nan());
+        let Some((at, value)) = points.reduce(|a, b| if b.1 > a.1 { b } else { a }) else { return };
+        let (x, y) = (scales.x(*at), scales.y(*value));
+        let (anchor, beside) = if x > self.size.0 / 2.0 { ("end", -6.0) } else { ("start", 6.0) };
+        push(
+            svg,
+            format_args!(
+                "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>\
+                 <text class=\"peak\" text-anchor=\"{anchor}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                x + beside,
+                (y - 4.0).max(10.0),
+                (self.show)(*value),
+                class = line.class
+            ),
+        );
+    }
+
+    /// What each moment says when pointed at.
+    fn answer(&self, scales: &Scales<'_>, svg: &mut String) {
+        let every = scales.axis.at.len().div_ceil(ANSWERS).max(1);
+        let places: Vec<_> = scales.axis.at.iter().enumerate().step_by(every).collect();
+        let high = scales.ground() - TOP;
+        for (place, (index, at)) in places.iter().enumerate() {
+            let x = scales.x(**at);
+            let next = places.get(place + 1).map_or(self.size.0 - RIGHT, |(_, next)| scales.x(**next));
+            #[expect(clippy::cast_possible_truncation, reason = "it is a second of our days")]
+            let mut said = tick(**at as i64, true);
+            for line in &self.lines {
+                let values = line.values.iter().skip(*index).take(every).copied();
+                let value = values.fold(f64::NAN, f64::max);
+                push(&mut said, format_args!("\n{}: {}", escape(line.name), (self.show)(value)));
+            }
+            let wide = (next - x).max(1.0);
+            push(
+                svg,
+                format_args!(
+                    "<rect class=\"ask\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" height=\"{high}\"><title>{said}</title></rect>"
+                ),
+            );
+        }
+    }
+}
+
+impl Scales<'_> {
+    /// The line, and the area under it; both have gaps where there is no value.
+    fn path(&self, values: &[f64]) -> (String, String) {
+        let (mut line, mut area) = (String::new(), String::new());
+        let mut pen: Option<f64> = None;
+        let ground = self.ground();
+        for (at, value) in self.axis.at.iter().zip(values) {
+            if value.is_nan() {
+                if let Some(last) = pen.take() {
+                    push(&mut area, format_args!("L{last:.1} {ground}Z"));
+                }
+                continue;
+            }
+            let (x, y) = (self.x(*at), self.y(*value));
+            match pen {
+                // Of no length, so that a value alone is a dot.
+                None => {
+                    push(&mut line, format_args!("M{x:.1} {y:.1}h0"));
+                    push(&mut area, format_args!("M{x:.1} {ground}L{x:.1} {y:.1}"));
+                }
+                Some(_) => {
+                    push(&mut line, format_args!("L{x:.1} {y:.1}"));
+                    push(&mut area, format_args!("L{x:.1} {y:.1}"));
+                }
+            }
+            pen = Some(x);
+        }
+        if let Some(last) = pen {
+            push(&mut area, format_args!("L{last:.1} {ground}Z"));
+        }
+        (line, area)
+    }
+}
+
+/// When something was so, as a band over the window.
+pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> String {
+    const WIDTH: f64 = 240.0;
+    let (from, to) = axis.ends;
+    let x = |at: f64| if to > from { (at - from) / (to - from) * WIDTH } else { 0.0 };
+    let mut svg = format!(
+        "<svg class=\"strip\" role=\"img\" viewBox=\"0 0 {WIDTH} 12\" preserveAspectRatio=\"none\"><title>{}</title>\
+         <rect class=\"track\" x=\"0\" y=\"0\" width=\"{WIDTH}\" height=\"12\"/>",
+        escape(title)
+    );
+    let mut index = 0;
+    while index < is.len() {
+        let length = is[index..].iter().take_while(|is| **is).count();
+        if length > 0 {
+            let begin = x(axis.at[index]);
+            let end = axis.at.get(index + length).map_or(WIDTH, |at| x(*at));
+            let wide = (end - begin).max(1.5);
+            push(
+                &mut svg,
+                format_args!(
+                    "<rect class=\"{class}\" x=\"{begin:.1}\" y=\"0\" width=\"{wide:.1}\" height=\"12\"/>"
+                ),
+            );
+        }
+        index += length.max(1);
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// What an axis goes up to, and from one line of its grid to the next: 1, 2 or 5 of a power of ten.
+fn ladder(most: f64) -> (f64, f64) {
+    let rough = most.max(1e-9) / 3.0;
+    let power = 10_f64.powf(rough.log10().floor());
+    let unit = [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|unit| *unit >= rough * 0.999);
+    let unit = unit.unwrap_or(10.0 * power);
+    ((most / unit - 0.001).ceil().max(1.0) * unit, unit)
+}
+
+/// From one time on the axis to the next, at least so many seconds.
+fn time_unit(rough: f64) -> f64 {
+    const UNITS: [f64; 16] = [
+        1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0,
+        43_200.0,
+    ];
+    UNITS.into_iter().find(|unit| *unit >= rough).unwrap_or(86_400.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::seconds;
+    use super::*;
+
+    fn axis() -> Axis {
+        Axis { at: vec![0.0, 10.0, 20.0, 30.0], ends: (0.0, 30.0), bad: Some((10.0, 20.0)) }
+    }
+
+    #[test]
+    fn axes_end_at_round_numbers() {
+        for (most, expected) in
+            [(0.45, (0.6, 0.2)), (9.0, (10.0, 5.0)), (3.0, (3.0, 1.0)), (61.0, (100.0, 50.0))]
+        {
+            let (top, unit) = ladder(most);
+            assert!(
+                (top - expected.0).abs() < 1e-9 && (unit - expected.1).abs() < 1e-9,
+                "{most}: {top} {unit}"
+            );
+        }
+        assert_eq!([time_unit(0.3), time_unit(61.0), time_unit(1e9)], [1.0, 120.0, 86_400.0]);
+    }
+
+    #[test]
+    fn a_line_breaks_where_there_is_nothing() {
+        let axis = axis();
+        let scales = Scales { axis: &axis, size: (LEFT + RIGHT + 300.0, TOP + BOTTOM + 100.0), top: 1.0 };
+        let (line, area) = scales.path(&[1.0, 0.5, f64::NAN, 0.0]);
+        assert_eq!(line, "M46.0 16.0h0L146.0 66.0M346.0 116.0h0");
+        assert_eq!(area, "M46.0 116L46.0 16.0L146.0 66.0L146.0 116ZM346.0 116L346.0 116.0L346.0 116Z");
+    }
+
+    #[test]
+    fn a_chart_says_its_largest_value_and_no_markup() {
+        let line = Line { name: "<p95>", class: "p95", values: vec![0.1, 0.45, 0.2, f64::NAN], filled: true };
+        let chart = Chart {
+            title: "<us>".to_owned(),
+            size: (600.0, 200.0),
+            lines: vec![line],
+            limit: Some(0.3),
+            at_least: 0.1,
+            show: seconds,
+            answers: true,
+        };
+        let svg = chart.draw(&axis());
+        assert!(svg.contains(">450 ms</text>") && svg.contains("&lt;us&gt;"), "{svg}");
+        assert!(svg.contains("<title>00:00:10\n&lt;p95&gt;: 450 ms</title>"), "{svg}");
+        assert!(!svg.contains("style=") && svg.matches("class=\"ask\"").count() == 4, "{svg}");
+    }
+
+    #[test]
+    fn a_strip_has_a_band_for_each_time() {
+        let svg = strip(&axis(), &[true, false, true, true], "rtt", "when");
+        assert_eq!(svg.matches("class=\"rtt\"").count(), 2, "{svg}");
+        assert!(svg.contains("x=\"160.0\" y=\"0\" width=\"80.0\""), "{svg}");
+    }
+}

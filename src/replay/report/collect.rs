@@ -1,0 +1,413 @@
+//! Gathering: a few numbers of each step, and who had it worst.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::worst::{Sight, Worst};
+use super::{By, Settings, narrow};
+use crate::fold::{Outcome, StreamTime};
+use crate::replay::sample::{Step, Table};
+use crate::replay::sink::{Fate, Seen};
+use crate::series::catalogue::{self as c, Metric};
+use crate::series::detail::{DetailPlane, Judgement};
+use crate::series::reading;
+
+/// The most sessions, and pairs, whose timelines are kept at a time.
+const TIMELINES: [usize; 2] = [4_096, 8_192];
+
+/// The most sessions, and pairs, that have gone and are remembered by name.
+const GONE: [usize; 2] = [50_000, 50_000];
+
+/// Round-trip times of 50, 95 and 99 of 100 sessions, in seconds.
+pub type Quantiles = [f64; 3];
+
+/// What a scope was like at one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moment {
+    /// Live sessions.
+    pub sessions: u32,
+    /// Their participants, each once a meeting.
+    pub participants: u32,
+    /// Their meetings.
+    pub meetings: u32,
+    /// Sessions that are degraded, by [`By`].
+    pub degraded: [u32; 4],
+    /// Meetings with such a session.
+    pub meetings_degraded: [u32; 4],
+    /// Of each live session's last round-trip time.
+    pub rtt: Option<Quantiles>,
+    /// Share of NetEQ's decisions since the step before that were to expand.
+    pub expand: Option<f64>,
+    /// Share of the samples played since then that were made up and audible.
+    pub concealed: Option<f64>,
+}
+
+/// A region, or all together.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Its name.
+    pub name: String,
+    /// Step by step.
+    pub moments: Vec<Moment>,
+    sums: Sums,
+}
+
+/// What became of a region's messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Frames folded, the late ones among them.
+    pub folded: u64,
+    /// Those that were late.
+    pub late: u64,
+    /// Those that were there before.
+    pub repeated: u64,
+    /// Those that were refused, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+}
+
+/// A server's round-trip times, by point, each the largest of its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// The quantiles, NaN where nothing is known.
+    pub points: Vec<[f32; 3]>,
+    /// The most sessions at a step.
+    pub most_sessions: usize,
+}
+
+/// What servers are told apart by: region, URL and type.
+pub type ServerKey = (String, String, String);
+
+/// All that the page is made of.
+pub struct Collected {
+    /// What was asked for.
+    pub settings: Settings,
+    /// The steps.
+    pub at: Vec<StreamTime>,
+    /// All regions together, and then each if there are several.
+    scopes: Vec<Scope>,
+    /// By server.
+    pub servers: BTreeMap<ServerKey, Server>,
+    /// Who had it worst.
+    pub sessions: Worst,
+    /// Which pairs had it worst.
+    pub pairs: Worst,
+    /// By region, in the order of the settings.
+    pub messages: Vec<Messages>,
+    columns: Columns,
+}
+
+/// Where to find things in tables.
+struct Columns {
+    rtt: usize,
+    can_listen: usize,
+    can_see: usize,
+}
+
+/// Counters, summed over a scope.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    expand: f64,
+    operations: f64,
+    samples: f64,
+    concealed: f64,
+    silent: f64,
+}
+
+/// A scope at the step that is being looked at.
+#[derive(Default)]
+struct Tally<'a> {
+    moment: Moment,
+    rtt: Vec<f64>,
+    meetings: HashMap<Cow<'a, str>, [bool; 4]>,
+    participants: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl Collected {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Sums::default() };
+        let mut scopes: Vec<_> = settings.regions.iter().map(|region| name(region.as_str())).collect();
+        if scopes.len() > 1 {
+            scopes.insert(0, name("all regions"));
+        }
+        let column = |plane: DetailPlane, metric: &Metric| {
+            plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
+        };
+        let columns = Columns {
+            rtt: column(DetailPlane::Session, &c::SESSION_RTT),
+            can_listen: column(DetailPlane::Pair, &c::PAIR_CAN_LISTEN),
+            can_see: column(DetailPlane::Pair, &c::PAIR_CAN_SEE),
+        };
+        let stride = settings.stride();
+        let [sessions, pairs] = [0, 1].map(|which| Worst::new(stride, TIMELINES[which], GONE[which]));
+        let messages = vec![Messages::default(); settings.regions.len()];
+        Self {
+            settings,
+            at: Vec::new(),
+            scopes,
+            servers: BTreeMap::new(),
+            sessions,
+            pairs,
+            messages,
+            columns,
+        }
+    }
+
+    /// All regions together, or the only one.
+    #[must_use]
+    pub fn whole(&self) -> &Scope {
+        &self.scopes[0]
+    }
+
+    /// Each region.
+    #[must_use]
+    pub fn regions(&self) -> &[Scope] {
+        &self.scopes[usize::from(self.scopes.len() > 1)..]
+    }
+
+    /// Fills in the moments of each scope, for tests of what is made of them.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self, moments: Vec<Vec<Moment>>) {
+        for (scope, moments) in self.scopes.iter_mut().zip(moments) {
+            scope.moments = moments;
+        }
+    }
+
+    /// Takes a message of the window.
+    pub fn frame(&mut self, seen: &Seen<'_>) {
+        let region = self.settings.regions.iter().position(|region| region == seen.region);
+        let Some(messages) = region.and_then(|index| self.messages.get_mut(index)) else { return };
+        match seen.fate {
+            Fate::Rejected(rejection) => {
+                *messages.rejected.entry(rejection.reason.label()).or_default() += 1;
+            }
+            Fate::Taken(_, Outcome::Repeated) => messages.repeated += 1,
+            Fate::Taken(_, Outcome::Late) => {
+                messages.folded += 1;
+                messages.late += 1;
+            }
+            Fate::Taken(frame, Outcome::Folded) => {
+                messages.folded += 1;
+                let server = frame.server.as_ref();
+                let score = self.sessions.enter(frame.session_id.as_str(), || {
+                    let names = [seen.region.as_str(), frame.meeting_id.as_str(), frame.peer_id.as_str()];
+                    names.map(Into::into)
+                });
+                score.frames += 1;
+                if let Some(rtt_ms) = server.and_then(|server| server.rtt_ms) {
+                    score.most_rtt = score.most_rtt.max(narrow(rtt_ms / 1e3));
+                }
+                if let Some(server) = server {
+                    score.on(server.url.as_str());
+                }
+            }
+        }
+    }
+
+    /// Takes all series at the next step.
+    pub fn step(&mut self, step: &Step) {
+        let index = self.at.len();
+        self.at.push(step.at);
+        let several = self.scopes.len() > 1;
+        let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
+        let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
+        for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
+            let Some(names) = names::<6>(labels) else { continue };
+            let [region, meeting, session, peer, url, kind] = names;
+            let rtt = values[self.columns.rtt];
+            let own = self.settings.regions.iter().position(|known| known.as_str() == region);
+            let own = own.map(|own| own + usize::from(several));
+            for scope in own.into_iter().chain(several.then_some(0)) {
+                tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
+            }
+            let score = self
+                .sessions
+                .enter(&session, || [region.as_ref(), meeting.as_ref(), peer.as_ref()].map(Into::into));
+            score.on(&url);
+            self.sessions.see(&session, index, Sight::of_session(rtt, &judgement));
+            let (sessions, times) = by_server.entry([region, url, kind]).or_default();
+            *sessions += 1;
+            times.extend(Some(rtt).filter(|rtt| !rtt.is_nan()));
+        }
+        for (tally, scope) in tallies.into_iter().zip(&mut self.scopes) {
+            scope.moments.push(tally.close());
+        }
+        let point = index / self.settings.stride();
+        for (names, (sessions, times)) in by_server {
+            let [region, url, kind] = names.map(Cow::into_owned);
+            let server = self.servers.entry((region, url, kind)).or_default();
+            server.take(point, sessions, times);
+        }
+        self.pairs(index, step);
+        self.rates(step);
+        self.sessions.settle(index);
+        self.pairs.settle(index);
+    }
+
+    fn pairs(&mut self, index: usize, step: &Step) {
+        for (labels, values, judgement) in step.tables[DetailPlane::Pair as usize].judged() {
+            // The region, the meeting, and who is heard or not; the session is a part of the name.
+            let names = || {
+                let names = names::<4>(labels).unwrap_or_default();
+                let [region, meeting, _, peer] = names;
+                [region, meeting, peer].map(|name| name.as_ref().into())
+            };
+            self.pairs.enter(labels, names);
+            let [can_listen, can_see] =
+                [self.columns.can_listen, self.columns.can_see].map(|column| values[column] != 0.0);
+            self.pairs.see(labels, index, Sight::of_pair(can_listen, can_see, &judgement));
+        }
+    }
+
+    /// What counters grew by since the step before.
+    fn rates(&mut self, step: &Step) {
+        let mut sums = vec![Sums::default(); self.scopes.len()];
+        let several = self.scopes.len() > 1;
+        let mut add = |metric: &Metric, to: fn(&mut Sums, &str, f64)| {
+            let Some(table) = Table::index_of(metric) else { return };
+            for (labels, values) in step.tables[table].iter() {
+                let Some(region) = reading::label(labels, "region") else { continue };
+                let own = self.settings.regions.iter().position(|known| known.as_str() == region);
+                let own = own.map(|own| own + usize::from(several));
+                for scope in own.into_iter().chain(several.then_some(0)) {
+                    to(&mut sums[scope], labels, values[0]);
+                }
+            }
+        };
+        add(&c::NETEQ_OPERATIONS, |sums, labels, value| {
+            sums.operations += value;
+            if reading::label(labels, "operation").is_some_and(|operation| operation == "expand") {
+                sums.expand += value;
+            }
+        });
+        add(&c::SAMPLES, |sums, _, value| sums.samples += value);
+        add(&c::CONCEALED_SAMPLES, |sums, _, value| sums.concealed += value);
+        add(&c::SILENT_CONCEALED_SAMPLES, |sums, _, value| sums.silent += value);
+        for (scope, now) in self.scopes.iter_mut().zip(sums) {
+            let before = std::mem::replace(&mut scope.sums, now);
+            let Some(moment) = scope.moments.last_mut() else { continue };
+            let share = |part: f64, whole: f64| (whole > 0.0).then(|| (part / whole).clamp(0.0, 1.0));
+            moment.expand = share(now.expand - before.expand, now.operations - before.operations);
+            let audible = (now.concealed - now.silent) - (before.concealed - before.silent);
+            moment.concealed = share(audible, now.samples - before.samples);
+        }
+    }
+}
+
+/// A row's label values, which are in the order of the catalogue.
+fn names<const N: usize>(labels: &str) -> Option<[Cow<'_, str>; N]> {
+    let mut values = reading::labels(labels).map(|(_, value)| value);
+    let names: [Option<_>; N] = std::array::from_fn(|_| values.next());
+    names.iter().all(Option::is_some).then(|| names.map(Option::unwrap_or_default))
+}
+
+impl<'a> Tally<'a> {
+    fn add(&mut self, meeting: Cow<'a, str>, peer: Cow<'a, str>, rtt: f64, judgement: &Judgement) {
+        self.moment.sessions += 1;
+        self.rtt.extend(Some(rtt).filter(|rtt| !rtt.is_nan()));
+        let meeting_is = self.meetings.entry(meeting.clone()).or_default();
+        for (by, is) in By::all_of(judgement).into_iter().enumerate() {
+            self.moment.degraded[by] += u32::from(is);
+            meeting_is[by] |= is;
+        }
+        self.participants.insert((meeting, peer));
+    }
+
+    fn close(mut self) -> Moment {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.moment.meetings = count(self.meetings.len());
+        self.moment.participants = count(self.participants.len());
+        for (by, meetings) in self.moment.meetings_degraded.iter_mut().enumerate() {
+            *meetings = count(self.meetings.values().filter(|is| is[by]).count());
+        }
+        self.moment.rtt = quantiles(self.rtt);
+        self.moment
+    }
+}
+
+impl Server {
+    fn take(&mut self, point: usize, sessions: usize, times: Vec<f64>) {
+        self.most_sessions = self.most_sessions.max(sessions);
+        if self.points.len() <= point {
+            self.points.resize(point + 1, [f32::NAN; 3]);
+        }
+        if let Some(now) = quantiles(times) {
+            for (most, now) in self.points[point].iter_mut().zip(now) {
+                *most = most.max(narrow(now));
+            }
+        }
+    }
+
+    /// The largest of a quantile; NaN if there is none.
+    #[must_use]
+    pub fn most(&self, quantile: usize) -> f32 {
+        self.points.iter().map(|point| point[quantile]).fold(f32::NAN, f32::max)
+    }
+}
+
+/// The smallest values that 50, 95 and 99 of 100 do not exceed.
+fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
+    if values.is_empty() {
+        return None;
+    }
+    values.sort_unstable_by(f64::total_cmp);
+    Some([50, 95, 99].map(|percent| values[(values.len() * percent).div_ceil(100).max(1) - 1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_somebody_had() {
+        assert_eq!(quantiles(Vec::new()), None);
+        assert_eq!(quantiles(vec![0.3]), Some([0.3; 3]));
+        assert_eq!(quantiles(vec![0.4, 0.1, 0.3, 0.2]), Some([0.2, 0.4, 0.4]));
+        let hundred = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(quantiles(hundred), Some([50.0, 95.0, 99.0]));
+    }
+
+    #[test]
+    fn a_tally_counts_meetings_and_participants_once() {
+        let mut tally = Tally::default();
+        let bad = Judgement { rtt: true, ..Judgement::NONE };
+        for (meeting, peer, rtt, judgement) in [
+            ("m1", "ann", 0.1, Judgement::NONE),
+            ("m1", "ann", 0.5, bad),
+            ("m1", "bo", 0.6, Judgement { audio: true, ..bad }),
+            ("m2", "ann", f64::NAN, Judgement::NONE),
+        ] {
+            tally.add(meeting.into(), peer.into(), rtt, &judgement);
+        }
+        let expected = Moment {
+            sessions: 4,
+            participants: 3,
+            meetings: 2,
+            degraded: [2, 1, 0, 2],
+            meetings_degraded: [1, 1, 0, 1],
+            rtt: Some([0.5, 0.6, 0.6]),
+            expand: None,
+            concealed: None,
+        };
+        assert_eq!(tally.close(), expected);
+    }
+
+    #[test]
+    fn a_servers_point_is_the_worst_of_its_steps() {
+        let mut server = Server::default();
+        server.take(1, 3, vec![0.1, 0.2, 0.3]);
+        server.take(1, 2, vec![0.25, 0.25]);
+        server.take(2, 0, Vec::new());
+        assert!(server.points[0][0].is_nan() && server.points[2][0].is_nan());
+        assert_eq!((server.points[1], server.most_sessions), ([0.25, 0.3, 0.3], 3));
+        assert!((server.most(1) - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn names_need_all_labels() {
+        let labels = r#"region="us",meeting_id="a\"b",session_id="s",peer_id="p""#;
+        assert_eq!(names::<4>(labels).unwrap(), ["us", "a\"b", "s", "p"]);
+        assert_eq!(names::<5>(labels), None);
+    }
+}

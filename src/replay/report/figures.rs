@@ -1,0 +1,137 @@
+//! The page's figures for programs: a block of JSON within it, which a script, a notebook or a test can take out.
+
+use serde_json::{Value, json};
+
+use super::By;
+use super::collect::{Collected, Moment, Scope};
+use super::verdict::{Spell, Verdict};
+use super::worst::Worst;
+use crate::replay::engine::Account;
+use crate::replay::window::rfc3339;
+
+/// How many of the worst there are.
+pub(super) const TOP: usize = 20;
+
+/// All of them.
+pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Verdict) -> Value {
+    let settings = &collected.settings;
+    let scopes: Vec<_> = collected.regions().iter().map(|region| scope(region, collected)).collect();
+    let messages = settings.regions.iter().zip(&collected.messages).map(|(region, messages)| {
+        json!({
+            "region": region.as_str(),
+            "folded": messages.folded,
+            "late": messages.late,
+            "repeated": messages.repeated,
+            "rejected": messages.rejected,
+        })
+    });
+    let spell = |spell: Spell| {
+        let ended = spell.ended(collected).map(rfc3339);
+        json!({ "began": rfc3339(spell.began(collected)), "ended": ended, "steps": spell.steps })
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "from": rfc3339(settings.window.from),
+        "to": rfc3339(settings.window.to),
+        "step_seconds": settings.window.step.as_secs_f64(),
+        "verdict": { "state": verdict.state, "sentence": verdict.sentence, "spell": verdict.spell.map(spell) },
+        "peak": verdict.peak.map(|peak| moment(&collected.whole().moments[peak], &rfc3339(collected.at[peak]))),
+        "frames": {
+            "messages": account.messages,
+            "folded": account.folded,
+            "late": account.late,
+            "repeated": account.repeated,
+            "rejected": account.rejected(),
+            "passed_over": account.passed_over,
+            "by_region": messages.collect::<Vec<_>>(),
+        },
+        "sessions": worst(&collected.sessions),
+        "pairs": worst(&collected.pairs),
+        "all": scope(collected.whole(), collected),
+        "regions": scopes,
+    })
+}
+
+fn scope(scope: &Scope, collected: &Collected) -> Value {
+    // The worst of the steps that a point of the charts stands for.
+    let stride = collected.settings.stride();
+    let worst = |moments: &[Moment]| {
+        let any = |(index, moment): &(usize, &Moment)| {
+            (moment.degraded[By::Any as usize], std::cmp::Reverse(*index))
+        };
+        moments.iter().enumerate().max_by_key(any).map_or(0, |(index, _)| index)
+    };
+    let steps = scope.moments.chunks(stride).enumerate().map(|(point, moments)| {
+        let index = worst(moments);
+        moment(&moments[index], &rfc3339(collected.at[point * stride + index]))
+    });
+    json!({ "name": scope.name, "steps": steps.collect::<Vec<_>>() })
+}
+
+fn moment(moment: &Moment, at: &str) -> Value {
+    let by = |counts: [u32; 4]| By::ALL.map(|by| (by.label(), counts[by as usize]));
+    let object = |counts: [u32; 4]| {
+        Value::Object(by(counts).into_iter().map(|(by, count)| (by.to_owned(), count.into())).collect())
+    };
+    json!({
+        "at": at,
+        "sessions": moment.sessions,
+        "participants": moment.participants,
+        "meetings": moment.meetings,
+        "sessions_degraded": object(moment.degraded),
+        "meetings_degraded": object(moment.meetings_degraded),
+        "rtt_seconds": moment.rtt.map(|[p50, p95, p99]| json!({ "p50": p50, "p95": p95, "p99": p99 })),
+        "neteq_expand_ratio": moment.expand,
+        "audio_concealed_ratio": moment.concealed,
+    })
+}
+
+fn worst(worst: &Worst) -> Value {
+    let top = worst.top(TOP).into_iter().map(|(name, score)| {
+        let [region, meeting, participant] = &score.names;
+        json!({
+            "name": name,
+            "region": region,
+            "meeting_id": meeting,
+            "peer_id": participant,
+            "server_url": score.server,
+            "frames": score.frames,
+            "steps": score.steps,
+            "steps_degraded": score.bad_steps(),
+            "most_rtt_seconds": f64::from(score.most_rtt),
+            "most_concealed_ratio": f64::from(score.most_concealed),
+        })
+    });
+    json!({ "seen": worst.seen(), "degraded": worst.degraded(), "worst": top.collect::<Vec<_>>() })
+}
+
+/// The block for the page: no text within it can end it.
+pub(super) fn block(figures: &Value) -> String {
+    figures.to_string().replace('<', "\\u003c").replace("\u{2028}", "\\u2028")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::tests::collected;
+    use super::*;
+
+    #[test]
+    fn text_cannot_end_the_block() {
+        let value = json!({ "name": "</script><b>" });
+        let text = block(&value);
+        assert!(!text.contains('<'), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn figures_have_every_step_and_the_peak() {
+        let collected =
+            collected(&[("us", &[(40, 1), (40, 20), (40, 0)]), ("eu", &[(5, 0), (5, 0), (5, 5)])]);
+        let figures = figures(&collected, &Account::default(), &Verdict::of(&collected));
+        assert_eq!(figures["regions"][1]["steps"][2]["sessions_degraded"]["rtt"], 5);
+        assert_eq!(figures["all"]["steps"].as_array().unwrap().len(), 3);
+        assert_eq!(figures["peak"]["sessions_degraded"]["any"], 20);
+        assert_eq!(figures["peak"]["meetings"], 12);
+        assert!(figures["verdict"]["spell"]["ended"].is_null());
+    }
+}

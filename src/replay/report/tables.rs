@@ -1,0 +1,368 @@
+//! The tables of the page: when, servers, the worst with their timelines, and what the streams held.
+
+use std::time::Duration;
+
+use super::charts::{Axis, Chart, Line, strip};
+use super::collect::{Collected, Scope};
+use super::figures::TOP;
+use super::text::{clock, count, escape, percent, push, seconds, span};
+use super::verdict::Spell;
+use super::worst::{Point, Score, Worst};
+use super::{By, Settings};
+use crate::series::reading;
+
+/// The most servers that are shown.
+const SERVERS: usize = 16;
+
+/// The worst that have a timeline.
+const DRILLED: usize = 10;
+
+/// By region and signal: when it was bad.
+pub(super) fn when(collected: &Collected, axis: &Axis) -> String {
+    let mut rows = String::new();
+    for region in collected.regions() {
+        for by in By::ALL {
+            row(region, by, collected, axis, &mut rows);
+        }
+    }
+    format!(
+        "<table id=\"when\"><caption class=\"unseen\">When it was bad, by region and signal</caption><thead><tr><th scope=\"col\">Region</th>\
+         <th scope=\"col\">Degraded by</th><th scope=\"col\">Over the window</th><th scope=\"col\" class=\"number\">Began</th>\
+         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Bad in all</th>\
+         <th scope=\"col\" class=\"number\">Most sessions</th><th scope=\"col\" class=\"number\">Most meetings</th></tr></thead>\
+         <tbody>{rows}</tbody></table>"
+    )
+}
+
+fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut String) {
+    let settings = &collected.settings;
+    let index = by as usize;
+    let is: Vec<_> = region
+        .moments
+        .chunks(settings.stride())
+        .map(|moments| moments.iter().any(|moment| settings.is_bad(moment.degraded[index], moment.sessions)))
+        .collect();
+    let spell = Spell::of(region, by, settings);
+    let at = |at| clock(at, settings.window);
+    let (began, ended, lasted) = match spell {
+        None => ("–".to_owned(), "–".to_owned(), "never".to_owned()),
+        Some(spell) => {
+            let step = settings.window.step;
+            let steps = u32::try_from(spell.steps).unwrap_or(u32::MAX);
+            let ended = spell.ended(collected).map_or_else(|| "goes on".to_owned(), at);
+            (at(spell.began(collected)), ended, span(step.saturating_mul(steps)))
+        }
+    };
+    let most = |pick: &dyn Fn(usize) -> (u32, u32)| {
+        let all = (0..region.moments.len()).map(pick);
+        let (some, all) = all.fold((0, 0), |most, now| if now.0 > most.0 { now } else { most });
+        match some {
+            0 => "0".to_owned(),
+            _ => format!("{some} of {all} ({})", percent(f64::from(some) / f64::from(all))),
+        }
+    };
+    let sessions = most(&|step| (region.moments[step].degraded[index], region.moments[step].sessions));
+    let meetings =
+        most(&|step| (region.moments[step].meetings_degraded[index], region.moments[step].meetings));
+    let quiet = if spell.is_none() { " zero" } else { "" };
+    let title = format!("{} by {}: {lasted}", region.name, by.words());
+    push(
+        rows,
+        format_args!(
+            "<tr><th scope=\"row\">{}</th><td><span class=\"signal {}\"><i></i><span>{}</span></span></td><td class=\"wide\">{}</td>\
+             <td class=\"number{quiet}\">{began}</td><td class=\"number{quiet}\">{ended}</td><td class=\"number{quiet}\">{lasted}</td>\
+             <td class=\"number{quiet}\">{sessions}</td><td class=\"number{quiet}\">{meetings}</td></tr>",
+            escape(&region.name),
+            by.label(),
+            by.words(),
+            strip(axis, &is, by.label(), &title)
+        ),
+    );
+}
+
+/// Servers, those with the longest round trips first.
+pub(super) fn servers(collected: &Collected, axis: &Axis) -> String {
+    let mut servers: Vec<_> = collected.servers.iter().collect();
+    // NaN, of which nothing is known, goes last.
+    let most = |quantile: f32| if quantile.is_nan() { -1.0 } else { quantile };
+    servers.sort_by(|(_, a), (_, b)| most(b.most(1)).total_cmp(&most(a.most(1))));
+    let left = servers.len().saturating_sub(SERVERS);
+    let mut rows = String::new();
+    for ((region, url, kind), server) in servers.into_iter().take(SERVERS) {
+        let values = |quantile: usize| {
+            let mut values: Vec<_> = server.points.iter().map(|point| f64::from(point[quantile])).collect();
+            values.resize(axis.at.len(), f64::NAN);
+            values
+        };
+        let line = |name, quantile| Line { name, class: name, values: values(quantile), filled: false };
+        let limit = collected.settings.fold.thresholds.rtt.as_secs_f64();
+        let chart = spark(&[line("p50", 0), line("p95", 1)], limit, axis, &format!("p50 and p95 of {url}"));
+        let [p50, p95, p99] = [0, 1, 2].map(|quantile| seconds(server.most(quantile).into()));
+        push(
+            &mut rows,
+            format_args!(
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"wide\">{chart}</td>\
+                 <td class=\"number\">{p50}</td><td class=\"number\">{p95}</td><td class=\"number\">{p99}</td></tr>",
+                escape(url),
+                escape(region),
+                escape(kind),
+                count(server.most_sessions as u64)
+            ),
+        );
+    }
+    let more = match left {
+        0 => String::new(),
+        left => format!("<p class=\"note\">And {left} more with shorter round trips.</p>"),
+    };
+    format!(
+        "<table id=\"servers-table\"><caption class=\"unseen\">Servers, the longest round trips first</caption><thead><tr>\
+         <th scope=\"col\">Server</th><th scope=\"col\">Region</th><th scope=\"col\">Type</th><th scope=\"col\" class=\"number\">Most sessions</th>\
+         <th scope=\"col\">p50 and p95 over the window</th><th scope=\"col\" class=\"number\">Most p50</th>\
+         <th scope=\"col\" class=\"number\">Most p95</th><th scope=\"col\" class=\"number\">Most p99</th></tr></thead>\
+         <tbody>{rows}</tbody></table>{more}"
+    )
+}
+
+/// A chart without axes, for a row.
+fn spark(lines: &[Line<'_>], limit: f64, axis: &Axis, title: &str) -> String {
+    const SIZE: (f64, f64) = (260.0, 26.0);
+    let most = lines.iter().flat_map(|line| &line.values).copied().fold(0.05, f64::max);
+    let (from, to) = axis.ends;
+    let x = |at: f64| if to > from { (at - from) / (to - from) * SIZE.0 } else { 0.0 };
+    let y = |value: f64| SIZE.1 - 2.0 - value / most * (SIZE.1 - 4.0);
+    let mut svg = format!(
+        "<svg role=\"img\" viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\"><title>{}</title>",
+        SIZE.0,
+        SIZE.1,
+        escape(title)
+    );
+    if let Some((from, to)) = axis.bad {
+        let (from, to) = (x(from), x(to));
+        let (wide, high) = ((to - from).max(1.0), SIZE.1);
+        push(
+            &mut svg,
+            format_args!(
+                "<rect class=\"when\" x=\"{from:.1}\" y=\"0\" width=\"{wide:.1}\" height=\"{high}\"/>"
+            ),
+        );
+    }
+    if limit <= most {
+        push(&mut svg, format_args!("<path class=\"limit\" d=\"M0 {:.1}H{}\"/>", y(limit), SIZE.0));
+    }
+    for line in lines {
+        push(&mut svg, format_args!("<path class=\"line {}\" d=\"", line.class));
+        let mut down = false;
+        for (at, value) in axis.at.iter().zip(&line.values) {
+            let pen = if down { 'L' } else { 'M' };
+            down = !value.is_nan();
+            if down {
+                push(&mut svg, format_args!("{pen}{:.1} {:.1}", x(*at), y(*value)));
+            }
+        }
+        svg.push_str("\"/>");
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// The worst sessions, each with its timeline.
+pub(super) fn sessions(collected: &Collected, axis: &Axis) -> String {
+    let worst = &collected.sessions;
+    let rows = worst.top(TOP).into_iter().enumerate().map(|(place, (name, score))| {
+        let [region, meeting, _] = &score.names;
+        let told = [name, meeting, &format!("{region} · {}", score.server)].map(str::to_owned);
+        let drill = if place < DRILLED { drill_session(score, collected, axis) } else { String::new() };
+        entry(place, &told, score, seconds(score.most_rtt.into()), &drill, collected)
+    });
+    let head = ["Session", "Meeting", "Region and server", "Worst RTT"];
+    listing(rows.collect(), head, worst, "session")
+}
+
+/// The worst pairs, likewise.
+pub(super) fn pairs(collected: &Collected, axis: &Axis) -> String {
+    let worst = &collected.pairs;
+    let rows = worst.top(TOP).into_iter().enumerate().map(|(place, (labels, score))| {
+        let [region, meeting, peer] = &score.names;
+        let session = reading::label(labels, "session_id").unwrap_or_default();
+        let told = [format!("{session} ← {peer}"), meeting.to_string(), region.to_string()];
+        let drill = if place < DRILLED { drill_pair(score, collected, axis) } else { String::new() };
+        entry(place, &told, score, lasting(score.deaf, &collected.settings), &drill, collected)
+    });
+    listing(rows.collect(), ["Session ← participant", "Meeting", "Region", "Unheard for"], worst, "pair")
+}
+
+fn listing(rows: String, head: [&str; 4], worst: &Worst, what: &str) -> String {
+    if rows.is_empty() {
+        return format!("<p class=\"quiet\">No {what} was degraded at any step.</p>");
+    }
+    let [who, meeting, place, last] = head;
+    let crowded = match worst.is_crowded() {
+        true => {
+            " There were too many to keep a timeline of each from its beginning: some begin when it went badly."
+        }
+        false => "",
+    };
+    let (degraded, seen) = (count(worst.degraded() as u64), count(worst.seen() as u64));
+    format!(
+        "<div class=\"worst-head\" aria-hidden=\"true\"><span></span><span></span><span>{who}</span><span>{meeting}</span><span>{place}</span>\
+         <span>First bad</span><span>Degraded for</span><span class=\"number\">{last}</span><span class=\"number\">Concealed</span></div>{rows}\
+         <p class=\"note\">The {TOP} that were degraded at the most steps, of {degraded} that ever were and {seen} that were there; the first {DRILLED} \
+         open to their timelines.{crowded}</p>"
+    )
+}
+
+/// How long so many steps are.
+fn lasting(steps: u32, settings: &Settings) -> String {
+    match settings.window.step.saturating_mul(steps) {
+        Duration::ZERO => "–".to_owned(),
+        long => span(long),
+    }
+}
+
+fn entry(
+    place: usize,
+    told: &[String; 3],
+    score: &Score,
+    last: String,
+    drill: &str,
+    collected: &Collected,
+) -> String {
+    let settings = &collected.settings;
+    let [who, meeting, where_] = told;
+    let by: Vec<_> =
+        By::SIGNALS.into_iter().filter(|by| score.bad[*by as usize] > 0).map(By::label).collect();
+    let first = score.span.map_or_else(String::new, |(first, _)| clock(collected.at[first], settings.window));
+    let concealed =
+        if score.most_concealed > 0.0 { percent(score.most_concealed.into()) } else { "–".to_owned() };
+    let open = if place == 0 { " open" } else { "" };
+    let body = match drill {
+        "" => "<p class=\"quiet\">Only the first ones have a timeline here.</p>",
+        drill => drill,
+    };
+    format!(
+        "<details class=\"worst\"{open}><summary><span class=\"quiet\">{}</span><span class=\"id\">{}</span><span class=\"id\">{}</span><span>{}</span>\
+         <span>{first}</span><span>{} by {}</span><span class=\"number\">{last}</span><span class=\"number\">{concealed}</span></summary>\
+         <div class=\"drill\">{body}</div></details>",
+        place + 1,
+        escape(who),
+        escape(meeting),
+        escape(where_),
+        lasting(score.bad_steps(), settings),
+        by.join(", ")
+    )
+}
+
+/// A value of each point of the window.
+fn over<T: Copy>(score: &Score, axis: &Axis, none: T, value: impl Fn(&Point) -> T) -> Vec<T> {
+    let mut values = vec![none; axis.at.len()];
+    if let Some((begin, points)) = &score.timeline {
+        for (place, point) in values.iter_mut().skip(*begin).zip(points) {
+            *place = value(point);
+        }
+    }
+    values
+}
+
+const NO_TIMELINE: &str = "<p class=\"quiet\">There was no room for its timeline.</p>";
+
+fn small(
+    title: &str,
+    class: &'static str,
+    values: Vec<f64>,
+    limit: f64,
+    show: fn(f64) -> String,
+    axis: &Axis,
+) -> String {
+    let lines = vec![Line { name: title, class, values, filled: true }];
+    let (size, limit) = ((560.0, 120.0), Some(limit));
+    let chart = Chart { title: title.to_owned(), size, lines, limit, at_least: 0.02, show, answers: false };
+    format!("<figure><figcaption><b>{title}</b></figcaption>{}</figure>", chart.draw(axis))
+}
+
+fn drill_session(score: &Score, collected: &Collected, axis: &Axis) -> String {
+    if score.timeline.is_none() {
+        return NO_TIMELINE.to_owned();
+    }
+    let thresholds = collected.settings.fold.thresholds;
+    let rtt = over(score, axis, f64::NAN, |point| point.rtt.into());
+    let concealed = over(score, axis, f64::NAN, |point| point.concealed.into());
+    let mut html = format!(
+        "<div class=\"charts\">{}{}</div><dl>",
+        small("Round-trip time", "p95", rtt, thresholds.rtt.as_secs_f64(), seconds, axis),
+        small("Concealed, of the peer with most", "audio", concealed, thresholds.concealment, percent, axis)
+    );
+    bands(&mut html, score, axis, &[("there", "live", &|point| point.there)]);
+    for by in By::SIGNALS {
+        bands(&mut html, score, axis, &[(by.words(), by.label(), &|point| point.by[by as usize])]);
+    }
+    let frames = format!("{}, participant {}", count(score.frames), score.names[2]);
+    push(&mut html, format_args!("<dt>frames</dt><dd>{}</dd></dl>", escape(&frames)));
+    html
+}
+
+fn drill_pair(score: &Score, collected: &Collected, axis: &Axis) -> String {
+    if score.timeline.is_none() {
+        return NO_TIMELINE.to_owned();
+    }
+    let limit = collected.settings.fold.thresholds.concealment;
+    let concealed = over(score, axis, f64::NAN, |point| point.concealed.into());
+    let mut html =
+        format!("<div class=\"charts\">{}<dl>", small("Concealed", "audio", concealed, limit, percent, axis));
+    bands(
+        &mut html,
+        score,
+        axis,
+        &[
+            ("there", "live", &|point| point.there),
+            ("microphone on, not heard", "any", &|point| point.deaf),
+            ("camera on, not seen", "any", &|point| point.blind),
+            ("degraded by audio", "audio", &|point| point.by[By::Audio as usize]),
+            ("degraded by video", "video", &|point| point.by[By::Video as usize]),
+        ],
+    );
+    html.push_str("</dl></div>");
+    html
+}
+
+type Band<'a> = (&'a str, &'a str, &'a dyn Fn(&Point) -> bool);
+
+fn bands(html: &mut String, score: &Score, axis: &Axis, bands: &[Band<'_>]) {
+    for (what, class, is) in bands {
+        let band = strip(axis, &over(score, axis, false, is), class, what);
+        push(html, format_args!("<dt>{what}</dt><dd>{band}</dd>"));
+    }
+}
+
+/// What became of each region's messages.
+pub(super) fn messages(collected: &Collected) -> String {
+    let mut rows = String::new();
+    for (region, messages) in collected.settings.regions.iter().zip(&collected.messages) {
+        let rejected: Vec<_> =
+            messages.rejected.iter().map(|(reason, number)| format!("{} {reason}", count(*number))).collect();
+        let rejected = if rejected.is_empty() { "none".to_owned() } else { rejected.join(", ") };
+        let cell = |number: u64| {
+            let class = if number == 0 { "number zero" } else { "number" };
+            format!("<td class=\"{class}\">{}</td>", count(number))
+        };
+        push(
+            &mut rows,
+            format_args!(
+                "<tr><th scope=\"row\">{}</th>{}{}{}{}<td>{}</td></tr>",
+                escape(region.as_str()),
+                cell(messages.folded),
+                cell(messages.late),
+                cell(messages.repeated),
+                cell(messages.rejected.values().sum()),
+                escape(&rejected)
+            ),
+        );
+    }
+    format!(
+        "<table id=\"messages-table\"><caption class=\"unseen\">Messages by region</caption><thead><tr><th scope=\"col\">Region</th>\
+         <th scope=\"col\" class=\"number\">Folded</th><th scope=\"col\" class=\"number\">Of them late</th><th scope=\"col\" class=\"number\">Repeated</th>\
+         <th scope=\"col\" class=\"number\">Rejected</th><th scope=\"col\">By reason</th></tr></thead><tbody>{rows}</tbody></table>\
+         <p class=\"note\">Late: stored more than {} before its turn came, by the stream’s clock; it counts, and tells nothing of the present. Repeated: published twice \
+         or out of order. Rejected: no valid frame; <span class=\"id\">callsight frame check</span> says more.</p>",
+        humantime::format_duration(collected.settings.fold.idle_timeout)
+    )
+}

@@ -1,0 +1,354 @@
+//! When it began, when it ended, and a sentence for both.
+
+use std::time::Duration;
+
+use super::collect::{Collected, Moment, Scope};
+use super::text::{clock, listed, percent, plural, seconds, span};
+use super::{By, Settings, float};
+use crate::fold::StreamTime;
+
+/// From the first step at which it was bad to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spell {
+    /// The first such step.
+    pub first: usize,
+    /// The last such step.
+    pub last: usize,
+    /// How many there were from the first to the last: it may have been well between.
+    pub steps: usize,
+    /// The step with the most degraded sessions, the earliest of several.
+    pub peak: usize,
+}
+
+impl Spell {
+    /// That of a signal in a scope; none if it was never bad.
+    #[must_use]
+    pub fn of(scope: &Scope, by: By, settings: &Settings) -> Option<Self> {
+        let degraded = |moment: &Moment| moment.degraded[by as usize];
+        let bad = |moment: &Moment| settings.is_bad(degraded(moment), moment.sessions);
+        let mut spell: Option<Self> = None;
+        for (step, moment) in scope.moments.iter().enumerate().filter(|(_, moment)| bad(moment)) {
+            let spell = spell.get_or_insert(Self { first: step, last: step, steps: 0, peak: step });
+            spell.last = step;
+            spell.steps += 1;
+            if degraded(moment) > degraded(&scope.moments[spell.peak]) {
+                spell.peak = step;
+            }
+        }
+        spell
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self, collected: &Collected) -> StreamTime {
+        collected.at[self.first]
+    }
+
+    /// The step at which it was over; none if the window ends first.
+    #[must_use]
+    pub fn ended(&self, collected: &Collected) -> Option<StreamTime> {
+        collected.at.get(self.last + 1).copied()
+    }
+
+    /// From the beginning to the end, or to the last step.
+    #[must_use]
+    pub fn lasted(&self, collected: &Collected) -> Duration {
+        let end = self.ended(collected).unwrap_or_else(|| collected.at[self.last]);
+        end.since(self.began(collected))
+    }
+}
+
+/// What it comes to.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// `bad`, `good` or `idle`.
+    pub state: &'static str,
+    /// In one sentence.
+    pub sentence: String,
+    /// What else speaks for it.
+    pub evidence: String,
+    /// When it was bad, all regions together.
+    pub spell: Option<Spell>,
+    /// The step with the most degraded sessions of all regions, if there was one.
+    pub peak: Option<usize>,
+}
+
+impl Verdict {
+    /// Judges what was gathered.
+    #[must_use]
+    pub fn of(collected: &Collected) -> Self {
+        let (whole, settings) = (collected.whole(), &collected.settings);
+        let most = whole
+            .moments
+            .iter()
+            .enumerate()
+            .max_by_key(|(step, moment)| (moment.degraded[By::Any as usize], std::cmp::Reverse(*step)));
+        let Some((peak, moment)) = most.filter(|_| whole.moments.iter().any(|moment| moment.sessions > 0))
+        else {
+            return Self {
+                state: "idle",
+                sentence: "No session was live at any step.".to_owned(),
+                evidence: String::new(),
+                spell: None,
+                peak: None,
+            };
+        };
+        let bad: Vec<_> = collected
+            .regions()
+            .iter()
+            .filter_map(|region| Some((region, Spell::of(region, By::Any, settings)?)))
+            .collect();
+        let spell = together(bad.iter().map(|(_, spell)| *spell), peak)
+            .or_else(|| Spell::of(whole, By::Any, settings));
+        let degraded = moment.degraded[By::Any as usize];
+        let [sessions, meetings] = [
+            (degraded, moment.sessions, "session"),
+            (moment.meetings_degraded[By::Any as usize], moment.meetings, "meeting"),
+        ]
+        .map(|(some, all, one)| format!("{some} of {}", plural(all.into(), one)));
+        let sentence = match &spell {
+            None if degraded == 0 => "All was well: no session was degraded at any step.".to_owned(),
+            None => format!(
+                "No region was bad: at most {sessions} were degraded at a time, at {}.",
+                clock(collected.at[peak], settings.window)
+            ),
+            Some(spell) => {
+                let names: Vec<_> = bad.iter().map(|(region, _)| region.name.as_str()).collect();
+                let who = match names.as_slice() {
+                    [] => "All regions together were".to_owned(),
+                    [one] => format!("Region {one} was"),
+                    several => format!("Regions {} were", listed(several)),
+                };
+                let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, settings);
+                let from = clock(spell.began(collected), settings.window);
+                let lasting = span(spell.lasted(collected));
+                let until = match spell.ended(collected) {
+                    Some(at) => format!("from {from} to {} ({lasting})", clock(at, settings.window)),
+                    None => format!("from {from} to the end of the window ({lasting} so far)"),
+                };
+                format!(
+                    "{who} bad by {}, {until}: at the peak {sessions} in {meetings} were degraded.",
+                    listed(&by)
+                )
+            }
+        };
+        Self {
+            state: if spell.is_some() { "bad" } else { "good" },
+            sentence,
+            evidence: evidence(collected, spell),
+            spell,
+            peak: Some(peak),
+        }
+    }
+}
+
+/// The page's main facts for a terminal, a line each.
+#[must_use]
+pub fn summary(collected: &Collected, verdict: &Verdict) -> Vec<String> {
+    let settings = &collected.settings;
+    let mut said = vec![verdict.sentence.clone()];
+    if !verdict.evidence.is_empty() {
+        said.push(verdict.evidence.clone());
+    }
+    for region in collected.regions() {
+        for by in By::SIGNALS {
+            let Some(spell) = Spell::of(region, by, settings) else { continue };
+            let peak = &region.moments[spell.peak];
+            let until = match spell.ended(collected) {
+                Some(at) => format!("to {}", clock(at, settings.window)),
+                None => "and goes on".to_owned(),
+            };
+            said.push(format!(
+                "  {} by {}: from {} {until}, at most {} of {}",
+                region.name,
+                by.words(),
+                clock(spell.began(collected), settings.window),
+                peak.degraded[by as usize],
+                plural(peak.sessions.into(), "session")
+            ));
+        }
+    }
+    for (name, score) in collected.sessions.top(3) {
+        let [region, meeting, _] = &score.names;
+        let lasting = span(settings.window.step.saturating_mul(score.bad_steps()));
+        let rtt = seconds(score.most_rtt.into());
+        said.push(format!(
+            "  worst session {name} in meeting {meeting}, {region}: degraded for {lasting}, round trip up to {rtt}"
+        ));
+    }
+    said
+}
+
+/// One spell from the beginning of the earliest to the end of the latest.
+fn together(spells: impl Iterator<Item = Spell>, peak: usize) -> Option<Spell> {
+    spells
+        .reduce(|a, b| Spell {
+            first: a.first.min(b.first),
+            last: a.last.max(b.last),
+            steps: a.steps.max(b.steps),
+            peak: a.peak,
+        })
+        .map(|spell| Spell { peak, ..spell })
+}
+
+/// By what a scope was bad, that with the most degraded sessions first.
+fn signals(scope: &Scope, settings: &Settings) -> Vec<&'static str> {
+    let mut by: Vec<_> = By::SIGNALS
+        .iter()
+        .filter_map(|by| {
+            let spell = Spell::of(scope, *by, settings)?;
+            Some((scope.moments[spell.peak].degraded[*by as usize], *by))
+        })
+        .collect();
+    by.sort_by_key(|(sessions, _)| std::cmp::Reverse(*sessions));
+    if by.is_empty() {
+        return vec!["several signals together"];
+    }
+    by.into_iter().map(|(_, by)| by.words()).collect()
+}
+
+/// What was usual, and what it came to.
+fn evidence(collected: &Collected, spell: Option<Spell>) -> String {
+    let moments = &collected.whole().moments;
+    let mut parts = Vec::new();
+    let within = |step: usize| spell.is_some_and(|spell| (spell.first..=spell.last).contains(&step));
+    let most = |value: fn(&Moment) -> Option<f64>| moments.iter().filter_map(value).fold(f64::NAN, f64::max);
+    let usual = |value: fn(&Moment) -> Option<f64>| {
+        let outside = moments.iter().enumerate().filter(|(step, _)| !within(*step));
+        median(outside.filter_map(|(_, moment)| value(moment)).collect())
+    };
+    let p95: fn(&Moment) -> Option<f64> = |moment| moment.rtt.map(|[_, p95, _]| p95);
+    let concealed: fn(&Moment) -> Option<f64> = |moment| moment.concealed;
+    let tell = |what: &str, show: fn(f64) -> String, usual: Option<f64>, most: f64| {
+        let usual = usual.map(|usual| format!(", {} usually", show(usual)));
+        format!("{what} up to {}{}", show(most), usual.unwrap_or_default())
+    };
+    let most_p95 = most(p95);
+    if !most_p95.is_nan() {
+        parts.push(tell("Round trip p95", seconds, usual(p95), most_p95));
+    }
+    let most_concealed = most(concealed);
+    if !most_concealed.is_nan() {
+        parts.push(tell("audio concealed", percent, usual(concealed), most_concealed));
+    }
+    let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
+    let share = percent(float(degraded) / float(seen.max(1)));
+    parts.push(format!(
+        "{degraded} of {} ({share}) were degraded at a step or more",
+        plural(seen as u64, "session")
+    ));
+    format!("{}.", parts.join("; "))
+}
+
+/// The middle of them, the lower of two.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::fold::FoldSettings;
+    use crate::replay::engine::Filter;
+    use crate::replay::window::Window;
+
+    /// Regions, and of each the sessions and degraded sessions by RTT, a step a second from 20:00:00 on.
+    pub(in crate::replay::report) fn collected(regions: &[(&str, &[(u32, u32)])]) -> Collected {
+        let at = |second: usize| {
+            StreamTime::from_unix_nanos(1_764_100_800_000_000_000) + Duration::from_secs(second as u64)
+        };
+        let steps = regions[0].1.len();
+        let settings = Settings {
+            regions: regions.iter().map(|(name, _)| name.parse().unwrap()).collect(),
+            window: Window::aligned(at(0), at(steps - 1), Duration::from_secs(1)),
+            filter: Filter::default(),
+            fold: FoldSettings::default(),
+            mirror: false,
+            command: "callsight replay --report x.html".to_owned(),
+        };
+        let mut collected = Collected::new(settings);
+        collected.at = (0..steps).map(at).collect();
+        let moment = |sessions: u32, degraded: u32| Moment {
+            sessions,
+            participants: sessions,
+            meetings: sessions.div_ceil(4),
+            degraded: [degraded, 0, 0, degraded],
+            meetings_degraded: [degraded.div_ceil(4), 0, 0, degraded.div_ceil(4)],
+            rtt: (sessions > 0).then_some(if degraded > 0 { [0.1, 0.5, 0.6] } else { [0.05, 0.06, 0.07] }),
+            expand: Some(0.01),
+            concealed: Some(0.02),
+        };
+        let several = usize::from(regions.len() > 1);
+        let mut all = vec![Vec::new(); regions.len() + several];
+        for step in 0..steps {
+            for (index, (_, steps)) in regions.iter().enumerate() {
+                all[index + several].push(moment(steps[step].0, steps[step].1));
+            }
+            if several == 1 {
+                let sum =
+                    |part: fn(&(u32, u32)) -> u32| regions.iter().map(|(_, all)| part(&all[step])).sum();
+                all[0].push(moment(sum(|(all, _)| *all), sum(|(_, degraded)| *degraded)));
+            }
+        }
+        collected.fill(all);
+        collected
+    }
+
+    const CALM: (u32, u32) = (40, 1);
+
+    #[test]
+    fn it_begins_and_ends_with_the_floor() {
+        // 3 of 40 are enough sessions, but not one in ten; 4 are.
+        let steps = [CALM, (40, 3), (40, 4), (40, 20), CALM, (40, 20), (40, 4), (40, 3), CALM];
+        let collected = collected(&[("us", &steps)]);
+        let spell = Spell::of(collected.whole(), By::Rtt, &collected.settings).unwrap();
+        assert_eq!(spell, Spell { first: 2, last: 6, steps: 4, peak: 3 });
+        assert_eq!(Spell::of(collected.whole(), By::Audio, &collected.settings), None);
+        let verdict = Verdict::of(&collected);
+        assert_eq!(
+            verdict.sentence,
+            "Region us was bad by round trip, from 20:00:02 to 20:00:07 (5s): at the peak 20 of 40 sessions in 5 of \
+             10 meetings were degraded."
+        );
+        assert_eq!(
+            verdict.evidence,
+            "Round trip p95 up to 500 ms, 500 ms usually; audio concealed up to 2.0 %, 2.0 % usually; 0 of 0 sessions \
+             (0 %) were degraded at a step or more."
+        );
+    }
+
+    #[test]
+    fn it_may_go_on() {
+        let collected = collected(&[("us", &[CALM, (40, 20), (40, 30)]), ("apac", &[CALM, CALM, (10, 10)])]);
+        let verdict = Verdict::of(&collected);
+        assert_eq!(
+            verdict.sentence,
+            "Regions us and apac were bad by round trip, from 20:00:01 to the end of the window (1s so far): at the \
+             peak 40 of 50 sessions in 10 of 13 meetings were degraded."
+        );
+        assert_eq!((verdict.state, verdict.peak), ("bad", Some(2)));
+    }
+
+    #[test]
+    fn it_may_take_all_regions_together() {
+        let collected = collected(&[("us", &[(5, 0), (5, 2)]), ("apac", &[(5, 0), (5, 2)])]);
+        let sentence = Verdict::of(&collected).sentence;
+        assert!(
+            sentence.starts_with("All regions together were bad by round trip, from 20:00:01"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn it_may_have_been_nothing() {
+        let few = Verdict::of(&collected(&[("us", &[CALM, (40, 2), CALM])]));
+        assert_eq!((few.state, few.spell), ("good", None));
+        assert_eq!(
+            few.sentence,
+            "No region was bad: at most 2 of 40 sessions were degraded at a time, at 20:00:01."
+        );
+        assert!(Verdict::of(&collected(&[("us", &[(4, 0)])])).sentence.starts_with("All was well"));
+        assert_eq!(Verdict::of(&collected(&[("us", &[(0, 0)])])).state, "idle");
+    }
+}

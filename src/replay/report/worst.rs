@@ -1,0 +1,332 @@
+//! Who had it worst: a score of everybody who was there, and timelines of those who may end up on top.
+//!
+//! Who will have been worst is only known at the end, and a timeline of everybody takes a lot. So there is room for so
+//! many timelines. Whoever comes when the room is full waits until it goes badly; then the half that has had it best so
+//! far makes room. Scores are small; still, of those that have gone only so many are kept by name, the worst, and the
+//! others are counted.
+
+use std::cmp::Ordering;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use super::{By, narrow};
+use crate::series::detail::Judgement;
+
+/// What is seen of a session or a pair at a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    rtt: f32,
+    concealed: f32,
+    by: [bool; 4],
+    deaf: bool,
+    blind: bool,
+}
+
+impl Sight {
+    pub(super) fn of_session(rtt: f64, judgement: &Judgement) -> Self {
+        let concealed = judgement.concealment.unwrap_or(f32::NAN);
+        Self { rtt: narrow(rtt), concealed, by: By::all_of(judgement), deaf: false, blind: false }
+    }
+
+    pub(super) fn of_pair(can_listen: bool, can_see: bool, judgement: &Judgement) -> Self {
+        let (deaf, blind) = (judgement.microphone && !can_listen, judgement.camera && !can_see);
+        Self { deaf, blind, ..Self::of_session(f64::NAN, judgement) }
+    }
+}
+
+/// A session or pair at a point of its timeline: the worst of the point's steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Round-trip time in seconds, NaN if unknown.
+    pub rtt: f32,
+    /// Share of the audio that was concealed, NaN if unknown.
+    pub concealed: f32,
+    /// By what it was degraded.
+    pub by: [bool; 4],
+    /// The peer's microphone was on, and nothing was heard.
+    pub deaf: bool,
+    /// The peer's camera was on, and nothing was seen.
+    pub blind: bool,
+    /// It was there.
+    pub there: bool,
+}
+
+impl Point {
+    const NONE: Self =
+        Self { rtt: f32::NAN, concealed: f32::NAN, by: [false; 4], deaf: false, blind: false, there: false };
+}
+
+/// What is remembered of a session or a pair.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// Region, meeting and participant; of a pair the remote one.
+    pub names: [Box<str>; 3],
+    /// The last server.
+    pub server: Box<str>,
+    /// Frames of the window that were folded in time.
+    pub frames: u64,
+    /// The longest round trip, in seconds; 0 if none is known.
+    pub most_rtt: f32,
+    /// The largest share of concealed audio.
+    pub most_concealed: f32,
+    /// Steps at which it was live.
+    pub steps: u32,
+    /// Those at which it was degraded.
+    pub bad: [u32; 4],
+    /// Those at which a microphone that was on was not heard.
+    pub deaf: u32,
+    /// Those at which a camera that was on was not seen.
+    pub blind: u32,
+    /// The first step at which it was degraded, and the last.
+    pub span: Option<(usize, usize)>,
+    /// The point at which the timeline begins, and its points.
+    pub timeline: Option<(usize, Vec<Point>)>,
+    last_step: usize,
+}
+
+impl Score {
+    fn new(names: [Box<str>; 3]) -> Self {
+        Self {
+            names,
+            server: "".into(),
+            frames: 0,
+            most_rtt: 0.0,
+            most_concealed: 0.0,
+            steps: 0,
+            bad: [0; 4],
+            deaf: 0,
+            blind: 0,
+            span: None,
+            timeline: None,
+            last_step: 0,
+        }
+    }
+
+    pub(super) fn on(&mut self, server: &str) {
+        if *self.server != *server {
+            self.server = server.into();
+        }
+    }
+
+    /// Steps at which it was degraded by anything.
+    #[must_use]
+    pub const fn bad_steps(&self) -> u32 {
+        self.bad[By::Any as usize]
+    }
+
+    /// The worse is the greater: degraded at more steps, then unheard, then a longer round trip, then more audio
+    /// concealed.
+    fn worse(&self, other: &Self) -> Ordering {
+        let counts = |score: &Self| (score.bad_steps(), score.deaf);
+        counts(self)
+            .cmp(&counts(other))
+            .then(self.most_rtt.total_cmp(&other.most_rtt))
+            .then(self.most_concealed.total_cmp(&other.most_concealed))
+    }
+}
+
+/// Sessions, or pairs, by name.
+pub struct Worst {
+    scores: HashMap<Box<str>, Score>,
+    stride: usize,
+    timelines: usize,
+    most_timelines: usize,
+    most_gone: usize,
+    /// Those that are only counted any more: all, and those that were ever degraded.
+    forgotten: (usize, usize),
+    /// Whether somebody's timeline had to go.
+    crowded: bool,
+}
+
+impl Worst {
+    pub(super) fn new(stride: usize, most_timelines: usize, most_gone: usize) -> Self {
+        Self {
+            scores: HashMap::new(),
+            stride,
+            timelines: 0,
+            most_timelines,
+            most_gone,
+            forgotten: (0, 0),
+            crowded: false,
+        }
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn seen(&self) -> usize {
+        self.scores.len() + self.forgotten.0
+    }
+
+    /// How many of them were degraded at a step.
+    #[must_use]
+    pub fn degraded(&self) -> usize {
+        self.scores.values().filter(|score| score.bad_steps() > 0).count() + self.forgotten.1
+    }
+
+    /// Whether there was not room for a timeline of each.
+    #[must_use]
+    pub const fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
+    /// The worst of those that were degraded at all.
+    #[must_use]
+    pub fn top(&self, count: usize) -> Vec<(&str, &Score)> {
+        let bad = self.scores.iter().filter(|(_, score)| score.bad_steps() > 0);
+        let mut all: Vec<_> = bad.map(|(name, score)| (name.as_ref(), score)).collect();
+        all.sort_unstable_by(|(a, first), (b, second)| second.worse(first).then(a.cmp(b)));
+        all.truncate(count);
+        all
+    }
+
+    pub(super) fn enter(&mut self, name: &str, names: impl FnOnce() -> [Box<str>; 3]) -> &mut Score {
+        match self.scores.entry_ref(name) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_with_key(name.into(), Score::new(names())),
+        }
+    }
+
+    pub(super) fn see(&mut self, name: &str, step: usize, sight: Sight) {
+        let bad = sight.by[By::Any as usize];
+        let full = self.timelines >= self.most_timelines;
+        if full && bad && self.scores.get(name).is_some_and(|score| score.timeline.is_none()) {
+            self.make_room();
+        }
+        let room = self.timelines < self.most_timelines;
+        let Some(score) = self.scores.get_mut(name) else { return };
+        score.last_step = step;
+        score.steps += 1;
+        for (count, is) in score.bad.iter_mut().zip(sight.by) {
+            *count += u32::from(is);
+        }
+        score.deaf += u32::from(sight.deaf);
+        score.blind += u32::from(sight.blind);
+        if bad {
+            score.span = Some((score.span.map_or(step, |(first, _)| first), step));
+        }
+        score.most_rtt = score.most_rtt.max(sight.rtt);
+        score.most_concealed = score.most_concealed.max(sight.concealed);
+        let at = step / self.stride;
+        if score.timeline.is_none() {
+            if !room {
+                self.crowded = true;
+                return;
+            }
+            self.timelines += 1;
+            score.timeline = Some((at, Vec::new()));
+        }
+        let Some((begin, points)) = &mut score.timeline else { return };
+        let place = at.saturating_sub(*begin);
+        if points.len() <= place {
+            points.resize(place + 1, Point::NONE);
+        }
+        let point = &mut points[place];
+        point.rtt = point.rtt.max(sight.rtt);
+        point.concealed = point.concealed.max(sight.concealed);
+        for (was, is) in point.by.iter_mut().zip(sight.by) {
+            *was |= is;
+        }
+        point.deaf |= sight.deaf;
+        point.blind |= sight.blind;
+        point.there = true;
+    }
+
+    /// Takes the timelines of the half that has had it best so far.
+    fn make_room(&mut self) {
+        let mut with: Vec<_> = self.scores.values_mut().filter(|score| score.timeline.is_some()).collect();
+        with.sort_unstable_by(|a, b| a.worse(b));
+        let half = with.len().div_ceil(2);
+        for score in with.into_iter().take(half) {
+            score.timeline = None;
+        }
+        self.timelines -= half;
+        self.crowded = true;
+    }
+
+    /// After a step: of those that have gone, the best are only counted any more.
+    pub(super) fn settle(&mut self, step: usize) {
+        if self.scores.len() <= self.most_gone {
+            return;
+        }
+        let gone = |score: &Score| score.last_step < step;
+        let mut names: Vec<_> = self.scores.iter().filter(|(_, score)| gone(score)).collect();
+        if names.len() <= self.most_gone {
+            return;
+        }
+        names.sort_unstable_by(|(_, a), (_, b)| a.worse(b));
+        let names: Vec<Box<str>> =
+            names[..self.most_gone / 2].iter().map(|(name, _)| (*name).clone()).collect();
+        for name in names {
+            let Some(score) = self.scores.remove(&name) else { continue };
+            self.forgotten.0 += 1;
+            self.forgotten.1 += usize::from(score.bad_steps() > 0);
+            self.timelines -= usize::from(score.timeline.is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(worst: &mut Worst, name: &str, step: usize, rtt: f64, bad: bool) {
+        worst.enter(name, || ["us", "m", "p"].map(Into::into));
+        worst.see(name, step, Sight::of_session(rtt, &Judgement { rtt: bad, ..Judgement::NONE }));
+    }
+
+    #[test]
+    fn the_worst_were_degraded_longest_and_then_furthest() {
+        let mut worst = Worst::new(1, 10, 10);
+        for step in 0..3 {
+            see(&mut worst, "long", step, 0.4, true);
+            see(&mut worst, "short", step, 0.9, step == 1);
+            see(&mut worst, "far", step, 0.5, true);
+            see(&mut worst, "well", step, 0.1, false);
+        }
+        let names: Vec<_> = worst.top(9).into_iter().map(|(name, _)| name).collect();
+        assert_eq!((names, worst.seen(), worst.degraded()), (vec!["far", "long", "short"], 4, 3));
+        let short = worst.top(9)[2].1;
+        assert_eq!((short.span, short.steps, short.bad), (Some((1, 1)), 3, [1, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_timeline_has_gaps_and_the_worst_of_its_steps() {
+        let mut worst = Worst::new(2, 10, 10);
+        for (step, rtt) in [(2, 0.1), (3, 0.3), (6, 0.2)] {
+            see(&mut worst, "s", step, rtt, step == 3);
+        }
+        let (begin, points) = worst.top(1)[0].1.timeline.clone().unwrap();
+        let rtt: Vec<_> = points.iter().map(|point| point.rtt).collect();
+        assert_eq!((begin, points.len(), rtt[0], rtt[2]), (1, 3, 0.3, 0.2));
+        assert!(points[0].by[0] && !points[1].there && points[2].there && !points[2].by[0]);
+    }
+
+    #[test]
+    fn who_comes_to_a_full_room_gets_a_timeline_when_it_goes_badly() {
+        let mut worst = Worst::new(1, 4, 100);
+        for name in ["a", "b", "c", "d", "e"] {
+            see(&mut worst, name, 0, 0.1, name == "a");
+        }
+        assert!(worst.is_crowded() && worst.scores["e"].timeline.is_none());
+        see(&mut worst, "e", 1, 0.5, true);
+        assert_eq!(worst.scores["e"].timeline.as_ref().unwrap().0, 1);
+        assert!(worst.scores["a"].timeline.is_some(), "the worst stays");
+        let kept = worst.scores.values().filter(|score| score.timeline.is_some()).count();
+        assert_eq!((kept, worst.timelines), (3, 3));
+    }
+
+    #[test]
+    fn of_those_that_have_gone_the_best_are_only_counted() {
+        let mut worst = Worst::new(1, 100, 10);
+        for number in 0..12_u32 {
+            let bad = number.is_multiple_of(2);
+            see(&mut worst, &format!("s{number:02}"), 0, f64::from(number) / 10.0, bad);
+        }
+        see(&mut worst, "live", 1, 0.1, false);
+        worst.settle(1);
+        assert_eq!((worst.scores.len(), worst.seen(), worst.degraded()), (8, 13, 6));
+        assert!(worst.scores.contains_key("live") && worst.scores.contains_key("s10"));
+        assert!(!worst.scores.contains_key("s01"));
+    }
+}
