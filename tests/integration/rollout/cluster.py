@@ -55,6 +55,11 @@ def write(path, value):
     temporary.rename(path)
 
 
+def bound():
+    """Whatever happens to the process that started this one: it ends with that."""
+    ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)
+
+
 def fail(text):
     print(f"Error: {text}", file=sys.stderr)
     sys.exit(1)
@@ -306,11 +311,6 @@ def workloads(context):
 
 def daemon():
     running = {}
-    # Whatever happens to this one, what it started ends with it.
-    libc = ctypes.CDLL("libc.so.6")
-
-    def bound():
-        libc.prctl(1, signal.SIGKILL)
 
     def stop(key):
         running.pop(key)["process"].terminate()
@@ -413,4 +413,5 @@ def service(objects, name):
 
 if __name__ == "__main__":
     role, *rest = sys.argv[1:]
+    bound()
     {"helm": helm, "kubectl": kubectl, "daemon": lambda _: daemon()}[role](rest)
