@@ -38,8 +38,7 @@ def settings():
 
 
 def faults():
-    path = STATE / "faults.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return load(STATE / "faults.json") or {}
 
 
 @contextmanager
@@ -54,6 +53,11 @@ def write(path, value):
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(value))
     temporary.rename(path)
+
+
+def bound():
+    """Whatever happens to the process that started this one: it ends with that."""
+    ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)
 
 
 def fail(text):
@@ -108,6 +112,20 @@ def go_wrong(tool, words, context):
     fail("the test wants this to fail")
 
 
+def load(path):
+    """What a file says, unless it has gone meanwhile."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def pods(context):
+    """What runs, by workload."""
+    found = {path.stem.split(".", 1)[1]: load(path) for path in (STATE / "pods").glob(f"{context}.*.json")}
+    return {name: pod for name, pod in found.items() if pod}
+
+
 # ---- helm ----
 
 
@@ -116,22 +134,26 @@ def release_path(context, name):
 
 
 def load_release(context, name):
-    path = release_path(context, name)
-    return json.loads(path.read_text()) if path.exists() else None
+    return load(release_path(context, name))
 
 
 def rendered(arguments):
-    """Objects and hooks, as the real helm renders them."""
+    """Objects, hooks, and the objects' text, as the real helm renders them."""
     helm = settings()["helm"]
     output = subprocess.run([helm, "template", *arguments], capture_output=True, text=True)
     if output.returncode != 0:
         fail(output.stderr.strip())
-    documents = [document for document in yaml.safe_load_all(output.stdout) if document]
-    is_hook = lambda document: "helm.sh/hook" in document["metadata"].get("annotations", {})
-    return (
-        [document for document in documents if not is_hook(document)],
-        [document for document in documents if is_hook(document)],
-    )
+    objects, hooks, manifest = [], [], ""
+    for text in re.split(r"^---\n", output.stdout, flags=re.MULTILINE):
+        document = yaml.safe_load(text)
+        if not document:
+            continue
+        if "helm.sh/hook" in document["metadata"].get("annotations", {}):
+            hooks.append(document)
+        else:
+            objects.append(document)
+            manifest += f"---\n{text}"
+    return {"objects": objects, "hooks": hooks, "manifest": manifest}
 
 
 def helm(arguments):
@@ -156,24 +178,23 @@ def helm(arguments):
         for flag in ("--values", "--set", "--set-string", "--version"):
             for value in flags.get(flag, []):
                 passed += [flag, value]
-        objects, hooks = rendered(passed)
+        revision = {**rendered(passed), "namespace": flags["--namespace"][0]}
         when = "pre-install" if release is None else "pre-upgrade"
         release = release or {"revision": 0, "history": {}, "restarts": {}}
-        put(context, name, release, objects, hooks, flags["--namespace"][0], "pending-upgrade")
-        for hook in hooks:
+        put(context, name, release, revision, "pending-upgrade")
+        for hook in revision["hooks"]:
             if hook["kind"] == "Job" and when in hook["metadata"]["annotations"]["helm.sh/hook"].split(","):
                 run_hook(context, hook["metadata"], hook["spec"]["template"]["spec"], release)
         finish(context, name, release, deadline)
     elif verb == "rollback":
-        before = release["history"][words[2]]
-        put(context, name, release, before["objects"], before["hooks"], before["namespace"], "pending-rollback")
+        put(context, name, release, release["history"][words[2]], "pending-rollback")
         finish(context, name, release, deadline)
     elif verb == "uninstall":
         if release is not None:
             release_path(context, name).unlink()
-        wait(lambda: not list((STATE / "pods").glob(f"{context}.*")), deadline)
+        wait(lambda: not pods(context), deadline)
     elif verb == "get":
-        print(yaml.safe_dump_all(release["history"][str(release["revision"])]["objects"]))
+        print(release["history"][str(release["revision"])]["manifest"], end="")
     elif verb == "test":
         current = release["history"][str(release["revision"])]
         for hook in current["hooks"]:
@@ -183,10 +204,9 @@ def helm(arguments):
         fail(f"the stand-in knows no helm {verb}")
 
 
-def put(context, name, release, objects, hooks, namespace, status):
+def put(context, name, release, revision, status):
     release["revision"] += 1
     release["status"] = status
-    revision = {"objects": objects, "hooks": hooks, "namespace": namespace}
     release["history"][str(release["revision"])] = revision
     write(release_path(context, name), release)
 
@@ -196,7 +216,7 @@ def finish(context, name, release, deadline):
 
     def settled():
         wanted = workloads(context)
-        there = {path.stem.split(".", 1)[1]: json.loads(path.read_text()) for path in (STATE / "pods").glob(f"{context}.*")}
+        there = pods(context)
         if set(there) != set(wanted):
             return False
         return all(there[name]["hash"] == wanted[name]["hash"] and ready(there[name]["port"]) for name in wanted)
@@ -270,7 +290,9 @@ def workloads(context):
     """The exporters that a context's releases ask for."""
     wanted = {}
     for path in (STATE / "releases").glob(f"{context}.*.json"):
-        release = json.loads(path.read_text())
+        release = load(path)
+        if release is None:
+            continue
         current = release["history"][str(release["revision"])]
         for document in current["objects"]:
             if document["kind"] not in ("Deployment", "StatefulSet"):
@@ -289,11 +311,6 @@ def workloads(context):
 
 def daemon():
     running = {}
-    # Whatever happens to this one, what it started ends with it.
-    libc = ctypes.CDLL("libc.so.6")
-
-    def bound():
-        libc.prctl(1, signal.SIGKILL)
 
     def stop(key):
         running.pop(key)["process"].terminate()
@@ -364,11 +381,10 @@ def kubectl(arguments):
             write(path, release)
         else:
             seconds = float(flags.get("--timeout", ["60s"])[0].rstrip("s"))
-            pod = STATE / "pods" / f"{context}.{name}.json"
 
             def restarted():
                 wanted = workloads(context)[name]["hash"]
-                there = json.loads(pod.read_text()) if pod.exists() else None
+                there = pods(context).get(name)
                 return there and there["hash"] == wanted and ready(there["port"])
 
             if not wait(restarted, time.time() + seconds):
@@ -376,10 +392,10 @@ def kubectl(arguments):
     elif verb == "port-forward":
         name = words[1].split("/")[1]
         colour = service(objects, name)["spec"]["selector"]["colour"]
-        pods = list((STATE / "pods").glob(f"{context}.*-{colour}.json"))
-        if not pods:
+        ports = [pod["port"] for workload, pod in pods(context).items() if workload.endswith(f"-{colour}")]
+        if not ports:
             fail(f"no pod of service {name} is running")
-        print(f"Forwarding from 127.0.0.1:{json.loads(pods[0].read_text())['port']} -> 9464", flush=True)
+        print(f"Forwarding from 127.0.0.1:{ports[0]} -> 9464", flush=True)
         signal.pause()
     else:
         fail(f"the stand-in knows no kubectl {verb}")
@@ -397,4 +413,5 @@ def service(objects, name):
 
 if __name__ == "__main__":
     role, *rest = sys.argv[1:]
+    bound()
     {"helm": helm, "kubectl": kubectl, "daemon": lambda _: daemon()}[role](rest)
