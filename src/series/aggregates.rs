@@ -1,7 +1,7 @@
 //! The series that stay: aggregates by region and server, and the exporter's own.
 //!
 //! They go through the `metrics` macros to the exporter library; only the observations of histograms, of which a
-//! frame brings many, are counted by our own [`super::histogram`]. Handles are taken once, when a server or a region
+//! frame brings many, are counted by our own `series::histogram`. Handles are taken once, when a server or a region
 //! is first seen, and kept: an update then neither hashes labels nor takes a lock.
 
 use std::sync::Arc;

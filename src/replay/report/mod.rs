@@ -8,8 +8,8 @@
 //! - [`collect`] gathers while the steps go by, as much as live series and steps ask for, however many frames there are;
 //! - [`worst`] keeps who had it worst, and when;
 //! - [`verdict`] says when it began and ended, and puts it into a sentence;
-//! - [`charts`] draws;
-//! - [`html`] and `tables` write the page, [`figures`] the same for programs.
+//! - `charts` draws;
+//! - `html` and `tables` write the page, `figures` the same for programs.
 
 mod charts;
 pub mod collect;

@@ -1,7 +1,7 @@
 //! A file of OpenMetrics: every sample of every series, with its time.
 //!
 //! The format wants the samples of a family together, those of a series within it too, in the order of time, and
-//! `# EOF` at the end. What makes that of a replay, which goes through time, is [`super::spill`].
+//! `# EOF` at the end. What makes that of a replay, which goes through time, is `spill`.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
