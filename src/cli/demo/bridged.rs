@@ -201,17 +201,19 @@ impl Bridged {
 /// Starts the servers and the links between them.
 async fn launch(folder: &TempDir, cut: &watch::Sender<bool>) -> Result<(Vec<Server>, Vec<Link>), CliError> {
     let mut gateways = Vec::new();
-    let mut links = Vec::new();
+    let (mut links, mut straight) = (Vec::new(), Vec::new());
     for _ in CLUSTERS {
         let gateway = free_address(0)?;
         links.push(Link::to(gateway, cut.subscribe()).await?);
+        straight.push(Link::for_one(gateway).await?);
         gateways.push(gateway);
     }
     let mut servers = Vec::new();
     for (index, cluster) in CLUSTERS.into_iter().enumerate() {
         // The hub and the arbiter go straight to each other: that link stays.
-        let straight = |other: usize| cluster != REGIONS[1] && CLUSTERS[other] != REGIONS[1];
-        let seen = |other: usize| if straight(other) { gateways[other] } else { links[other].address() };
+        let stays = |other: usize| cluster != REGIONS[1] && CLUSTERS[other] != REGIONS[1];
+        let seen =
+            |other: usize| if stays(other) { straight[other].address() } else { links[other].address() };
         let address = if index == 0 { free_address(4222)? } else { free_address(0)? };
         let environment = environment(index, address, &gateways, links[index].address(), seen, folder)?;
         let mut command = nats_server()?;
@@ -222,6 +224,7 @@ async fn launch(folder: &TempDir, cut: &watch::Sender<bool>) -> Result<(Vec<Serv
     for server in &mut servers {
         server.wait_until_up().await?;
     }
+    links.append(&mut straight);
     Ok((servers, links))
 }
 
