@@ -1,19 +1,19 @@
 //! The exporter as it runs: what it costs at rest, what half a million series weigh and how long they take to scrape,
 //! and how fresh the page stays meanwhile.
 //!
-//! The real binary, a real nats-server, HTTP over the loopback interface. All in one run of about two minutes:
+//! The real binary, a real nats-server, HTTP over the loopback interface. All in one run of about three minutes:
 //! `./dev bench --bench live`
 
 mod common;
 mod rig;
 
+use std::collections::HashMap;
 use std::env;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use callsight::frame::{Form, Frame};
+use callsight::frame::Frame;
 use callsight::publish::{Publisher, PublisherConfig};
-use callsight::subject::publish_subject;
 use futures_util::future::join_all;
 use rig::{Answer, Exporter, Failure, Nats};
 
@@ -45,11 +45,11 @@ async fn measure(series: usize) -> Result<(), Failure> {
     let mut out = io::stdout();
 
     let idle = exporter.process.resident()?;
-    let rest = processor_share(&exporter, Duration::from_secs(5), async { Ok(()) }).await?;
+    let rest = processor_share(&exporter, Duration::from_secs(20), async { Ok(()) }).await?;
     writeln!(out, "at rest: {:.2} % of a processor, {:.1} MiB resident", 100.0 * rest, idle as f64 / MIB)?;
     let names: Vec<_> = (0..10).map(|session| common::Names::new(10_000_000 + session, 2)).collect();
     let smallest = async {
-        for seq in 1..=3 {
+        for seq in 1..=4 {
             for names in &names {
                 calls.say(&names.frame(seq)).await?;
             }
@@ -80,7 +80,7 @@ async fn measure(series: usize) -> Result<(), Failure> {
     for (what, pause) in
         [("no scrape", None), ("a scrape every 5 s", Some(5_000)), ("one scrape after the other", Some(0))]
     {
-        fresh(&exporter, &mut calls, &nats, what, pause.map(Duration::from_millis)).await?;
+        fresh(&exporter, &mut calls, what, pause.map(Duration::from_millis)).await?;
     }
     calls.join(&exporter, 2 * sessions).await?;
     let live = exporter.value("callsight_live_series").await?;
@@ -106,13 +106,15 @@ struct Calls {
     publisher: Publisher,
     names: Vec<common::Names>,
     seq: u64,
+    /// Which session published which frame, and when.
+    said: Vec<(usize, u64, Instant)>,
 }
 
 impl Calls {
     async fn start(nats: &Nats) -> Result<Self, Failure> {
         let config = PublisherConfig::new("us".parse()?, "relay", "bench");
         let publisher = Publisher::start(nats.client.clone(), config).await?;
-        Ok(Self { publisher, names: Vec::new(), seq: 0 })
+        Ok(Self { publisher, names: Vec::new(), seq: 0, said: Vec::new() })
     }
 
     async fn say(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
@@ -135,7 +137,13 @@ impl Calls {
         self.publisher.room().await?;
         let session = turn % self.names.len();
         self.seq += u64::from(session == 0);
-        Ok(self.publisher.publish(&self.names[session].frame(self.seq))?)
+        let mut frame = self.names[session].frame(self.seq);
+        // The round trip tells which frame it is that a page shows.
+        if let Some(server) = &mut frame.server {
+            server.rtt_ms = Some(self.seq as f64);
+        }
+        self.said.push((session, self.seq, Instant::now()));
+        Ok(self.publisher.publish(&frame)?)
     }
 }
 
@@ -187,18 +195,20 @@ async fn together(exporter: &Exporter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Frames at a steady rate, with or without scrapes: how old they are when they are folded, and so visible to a scrape.
+/// Frames at a steady rate, with or without scrapes: how soon after a frame was published a scrape shows it, and how long
+/// the fold takes from the moment that the server stored it.
 async fn fresh(
     exporter: &Exporter,
     calls: &mut Calls,
-    nats: &Nats,
     what: &str,
     pause: Option<Duration>,
 ) -> Result<(), Failure> {
-    const SECONDS: usize = 12;
+    const SECONDS: usize = 22;
     const TICKS_A_SECOND: usize = 100;
     let latency = "callsight_frame_latency_seconds";
     let before = exporter.get("/metrics", false).await?.buckets(latency);
+    calls.said.clear();
+    let mut pages = Vec::new();
     let publishing = async {
         let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_A_SECOND)?);
         for round in 0..SECONDS * TICKS_A_SECOND {
@@ -212,34 +222,14 @@ async fn fresh(
     let scraping = async {
         let Some(pause) = pause else { return std::future::pending().await };
         loop {
-            exporter.get("/metrics", true).await?;
+            pages.push(exporter.get("/metrics", true).await?);
             tokio::time::sleep(pause).await;
         }
     };
-    let probing = async {
-        // Not among the frames: what is published here must not be folded into anything that is measured.
-        let context = async_nats::jetstream::new(nats.client.clone());
-        let subject = publish_subject(&"us".parse()?, "probe", "bench")?;
-        let names = common::Names::new(20_000_000, 2);
-        let mut stored = Vec::new();
-        for seq in 1.. {
-            let began = Instant::now();
-            let payload = names.frame(seq).encode(Form::Compact);
-            context.publish(subject.clone(), payload.into()).await?.await?;
-            stored.push(began.elapsed());
-            if stored.len() == SECONDS * 20 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        stored.sort();
-        Ok::<_, Failure>(stored)
-    };
-    let work = async { tokio::try_join!(publishing, probing) };
-    let ((), stored) = tokio::select! {
-        done = work => done?,
+    tokio::select! {
+        done = publishing => done?,
         failed = scraping => return failed,
-    };
+    }
     calls.publisher.flush(rig::DEADLINE).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let after = exporter.get("/metrics", false).await?.buckets(latency);
@@ -250,15 +240,52 @@ async fn fresh(
         let within = counts.iter().find(|(at, _)| *at == bound).map_or(f64::NAN, |(_, count)| *count);
         100.0 * within / all
     };
-    let p99 = counts.iter().find(|(_, count)| *count >= 0.99 * all).map_or(f64::NAN, |(bound, _)| *bound);
     writeln!(
         io::stdout(),
-        "{RATE} frames/s, {what}: stored after {:.1} ms at p99; folded within 10 ms {:.2} %, within 100 ms {:.3} %, \
-         p99 under {} ms ({all} frames)",
-        stored[stored.len() * 99 / 100].as_secs_f64() * 1e3,
+        "{RATE} frames/s, {what}: folded within 10 ms of being stored {:.2} %, within 25 ms {:.2} %, within 100 ms {:.3} % \
+         ({all} frames)",
         share(0.01),
+        share(0.025),
         share(0.1),
-        p99 * 1e3,
     )?;
+    shown(calls, &pages)
+}
+
+/// Of the frames that had been published for so long when a scrape began, how many its page shows.
+fn shown(calls: &Calls, pages: &[Answer]) -> Result<(), Failure> {
+    const AGES_MS: [(u64, u64); 5] = [(0, 10), (10, 25), (25, 50), (50, 100), (100, 2000)];
+    let mut counts = [(0_usize, 0_usize); AGES_MS.len()];
+    for page in pages {
+        let newest = newest_frames(&page.head);
+        for (session, seq, published) in &calls.said {
+            let Some(age) = page.began.checked_duration_since(*published) else { continue };
+            let band = AGES_MS.iter().position(|(least, most)| {
+                (Duration::from_millis(*least)..Duration::from_millis(*most)).contains(&age)
+            });
+            let Some(band) = band else { continue };
+            counts[band].0 += 1;
+            counts[band].1 += usize::from(newest.get(session).is_some_and(|newest| newest >= seq));
+        }
+    }
+    for ((least, most), (all, visible)) in AGES_MS.iter().zip(counts).filter(|(_, (all, _))| *all > 0) {
+        writeln!(
+            io::stdout(),
+            "  published {least} to {most} ms before a scrape: it shows {:.2} % of {all} frames",
+            100.0 * visible as f64 / all as f64
+        )?;
+    }
     Ok(())
+}
+
+/// The number of the newest frame of each session that a page shows, which [`Calls::turn`] has made its round trip.
+fn newest_frames(page: &str) -> HashMap<usize, u64> {
+    let newest = |line: &str| {
+        let line = line.strip_prefix("videocall_session_rtt_seconds{")?;
+        // The last part of the identifier counts the sessions.
+        let id = line.split("session_id=\"").nth(1)?.split('"').next()?;
+        let session = usize::from_str_radix(id.rsplit('-').next()?, 16).ok()?;
+        let seconds = line.rsplit(' ').next()?.parse::<f64>().ok()?;
+        Some((session, (seconds * 1e3).round() as u64))
+    };
+    page.lines().filter_map(newest).collect()
 }

@@ -11,14 +11,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use flate2::read::GzDecoder;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Anything that takes longer than this is given up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The beginning of a page that is kept, in bytes: the exporter's own series and the aggregates come first.
-const HEAD: usize = 256 * 1024;
+/// The beginning of an answer that is kept, in bytes. A page begins with the exporter's own series and the aggregates, and
+/// goes on with the round trips of the sessions.
+const HEAD: usize = 1024 * 1024;
 
 /// A process that is stopped by its id, also when something fails.
 pub(crate) struct Process(Child);
@@ -117,11 +119,7 @@ impl Exporter {
         command.args(["serve", "--region", "us", "--create", "--listen", &listen, "--nats-url", &nats.url]);
         let exporter = Self { process: quiet(command.args(flags))?, port };
         let began = Instant::now();
-        while !exporter
-            .get("/readyz", false)
-            .await
-            .is_ok_and(|answer| answer.head.starts_with("HTTP/1.1 200"))
-        {
+        while !exporter.get("/readyz", false).await.is_ok_and(|answer| answer.ok) {
             give_up(began, "the exporter is not ready")?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -154,10 +152,13 @@ pub(crate) fn give_up(began: Instant, problem: &str) -> Result<(), Failure> {
     if began.elapsed() > DEADLINE { Err(problem.into()) } else { Ok(()) }
 }
 
-/// An answer over HTTP: its beginning, its size on the wire, and how long it took from the request to its last byte.
+/// An answer over HTTP: the beginning of its body, its size on the wire, and how long it took from the request to its
+/// last byte.
 pub(crate) struct Answer {
+    pub(crate) ok: bool,
     pub(crate) head: String,
     pub(crate) bytes: usize,
+    pub(crate) began: Instant,
     pub(crate) took: Duration,
 }
 
@@ -183,16 +184,14 @@ impl Answer {
 }
 
 fn get(port: u16, path: &str, gzip: bool) -> Result<Answer, Failure> {
-    let began = Instant::now();
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(DEADLINE))?;
     let encoding = if gzip { "gzip" } else { "identity" };
-    write!(
-        connection,
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: {encoding}\r\n\r\n"
-    )?;
+    let began = Instant::now();
+    // In HTTP 1.0 the body ends with the connection, and is not in chunks that would have to be put together.
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: x\r\nAccept-Encoding: {encoding}\r\n\r\n")?;
     let mut head = Vec::with_capacity(HEAD);
-    let mut buffer = vec![0; HEAD];
+    let mut buffer = vec![0; 64 * 1024];
     let mut bytes = 0;
     loop {
         let read = connection.read(&mut buffer)?;
@@ -202,6 +201,16 @@ fn get(port: u16, path: &str, gzip: bool) -> Result<Answer, Failure> {
         bytes += read;
         head.extend_from_slice(&buffer[..read.min(HEAD - head.len())]);
     }
-    // The sizes of the chunks in between are lines that look like nothing else.
-    Ok(Answer { head: String::from_utf8_lossy(&head).into_owned(), bytes, took: began.elapsed() })
+    let took = began.elapsed();
+    let status = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let ok = status.ends_with(b"200 OK");
+    let body = head.windows(4).position(|end| end == b"\r\n\r\n").map_or(&[][..], |end| &head[end + 4..]);
+    let mut text = Vec::new();
+    if gzip && path == "/metrics" {
+        // Of a longer page than is kept the end is missing, which is no failure here.
+        let _ = GzDecoder::new(body).take(4 * HEAD as u64).read_to_end(&mut text);
+    } else {
+        text.extend_from_slice(body);
+    }
+    Ok(Answer { ok, head: String::from_utf8_lossy(&text).into_owned(), bytes, began, took })
 }

@@ -18,8 +18,8 @@ pub(super) struct Growth([u64; COUNTERS]);
 
 impl Growth {
     pub(super) fn add(&mut self, other: &Self) {
-        for (sum, more) in self.0.iter_mut().zip(other.0) {
-            *sum = sum.wrapping_add(more);
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum = sum.wrapping_add(*more);
         }
     }
 
@@ -66,8 +66,9 @@ impl Baseline {
     /// began anew, so that all of it is growth; an absent value leaves the last one standing.
     pub(super) fn advance(&mut self, peer: &Peer<'_>) -> Growth {
         let mut growth = Growth::default();
-        for ((last, value), grown) in self.0.iter_mut().zip(values(peer)).zip(&mut growth.0) {
-            if let Some(value) = value {
+        // By reference: arrays that are given away are moved through the stack value by value.
+        for ((last, value), grown) in self.0.iter_mut().zip(&values(peer)).zip(&mut growth.0) {
+            if let Some(value) = *value {
                 *grown = value.checked_sub(*last).unwrap_or(value);
                 *last = value;
             }

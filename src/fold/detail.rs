@@ -45,7 +45,7 @@ impl SessionSeries {
             camera: frame.video_enabled == Some(true),
             ..degraded.judgement().concealing(concealment)
         });
-        self.0.set([
+        self.0.set(&[
             seconds(frame.server.as_ref().and_then(|server| server.rtt_ms)),
             Bits::state(frame.audio_enabled),
             Bits::state(frame.video_enabled),
@@ -74,6 +74,11 @@ impl PairSeries {
         store.open(DetailPlane::Pair, &labels).map(Self)
     }
 
+    /// Has the row fetched from memory; see [`Row::fetch`].
+    pub(super) fn fetch(&self) -> u64 {
+        self.0.fetch()
+    }
+
     /// Takes a peer's values, by which its session is so degraded, and the share of its audio that was concealed.
     pub(super) fn set(&self, peer: &Peer<'_>, degraded: Degraded, concealment: Option<f64>) {
         self.0.judge(Judgement {
@@ -96,7 +101,7 @@ impl PairSeries {
             dtmf,
             undefined,
         ] = neteq.map_or([None; _], |neteq| neteq.counts()).map(Bits::count);
-        self.0.set([
+        self.0.set(&[
             Bits::state(Some(peer.can_listen)),
             Bits::state(Some(peer.can_see)),
             seconds(measure(|audio| audio.buffer_ms)),

@@ -292,13 +292,20 @@ impl Row {
         self.cells.judgement.store(judgement.pack(), Relaxed);
     }
 
+    /// Reads a bit of the row here and there, so that it is in the cache when it is set. What it gives means nothing, but
+    /// has to be used for the reading to happen.
+    pub(crate) fn fetch(&self) -> u64 {
+        const A_LINE: usize = 64 / size_of::<AtomicU64>();
+        self.cells.values.iter().step_by(A_LINE).fold(0, |all, cell| all ^ cell.load(Relaxed))
+    }
+
     /// Sets all of the row's values, in the order of its plane's columns: what a frame brings at once. Through its
     /// handles, that would be a pointer of 16 bytes to fetch and an indirect call for each of them.
-    pub(crate) fn set<const N: usize>(&self, values: [Bits; N]) {
+    pub(crate) fn set<const N: usize>(&self, values: &[Bits; N]) {
         const { assert!(N <= MAX_COLUMNS) };
         debug_assert_eq!(N, self.plane.columns().len());
         for (cell, Bits(bits)) in self.cells.values.iter().zip(values) {
-            cell.store(bits, Relaxed);
+            cell.store(*bits, Relaxed);
         }
     }
 
