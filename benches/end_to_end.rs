@@ -25,15 +25,21 @@ use rig::{DEADLINE, Failure, Nats};
 use time::OffsetDateTime;
 
 /// How often each of the two is measured, by turns.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds a flag of its own.
-    let mut numbers = env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
-    let frames = numbers.next().unwrap_or(200_000);
-    let meeting_size = numbers.next().unwrap_or(10);
+    let numbers: Vec<_> = env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok()).collect();
+    let sizes = match numbers[..] {
+        [frames, meeting_size] => vec![(frames, meeting_size)],
+        [frames] => vec![(frames, 10), (frames, 2)],
+        _ => vec![(200_000, 10), (400_000, 2)],
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(frames, meeting_size))
+    for (frames, meeting_size) in sizes {
+        runtime.block_on(measure(frames, meeting_size))?;
+    }
+    Ok(())
 }
 
 async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {

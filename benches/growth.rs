@@ -20,8 +20,8 @@ use criterion::measurement::Measurement;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Rounds of frames that are measured, after the one with which the sessions join.
-const ROUNDS: u64 = 5;
+/// Rounds of frames that are measured, after the one with which the sessions join, and scrapes: the median counts.
+const ROUNDS: usize = 15;
 
 /// A place on the axis, and what is measured there: sessions, parties of a meeting and bytes of an identifier.
 type Point = (usize, [usize; 3]);
@@ -86,24 +86,34 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
     let mut decoder = Decoder::default();
     let before = common::resident();
     let mut world = common::World::new();
-    let mut spent = Duration::ZERO;
-    for seq in 1..=ROUNDS + 1 {
+    let mut rounds = Vec::new();
+    for seq in 1..=ROUNDS as u64 + 1 {
         // Into the same memory: what the messages take is not to be counted.
         messages.iter_mut().zip(encode(seq)).for_each(|(message, next)| message.clone_from(&next));
         let start = CpuTime.start();
         for message in &messages {
             decoder.with(message, |frame| world.fold(frame)).map_err(|rejection| rejection.to_string())?;
         }
-        spent += if seq == 1 { Duration::ZERO } else { CpuTime.end(start) };
+        rounds.push(CpuTime.end(start));
         world.pass(1000);
     }
     let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
     let grown = common::resident().saturating_sub(before);
-    let start = CpuTime.start();
+    let mut scrapes = Vec::new();
     let mut page = Counting(0);
-    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds(), Format::Text, &mut page)?;
-    let scrape = CpuTime.end(start);
-    let frame = spent.as_secs_f64() / (ROUNDS * sessions as u64) as f64;
+    for _ in 0..ROUNDS {
+        page = Counting(0);
+        let start = CpuTime.start();
+        write_page(
+            &world.aggregates.render(),
+            &world.detail,
+            world.now.unix_seconds(),
+            Format::Text,
+            &mut page,
+        )?;
+        scrapes.push(CpuTime.end(start));
+    }
+    let (frame, scrape) = (median(&mut rounds[1..]).as_secs_f64() / sessions as f64, median(&mut scrapes));
     writeln!(
         io::stdout(),
         "{sessions},{series},{:.1},{:.1},{:.2},{:.1},{:.4},{:.2}",
@@ -115,6 +125,11 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
         page.0 as f64 / 1e6
     )?;
     Ok(())
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Takes bytes and only counts them.

@@ -4,6 +4,7 @@
 //! The real binary, a real nats-server, HTTP over the loopback interface. All in one run of about three minutes:
 //! `./dev bench --bench live`
 
+mod calls;
 mod common;
 mod rig;
 
@@ -12,8 +13,7 @@ use std::env;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use callsight::frame::Frame;
-use callsight::publish::{Publisher, PublisherConfig};
+use calls::Calls;
 use futures_util::future::join_all;
 use rig::{Answer, Exporter, Failure, Nats};
 
@@ -40,12 +40,13 @@ fn main() -> Result<(), Failure> {
 async fn measure(series: usize) -> Result<(), Failure> {
     let nats = Nats::start().await?;
     let flags = ["--max-series", "10000000", "--idle-timeout", "10m"];
-    let exporter = Exporter::start(&nats, &flags).await?;
-    let mut calls = Calls::start(&nats).await?;
+    let exporters = [Exporter::start(&nats, &flags).await?];
+    let [exporter] = &exporters;
+    let mut calls = Calls::start(&nats, "bench", PARTIES).await?;
     let mut out = io::stdout();
 
     let idle = exporter.process.resident()?;
-    let rest = processor_share(&exporter, Duration::from_secs(20), async { Ok(()) }).await?;
+    let rest = processor_share(exporter, Duration::from_secs(20), async { Ok(()) }).await?;
     writeln!(out, "at rest: {:.2} % of a processor, {:.1} MiB resident", 100.0 * rest, idle as f64 / MIB)?;
     let names: Vec<_> = (0..10).map(|session| common::Names::new(10_000_000 + session, 2)).collect();
     let smallest = async {
@@ -58,7 +59,7 @@ async fn measure(series: usize) -> Result<(), Failure> {
         }
         Ok(())
     };
-    let smallest = processor_share(&exporter, Duration::ZERO, smallest).await?;
+    let smallest = processor_share(exporter, Duration::ZERO, smallest).await?;
     writeln!(
         out,
         "10 sessions, a frame and a scrape every 5 s: {:.2} % of a processor, {:.1} MiB resident",
@@ -67,7 +68,9 @@ async fn measure(series: usize) -> Result<(), Failure> {
     )?;
 
     let sessions = series / SERIES_A_SESSION;
-    calls.join(&exporter, sessions).await?;
+    let before = exporter.value("callsight_frames_folded_total").await?;
+    calls.join(0, sessions).await?;
+    rig::folded(&exporters, before + sessions as f64).await?;
     let weight = exporter.process.resident()?.saturating_sub(idle);
     let live = exporter.value("callsight_live_series").await?;
     writeln!(
@@ -75,17 +78,19 @@ async fn measure(series: usize) -> Result<(), Failure> {
         "{live} series, {sessions} sessions: {:.1} bytes of memory a series",
         weight as f64 / live
     )?;
-    scrapes(&exporter).await?;
-    together(&exporter).await?;
+    scrapes(exporter).await?;
+    together(exporter).await?;
     for (what, pause) in
         [("no scrape", None), ("a scrape every 5 s", Some(5_000)), ("one scrape after the other", Some(0))]
     {
-        fresh(&exporter, &mut calls, what, pause.map(Duration::from_millis)).await?;
+        fresh(exporter, &mut calls, what, pause.map(Duration::from_millis)).await?;
     }
-    calls.join(&exporter, 2 * sessions).await?;
+    let before = exporter.value("callsight_frames_folded_total").await?;
+    calls.join(0, 2 * sessions).await?;
+    rig::folded(&exporters, before + 2.0 * sessions as f64).await?;
     let live = exporter.value("callsight_live_series").await?;
     writeln!(out, "{live} series:")?;
-    scrapes(&exporter).await
+    scrapes(exporter).await
 }
 
 /// The share of one processor that the exporter takes while something goes on, and so much longer.
@@ -99,52 +104,6 @@ async fn processor_share(
     tokio::time::sleep(longer).await;
     let taken = exporter.process.cpu_time()?.saturating_sub(before);
     Ok(taken.as_secs_f64() / began.elapsed().as_secs_f64())
-}
-
-/// Sessions that go on and on, in meetings of ten.
-struct Calls {
-    publisher: Publisher,
-    names: Vec<common::Names>,
-    seq: u64,
-    /// Which session published which frame, and when.
-    said: Vec<(usize, u64, Instant)>,
-}
-
-impl Calls {
-    async fn start(nats: &Nats) -> Result<Self, Failure> {
-        let config = PublisherConfig::new("us".parse()?, "relay", "bench");
-        let publisher = Publisher::start(nats.client.clone(), config).await?;
-        Ok(Self { publisher, names: Vec::new(), seq: 0, said: Vec::new() })
-    }
-
-    async fn say(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
-        self.publisher.room().await?;
-        Ok(self.publisher.publish(frame)?)
-    }
-
-    /// Every session up to so many says something, and the exporter folds it.
-    async fn join(&mut self, exporter: &Exporter, sessions: usize) -> Result<(), Failure> {
-        self.names = (0..sessions).map(|session| common::Names::new(session, PARTIES)).collect();
-        let before = exporter.value("callsight_frames_folded_total").await?;
-        for turn in 0..sessions {
-            self.turn(turn).await?;
-        }
-        self.publisher.flush(rig::DEADLINE).await?;
-        exporter.folded(before + sessions as f64).await
-    }
-
-    async fn turn(&mut self, turn: usize) -> Result<(), Failure> {
-        self.publisher.room().await?;
-        let session = turn % self.names.len();
-        self.seq += u64::from(session == 0);
-        let mut frame = self.names[session].frame(self.seq);
-        // The round trip tells which frame it is that a page shows.
-        if let Some(server) = &mut frame.server {
-            server.rtt_ms = Some(self.seq as f64);
-        }
-        self.said.push((session, self.seq, Instant::now()));
-        Ok(self.publisher.publish(&frame)?)
-    }
 }
 
 /// Scrapes one after the other, in both encodings: the median, and what memory it takes.
@@ -204,21 +163,10 @@ async fn fresh(
     pause: Option<Duration>,
 ) -> Result<(), Failure> {
     const SECONDS: usize = 22;
-    const TICKS_A_SECOND: usize = 100;
     let latency = "callsight_frame_latency_seconds";
     let before = exporter.get("/metrics", false).await?.buckets(latency);
     calls.said.clear();
     let mut pages = Vec::new();
-    let publishing = async {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_A_SECOND)?);
-        for round in 0..SECONDS * TICKS_A_SECOND {
-            tick.tick().await;
-            for turn in 0..RATE / TICKS_A_SECOND {
-                calls.turn(round * RATE / TICKS_A_SECOND + turn).await?;
-            }
-        }
-        Ok::<_, Failure>(())
-    };
     let scraping = async {
         let Some(pause) = pause else { return std::future::pending().await };
         loop {
@@ -227,10 +175,9 @@ async fn fresh(
         }
     };
     tokio::select! {
-        done = publishing => done?,
+        done = calls.go_on(RATE, SECONDS) => done?,
         failed = scraping => return failed,
     }
-    calls.publisher.flush(rig::DEADLINE).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let after = exporter.get("/metrics", false).await?.buckets(latency);
     let counts: Vec<_> =
@@ -277,7 +224,7 @@ fn shown(calls: &Calls, pages: &[Answer]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The number of the newest frame of each session that a page shows, which [`Calls::turn`] has made its round trip.
+/// The number of the newest frame of each session that a page shows, which [`Calls`] makes its round trip.
 fn newest_frames(page: &str) -> HashMap<usize, u64> {
     let newest = |line: &str| {
         let line = line.strip_prefix("videocall_session_rtt_seconds{")?;

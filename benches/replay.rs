@@ -1,18 +1,18 @@
-//! How long it takes to replay an hour of 2,000 sessions into a file of OpenMetrics, and how much memory.
+//! How long it takes to replay an hour of 2,000 sessions into a file of OpenMetrics or a report, and how much memory.
 //!
 //! The frames lie in a stream of a real nats-server on this machine and are read from there as `callsight replay` reads
 //! them. JetStream stamps a message when it receives it, and nobody wants to wait for an hour; so between the reading
 //! and the fold the times are stretched to what they would have been, by the place in the stream: everything else is
-//! what the command does. The replay runs in a process of its own, whose memory is its own. nats-server has to be on
-//! the PATH. `./dev bench --bench replay [FRAMES [MEETING_SIZE]]`
+//! what the command does. Each replay runs in a process of its own, whose memory is its own.
+//! `./dev bench --bench replay [FRAMES [MEETING_SIZE]]`
+
+mod rig;
 
 use std::env;
-use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -21,16 +21,17 @@ use callsight::fold::{FoldSettings, StreamTime};
 use callsight::publish::{Publisher, PublisherConfig};
 use callsight::replay::engine::{Engine, EngineConfig, Filter, Goes};
 use callsight::replay::progress::Control;
+use callsight::replay::report::Settings;
 use callsight::replay::sink::openmetrics::OpenMetrics;
+use callsight::replay::sink::report::Report;
 use callsight::replay::sink::{Sink, Target};
 use callsight::replay::source::{self, Extent};
 use callsight::replay::window::Window;
 use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::subject::Region;
 use callsight::topology::{ensure_streams, stream_name};
+use rig::{Failure, Nats};
 use tokio::sync::mpsc;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 const SESSIONS: usize = 2000;
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -42,17 +43,16 @@ const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_764_000_000_000_000_000)
 /// How long storing the frames may take.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// What the process is called with that replays.
-const CHILD: &str = "replay";
+/// What it is replayed into.
+const OPENMETRICS: &str = "openmetrics";
+const REPORT: &str = "report";
 
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds a flag of its own.
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if let [child, url, frames, file] = arguments.as_slice()
-        && child == CHILD
-    {
-        return runtime.block_on(replay(url, frames.parse()?, Path::new(file)));
+    if let [what, url, frames, file] = arguments.as_slice() {
+        return runtime.block_on(replay(what, url, frames.parse()?, Path::new(file)));
     }
     let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<u64>().ok());
     let frames = numbers.next().unwrap_or(1_440_000);
@@ -60,41 +60,24 @@ fn main() -> Result<(), Failure> {
     runtime.block_on(measure(frames, meeting_size))
 }
 
-/// Stopped by its id, also when something fails.
-struct Nats(Child);
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 async fn measure(frames: u64, meeting_size: usize) -> Result<(), Failure> {
-    let folder = tempfile::tempdir()?;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let _nats = Nats(
-        Command::new("nats-server")
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?,
-    );
-    let url = format!("nats://127.0.0.1:{port}");
-    let client = connect(&url).await?;
+    let nats = Nats::start().await?;
     let region: Region = "us".parse()?;
-    ensure_streams(&jetstream::new(client.clone()), &region, 1).await?;
+    ensure_streams(&jetstream::new(nats.client.clone()), &region, 1).await?;
     let began = Instant::now();
-    fill(client, &region, frames, meeting_size).await?;
+    fill(nats.client.clone(), &region, frames, meeting_size).await?;
     let mut out = io::stdout();
     writeln!(out, "{frames} frames stored in {:.0} s", began.elapsed().as_secs_f64())?;
-    let file = folder.path().join("replay.om");
-    let status =
-        Command::new(env::current_exe()?).args([CHILD, &url, &frames.to_string()]).arg(&file).status()?;
-    let written = fs::metadata(&file)?.len();
-    writeln!(out, "{} MB of OpenMetrics", written / 1_000_000)?;
-    if status.success() { Ok(()) } else { Err("the replay failed".into()) }
+    let folder = tempfile::tempdir()?;
+    for what in [OPENMETRICS, REPORT] {
+        let file = folder.path().join(what);
+        let replay = [what, &nats.url, &frames.to_string()];
+        if !Command::new(env::current_exe()?).args(replay).arg(&file).status()?.success() {
+            return Err(format!("the replay into {what} failed").into());
+        }
+        writeln!(out, "{what}: {:.1} MB", fs::metadata(&file)?.len() as f64 / 1e6)?;
+    }
+    Ok(())
 }
 
 async fn connect(url: &str) -> Result<Client, Failure> {
@@ -137,7 +120,7 @@ fn stretched(sequence: u64) -> StreamTime {
     BEGIN + Duration::from_nanos(u64::try_from(each).unwrap_or_default() * sequence)
 }
 
-async fn replay(url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
+async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
     let began = Instant::now();
     let context: Context = jetstream::new(connect(url).await?);
     let region: Region = "us".parse()?;
@@ -146,15 +129,27 @@ async fn replay(url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
     let (sender, mut receiver) = mpsc::channel(8);
     tokio::spawn(source::read(context, extent, first, last, sender));
 
-    let control = Control::default();
-    let sink = OpenMetrics::new(Target::File(file.to_owned()), Some("bench"), control)?;
     let config = EngineConfig {
         regions: vec![region],
         window: Window::aligned(BEGIN, stretched(frames), STEP),
         filter: Filter::default(),
         fold: FoldSettings { pair_max_sessions: usize::MAX, ..FoldSettings::default() },
     };
-    let mut engine = Engine::new(config, vec![Box::new(sink) as Box<dyn Sink>]);
+    let target = Target::File(file.to_owned());
+    let sink: Box<dyn Sink> = if what == REPORT {
+        let settings = Settings {
+            regions: config.regions.clone(),
+            window: config.window,
+            filter: config.filter.clone(),
+            fold: config.fold,
+            mirror: false,
+            command: "callsight replay".to_owned(),
+        };
+        Box::new(Report::new(target, settings)?)
+    } else {
+        Box::new(OpenMetrics::new(target, Some("bench"), Control::default())?)
+    };
+    let mut engine = Engine::new(config, vec![sink]);
     let (account, folded) = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
         while let Some(records) = receiver.blocking_recv() {
             for mut record in records? {
@@ -172,14 +167,14 @@ async fn replay(url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
     let mut out = io::stdout();
     writeln!(
         out,
-        "{} frames at {} steps, {} samples, at most {} sessions: read and folded in {:.1} s, written after {took:.1} s, \
+        "{what}: {} frames at {} steps, {} samples, at most {} sessions: read and folded in {:.1} s, written after {took:.1} s, \
          {:.0} s of processor time, {} MiB of memory at most",
         account.folded,
         account.steps,
         account.samples,
         account.most_sessions,
         folded.as_secs_f64(),
-        cpu_time()?.as_secs_f64(),
+        rig::cpu_time("self")?.as_secs_f64(),
         peak_memory()? >> 20,
     )?;
     Ok(())
@@ -190,11 +185,4 @@ fn peak_memory() -> Result<usize, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
-}
-
-/// The time that this process has had on processors.
-fn cpu_time() -> Result<Duration, Failure> {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default()))
 }

@@ -136,15 +136,21 @@ impl Exporter {
     pub(crate) async fn value(&self, metric: &str) -> Result<f64, Failure> {
         Ok(self.get("/metrics", false).await?.sum(metric))
     }
+}
 
-    /// Waits until so many frames are folded.
-    pub(crate) async fn folded(&self, frames: f64) -> Result<(), Failure> {
-        let began = Instant::now();
-        while self.value("callsight_frames_folded_total").await? < frames {
-            give_up(began, "the frames are not folded")?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+/// Waits until exporters have folded so many frames between them.
+pub(crate) async fn folded(exporters: &[Exporter], frames: f64) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let mut all = 0.0;
+        for exporter in exporters {
+            all += exporter.value("callsight_frames_folded_total").await?;
         }
-        Ok(())
+        if all >= frames {
+            return Ok(());
+        }
+        give_up(began, "the frames are not folded")?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

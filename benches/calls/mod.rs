@@ -1,0 +1,78 @@
+//! Calls that go on and on, published as a relay does.
+
+// Each benchmark is a crate of its own and uses a part of this.
+#![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]
+
+use std::time::{Duration, Instant};
+
+use callsight::frame::Frame;
+use callsight::publish::{Publisher, PublisherConfig};
+
+use crate::common::Names;
+use crate::rig::{DEADLINE, Failure, Nats};
+
+/// How many times a second frames are published, where they come at a steady rate.
+const TICKS_A_SECOND: usize = 100;
+
+/// Sessions in meetings of one size, and their relay.
+pub(crate) struct Calls {
+    publisher: Publisher,
+    parties: usize,
+    names: Vec<Names>,
+    seq: u64,
+    /// Which session published which frame, and when.
+    pub(crate) said: Vec<(usize, u64, Instant)>,
+}
+
+impl Calls {
+    pub(crate) async fn start(nats: &Nats, relay: &str, parties: usize) -> Result<Self, Failure> {
+        let config = PublisherConfig::new("us".parse()?, "relay", relay);
+        let publisher = Publisher::start(nats.client.clone(), config).await?;
+        Ok(Self { publisher, parties, names: Vec::new(), seq: 0, said: Vec::new() })
+    }
+
+    /// A frame of somebody else.
+    pub(crate) async fn say(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
+        self.publisher.room().await?;
+        Ok(self.publisher.publish(frame)?)
+    }
+
+    /// Every session from one to another says something.
+    pub(crate) async fn join(&mut self, first: usize, sessions: usize) -> Result<(), Failure> {
+        self.names = (first..first + sessions).map(|session| Names::new(session, self.parties)).collect();
+        for turn in 0..sessions {
+            self.turn(turn).await?;
+        }
+        self.flush().await
+    }
+
+    /// So many frames a second for so many seconds, by the sessions in turn.
+    pub(crate) async fn go_on(&mut self, rate: usize, seconds: usize) -> Result<(), Failure> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_A_SECOND)?);
+        for round in 0..seconds * TICKS_A_SECOND {
+            tick.tick().await;
+            for turn in round * rate / TICKS_A_SECOND..(round + 1) * rate / TICKS_A_SECOND {
+                self.turn(turn).await?;
+            }
+        }
+        self.flush().await
+    }
+
+    async fn turn(&mut self, turn: usize) -> Result<(), Failure> {
+        self.publisher.room().await?;
+        let session = turn % self.names.len();
+        self.seq += u64::from(session == 0);
+        let mut frame = self.names[session].frame(self.seq);
+        // The round trip tells which frame it is that a page shows.
+        if let Some(server) = &mut frame.server {
+            server.rtt_ms = Some(self.seq as f64);
+        }
+        self.said.push((session, self.seq, Instant::now()));
+        Ok(self.publisher.publish(&frame)?)
+    }
+
+    async fn flush(&self) -> Result<(), Failure> {
+        self.publisher.flush(DEADLINE).await?;
+        Ok(())
+    }
+}
