@@ -1,7 +1,7 @@
 """Runs two builds of each benchmark by turns, and prints how the new one's times stand to the old one's.
 
-A time alone tells of the machine; two builds that take turns have the same machine, whatever else it does. The
-benchmarks print criterion's lines, of which the middle estimate counts. `./dev bench --compare REF` calls this:
+A time alone tells of the machine, which is quicker in one second than in the next. So the two builds take turns with each
+single measurement, and what is compared are the two of one turn. `./dev bench --compare REF` calls this:
 
     compare.py ROUNDS NAME=OLD:NEW...
 """
@@ -13,20 +13,25 @@ import sys
 
 UNITS = {"ps": 1e-12, "ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 TIME = re.compile(r"time:\s+\[\S+ \S+ (\S+) (\S+) \S+ \S+\]")
+# Criterion's own are for one long look; here there are many short ones.
+BRIEF = ["--warm-up-time", "0.2", "--measurement-time", "0.6", "--sample-size", "20", "--discard-baseline"]
 
 
-def times(program):
-    """The time of each of a program's benchmarks, in seconds."""
-    output = subprocess.run([program, "--bench"], check=True, capture_output=True, text=True).stdout
-    found, name = {}, None
-    for line in output.splitlines():
-        match = TIME.search(line)
-        # A name that is too long for its column stands alone on the line before.
-        before = line[: match.start()].strip() if match else line.strip()
-        name = before or name
-        if match:
-            found[name] = float(match[1]) * UNITS[match[2]]
-    return found
+def run(program, *arguments):
+    return subprocess.run([program, "--bench", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def works(program):
+    """What a program measures, by name."""
+    listed = (line.rsplit(": ", 1) for line in run(program, "--list").splitlines())
+    return [name[0] for name in listed if name[-1] == "benchmark"]
+
+
+def time(program, work):
+    """How long one of them takes, in seconds: criterion's middle estimate."""
+    output = run(program, "--exact", work, *BRIEF)
+    found = TIME.search(output) or sys.exit(f"compare: {program} has not measured {work}:\n{output}")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def main():
@@ -34,19 +39,22 @@ def main():
     for argument in sys.argv[2:]:
         bench, programs = argument.split("=", 1)
         old, new = programs.split(":", 1)
-        ratios, last = {}, {}
-        for turn in range(rounds):
-            # Who goes first changes, for what heats up or wears off.
-            order = [old, new] if turn % 2 == 0 else [new, old]
-            taken = {program: times(program) for program in order}
-            for name in taken[old].keys() & taken[new].keys():
-                ratios.setdefault(name, []).append(taken[new][name] / taken[old][name])
-                last[name] = taken[new][name]
-        print(f"{bench}: new time / old time, median of {rounds} (least to most)")
-        for name in sorted(ratios):
-            values = ratios[name]
-            spread = f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-            print(f"  {name:<55} {spread:<24} now {last[name] * 1e6:.2f} µs")
+        print(f"{bench}: new time / old time, median of {rounds} (middle half of them)", flush=True)
+        before = works(old)
+        for work in works(new):
+            if work not in before:
+                print(f"  {work:<48} is new")
+                continue
+            ratios, taken = [], []
+            for turn in range(rounds):
+                # Who goes first changes, for what heats up or wears off.
+                order = [old, new] if turn % 2 == 0 else [new, old]
+                times = {program: time(program, work) for program in order}
+                ratios.append(times[new] / times[old])
+                taken.append(times[new])
+            low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+            now = statistics.median(taken) * 1e6
+            print(f"  {work:<48} {middle:.2f} ({low:.2f} to {high:.2f})   now {now:.2f} µs", flush=True)
 
 
 main()

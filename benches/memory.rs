@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
 
 const CHURN: &str = "churn";
 
-/// An hour in which 50 sessions join and 50 leave each second, 180,000 in all, a minute each: half of them say that they
+/// Four hours in which 50 sessions join and 50 leave each second, 720,000 in all, a minute each: half of them say that they
 /// leave, the others fall silent. Memory has to be where it was after the first minutes.
 fn churn() -> Result<(), Failure> {
     const JOINS: usize = 50;
@@ -75,7 +75,7 @@ fn churn() -> Result<(), Failure> {
     const INTERVAL: usize = 10;
     let mut world = World::new(DetailLevel::Pair)?;
     let before = resident()?;
-    for second in 0..3600 {
+    for second in 0..4 * 3600 {
         for age in (0..=LIFE).step_by(INTERVAL).filter(|age| *age <= second) {
             for session in (second - age) * JOINS..(second - age + 1) * JOINS {
                 let (seq, last) = ((age / INTERVAL + 1) as u64, age == LIFE);
@@ -85,7 +85,7 @@ fn churn() -> Result<(), Failure> {
             }
         }
         world.pass(Duration::from_secs(1));
-        if [300, 600, 1200, 2400, 3599].contains(&second) {
+        if [299, 599, 1199, 3599, 7199, 14_399].contains(&second) {
             writeln!(
                 io::stdout(),
                 "{:>7} KiB after {} min of 50 joins and 50 leaves a second ({} sessions live, {} met)",
