@@ -3,7 +3,7 @@
 use super::settings::Thresholds;
 use crate::frame::{Frame, Peer};
 use crate::series::aggregates::Signal;
-use crate::series::detail::Judgement;
+use crate::series::judgement::Judgement;
 
 /// The signals by which a session is degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

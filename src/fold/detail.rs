@@ -3,7 +3,8 @@
 use super::degraded::{Degraded, is_hidden};
 use super::time::StreamTime;
 use crate::frame::{Audio, Frame, Peer, Video};
-use crate::series::detail::{Bits, DetailPlane, DetailStore, Judgement, Row};
+use crate::series::detail::{Bits, DetailPlane, DetailStore, Row};
+use crate::series::judgement::Judgement;
 
 fn seconds(milliseconds: Option<f64>) -> Bits {
     Bits::measure(milliseconds.map(|value| value / 1e3))

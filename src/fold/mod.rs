@@ -34,6 +34,7 @@ use metrics::Recorder;
 
 use expiry::Expiry;
 use session::Session;
+pub(crate) use settings::BAD_PLACE;
 pub use settings::{DetailLevel, FoldSettings, Limits, Thresholds};
 pub use time::StreamTime;
 use view::{Step, View};

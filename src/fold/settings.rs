@@ -33,6 +33,10 @@ pub struct Thresholds {
     pub concealment: f64,
 }
 
+/// From which share of its live sessions on, and from how many, a place is bad to somebody who looks at it: on the triage page
+/// and in a report. An alert, which wakes people, waits for more.
+pub(crate) const BAD_PLACE: (f64, u32) = (0.1, 3);
+
 /// All settings of a fold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FoldSettings {

@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 use crate::fold::StreamTime;
 use crate::series::aggregates::Aggregates;
 use crate::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
-use crate::series::detail::{DetailPlane, DetailStore, Judgement, RowView, Value};
+use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use crate::series::judgement::Judgement;
 
 /// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
 /// a replay can't know.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::series::reading;
+
 /// Beginnings of the names that are passed over: a series a session or pair.
 const DETAIL: [&str; 2] = ["videocall_session_", "videocall_pair_"];
 
@@ -23,6 +25,17 @@ struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
+}
+
+impl From<reading::Sample<'_>> for Sample {
+    fn from(sample: reading::Sample<'_>) -> Self {
+        let labels = reading::labels(sample.labels);
+        Self {
+            name: sample.name.to_owned(),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.into_owned())).collect(),
+            value: sample.value,
+        }
+    }
 }
 
 /// The text is no exposition.
@@ -85,8 +98,8 @@ impl Reader {
         if line.is_empty() || line.starts_with(b"#") || DETAIL.iter().any(detail) {
             return;
         }
-        match std::str::from_utf8(line).ok().map(str::trim).and_then(sample) {
-            Some(sample) => self.page.samples.push(sample),
+        match std::str::from_utf8(line).ok().map(str::trim).and_then(reading::sample) {
+            Some(sample) => self.page.samples.push(Sample::from(sample)),
             None => self.error = Some(PageError { line: self.line }),
         }
     }
@@ -167,56 +180,6 @@ impl Buckets {
             (lower, below) = (bound, count);
         }
         None
-    }
-}
-
-/// `name{label="value",…} value [timestamp]`.
-fn sample(line: &str) -> Option<Sample> {
-    let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace())?;
-    let (name, rest) = line.split_at(end);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
-    if name.is_empty() || !name.bytes().all(plain) {
-        return None;
-    }
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(rest) => labels(rest)?,
-        None => (BTreeMap::new(), rest),
-    };
-    let mut fields = rest.split_ascii_whitespace();
-    let value = fields.next()?.parse().ok()?;
-    let timestamp_or_end = fields.next().is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
-    (timestamp_or_end && fields.next().is_none()).then(|| Sample { name: name.to_owned(), labels, value })
-}
-
-/// The labels up to the closing brace, and what follows it.
-fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
-    let mut labels = BTreeMap::new();
-    loop {
-        rest = rest.trim_start_matches([' ', ',']);
-        if let Some(after) = rest.strip_prefix('}') {
-            return Some((labels, after));
-        }
-        let (label, after) = rest.split_once("=\"")?;
-        let (value, after) = quoted(after)?;
-        labels.insert(label.trim().to_owned(), value);
-        rest = after;
-    }
-}
-
-/// A label's value up to its closing quote, unescaped, and what follows the quote.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut characters = text.char_indices();
-    loop {
-        match characters.next()? {
-            (at, '"') => return Some((value, &text[at + 1..])),
-            (_, '\\') => value.push(match characters.next()?.1 {
-                'n' => '\n',
-                escaped @ ('\\' | '"') => escaped,
-                _ => return None,
-            }),
-            (_, character) => value.push(character),
-        }
     }
 }
 

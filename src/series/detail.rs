@@ -26,6 +26,7 @@ use metrics::{
 };
 
 use super::catalogue::{Column, Kind, Metric, Plane, columns};
+use super::judgement::Judgement;
 
 static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
 static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
@@ -349,71 +350,6 @@ impl Drop for Row {
     }
 }
 
-/// What the fold makes of a row's last frame. It is no series: it is for those who pick out the worst rows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Judgement {
-    /// Degraded by the round-trip time.
-    pub(crate) rtt: bool,
-    /// Degraded by audio.
-    pub(crate) audio: bool,
-    /// Degraded by video.
-    pub(crate) video: bool,
-    /// The session's tab is hidden, so that nothing is held against it.
-    pub(crate) hidden: bool,
-    /// The microphone is on: the session's own, or the remote peer's.
-    pub(crate) microphone: bool,
-    /// The camera is on, likewise.
-    pub(crate) camera: bool,
-    /// The share of the audio played since the frame before that was made up and audible; for a session that of
-    /// the peer with the largest.
-    pub(crate) concealment: Option<f32>,
-}
-
-impl Judgement {
-    /// That of a row without a frame.
-    pub(crate) const NONE: Self = Self {
-        rtt: false,
-        audio: false,
-        video: false,
-        hidden: false,
-        microphone: false,
-        camera: false,
-        concealment: None,
-    };
-
-    /// The same, with a share of concealed audio.
-    #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
-    pub(crate) fn concealing(self, ratio: Option<f64>) -> Self {
-        Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
-    }
-
-    /// Whether any signal is bad.
-    pub(crate) const fn is_degraded(&self) -> bool {
-        self.rtt || self.audio || self.video
-    }
-
-    fn pack(self) -> u64 {
-        let flags = [self.rtt, self.audio, self.video, self.hidden, self.microphone, self.camera];
-        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
-        flags << 32 | u64::from(self.concealment.unwrap_or(f32::NAN).to_bits())
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-    fn unpack(bits: u64) -> Self {
-        let flag = |index: u32| bits >> (32 + index) & 1 == 1;
-        let concealment = f32::from_bits(bits as u32);
-        Self {
-            rtt: flag(0),
-            audio: flag(1),
-            video: flag(2),
-            hidden: flag(3),
-            microphone: flag(4),
-            camera: flag(5),
-            concealment: (!concealment.is_nan()).then_some(concealment),
-        }
-    }
-}
-
 /// A row as it is read.
 pub(crate) struct RowView(Arc<Cells>);
 
@@ -595,28 +531,6 @@ mod tests {
         let found = |prefix| store.rows(DetailPlane::Session, prefix).len();
         assert_eq!([found("region=\"us\""), found("region=\"us\",meeting_id=\"b\"")], [4, 1]);
         assert_eq!([found("region=\"us\",meeting_id=\"b"), found("region=\"eu\"")], [2, 0]);
-    }
-
-    #[test]
-    fn a_judgement_is_read_as_it_was_given() {
-        let store = DetailStore::new(1000);
-        let row = store.open(DetailPlane::Session, LABELS).unwrap();
-        let read = || store.rows(DetailPlane::Session, "")[0].judgement();
-        assert_eq!(read(), Judgement::NONE);
-        for judgement in [
-            Judgement { rtt: true, hidden: true, camera: true, ..Judgement::NONE },
-            Judgement {
-                audio: true,
-                video: true,
-                microphone: true,
-                concealment: Some(0.25),
-                ..Judgement::NONE
-            },
-            Judgement { concealment: Some(0.0), ..Judgement::NONE },
-        ] {
-            row.judge(judgement);
-            assert_eq!(read(), judgement);
-        }
     }
 
     #[test]

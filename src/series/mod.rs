@@ -11,5 +11,6 @@ pub mod catalogue;
 pub mod detail;
 pub mod exposition;
 mod histogram;
+pub(crate) mod judgement;
 pub mod reading;
 pub mod reference;

@@ -16,28 +16,54 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
-/// The samples of a text in format 0.0.4 without timestamps, which is what this process writes. Other lines are
-/// passed over.
+/// The samples of a text in format 0.0.4, which is what this process writes. Other lines are passed over.
 pub fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-        let (series, value) = line.rsplit_once(' ')?;
-        let (name, labels) = match series.split_once('{') {
-            Some((name, labels)) => (name, labels.strip_suffix('}')?),
-            None => (series, ""),
-        };
-        Some(Sample { name, labels, value: value.parse().ok()? })
-    })
+    text.lines().filter_map(sample)
+}
+
+/// A line that is a sample: `name{label="value",…} value [timestamp]`.
+#[must_use]
+pub fn sample(line: &str) -> Option<Sample<'_>> {
+    let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace())?;
+    let (name, rest) = line.split_at(end);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    if name.is_empty() || !name.bytes().all(plain) {
+        return None;
+    }
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(rest) => rest.split_at_checked(closing_brace(rest)?)?,
+        None => ("", rest),
+    };
+    let mut fields = rest.strip_prefix('}').unwrap_or(rest).split_ascii_whitespace();
+    let value = fields.next()?.parse().ok()?;
+    let timestamp_or_end = fields.next().is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
+    (timestamp_or_end && fields.next().is_none()).then_some(Sample { name, labels, value })
 }
 
 /// The labels of a series, in their order, unescaped.
 pub fn labels(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (name, after) = rest.split_once("=\"")?;
-        let end = closing_quote(after)?;
-        rest = after[end + 1..].trim_start_matches(',');
-        Some((name, unescape(&after[..end])))
+        let (name, value, after) = next_label(rest)?;
+        rest = after;
+        Some((name, unescape(value)))
     })
+}
+
+/// The name and the value of the first label, escaped, and what follows it.
+fn next_label(text: &str) -> Option<(&str, &str, &str)> {
+    let (name, after) = text.trim_start_matches([' ', ',']).split_once("=\"")?;
+    let end = closing_quote(after)?;
+    Some((name.trim_end(), &after[..end], &after[end + 1..]))
+}
+
+/// Where the labels end: a brace in a value does not count.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut rest = text;
+    while !rest.trim_start_matches([' ', ',']).starts_with('}') {
+        (_, _, rest) = next_label(rest)?;
+    }
+    Some(text.len() - rest.trim_start_matches([' ', ',']).len())
 }
 
 /// The value of one label.
@@ -90,6 +116,27 @@ mod tests {
             ]
         );
         assert!(found.len() == 3 && found[2].value.is_nan());
+    }
+
+    #[test]
+    fn a_sample_is_read_with_all_that_it_may_have() {
+        let odd = sample(r#"a:b{brace="}", odd="\"",} -1.5e3 1700000000000"#).unwrap();
+        assert_eq!((odd.name, odd.value), ("a:b", -1500.0));
+        assert_eq!(labels(odd.labels).map(|(name, _)| name).collect::<Vec<_>>(), ["brace", "odd"]);
+        for broken in [
+            "",
+            "a",
+            "{} 1",
+            "a-b 1",
+            "a one",
+            "a 1 2 3",
+            "a 1 then",
+            "a{b=\"c} 1",
+            "a{b=c} 1",
+            "a{b=\"c\" 1",
+        ] {
+            assert_eq!(sample(broken), None, "{broken}");
+        }
     }
 
     #[test]

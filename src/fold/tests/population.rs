@@ -173,7 +173,8 @@ fn a_session_that_is_degraded_by_several_signals_is_counted_once() {
 
 #[test]
 fn rows_tell_by_what_their_session_and_peer_are_degraded() {
-    use crate::series::detail::{DetailPlane, Judgement};
+    use crate::series::detail::DetailPlane;
+    use crate::series::judgement::Judgement;
     let mut world = World::new();
     let deaf = Peer { can_listen: false, video_enabled: false, ..peer("carol") };
     let frame = Frame { audio_enabled: Some(true), ..frame("s1", 1) };

@@ -9,7 +9,8 @@ use crate::fold::{Outcome, StreamTime};
 use crate::replay::sample::{Step, Table};
 use crate::replay::sink::{Fate, Seen};
 use crate::series::catalogue::{self as c, Metric};
-use crate::series::detail::{DetailPlane, Judgement};
+use crate::series::detail::DetailPlane;
+use crate::series::judgement::Judgement;
 use crate::series::reading;
 
 /// The most sessions, and pairs, whose timelines are kept at a time.

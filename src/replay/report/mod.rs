@@ -25,15 +25,12 @@ pub use verdict::summary;
 
 use super::engine::Filter;
 use super::window::Window;
-use crate::fold::FoldSettings;
-use crate::series::detail::Judgement;
+use crate::fold::{BAD_PLACE, FoldSettings};
+use crate::series::judgement::Judgement;
 use crate::subject::Region;
 
 /// The most points that a chart has along its time.
 pub const POINTS: usize = 240;
-
-/// From which share of the live sessions on, and from how many, it is bad: those of the triage page.
-const BAD: (f64, u32) = (0.1, 3);
 
 /// By what a session is degraded: the fold's signals, and any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +99,13 @@ impl Settings {
     /// From how many degraded sessions on it is bad. Who asks for one call is interested in each session of it.
     #[must_use]
     pub const fn floor(&self) -> u32 {
-        if self.filter.is_open() { BAD.1 } else { 1 }
+        if self.filter.is_open() { BAD_PLACE.1 } else { 1 }
     }
 
     /// Whether so many of so many are bad.
     #[must_use]
     pub fn is_bad(&self, degraded: u32, live: u32) -> bool {
-        degraded >= self.floor() && f64::from(degraded) >= BAD.0 * f64::from(live)
+        degraded >= self.floor() && f64::from(degraded) >= BAD_PLACE.0 * f64::from(live)
     }
 
     /// How many steps a point of a chart stands for.

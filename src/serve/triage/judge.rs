@@ -11,11 +11,11 @@ use super::evidence::{Cause, SETTLED, cause, numbers, percent};
 use super::population::Population;
 use super::spells::Spell;
 use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
+use crate::fold::BAD_PLACE;
 use crate::series::aggregates::Signal;
 
-/// From which share and number of degraded sessions on a place is bad, or worth a look.
-pub(super) const BAD: (f64, u64) = (0.1, 3);
-pub(super) const WATCH: (f64, u64) = (0.03, 2);
+/// From which share and number of degraded sessions on a place is worth a look.
+pub(super) const WATCH: (f64, u32) = (0.03, 2);
 
 /// How a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,12 +38,12 @@ pub(super) enum State {
 impl State {
     /// The state of a place with these people.
     pub(super) fn of(population: &Population) -> Self {
-        let is = |(ratio, sessions): (f64, u64)| {
-            population.sessions_degraded >= sessions && population.sessions_degraded_ratio >= ratio
+        let is = |(ratio, sessions): (f64, u32)| {
+            population.sessions_degraded >= u64::from(sessions) && population.sessions_degraded_ratio >= ratio
         };
         match population.sessions {
             0 => Self::Idle,
-            _ if is(BAD) => Self::Bad,
+            _ if is(BAD_PLACE) => Self::Bad,
             _ if is(WATCH) => Self::Watch,
             _ => Self::Good,
         }

@@ -15,7 +15,8 @@ use super::counts::ServerKey;
 use crate::series::aggregates::Signal;
 use crate::series::catalogue as c;
 use crate::series::catalogue::Metric;
-use crate::series::detail::{DetailPlane, DetailStore, Judgement, RowView, Value};
+use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use crate::series::judgement::Judgement;
 use crate::series::reading::labels;
 
 /// How many of the worst sessions are told.
