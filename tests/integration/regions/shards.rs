@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_nats::jetstream::consumer::pull;
 use callsight::frame::{Form, Frame, MeetingId, Server, ServerUrl};
-use callsight::topology::Shard;
+use callsight::subject::Region;
+use callsight::topology::{Shard, dead_letter_stream_config, mirror_config, stream_config};
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::frames::frame;
@@ -310,6 +312,44 @@ async fn two_shards_become_three_and_every_frame_counts_once() {
     }
     assert_eq!(scrapes(&new).await.iter().map(|scrape| count(scrape, "received")).sum::<u64>(), 0);
     assert_same(&union(&scrapes(&new).await, is_gauge), &calls(&alone.metrics().await, is_gauge));
+}
+
+#[tokio::test]
+async fn shards_share_out_a_mirror_as_they_do_its_stream() {
+    let nats = Nats::start();
+    let context = nats.jetstream().await;
+    let apac: Region = "apac".parse().unwrap();
+    let configs = [stream_config(&apac, 1), dead_letter_stream_config(&apac, 1), mirror_config(&apac, 1)];
+    for config in configs {
+        context.create_stream(config).await.unwrap();
+    }
+    let global = |extra: &str| {
+        Callsight::serve_at(&nats.url(), &["--region=apac", "--home=us", "--create", NEVER_IDLE, extra])
+    };
+    let mut alone = global("--deployment=alone");
+    let mut shards: Vec<_> = Shard::all(2).map(|shard| global(&format!("--shard={shard}"))).collect();
+    alone.ready().await;
+    for shard in &mut shards {
+        shard.ready().await;
+    }
+    let calls_in = Calls::new();
+    for session in 0..calls_in.sessions.len() {
+        let subject = format!("health.diagnostics.{apac}.relay.r{}", session / 2);
+        let payload = calls_in.frame(session, 1).encode(Form::Compact).into();
+        context.publish(subject, payload).await.unwrap().await.unwrap();
+    }
+
+    let frames = 2 * RELAYS as u64;
+    let together = taken_together(&shards, frames).await;
+    taken_together(std::slice::from_ref(&alone), frames).await;
+    assert!(together.iter().all(|scrape| taken(scrape) > 0), "both shards have relays");
+    assert_same(&union(&together, |_| true), &calls(&alone.metrics().await, |_| true));
+    let own = context.get_stream("HEALTH_APAC").await.unwrap();
+    let mirror = context.get_stream("HEALTH_APAC_MIRROR").await.unwrap();
+    for number in 1..=2 {
+        mirror.get_consumer::<pull::Config>(&durable(number, 2)).await.unwrap();
+        own.get_consumer::<pull::Config>(&durable(number, 2)).await.expect_err("it reads the mirror");
+    }
 }
 
 #[tokio::test]
