@@ -147,13 +147,14 @@ impl fmt::Display for DemoConfig {
 
 /// Runs the demo until told to stop. Whatever it started is stopped with it, and leaves nothing behind.
 pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
+    let stop = stop_signal()?;
     let folder = tempfile::Builder::new().prefix("callsight-demo-").tempdir();
     let folder = folder.map_err(|error| CliError::caused("cannot make a folder for the demo", error))?;
     // It may take a while until three servers have agreed, and nobody who has lost patience is to wait for it.
     let starting = Stage::start(&config, &folder);
     let stage = tokio::select! {
         stage = starting => stage?,
-        signal = stop_signal() => return signal.map(drop),
+        _ = stop => return Ok(()),
     };
     let shown = stage.show(&config).await;
     stage.stop().await;
@@ -307,7 +308,7 @@ impl Stage {
         let terminal = io::stdout().is_terminal();
         let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut signal = std::pin::pin!(stop_signal());
+        let mut stop = std::pin::pin!(stop_signal()?);
         let end = async {
             match duration {
                 Some(duration) => sleep(duration).await,
@@ -318,7 +319,7 @@ impl Stage {
         loop {
             tokio::select! {
                 biased;
-                signal = &mut signal => return signal.map(|_| ()),
+                _ = &mut stop => return Ok(()),
                 () = &mut end => return Ok(()),
                 _ = every.tick() => {
                     let line = line(&exporter.glance());

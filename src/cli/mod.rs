@@ -202,17 +202,20 @@ where
     runtime.block_on(run(config))
 }
 
-/// Waits until somebody asks the process to stop, and tells how.
-pub(crate) async fn stop_signal() -> Result<&'static str, CliError> {
+/// Waits until somebody asks the process to stop, and tells how. From the call on, not only once it is waited for: whatever
+/// is begun after it can be cleaned up.
+pub(crate) fn stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
     let cannot = |error| CliError::caused("cannot listen for signals", error);
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     // A terminal that is closed must not leave the demo's servers behind.
     let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
-    Ok(tokio::select! {
-        _ = hang_up.recv() => "SIGHUP",
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = hang_up.recv() => "SIGHUP",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }
 

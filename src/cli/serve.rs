@@ -226,9 +226,10 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
         feeds.push(Feed { source, client });
     }
     let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
+    let stop = stop_signal()?;
     let failed = tokio::select! {
-        signal = stop_signal() => {
-            tracing::info!(signal = signal?, "stopping");
+        signal = stop => {
+            tracing::info!(signal, "stopping");
             None
         }
         error = exporter.failed() => Some(error),

@@ -181,11 +181,9 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
         }
     }
     let (scenario, regions, seed) = (config.calls.scenario, joined(&config.calls.regions), config.calls.seed);
+    let signal = stop_signal()?;
     let stop = async {
-        if let Err(error) = stop_signal().await {
-            tracing::error!(%error, "signals are not heeded");
-            std::future::pending::<()>().await;
-        }
+        signal.await;
     };
     let simulated = simulate::run(client, config.calls, stop).await;
     let summary = match &simulated {

@@ -33,14 +33,15 @@ pub(crate) async fn run(config: ReplayConfig) -> Result<(), CliError> {
     let (control, quiet) = (Control::default(), config.quiet);
     let sends = config.outputs.remote_write.is_some() || config.heal.is_some();
     let mut signal = None;
+    let mut stop = std::pin::pin!(stop_signal()?);
     let done = {
         let mut replaying = std::pin::pin!(execute(config, control.clone()));
         let mut showing = std::pin::pin!(progress::show(control.clone()));
         loop {
             tokio::select! {
                 done = &mut replaying => break done,
-                stopped = stop_signal(), if signal.is_none() => {
-                    signal = Some(stopped?);
+                stopped = &mut stop, if signal.is_none() => {
+                    signal = Some(stopped);
                     control.stop();
                 }
                 () = &mut showing, if !quiet => {}

@@ -210,11 +210,11 @@ pub(crate) async fn run(config: DeployConfig) -> Result<(), CliError> {
     let http = HttpClient::new(&fleet.gates.http)
         .map_err(|error| CliError::caused("cannot use `gates.http` of the fleet", error))?;
     let (stop, stopping) = watch::channel(false);
+    let signal = stop_signal()?;
     let signals = tokio::spawn(async move {
-        if let Ok(signal) = stop_signal().await {
-            tracing::warn!(signal, "stopping: what was changed is taken back");
-            stop.send_replace(true);
-        }
+        let signal = signal.await;
+        tracing::warn!(signal, "stopping: what was changed is taken back");
+        stop.send_replace(true);
         // Kept: nobody may take its end for a signal.
         std::future::pending::<()>().await;
     });
