@@ -147,16 +147,16 @@ impl fmt::Display for DemoConfig {
 
 /// Runs the demo until told to stop. Whatever it started is stopped with it, and leaves nothing behind.
 pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
-    let stop = stop_signal()?;
+    let mut stop = std::pin::pin!(stop_signal()?);
     let folder = tempfile::Builder::new().prefix("callsight-demo-").tempdir();
     let folder = folder.map_err(|error| CliError::caused("cannot make a folder for the demo", error))?;
     // It may take a while until three servers have agreed, and nobody who has lost patience is to wait for it.
     let starting = Stage::start(&config, &folder);
     let stage = tokio::select! {
         stage = starting => stage?,
-        _ = stop => return Ok(()),
+        _ = &mut stop => return Ok(()),
     };
-    let shown = stage.show(&config).await;
+    let shown = stage.show(&config, stop).await;
     stage.stop().await;
     shown
 }
@@ -190,26 +190,30 @@ impl Stage {
         Ok(Self { nats, prometheus, metrics, reader })
     }
 
-    /// Shows the calls until told to stop.
-    async fn show(&self, config: &DemoConfig) -> Result<(), CliError> {
+    /// Shows the calls until told to stop, which may have been while this began.
+    async fn show(
+        &self,
+        config: &DemoConfig,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<(), CliError> {
         let exporter = Exporter::start(self.feeds(config)?, self.exporter_config()).await;
         let exporter = exporter.map_err(CliError::other)?;
         say(&self.addresses(&exporter))?;
-        let (stop, _) = watch::channel(false);
+        let (over, _) = watch::channel(false);
         let calls = self.calls(config).into_iter().map(|(client, calls)| {
-            let mut stopping = stop.subscribe();
+            let mut ending = over.subscribe();
             tokio::spawn(simulate::run(client, calls, async move {
-                let _ = stopping.wait_for(|stop| *stop).await;
+                let _ = ending.wait_for(|over| *over).await;
             }))
         });
         let calls: Vec<_> = calls.collect();
         let watched = tokio::select! {
-            watched = self.watch_calls(&exporter, config.calls.duration) => watched,
+            watched = self.watch_calls(&exporter, config.calls.duration, stop) => watched,
             () = self.cut(config) => Ok(()),
         };
         // What is cut would keep the relays from ending their calls.
         self.mend();
-        stop.send_replace(true);
+        over.send_replace(true);
         let calls = join_all(calls).await;
         exporter.stop().await;
         let (mut published, mut acknowledged) = (0, 0);
@@ -304,11 +308,16 @@ impl Stage {
     }
 
     /// Writes a line about all calls again and again, until a signal or the end of the time.
-    async fn watch_calls(&self, exporter: &Exporter, duration: Option<Duration>) -> Result<(), CliError> {
+    async fn watch_calls(
+        &self,
+        exporter: &Exporter,
+        duration: Option<Duration>,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<(), CliError> {
         let terminal = io::stdout().is_terminal();
         let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = std::pin::pin!(stop_signal()?);
+        let mut stop = std::pin::pin!(stop);
         let end = async {
             match duration {
                 Some(duration) => sleep(duration).await,
