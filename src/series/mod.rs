@@ -8,6 +8,7 @@
 
 pub mod aggregates;
 pub mod catalogue;
+mod cells;
 pub mod detail;
 pub mod exposition;
 mod histogram;
