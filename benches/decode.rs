@@ -4,7 +4,7 @@ mod common;
 
 use std::hint::black_box;
 
-use callsight::frame::{Form, Frame};
+use callsight_frame::{Form, Frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn decode(criterion: &mut Criterion<common::CpuTime>) {

@@ -14,12 +14,12 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{self, Context};
 use callsight::consume::{Source, SourceKind};
-use callsight::fold::FoldSettings;
-use callsight::publish::{Publisher, PublisherConfig};
 use callsight::serve::{Exporter, ExporterConfig, Feed};
 use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
-use callsight::subject::Region;
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
+use callsight_fold::FoldSettings;
+use callsight_frame::subject::Region;
+use callsight_publish::{Publisher, PublisherConfig};
 use futures_util::StreamExt;
 use rig::{DEADLINE, Failure, Nats};
 use time::OffsetDateTime;
@@ -97,7 +97,7 @@ async fn fill(
         if let Some(event) = world.advance() {
             publisher.room().await?;
             publisher.publish(&event.frame)?;
-            bytes += event.frame.encode(callsight::frame::Form::Compact).len();
+            bytes += event.frame.encode(callsight_frame::Form::Compact).len();
             published += 1;
         }
     }

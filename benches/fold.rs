@@ -3,8 +3,8 @@
 
 mod common;
 
-use callsight::frame::Frame;
-use callsight::series::detail::DetailPlane;
+use callsight_fold::series::detail::DetailPlane;
+use callsight_frame::Frame;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Frames between two looks at the clock: a fifth of a second at 5,000 frames/s.

@@ -12,9 +12,9 @@ use std::io::{self, Write};
 use std::process::Command;
 use std::time::Duration;
 
-use callsight::frame::{Decoder, Form};
-use callsight::series::detail::DetailPlane;
-use callsight::series::exposition::{Format, write_page};
+use callsight_fold::series::detail::DetailPlane;
+use callsight_fold::series::exposition::{Format, write_page};
+use callsight_frame::{Decoder, Form};
 use common::CpuTime;
 use criterion::measurement::Measurement;
 

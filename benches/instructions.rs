@@ -10,8 +10,8 @@ use std::env;
 use std::hint::black_box;
 use std::io::{self, Write};
 
-use callsight::frame::{Decoder, Form, Frame};
-use callsight::series::exposition::{Format, write_page};
+use callsight_fold::series::exposition::{Format, write_page};
+use callsight_frame::{Decoder, Form, Frame};
 
 /// Frames that are decoded or folded.
 const FRAMES: u64 = 2_000;

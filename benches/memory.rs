@@ -12,13 +12,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callsight::fold::{DetailLevel, Fold, FoldSettings, StreamTime};
-use callsight::frame::{
+use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
+use callsight_fold::series::detail::{DetailPlane, DetailStore};
+use callsight_fold::{DetailLevel, Fold, FoldSettings, StreamTime};
+use callsight_frame::subject::Region;
+use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
 };
-use callsight::series::aggregates::{Aggregates, RegionSeries};
-use callsight::series::detail::{DetailPlane, DetailStore};
-use callsight::subject::Region;
 
 type Failure = Box<dyn Error + Send + Sync>;
 

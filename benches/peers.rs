@@ -18,8 +18,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use callsight::frame::{Decoder, Form, Frame, Operation, Peer};
-use callsight::series::exposition::{Format, write_page};
+use callsight_fold::series::exposition::{Format, write_page};
+use callsight_frame::{Decoder, Form, Frame, Operation, Peer};
 use common::CpuTime;
 use criterion::measurement::Measurement;
 use metrics::{counter, gauge, with_local_recorder};

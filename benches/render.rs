@@ -4,8 +4,8 @@ mod common;
 
 use std::io::{self, BufWriter, Write};
 
-use callsight::series::detail::DetailPlane;
-use callsight::series::exposition::{Format, write_page};
+use callsight_fold::series::detail::DetailPlane;
+use callsight_fold::series::exposition::{Format, write_page};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use flate2::write::GzEncoder;

@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::{self, Context};
-use callsight::fold::{FoldSettings, StreamTime};
-use callsight::publish::{Publisher, PublisherConfig};
 use callsight::replay::engine::{Engine, EngineConfig, Filter, Goes};
 use callsight::replay::progress::Control;
 use callsight::replay::report::Settings;
@@ -28,8 +26,10 @@ use callsight::replay::sink::{Sink, Target};
 use callsight::replay::source::{self, Extent};
 use callsight::replay::window::Window;
 use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
-use callsight::subject::Region;
 use callsight::topology::{ensure_streams, stream_name};
+use callsight_fold::{FoldSettings, StreamTime};
+use callsight_frame::subject::Region;
+use callsight_publish::{Publisher, PublisherConfig};
 use rig::{Failure, Nats};
 use tokio::sync::mpsc;
 

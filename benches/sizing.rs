@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use calls::Calls;
-use callsight::subject::Region;
 use callsight::topology::stream_name;
+use callsight_frame::subject::Region;
 use futures_util::future::try_join_all;
 use rig::{Exporter, Failure, Nats};
 

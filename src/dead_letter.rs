@@ -6,9 +6,9 @@
 
 use async_nats::HeaderMap;
 
-use crate::fold::StreamTime;
-use crate::frame::Rejection;
-use crate::subject::Region;
+use callsight_fold::StreamTime;
+use callsight_frame::Rejection;
+use callsight_frame::subject::Region;
 
 /// Header: the reason, from the closed vocabulary of `docs/frame.md`.
 const REASON: &str = "Callsight-Reason";
@@ -74,7 +74,7 @@ impl<'a> DeadLetter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Reason;
+    use callsight_frame::Reason;
 
     #[test]
     fn what_is_written_can_be_read() {

@@ -8,17 +8,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use crate::frame::{Frame, Rejection};
-use crate::series::exposition::Format;
 use crate::{cli, serve};
-
-/// What [`Frame::decode`] must make of a message, by the decoder that it falls back on.
-///
-/// # Errors
-/// Those of [`Frame::decode`].
-pub fn decode_carefully(message: &[u8]) -> Result<Frame<'_>, Rejection> {
-    Frame::decode_carefully(message)
-}
+use callsight_fold::series::exposition::Format;
 
 /// What the binary makes of a command line (with the program's name first), an environment and the file that
 /// `--config` names: a summary of the settings, or the error that it would show.

@@ -15,20 +15,16 @@ pub mod cli;
 pub mod config;
 pub mod consume;
 pub mod dead_letter;
-pub mod fold;
-pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http_client;
+mod insight;
 mod log;
 pub mod nats;
-pub mod publish;
 mod rollout;
-pub mod series;
 
 pub mod replay;
 pub mod serve;
 pub mod simulate;
-pub mod subject;
 mod tls;
 pub mod topology;

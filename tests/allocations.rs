@@ -11,7 +11,7 @@ mod common;
 #[path = "fuzz/memory.rs"]
 mod memory;
 
-use callsight::frame::{Decoder, Form, Frame};
+use callsight_frame::{Decoder, Form, Frame};
 
 const SESSIONS: usize = 20;
 

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use callsight::frame::Frame;
-use callsight::publish::{Publisher, PublisherConfig};
+use callsight_frame::Frame;
+use callsight_publish::{Publisher, PublisherConfig};
 
 use crate::common::Names;
 use crate::rig::{DEADLINE, Failure, Nats};

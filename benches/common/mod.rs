@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use callsight::fold::{Fold, FoldSettings, StreamTime};
-use callsight::frame::{
+use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
+use callsight_fold::series::detail::DetailStore;
+use callsight_fold::{Fold, FoldSettings, StreamTime};
+use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
     Video,
 };
-use callsight::series::aggregates::{Aggregates, RegionSeries};
-use callsight::series::detail::DetailStore;
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};

@@ -7,7 +7,7 @@ use super::log::LogArgs;
 use crate::config::{
     ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio, whole,
 };
-use crate::fold::Thresholds;
+use callsight_fold::Thresholds;
 
 /// How the process itself behaves.
 #[derive(Clone, Debug, clap::Args)]

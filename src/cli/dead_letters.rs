@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::args::{NatsArgs, distinct};
 use crate::config::{ConfigError, whole};
 use crate::dead_letter::DeadLetter;
-use crate::frame::Frame;
 use crate::nats::{self, NatsError};
-use crate::subject::Region;
 use crate::topology::dead_letter_stream_name;
+use callsight_frame::Frame;
+use callsight_frame::subject::Region;
 
 /// How long the server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

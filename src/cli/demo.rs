@@ -27,11 +27,11 @@ use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, duration_between};
 use crate::consume::Reader;
-use crate::fold::FoldSettings;
 use crate::serve::{Exporter, ExporterConfig, Feed, Glance};
 use crate::simulate::{self, SimulateConfig};
-use crate::subject::Region;
 use crate::topology::Deployment;
+use callsight_fold::FoldSettings;
+use callsight_frame::subject::Region;
 
 /// How often the line is written: on a terminal over itself, elsewhere one under the other.
 const TERMINAL_LINE: Duration = Duration::from_secs(1);

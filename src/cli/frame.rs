@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, IgnoredAny};
 
 use super::dead_letters::{self, DeadLetterArgs, DeadLettersError};
-use crate::frame::{Form, Frame, Rejection};
+use callsight_frame::{Form, Frame, Rejection};
 
 /// Encode, decode and check health frames
 #[derive(Clone, Debug, clap::Args)]
@@ -277,7 +277,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::frame::Reason;
+    use callsight_frame::Reason;
 
     #[derive(clap::Parser)]
     struct Command {

@@ -10,13 +10,13 @@ use time::OffsetDateTime;
 
 use super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct, joined};
 use crate::config::{ConfigError, NatsConfig, duration_between};
-use crate::fold::{DetailLevel, FoldSettings, Limits, StreamTime};
-use crate::frame::{MAX_PEERS, MeetingId, SessionId};
 use crate::replay::engine::{EngineConfig, Filter};
 use crate::replay::http::{Address, Header};
 use crate::replay::sink::Target;
 use crate::replay::window::{Moment, Window};
-use crate::subject::Region;
+use callsight_fold::{DetailLevel, FoldSettings, Limits, StreamTime};
+use callsight_frame::subject::Region;
+use callsight_frame::{MAX_PEERS, MeetingId, SessionId};
 
 pub(crate) use run::run;
 

@@ -10,11 +10,11 @@ use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
 use crate::consume::Reader;
-use crate::fold::{DetailLevel, FoldSettings, Limits};
-use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
+use callsight_fold::{DetailLevel, FoldSettings, Limits};
+use callsight_frame::MAX_PEERS;
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
@@ -91,7 +91,7 @@ pub(crate) struct ServeArgs {
     ///
     /// Aggregates are always kept, and replay has every detail whatever is chosen here.
     #[arg(long, value_name = "LEVEL", default_value = "pair", help_heading = "Detail")]
-    detail: DetailLevel,
+    detail: DetailArg,
 
     /// Keep pair detail only for meetings of up to this many sessions, 0 for any size.
     ///
@@ -164,7 +164,7 @@ impl ServeArgs {
             max_series: self.max_series,
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,
-                detail: self.detail,
+                detail: self.detail.into(),
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,
                     sessions => sessions,
@@ -183,19 +183,24 @@ impl ServeArgs {
     }
 }
 
-impl clap::ValueEnum for DetailLevel {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Off, Self::Session, Self::Pair]
-    }
+/// [`DetailLevel`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DetailArg {
+    /// Aggregates alone
+    Off,
+    /// Aggregates, and series of each session
+    Session,
+    /// All that, and series of each pair of a session and a remote peer
+    Pair,
+}
 
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        use clap::builder::PossibleValue;
-        Some(match self {
-            Self::Off => PossibleValue::new("off").help("Aggregates alone"),
-            Self::Session => PossibleValue::new("session").help("Aggregates, and series of each session"),
-            Self::Pair => PossibleValue::new("pair")
-                .help("All that, and series of each pair of a session and a remote peer"),
-        })
+impl From<DetailArg> for DetailLevel {
+    fn from(arg: DetailArg) -> Self {
+        match arg {
+            DetailArg::Off => Self::Off,
+            DetailArg::Session => Self::Session,
+            DetailArg::Pair => Self::Pair,
+        }
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
-use crate::frame::MAX_PEERS;
 use crate::nats;
 use crate::simulate::{self, Rhythm, Scenario, SimulateError};
-use crate::subject::Region;
 use crate::topology::ensure_streams;
+use callsight_frame::MAX_PEERS;
+use callsight_frame::subject::Region;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::args::{distinct, is_plain, joined};
 use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
 use crate::consume::{JetStreamApi, Source, SourceKind};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// Where the frames come from.
 #[derive(Clone, Debug, clap::Args)]

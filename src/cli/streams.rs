@@ -11,10 +11,10 @@ use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
 use crate::nats;
-use crate::subject::Region;
 use crate::topology::{
     self, Action, Bond, Change, Declared, Name, Readers, ReconcileError, Reconciler, Step, is_duration,
 };
+use callsight_frame::subject::Region;
 
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(3600);

@@ -4,7 +4,7 @@ use std::fs;
 use clap::CommandFactory;
 
 use super::*;
-use crate::fold::FoldSettings;
+use callsight_fold::FoldSettings;
 
 fn serve(line: &str, file: &str) -> serve::ServeConfig {
     let directory = tempfile::tempdir().unwrap();

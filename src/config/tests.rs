@@ -8,7 +8,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fold::DetailLevel;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Off,
+    Pair,
+}
 
 #[derive(Debug, clap::Parser)]
 #[command(name = "callsight", version)]
@@ -53,7 +58,7 @@ struct Watch {
     goodbye: bool,
     /// How much
     #[arg(long, default_value = "pair")]
-    detail: DetailLevel,
+    detail: Level,
     /// Where
     #[arg(long, hide_env_values = true)]
     nats_url: Option<NatsUrl>,
@@ -192,7 +197,7 @@ fn the_table_nearest_to_the_command_wins() {
 #[test]
 fn values_are_taken_in_the_types_of_toml() {
     let watch = given("watch").file("region = 'us'\nshare = 1\nidle_timeout = '1m'\ndetail = 'off'").watch();
-    assert_eq!((watch.share, watch.idle_timeout.as_secs(), watch.detail), (1.0, 60, DetailLevel::Off));
+    assert_eq!((watch.share, watch.idle_timeout.as_secs(), watch.detail), (1.0, 60, Level::Off));
     let watch = given("watch").file("region = [1_000, 0x10, true, 2024-05-01T10:00:00Z]").watch();
     assert_eq!(watch.region, ["1000", "16", "true", "2024-05-01T10:00:00Z"]);
 }

@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::clock::Reading;
-use crate::fold::StreamTime;
 use crate::topology::Shard;
+use callsight_fold::StreamTime;
 
 /// A mirror that heard of its origin within so many nanoseconds knows what it is missing.
 const HEARD_LATELY: u64 = 5_000_000_000;

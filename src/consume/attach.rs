@@ -12,8 +12,8 @@ use super::answer::{AskError, StreamState, consumer_state, reset_consumer, strea
 use super::clock::Reading;
 use super::handover::Handover;
 use super::source::{Reader, Source, SourceKind};
-use crate::subject::Region;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
+use callsight_frame::subject::Region;
 
 /// How many frames a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;

@@ -22,12 +22,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::dead_letter;
-use crate::fold::StreamTime;
-use crate::frame::Rejection;
 use crate::log::Bounded;
-use crate::series::aggregates::RegionSeries;
-use crate::subject::Region;
 use crate::topology::{dead_letter_stream_name, stream_name};
+use callsight_fold::StreamTime;
+use callsight_fold::series::aggregates::RegionSeries;
+use callsight_frame::Rejection;
+use callsight_frame::subject::Region;
 
 /// How long a chunk's letters may take to be stored.
 const WITHIN: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 /// A difference that no drift and no slow answer explains.
 const JUMP: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::StreamState;
 use super::clock::StreamClock;
-use crate::fold::StreamTime;
-use crate::series::aggregates::StreamSeries;
+use callsight_fold::StreamTime;
+use callsight_fold::series::aggregates::StreamSeries;
 
 /// How much later a moment has to be to be another one: it is reckoned from the answer's own time.
 const NEWS: Duration = Duration::from_millis(500);

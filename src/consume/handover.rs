@@ -10,8 +10,8 @@ use async_nats::jetstream::{Context, ErrorCode};
 
 use super::answer::{ConsumerState, consumer_state};
 use super::attach::{AttachError, Wanted};
-use crate::subject::Subject;
 use crate::topology::{Shard, durable_name};
+use callsight_frame::subject::Subject;
 
 /// How far the shards before have counted the stream: each one's share, and a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::clock::StreamClock;
 use super::freshness::MirrorLag;
-use crate::fold::StreamTime;
-use crate::subject::Region;
+use callsight_fold::StreamTime;
+use callsight_frame::subject::Region;
 
 /// Without a sign of life for so long the consumer's loop is stuck: it comes round several times a second.
 const STUCK_AFTER: Duration = Duration::from_secs(20);

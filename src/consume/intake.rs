@@ -17,11 +17,11 @@ use async_nats::jetstream::Message;
 use super::burial::Rejected;
 use super::clock::StreamClock;
 use super::handover::Handover;
-use crate::fold::{Fold, Outcome, StreamTime};
-use crate::frame::{Decoder, Frame, Reason, Rejection};
 use crate::log::Bounded;
-use crate::series::aggregates::RegionSeries;
-use crate::subject::{Region, Subject};
+use callsight_fold::series::aggregates::RegionSeries;
+use callsight_fold::{Fold, Outcome, StreamTime};
+use callsight_frame::subject::{Region, Subject};
+use callsight_frame::{Decoder, Frame, Reason, Rejection};
 
 /// Takes messages of one region in order.
 pub(super) struct Intake {

@@ -49,9 +49,9 @@ use progress::{Mark, Progress, Verdict};
 use pulse::{Pulse, stopped};
 pub use source::{JetStreamApi, Reader, Source, SourceKind};
 
-use crate::fold::Fold;
 use crate::log::Bounded;
-use crate::series::aggregates::{RegionSeries, StreamSeries};
+use callsight_fold::Fold;
+use callsight_fold::series::aggregates::{RegionSeries, StreamSeries};
 
 /// How often the consumer is asked how much is waiting, and the server for its time.
 const POLL: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use super::clock::StreamClock;
 use super::freshness::{Freshness, MirrorLag};
 use super::health::RegionHealth;
 use super::intake::Intake;
-use crate::series::aggregates::RegionSeries;
+use callsight_fold::series::aggregates::RegionSeries;
 
 /// How often idle sessions are looked for.
 const TICK: Duration = Duration::from_millis(250);

@@ -8,8 +8,8 @@
 use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 
-use crate::subject::Region;
 use crate::topology::{Deployment, Shard, durable_name, mirror_stream_name, stream_name};
+use callsight_frame::subject::Region;
 
 /// A region, and which stream its frames are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use time::OffsetDateTime;
 
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 /// How long the server may take to send the next of the frames that it has.
 pub(super) const NEXT_WITHIN: Duration = Duration::from_secs(5);

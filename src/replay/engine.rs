@@ -17,11 +17,11 @@ use super::sample::Step;
 use super::sink::{Fate, Seen, Sink, SinkError};
 use super::source::Record;
 use super::window::Window;
-use crate::fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
-use crate::frame::{Frame, Reason, Rejection};
-use crate::series::aggregates::{Aggregates, RegionSeries};
-use crate::series::detail::DetailStore;
-use crate::subject::{Region, Subject};
+use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
+use callsight_fold::series::detail::DetailStore;
+use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
+use callsight_frame::subject::{Region, Subject};
+use callsight_frame::{Frame, Reason, Rejection};
 
 /// The most series of the detail planes: as many as there were. A replay is for the detail that live series leave
 /// out, so nothing is refused; the number only has to leave room for counting.

@@ -16,9 +16,9 @@ use super::sample::Table;
 use super::sink::remote_write::series_key;
 use super::window::Window;
 use crate::config::one_line;
-use crate::fold::StreamTime;
-use crate::series::catalogue::{Plane, SESSIONS};
-use crate::subject::Region;
+use callsight_fold::StreamTime;
+use callsight_fold::series::catalogue::{Plane, SESSIONS};
+use callsight_frame::subject::Region;
 
 /// How much of the window is asked for at a time: raw samples are many.
 const PORTION: Duration = Duration::from_secs(3600);

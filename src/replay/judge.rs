@@ -27,7 +27,7 @@ use super::progress::Control;
 use super::rules::{Alert, Recording, Rules};
 use super::sink::SinkError;
 use super::window::{Window, rfc3339};
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 const PROMETHEUS: &str = "prometheus";
 

@@ -41,8 +41,8 @@ use window::Window;
 
 use crate::config::one_line;
 use crate::nats::NatsError;
-use crate::subject::Region;
 use crate::topology::{mirror_stream_name, stream_name};
+use callsight_frame::subject::Region;
 
 /// Why a replay came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +191,7 @@ fn fold(
     mut feeds: Vec<Feed>,
     control: &Control,
     window: Window,
-    since: crate::fold::StreamTime,
+    since: callsight_fold::StreamTime,
 ) -> Result<(Account, Vec<String>), ReplayError> {
     let whole = window.to.since(since).as_millis().max(1);
     let mut taken = 0_u64;

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error};
 
 use super::sample::Table;
 use crate::config::one_line;
-use crate::series::catalogue::CATALOGUE;
+use callsight_fold::series::catalogue::CATALOGUE;
 
 /// Why rules can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use crate::fold::StreamTime;
-use crate::series::aggregates::Aggregates;
-use crate::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
-use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
-use crate::series::judgement::Judgement;
+use callsight_fold::StreamTime;
+use callsight_fold::series::aggregates::Aggregates;
+use callsight_fold::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
+use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use callsight_fold::series::judgement::Judgement;
 
 /// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
 /// a replay can't know.
@@ -294,7 +294,7 @@ mod tests {
     use metrics::Recorder;
 
     use super::*;
-    use crate::series::aggregates::{RegionSeries, ServerSeries};
+    use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
 
     #[test]
     fn a_step_has_every_sample_of_the_aggregates() {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::window::rfc3339;
 use crate::config::one_line;
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 /// How many messages a pull request asks for. Another is sent when half of them have come.
 const BATCH: usize = 8192;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::UtcOffset;
 use time::format_description::well_known::Rfc3339;
 
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 /// A moment as it is written: absolute, or so long ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

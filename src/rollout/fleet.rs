@@ -17,7 +17,7 @@ use super::compare::Terms;
 use super::judge::Tolerances;
 use crate::config::{NatsUrl, duration, one_line};
 use crate::http_client::{Access, Endpoint};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::series::reading;
+use callsight_fold::series::reading;
 
 /// Beginnings of the names that are passed over: a series a session or pair.
 const DETAIL: [&str; 2] = ["videocall_session_", "videocall_pair_"];

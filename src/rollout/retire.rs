@@ -15,8 +15,8 @@ use async_nats::jetstream::{Context, consumer};
 use futures_util::TryStreamExt;
 
 use super::colour::{Colour, ColourError};
-use crate::subject::Region;
 use crate::topology::{Deployment, stream_name};
+use callsight_frame::subject::Region;
 
 /// How often a durable that is still read is looked at again.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Exporter;
 use super::triage::quantile::percentile;
 use crate::consume::MirrorLag;
-use crate::series::catalogue::SESSION_RTT;
-use crate::series::detail::DetailPlane;
+use callsight_fold::series::catalogue::SESSION_RTT;
+use callsight_fold::series::detail::DetailPlane;
 
 /// The state of all live sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]

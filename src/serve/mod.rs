@@ -29,10 +29,10 @@ pub use glance::Glance;
 pub use web_config::WebConfigError;
 
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
-use crate::fold::{Fold, FoldSettings};
-use crate::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
-use crate::series::detail::DetailStore;
-use crate::subject::Region;
+use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
+use callsight_fold::series::detail::DetailStore;
+use callsight_fold::{Fold, FoldSettings};
+use callsight_frame::subject::Region;
 use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;

@@ -1,6 +1,6 @@
 //! What a scraper can read, from its headers.
 
-use crate::series::exposition::Format;
+use callsight_fold::series::exposition::Format;
 
 /// The format that an `Accept` header prefers: OpenMetrics 1.0 where it is wanted at least as much as the
 /// text format, which everyone reads.

@@ -21,10 +21,10 @@ use tokio::time::timeout;
 
 use super::page::{Page, Reader, Writer};
 use crate::consume::RegionHealth;
-use crate::series::aggregates::Aggregates;
-use crate::series::catalogue as c;
-use crate::series::detail::{DetailPlane, DetailStore};
-use crate::series::exposition::{Format, write_page};
+use callsight_fold::series::aggregates::Aggregates;
+use callsight_fold::series::catalogue as c;
+use callsight_fold::series::detail::{DetailPlane, DetailStore};
+use callsight_fold::series::exposition::{Format, write_page};
 
 /// How many pages are written at a time; more have to wait their turn.
 const AT_A_TIME: usize = 4;

@@ -7,7 +7,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::media::{Reception, Speaker, tenths};
 use super::network::Path;
-use crate::frame::{
+use callsight_frame::{
     Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
 };
 

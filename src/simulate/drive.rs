@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::SimulateConfig;
 use super::world::{Event, World};
-use crate::publish::{PublishError, PublishStats, Publisher, PublisherConfig};
+use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
 /// How long the end waits for the last acks.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);

@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::network::Path;
-use crate::frame::{Audio, NetEq, Video};
+use callsight_frame::{Audio, NetEq, Video};
 
 /// Samples of one NetEQ operation: 10 ms at 48 kHz.
 pub(super) const SAMPLES_PER_OPERATION: u64 = 480;

@@ -8,7 +8,7 @@
 //! [`World`] is the pure half: meetings of clients that evolve in a time of their own, in which every session
 //! speaks once an interval. The same configuration gives the same frames at the same times, whatever the
 //! machine does. [`run`] is the other half: it publishes a world's frames when their time has come, through one
-//! [`Publisher`](crate::publish::Publisher) for each of its relays, and tells what became of them.
+//! [`Publisher`](callsight_publish::Publisher) for each of its relays, and tells what became of them.
 //!
 //! A seed also fixes the session ids. Run twice within the stream's duplicate window, the second run is
 //! recognised as a repeat of the first and not stored: use another seed for other sessions.
@@ -27,8 +27,8 @@ pub use drive::{SimulateError, Summary, run};
 pub use scenario::{Rhythm, Scenario, ScenarioError};
 pub use world::{Event, Relay, World};
 
-use crate::frame::MAX_PEERS;
-use crate::subject::Region;
+use callsight_frame::MAX_PEERS;
+use callsight_frame::subject::Region;
 
 /// What to simulate.
 #[derive(Clone, Debug)]

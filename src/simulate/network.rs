@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scenario::{Rhythm, Scenario};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// How packets fare on a way.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::network::Path;
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// A story that the simulated calls follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

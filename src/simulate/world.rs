@@ -12,8 +12,8 @@ use super::client::{Client, Place};
 use super::meeting::Meetings;
 use super::network::Path;
 use super::scenario::{Rhythm, Scenario};
-use crate::frame::Frame;
-use crate::subject::Region;
+use callsight_frame::Frame;
+use callsight_frame::subject::Region;
 
 /// Relays of each region.
 const RELAYS: usize = 3;

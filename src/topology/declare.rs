@@ -18,7 +18,7 @@ use super::{
     Deployment, Readers, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config,
     stream_name,
 };
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// The deployment that reads all regions from the hub.
 const GLOBAL: &str = "global";

@@ -35,7 +35,7 @@ pub use self::plan::{Action, Change, Running, Step};
 pub use self::readers::{Readers, ReadersError};
 pub use self::reconcile::{ReconcileError, Reconciler};
 pub use self::shard::{Shard, ShardError, durable_name};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// How long frames are kept for replay.
 const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);

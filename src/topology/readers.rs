@@ -6,7 +6,7 @@ use std::str::FromStr;
 use async_nats::jetstream::consumer::pull;
 
 use super::{Deployment, Shard, durable_config, durable_name};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// The exporters of a deployment: `main` is one that reads everything, `green/3` three that share it out.
 #[derive(Clone, Debug, PartialEq, Eq)]

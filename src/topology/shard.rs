@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Deployment, PARTITIONS};
-use crate::subject::Region;
+use callsight_frame::subject::Region;
 
 /// One of the exporters that share a region: `2/3` is the second of three. They count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

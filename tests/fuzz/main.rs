@@ -12,7 +12,7 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
-use callsight::frame::{Frame, MAX_FRAME_BYTES, Rejection};
+use callsight_frame::{Frame, MAX_FRAME_BYTES, Rejection};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 

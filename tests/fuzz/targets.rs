@@ -5,9 +5,9 @@
 
 use std::ffi::OsString;
 
-use callsight::frame::{Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, Reason, Rejection};
 use callsight::fuzzing;
-use callsight::subject::{Region, Subject, publish_subject};
+use callsight_frame::subject::{Region, Subject, publish_subject};
+use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, Reason, Rejection};
 use serde::de::Deserialize;
 
 /// The longest detail of a rejection, in bytes. It becomes a header of a dead letter and a part of a log line.
@@ -17,7 +17,7 @@ const MAX_DETAIL_BYTES: usize = 1024;
 /// each form and as JSON. The quick decoder changes nothing about it.
 pub(crate) fn frame(input: &[u8]) {
     let decoded = Frame::decode(input);
-    assert_eq!(decoded, fuzzing::decode_carefully(input));
+    assert_eq!(decoded, Frame::decode_carefully(input));
     let frame = match decoded {
         Ok(frame) => frame,
         Err(rejection) => return refused(&rejection),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use callsight::frame::{Frame, MeetingId, PeerId, Server, ServerType, ServerUrl};
+use callsight_frame::{Frame, MeetingId, PeerId, Server, ServerType, ServerUrl};
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::{frame, rtt_ms};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use callsight::frame::Frame;
+use callsight_frame::Frame;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::{frame, rtt_ms};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use callsight::frame::Frame;
+use callsight_frame::Frame;
 use serde_json::Value;
 
 use crate::kit::callsight::Callsight;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use callsight::series::catalogue::{CATALOGUE, Kind, Metric};
+use callsight_fold::series::catalogue::{CATALOGUE, Kind, Metric};
 use serde_json::Value;
 
 use crate::kit::callsight::{Callsight, REGION};
@@ -41,7 +41,7 @@ async fn full_page(accept: &str) -> Response {
     health.publish(&frame("s2", 1, &["bo"])).await;
     health.publish_as("again", &frame("s2", 1, &["bo"])).await;
     health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.relay-1"), vec![0xc1]).await;
-    health.publish(&callsight::frame::Frame { ended: Some(true), ..frame("s2", 2, &[]) }).await;
+    health.publish(&callsight_frame::Frame { ended: Some(true), ..frame("s2", 2, &[]) }).await;
     callsight
         .metrics_when(PATIENCE, "every metric", |scrape| {
             let is_there = |name: &str, kind: Kind| match kind {

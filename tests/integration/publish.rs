@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use callsight::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
-use callsight::publish::{PublishError, PublishStats, Publisher, PublisherConfig};
+use callsight_frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
 use crate::kit::nats::Nats;
 use crate::kit::wait::{self, PATIENCE};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callsight::frame::Frame;
+use callsight_frame::Frame;
 use serde_json::Value;
 
 use crate::kit::callsight::Callsight;

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use callsight::frame::{Form, Frame, Reason};
-use callsight::publish::{Publisher, PublisherConfig};
 use callsight::topology::stream_config;
+use callsight_frame::{Form, Frame, Reason};
+use callsight_publish::{Publisher, PublisherConfig};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 

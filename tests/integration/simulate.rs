@@ -5,9 +5,9 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull, stream};
-use callsight::frame::Frame;
 use callsight::simulate::{Rhythm, Scenario, SimulateConfig, SimulateError, run};
-use callsight::subject::Subject;
+use callsight_frame::Frame;
+use callsight_frame::subject::Subject;
 use futures_util::StreamExt;
 
 use crate::kit::nats::Nats;

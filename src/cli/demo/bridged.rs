@@ -24,11 +24,11 @@ use crate::config::{Login, NatsConfig, NatsIdentity, NatsTls};
 use crate::consume::{Reader, Source, SourceKind};
 use crate::nats;
 use crate::serve::Feed;
-use crate::subject::Region;
 use crate::topology::{
     consumer_config, dead_letter_stream_config, mirror_config, mirror_stream_name, placed, stream_config,
     stream_name,
 };
+use callsight_frame::subject::Region;
 
 /// The clusters of the files. The first is the hub, the last holds no streams.
 const CLUSTERS: [&str; 3] = ["us", "apac", "arbiter"];

@@ -9,8 +9,8 @@ use crate::config::{NatsConfig, NatsIdentity, NatsTls};
 use crate::consume::{Source, SourceKind};
 use crate::nats;
 use crate::serve::Feed;
-use crate::subject::Region;
 use crate::topology::ensure_streams;
+use callsight_frame::subject::Region;
 
 /// One nats-server with the streams of all regions.
 pub(super) struct Single {

@@ -10,7 +10,6 @@ use async_nats::jetstream::Context;
 use super::super::tool::find_tool;
 use super::super::{CliError, stop_signal};
 use super::{Outputs, ReplayConfig};
-use crate::fold::FoldSettings;
 use crate::nats;
 use crate::replay::engine::{Account, EngineConfig};
 use crate::replay::heal::{Hole, Neighbour, Prometheus};
@@ -27,6 +26,7 @@ use crate::replay::sink::tsdb::Tsdb;
 use crate::replay::sink::{Sink, SinkError, Target};
 use crate::replay::window::{exact, rfc3339};
 use crate::replay::{self, ReplayError, Replayed};
+use callsight_fold::FoldSettings;
 
 /// Replays until the window is over or a signal comes.
 pub(crate) async fn run(config: ReplayConfig) -> Result<(), CliError> {

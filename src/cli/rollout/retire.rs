@@ -10,8 +10,8 @@ use crate::http_client::{Access, Endpoint};
 use crate::nats;
 use crate::rollout::colour::Colour;
 use crate::rollout::retire::{Retirement, check_active, delete_durables};
-use crate::subject::Region;
 use crate::topology::Deployment;
+use callsight_frame::subject::Region;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::worst::{Sight, Worst};
 use super::{By, Settings, narrow};
-use crate::fold::{Outcome, StreamTime};
 use crate::replay::sample::{Step, Table};
 use crate::replay::sink::{Fate, Seen};
-use crate::series::catalogue::{self as c, Metric};
-use crate::series::detail::DetailPlane;
-use crate::series::judgement::Judgement;
-use crate::series::reading;
+use callsight_fold::series::catalogue::{self as c, Metric};
+use callsight_fold::series::detail::DetailPlane;
+use callsight_fold::series::judgement::Judgement;
+use callsight_fold::series::reading;
+use callsight_fold::{Outcome, StreamTime};
 
 /// The most sessions, and pairs, whose timelines are kept at a time.
 const TIMELINES: [usize; 2] = [4_096, 8_192];

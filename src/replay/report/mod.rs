@@ -25,9 +25,10 @@ pub use verdict::summary;
 
 use super::engine::Filter;
 use super::window::Window;
-use crate::fold::{BAD_PLACE, FoldSettings};
-use crate::series::judgement::Judgement;
-use crate::subject::Region;
+use crate::insight::BAD_PLACE;
+use callsight_fold::FoldSettings;
+use callsight_fold::series::judgement::Judgement;
+use callsight_frame::subject::Region;
 
 /// The most points that a chart has along its time.
 pub const POINTS: usize = 240;

@@ -9,7 +9,7 @@ use super::text::{clock, count, escape, percent, push, seconds, span};
 use super::verdict::Spell;
 use super::worst::{Point, Score, Worst};
 use super::{By, Settings};
-use crate::series::reading;
+use callsight_fold::series::reading;
 
 /// The most servers that are shown.
 const SERVERS: usize = 16;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::fold::StreamTime;
 use crate::replay::window::Window;
+use callsight_fold::StreamTime;
 
 /// Text for the inside of an element or a quoted attribute.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {

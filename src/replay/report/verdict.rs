@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::collect::{Collected, Moment, Scope};
 use super::text::{clock, listed, percent, plural, seconds, span};
 use super::{By, Settings, float};
-use crate::fold::StreamTime;
+use callsight_fold::StreamTime;
 
 /// From the first step at which it was bad to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,9 +249,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::fold::FoldSettings;
     use crate::replay::engine::Filter;
     use crate::replay::window::Window;
+    use callsight_fold::FoldSettings;
 
     /// Regions, and of each the sessions and degraded sessions by RTT, a step a second from 20:00:00 on.
     pub(in crate::replay::report) fn collected(regions: &[(&str, &[(u32, u32)])]) -> Collected {

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
 use super::{By, narrow};
-use crate::series::judgement::Judgement;
+use callsight_fold::series::judgement::Judgement;
 
 /// What is seen of a session or a pair at a step.
 #[derive(Clone, Copy, Debug)]

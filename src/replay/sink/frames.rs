@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::output::{Output, Target};
 use super::{Fate, Seen, Sink, SinkError};
-use crate::fold::Outcome;
-use crate::frame::Frame;
 use crate::replay::engine::Account;
 use crate::replay::window::exact;
+use callsight_fold::Outcome;
+use callsight_frame::Frame;
 
 /// Writes lines.
 pub struct Frames {

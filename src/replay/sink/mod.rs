@@ -22,9 +22,9 @@ use super::engine::Account;
 use super::sample::Step;
 use super::source::Record;
 use crate::config::one_line;
-use crate::fold::Outcome;
-use crate::frame::{Frame, Rejection};
-use crate::subject::Region;
+use callsight_fold::Outcome;
+use callsight_frame::subject::Region;
+use callsight_frame::{Frame, Rejection};
 
 /// A message of the window.
 #[derive(Clone, Copy, Debug)]

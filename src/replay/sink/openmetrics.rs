@@ -9,11 +9,11 @@ use std::thread;
 use super::output::{Output, Target};
 use super::spill::{Gathering, Series, Spill};
 use super::{Sink, SinkError};
-use crate::fold::StreamTime;
 use crate::replay::engine::Account;
 use crate::replay::progress::Control;
 use crate::replay::sample::{Column, Family, Step, Table};
-use crate::series::exposition::{Format, push_measure};
+use callsight_fold::StreamTime;
+use callsight_fold::series::exposition::{Format, push_measure};
 
 /// How much text goes from the thread that makes it to the one that writes it, and how many such portions may wait.
 const PORTION: usize = 1 << 20;

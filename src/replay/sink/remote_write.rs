@@ -25,13 +25,13 @@ use self::receiver::Receiver;
 use self::wire::{STALE, Sample, WriteRequest};
 use super::spill::{Gathered, gather};
 use super::{Sink, SinkError};
-use crate::fold::StreamTime;
 use crate::replay::engine::Account;
 use crate::replay::http::{Address, Header};
 use crate::replay::progress::Control;
 use crate::replay::sample::{Column, Step, Table};
 use crate::replay::window::rfc3339;
-use crate::series::catalogue::{Kind, Plane};
+use callsight_fold::StreamTime;
+use callsight_fold::series::catalogue::{Kind, Plane};
 
 /// How many values are gathered before they are sent: 8 MB of them.
 const GATHERED: usize = 1 << 20;
@@ -307,7 +307,7 @@ fn all_labels<'a>(labels: &'a str, column: &'a Column) -> Vec<Label<'a>> {
     all
 }
 
-/// Reads `name="value",…` as [`DetailStore`](crate::series::detail::DetailStore) and the exporter library write it.
+/// Reads `name="value",…` as [`DetailStore`](callsight_fold::series::detail::DetailStore) and the exporter library write it.
 fn parse_labels(mut text: &str) -> Vec<Label<'_>> {
     let mut labels = Vec::with_capacity(8);
     while let Some((name, rest)) = text.split_once("=\"") {

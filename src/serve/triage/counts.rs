@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::frame::Operation;
-use crate::series::aggregates::{Limit, Signal};
-use crate::series::catalogue as c;
-use crate::series::reading::{Sample, labels, samples};
+use callsight_fold::series::aggregates::{Limit, Signal};
+use callsight_fold::series::catalogue as c;
+use callsight_fold::series::reading::{Sample, labels, samples};
+use callsight_frame::Operation;
 
 /// A server in a region, as series name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,7 +253,7 @@ mod tests {
     use metrics::with_local_recorder;
 
     use super::*;
-    use crate::series::aggregates::{Aggregates, RegionSeries, ServerSeries};
+    use callsight_fold::series::aggregates::{Aggregates, RegionSeries, ServerSeries};
 
     #[test]
     fn all_that_is_read_is_what_was_written() {
@@ -284,8 +284,8 @@ mod tests {
             own.connected.set(1.0);
             own.last_folded_age.set(f64::NAN);
             own.folded.increment(40);
-            own.rejected(crate::frame::Reason::Malformed).increment(2);
-            own.rejected(crate::frame::Reason::TooLarge).increment(1);
+            own.rejected(callsight_frame::Reason::Malformed).increment(2);
+            own.rejected(callsight_frame::Reason::TooLarge).increment(1);
             own.dead_letters.increment(3);
             own.refused(Limit::Series).increment(9);
         });

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::sessions::{SessionSummary, fine, measure, signals, tenth};
 use super::summary::VERSION;
-use crate::frame::{MeetingId, SessionId};
-use crate::series::catalogue as c;
-use crate::series::detail::{DetailPlane, DetailStore, RowView};
-use crate::series::reading::{label, labels};
+use callsight_fold::series::catalogue as c;
+use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
+use callsight_fold::series::reading::{label, labels};
+use callsight_frame::{MeetingId, SessionId};
 
 /// How many sessions and pairs of a meeting are told.
 const MOST_SESSIONS: usize = 200;

@@ -11,8 +11,8 @@ use super::evidence::{Cause, SETTLED, cause, numbers, percent};
 use super::population::Population;
 use super::spells::Spell;
 use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
-use crate::fold::BAD_PLACE;
-use crate::series::aggregates::Signal;
+use crate::insight::BAD_PLACE;
+use callsight_fold::series::aggregates::Signal;
 
 /// From which share and number of degraded sessions on a place is worth a look.
 pub(super) const WATCH: (f64, u32) = (0.03, 2);

@@ -37,9 +37,9 @@ pub(super) use summary::Fixed;
 use summary::{Look, Memory};
 
 use crate::consume::RegionHealth;
-use crate::fold::DetailLevel;
-use crate::series::aggregates::Aggregates;
-use crate::series::detail::{DetailPlane, DetailStore};
+use callsight_fold::DetailLevel;
+use callsight_fold::series::aggregates::Aggregates;
+use callsight_fold::series::detail::{DetailPlane, DetailStore};
 
 /// How often it looks while somebody views.
 const OFTEN: Duration = Duration::from_secs(1);

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::counts::{Grown, ServerCounts, ratio};
 use super::quantile::{of_buckets, percentile};
 use super::sessions::{Part, fine, tenth};
-use crate::series::aggregates::Signal;
-use crate::series::catalogue::{Kind, RTT};
+use callsight_fold::series::aggregates::Signal;
+use callsight_fold::series::catalogue::{Kind, RTT};
 
 /// The people of a place, and how they are. What is not known is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -12,12 +12,12 @@ use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::counts::ServerKey;
-use crate::series::aggregates::Signal;
-use crate::series::catalogue as c;
-use crate::series::catalogue::Metric;
-use crate::series::detail::{DetailPlane, DetailStore, RowView, Value};
-use crate::series::judgement::Judgement;
-use crate::series::reading::labels;
+use callsight_fold::series::aggregates::Signal;
+use callsight_fold::series::catalogue as c;
+use callsight_fold::series::catalogue::Metric;
+use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use callsight_fold::series::judgement::Judgement;
+use callsight_fold::series::reading::labels;
 
 /// How many of the worst sessions are told.
 pub(super) const WORST: usize = 12;
@@ -282,7 +282,7 @@ mod tests {
     use metrics::{gauge, with_local_recorder};
 
     use super::*;
-    use crate::series::detail::Row;
+    use callsight_fold::series::detail::Row;
 
     const LIMITS: Limits = Limits { rtt_ms: 300.0, concealment: 0.05 };
 

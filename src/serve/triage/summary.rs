@@ -14,8 +14,8 @@ use super::population::{Minute, Population};
 use super::sessions::{SessionSummary, Walk};
 use super::spells::{Spell, Spells};
 use crate::consume::HealthReport;
-use crate::fold::DetailLevel;
-use crate::series::aggregates::Limit;
+use callsight_fold::DetailLevel;
+use callsight_fold::series::aggregates::Limit;
 
 /// The version of the format. Fields may be added under the same one.
 pub(super) const VERSION: u32 = 1;
@@ -261,7 +261,7 @@ impl Memory {
             look_seconds: now.elapsed().as_secs_f64(),
             callsight_version: env!("CARGO_PKG_VERSION"),
             deployment: fixed.deployment.clone(),
-            detail: detail_name(fixed.detail),
+            detail: fixed.detail.label(),
             rtt_limit_ms: fixed.rtt_limit_ms,
             audio_concealed_limit_ratio: fixed.concealment_limit,
             verdict,
@@ -331,14 +331,6 @@ impl RegionPipeline {
             refused_last_minute: named(&|limit| at(own, limit).saturating_sub(at(before, limit))),
             refused_total: named(&|limit| at(own, limit)),
         }
-    }
-}
-
-const fn detail_name(level: DetailLevel) -> &'static str {
-    match level {
-        DetailLevel::Off => "off",
-        DetailLevel::Session => "session",
-        DetailLevel::Pair => "pair",
     }
 }
 

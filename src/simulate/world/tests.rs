@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::tests::small;
 use super::*;
-use crate::frame::Form;
+use callsight_frame::Form;
 
 /// A frame, kept: when, to which relay, and its bytes.
 type Said = (Duration, usize, Vec<u8>);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callsight::frame::{Form, Frame, Seq, SessionId};
-use callsight::publish::{PublishStats, Publisher, PublisherConfig};
+use callsight_frame::{Form, Frame, Seq, SessionId};
+use callsight_publish::{PublishStats, Publisher, PublisherConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Mutex;

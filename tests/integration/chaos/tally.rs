@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use callsight::frame::{Audio, Frame, Peer, Video};
+use callsight_frame::{Audio, Frame, Peer, Video};
 use futures_util::StreamExt;
 
 use super::clients::Clients;
@@ -241,7 +241,7 @@ fn expect_peer(frame: &Frame<'_>, peer: &Peer<'_>, series: &mut Vec<(Key, f64)>)
     series.extend(values.into_iter().filter_map(|(name, value)| Some((key(name, ""), value?))));
     let neteq = peer.audio.as_ref().and_then(|audio| audio.neteq.as_ref());
     for (operation, count) in
-        callsight::frame::Operation::ALL.iter().zip(neteq.into_iter().flat_map(|neteq| neteq.counts()))
+        callsight_frame::Operation::ALL.iter().zip(neteq.into_iter().flat_map(|neteq| neteq.counts()))
     {
         series.extend(count.map(|count| (key("neteq_operations_total", operation.label()), count as f64)));
     }

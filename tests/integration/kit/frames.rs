@@ -1,6 +1,6 @@
 //! Frames of which a test knows every number.
 
-use callsight::frame::{
+use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
     Video,
 };

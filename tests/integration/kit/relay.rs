@@ -1,7 +1,7 @@
 //! A relay that publishes by the thousand, through the product's own publisher.
 
-use callsight::frame::{Frame, MeetingId};
-use callsight::publish::{Publisher, PublisherConfig};
+use callsight_frame::{Frame, MeetingId};
+use callsight_publish::{Publisher, PublisherConfig};
 
 use super::callsight::REGION;
 use super::frames::frame;

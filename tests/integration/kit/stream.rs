@@ -6,8 +6,8 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
-use callsight::frame::{Form, Frame};
 use callsight::topology::{ensure_streams, stream_name};
+use callsight_frame::{Form, Frame};
 use futures_util::TryStreamExt;
 use time::OffsetDateTime;
 

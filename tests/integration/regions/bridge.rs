@@ -1,11 +1,11 @@
 //! An exporter that watches two regions from one place, and one that has to go a long way round for a while.
 
 use async_nats::jetstream::Context;
-use callsight::frame::{Form, Frame};
-use callsight::subject::Region;
 use callsight::topology::{
     Deployment, consumer_config, dead_letter_stream_config, mirror_config, placed, stream_config,
 };
+use callsight_frame::subject::Region;
+use callsight_frame::{Form, Frame};
 use time::OffsetDateTime;
 
 use crate::kit::callsight::Callsight;

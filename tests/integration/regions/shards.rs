@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::jetstream::consumer::pull;
-use callsight::frame::{Form, Frame, MeetingId, Server, ServerUrl};
-use callsight::subject::Region;
 use callsight::topology::{Shard, dead_letter_stream_config, mirror_config, stream_config};
+use callsight_frame::subject::Region;
+use callsight_frame::{Form, Frame, MeetingId, Server, ServerUrl};
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::frames::frame;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use callsight::frame::Frame;
+use callsight_frame::Frame;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

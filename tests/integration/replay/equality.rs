@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use callsight::frame::{Frame, ServerUrl};
+use callsight_frame::{Frame, ServerUrl};
 use time::OffsetDateTime;
 
 use super::{by_second, moment, replayed};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use callsight::series::catalogue::{CATALOGUE, Plane};
+use callsight_fold::series::catalogue::{CATALOGUE, Plane};
 use serde_json::Value;
 use time::OffsetDateTime;
 

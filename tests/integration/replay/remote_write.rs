@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use callsight::frame::Frame;
+use callsight_frame::Frame;
 use serde_json::Value;
 use time::OffsetDateTime;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use callsight::series::catalogue::{CATALOGUE, Kind};
+use callsight_fold::series::catalogue::{CATALOGUE, Kind};
 
 use super::files;
 use super::promql::names;

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{self, Context, Message};
-use callsight::frame::Frame;
-use callsight::publish::{PublishStats, Publisher, PublisherConfig};
-use callsight::subject::Region;
 use callsight::topology::{Bond, Declared, Reconciler, placed, stream_name};
+use callsight_frame::Frame;
+use callsight_frame::subject::Region;
+use callsight_publish::{PublishStats, Publisher, PublisherConfig};
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use callsight::subject::Region;
 use callsight::topology::{dead_letter_stream_config, mirror_config, placed, stream_config};
+use callsight_frame::subject::Region;
 use futures_util::StreamExt;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -123,7 +123,7 @@ async fn three_servers_make_one_super_cluster() {
     // What a relay of apac publishes is read in us, through the gateway, and out of the mirror.
     let relay = cluster.jetstream("apac", "relay").await;
     for seq in 1..=100 {
-        let payload = frame("ana", seq, &["ben"]).encode(callsight::frame::Form::Compact);
+        let payload = frame("ana", seq, &["ben"]).encode(callsight_frame::Form::Compact);
         let ack = relay.publish("health.diagnostics.apac.relay.r1", payload.into()).await.unwrap();
         assert_eq!(ack.await.unwrap().sequence, seq);
     }

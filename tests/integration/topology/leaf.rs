@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use async_nats::jetstream;
-use callsight::subject::Region;
 use callsight::topology::{Reconciler, read_files};
+use callsight_frame::subject::Region;
 
 use super::bridge::{Load, identity, read};
 use crate::kit::port;

@@ -5,7 +5,7 @@ mod page;
 
 use std::time::Duration;
 
-use callsight::frame::{Frame, MeetingId, Peer, Server, ServerType, ServerUrl};
+use callsight_frame::{Frame, MeetingId, Peer, Server, ServerType, ServerUrl};
 use serde_json::Value;
 
 use crate::kit::callsight::Callsight;

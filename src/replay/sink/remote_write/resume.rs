@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::one_line;
-use crate::fold::StreamTime;
 use crate::replay::sink::SinkError;
 use crate::replay::sink::output::folder_of;
 use crate::replay::window::{Moment, exact};
+use callsight_fold::StreamTime;
 
 /// What is replayed, so that nothing else is gone on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

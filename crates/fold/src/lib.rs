@@ -1,0 +1,183 @@
+//! The fold: from frames to series.
+//!
+//! A call is told by thousands of frames from dozens of clients, some of which crash, some of which repeat
+//! themselves, and all of which arrive through a pipeline that may deliver twice or fall behind. What is
+//! wanted is small: how each live session is *now*, and how much everything has added up to.
+//!
+//! The core is pure: a frame, its stream time and the present go in, and changes to the series come out. It
+//! does no I/O and has no clock, so that live serving and replay are the same code under another clock.
+//!
+//! - Per session the highest `seq` is the watermark. A frame at or under it changes nothing.
+//! - Cumulative counters are taken as growth since the last folded frame: a gap is harmless.
+//! - A frame that is older than the idle timeout feeds the counters, never the gauges.
+//! - A session that ends, falls idle or moves takes all of its series with it; a peer that a frame no longer
+//!   has takes the series of its pair.
+
+mod counters;
+mod degraded;
+mod detail;
+mod expiry;
+mod population;
+pub mod series;
+mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod time;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+use metrics::Recorder;
+
+use expiry::Expiry;
+use session::Session;
+pub use settings::{DetailLevel, FoldSettings, Limits, Thresholds};
+pub use time::StreamTime;
+use view::{Step, View};
+
+use callsight_frame::subject::Region;
+use callsight_frame::{Frame, Seq};
+use series::aggregates::{RegionSeries, Removal};
+use series::detail::DetailStore;
+
+/// How long a session's watermark and counters are remembered after its last frame, live or not: as long as
+/// the stream's duplicate window, in which a publisher may still be sending a frame again.
+pub const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It changed the series.
+    Folded,
+    /// It fed the counters alone, being older than the idle timeout.
+    Late,
+    /// It was at or under its session's watermark and changed nothing.
+    Repeated,
+}
+
+/// The fold of one region.
+pub struct Fold {
+    sessions: HashMap<Arc<str>, Box<Session>>,
+    /// Sessions that are not live but remembered, each counted with its peers.
+    remembered: usize,
+    /// As many as there may be series: whoever allows for more of those has the memory for it. Beyond that a
+    /// session is forgotten when it ends or falls idle, or a flood of short ones would fill the memory.
+    max_remembered: usize,
+    expiry: Expiry,
+    view: View,
+}
+
+impl Fold {
+    /// A fold that has seen nothing yet. Aggregates go to `recorder`, detail rows into `detail`.
+    pub fn new(
+        region: &Region,
+        settings: FoldSettings,
+        recorder: Arc<dyn Recorder + Send + Sync>,
+        detail: DetailStore,
+        own: Arc<RegionSeries>,
+    ) -> Self {
+        let max_remembered = detail.max_series();
+        let view = View::new(region, settings, recorder, detail, own);
+        Self { sessions: HashMap::new(), remembered: 0, max_remembered, expiry: Expiry::default(), view }
+    }
+
+    /// The sessions that are live now.
+    #[must_use]
+    pub const fn live_sessions(&self) -> usize {
+        self.view.live_sessions()
+    }
+
+    /// Folds a frame that the stream received `at`, at the present moment `now`.
+    pub fn frame(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
+        let outcome = self.fold(frame, at, now, true);
+        self.view.count(outcome, frame, at, now);
+        outcome
+    }
+
+    /// Takes a frame's gauges, watermark and counters without counting anything: what a restart does with
+    /// the frames that it had folded before. A row that finds no room now is counted all the same.
+    pub fn warm(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
+        self.fold(frame, at, now, false)
+    }
+
+    /// Removes the sessions that have been idle for too long. To be called about once a second.
+    pub fn tick(&mut self, now: StreamTime) {
+        let idle_timeout = self.view.settings().idle_timeout;
+        while let Some((session_id, due)) = self.expiry.take_due(now) {
+            let Some(session) = self.sessions.get_mut(&session_id) else { continue };
+            if session.due != due {
+                continue;
+            }
+            let idle_at = session.last_seen + idle_timeout;
+            self.remembered -= session.remembered();
+            let next = if session.live.is_some() && idle_at > now {
+                idle_at
+            } else {
+                self.view.leave(session, Removal::Idle, true);
+                session.touched + REMEMBERED
+            };
+            let remembered = self.remembered + session.remembered();
+            if next > now && (session.live.is_some() || remembered <= self.max_remembered) {
+                self.remembered = remembered;
+                session.due = next;
+                self.expiry.put(next, session_id);
+            } else {
+                self.sessions.remove(&session_id);
+            }
+        }
+    }
+
+    fn fold(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime, counting: bool) -> Outcome {
+        let idle_timeout = self.view.settings().idle_timeout;
+        let (session, known) = match self.sessions.entry_ref(frame.session_id.as_str()) {
+            EntryRef::Occupied(entry) => (entry.into_mut(), true),
+            EntryRef::Vacant(entry) => (
+                entry.insert_with_key(frame.session_id.as_str().into(), Box::new(Session::new(frame))),
+                false,
+            ),
+        };
+        if frame.seq.get() <= session.watermark {
+            return Outcome::Repeated;
+        }
+        if known {
+            self.remembered -= session.remembered();
+        }
+        session.watermark = frame.seq.get();
+        // A stream whose clock is ahead must not keep a session longer than one whose clock is right.
+        session.last_seen = session.last_seen.max(at.min(now));
+        session.touched = now;
+
+        let idle_at = session.last_seen + idle_timeout;
+        let (late, ended) = (idle_at <= now, frame.ended == Some(true));
+        let alive = !late && !ended;
+        let due = if alive { idle_at } else { now + idle_timeout };
+        let comes_forward = !known || (alive && session.live.is_none() && due < session.due);
+        if comes_forward {
+            session.due = due;
+        }
+        // A session that is met in its middle, or comes back after its end, has counted much before; how much
+        // of that was folded elsewhere nobody knows, so its first frame only gives the values that the next
+        // one is taken against.
+        let growing = session.followed || frame.seq == Seq::FIRST;
+        session.followed = true;
+        self.view.fold(session, frame, Step { alive, growing, counting });
+        if !alive {
+            self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, counting);
+            if ended {
+                session.end();
+            }
+        }
+        self.remembered += session.remembered();
+        if self.remembered > self.max_remembered && !alive {
+            self.remembered -= session.remembered();
+            self.sessions.remove(frame.session_id.as_str());
+        } else if comes_forward {
+            self.expiry.put(due, frame.session_id.as_str().into());
+        }
+        if late { Outcome::Late } else { Outcome::Folded }
+    }
+}

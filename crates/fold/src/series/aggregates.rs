@@ -1,0 +1,386 @@
+//! The series that stay: aggregates by region and server, and the exporter's own.
+//!
+//! They go through the `metrics` macros to the exporter library; only the observations of histograms, of which a
+//! frame brings many, are counted by our own `series::histogram`. Handles are taken once, when a server or a region
+//! is first seen, and kept: an update then neither hashes labels nor takes a lock.
+
+use std::sync::Arc;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, gauge,
+    histogram, with_local_recorder,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::catalogue as c;
+use super::catalogue::{CATALOGUE, Kind};
+use super::histogram::Histograms;
+use callsight_frame::{Operation, Reason};
+
+/// A kind of trouble that a session can be in: the values of the label `signal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The round-trip time is over its threshold.
+    Rtt,
+    /// A peer can't be heard, or too much of its audio is made up.
+    Audio,
+    /// A peer can't be seen, or its video froze.
+    Video,
+}
+
+impl Signal {
+    /// Every signal.
+    pub const ALL: [Self; 3] = [Self::Rtt, Self::Audio, Self::Video];
+
+    /// The signal as a label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Rtt => "rtt",
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+}
+
+/// A budget: the values of the label `limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Series of the detail planes, all together.
+    Series,
+    /// Sessions of one meeting that have detail.
+    SessionsPerMeeting,
+    /// Peers of one session that have detail.
+    PeersPerSession,
+    /// Distinct servers that are told apart.
+    ServerUrls,
+}
+
+impl Limit {
+    /// Every budget.
+    pub const ALL: [Self; 4] =
+        [Self::Series, Self::SessionsPerMeeting, Self::PeersPerSession, Self::ServerUrls];
+
+    /// The budget as a label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Series => "series",
+            Self::SessionsPerMeeting => "sessions_per_meeting",
+            Self::PeersPerSession => "peers_per_session",
+            Self::ServerUrls => "server_urls",
+        }
+    }
+}
+
+/// Why a live session was removed: the values of the label `reason` there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Its last frame said so.
+    Ended,
+    /// No frame came for the idle timeout.
+    Idle,
+    /// It lives on with another server or in another meeting.
+    Moved,
+}
+
+impl Removal {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::Ended, Self::Idle, Self::Moved];
+
+    /// The cause as a label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Idle => "idle",
+            Self::Moved => "moved",
+        }
+    }
+}
+
+/// The recorder of the series that stay: counters and gauges are the exporter library's, histograms our own.
+pub struct AggregateRecorder {
+    library: PrometheusRecorder,
+    histograms: Histograms,
+}
+
+impl Recorder for AggregateRecorder {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_counter(key, unit, description);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_gauge(key, unit, description);
+    }
+
+    /// The catalogue describes them.
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.library.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.library.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.histograms.register(key)
+    }
+}
+
+/// The recorder, with every metric of the catalogue described to it. Clones share it.
+#[derive(Clone)]
+pub struct Aggregates {
+    recorder: Arc<AggregateRecorder>,
+    handle: PrometheusHandle,
+}
+
+impl Default for Aggregates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Aggregates {
+    /// Sets up the recorder with the catalogue's HELP texts.
+    #[must_use]
+    pub fn new() -> Self {
+        let library = PrometheusBuilder::new().build_recorder();
+        for metric in CATALOGUE {
+            match metric.kind {
+                Kind::Counter => library.describe_counter(metric.name.into(), None, metric.help.into()),
+                Kind::Gauge | Kind::Age => {
+                    library.describe_gauge(metric.name.into(), None, metric.help.into())
+                }
+                Kind::Histogram(_) => {}
+            }
+        }
+        let handle = library.handle();
+        Self { recorder: Arc::new(AggregateRecorder { library, histograms: Histograms::default() }), handle }
+    }
+
+    /// The recorder, for handles and macros.
+    #[must_use]
+    pub const fn recorder(&self) -> &Arc<AggregateRecorder> {
+        &self.recorder
+    }
+
+    /// The recorder, to be kept by those who register series later.
+    #[must_use]
+    pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
+        Arc::<AggregateRecorder>::clone(&self.recorder)
+    }
+
+    /// The text of all these series, format 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = self.handle.render();
+        self.recorder.histograms.render(&mut text);
+        text
+    }
+}
+
+/// The aggregate series of one server in one region.
+pub struct ServerSeries {
+    /// Round-trip times.
+    pub rtt: Histogram,
+    /// Jitter buffer depths.
+    pub audio_buffer: Histogram,
+    /// Concealment ratios.
+    pub concealment: Histogram,
+    /// NetEQ decisions, in the order of [`Operation::ALL`].
+    pub neteq: [Counter; Operation::ALL.len()],
+    /// Samples played.
+    pub samples: Counter,
+    /// Samples made up.
+    pub concealed_samples: Counter,
+    /// Silent ones of them.
+    pub silent_concealed_samples: Counter,
+    /// Packets received.
+    pub packets_received: Counter,
+    /// Packets lost.
+    pub packets_lost: Counter,
+    /// Video freezes.
+    pub freezes: Counter,
+    /// Meetings with a live session.
+    pub meetings: Gauge,
+    /// Live sessions.
+    pub sessions: Gauge,
+    /// Participants with a live session.
+    pub participants: Gauge,
+    /// Peers that live sessions observe.
+    pub peer_connections: Gauge,
+    /// Degraded sessions, in the order of [`Signal::ALL`].
+    pub degraded: [Gauge; Signal::ALL.len()],
+    /// Sessions that can't hear somebody who speaks.
+    pub one_way_audio: Gauge,
+    /// Sessions degraded by at least one signal.
+    pub degraded_any: Gauge,
+    /// Sessions whose tab is hidden.
+    pub hidden: Gauge,
+}
+
+impl ServerSeries {
+    /// Registers the series of a server.
+    pub fn register(
+        recorder: &dyn Recorder,
+        region: &str,
+        server_url: &str,
+        server_type: &'static str,
+    ) -> Self {
+        let labels = vec![
+            metrics::Label::new("region", region.to_owned()),
+            metrics::Label::new("server_url", server_url.to_owned()),
+            metrics::Label::new("server_type", server_type),
+        ];
+        let with = |name, value| {
+            let mut labels = labels.clone();
+            labels.push(metrics::Label::from_static_parts(name, value));
+            labels
+        };
+        with_local_recorder(recorder, || Self {
+            rtt: histogram!(c::RTT.name, labels.clone()),
+            audio_buffer: histogram!(c::AUDIO_BUFFER.name, labels.clone()),
+            concealment: histogram!(c::CONCEALMENT.name, labels.clone()),
+            neteq: std::array::from_fn(|index| {
+                counter!(c::NETEQ_OPERATIONS.name, with("operation", Operation::ALL[index].label()))
+            }),
+            samples: counter!(c::SAMPLES.name, labels.clone()),
+            concealed_samples: counter!(c::CONCEALED_SAMPLES.name, labels.clone()),
+            silent_concealed_samples: counter!(c::SILENT_CONCEALED_SAMPLES.name, labels.clone()),
+            packets_received: counter!(c::PACKETS_RECEIVED.name, labels.clone()),
+            packets_lost: counter!(c::PACKETS_LOST.name, labels.clone()),
+            freezes: counter!(c::FREEZES.name, labels.clone()),
+            meetings: gauge!(c::MEETINGS.name, labels.clone()),
+            sessions: gauge!(c::SESSIONS.name, labels.clone()),
+            participants: gauge!(c::PARTICIPANTS.name, labels.clone()),
+            peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
+            degraded: Signal::ALL
+                .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
+            degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
+            hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
+        })
+    }
+}
+
+/// The exporter's own series of the stream that a region is read from.
+pub struct StreamSeries {
+    /// Age of the newest frame; NaN until there is one.
+    pub last_frame_age: Gauge,
+    /// There if it is a mirror.
+    pub mirror: Option<MirrorSeries>,
+}
+
+/// How far a mirror is behind its origin.
+pub struct MirrorSeries {
+    /// Frames that it has not got.
+    pub lag_frames: Gauge,
+    /// Time since it last heard of its origin; NaN until that is known.
+    pub lag: Gauge,
+}
+
+impl StreamSeries {
+    /// Registers the series of a region's stream, or of a mirror of it.
+    pub fn register(recorder: &dyn Recorder, region: &str, mirror: bool) -> Self {
+        with_local_recorder(recorder, || {
+            let unknown = |name: &'static str| {
+                let gauge = gauge!(name, "region" => region.to_owned());
+                gauge.set(f64::NAN);
+                gauge
+            };
+            Self {
+                last_frame_age: unknown(c::STREAM_LAST_FRAME_AGE.name),
+                mirror: mirror.then(|| MirrorSeries {
+                    lag_frames: unknown(c::MIRROR_LAG_FRAMES.name),
+                    lag: unknown(c::MIRROR_LAG.name),
+                }),
+            }
+        })
+    }
+}
+
+/// The exporter's own series of one region.
+pub struct RegionSeries {
+    /// Messages taken.
+    pub received: Counter,
+    /// Frames folded.
+    pub folded: Counter,
+    /// Frames at or under a watermark.
+    pub repeated: Counter,
+    /// Messages delivered again.
+    pub redelivered: Counter,
+    /// Folded frames that were too old for the gauges.
+    pub late: Counter,
+    /// Dead letters stored.
+    pub dead_letters: Counter,
+    /// Dead letters that could not be stored.
+    pub dead_letters_lost: Counter,
+    /// Stream receipt to fold, in seconds.
+    pub latency: Histogram,
+    /// Client's clock against the stream's, in seconds.
+    pub clock_skew: Histogram,
+    /// Frames not delivered yet.
+    pub pending: Gauge,
+    /// Frames not acknowledged yet.
+    pub ack_pending: Gauge,
+    /// Whether the consumer is attached.
+    pub connected: Gauge,
+    /// Age of the newest folded frame; NaN until there is one.
+    pub last_folded_age: Gauge,
+    rejected: Vec<Counter>,
+    refused: [Counter; Limit::ALL.len()],
+    removed: [Counter; Removal::ALL.len()],
+}
+
+impl RegionSeries {
+    /// Registers the series of a region. Counters begin at zero, so that their first increase shows.
+    pub fn register(recorder: &dyn Recorder, region: &str) -> Self {
+        let region = region.to_owned();
+        with_local_recorder(recorder, || {
+            Self {
+            received: counter!(c::FRAMES_RECEIVED.name, "region" => region.clone()),
+            folded: counter!(c::FRAMES_FOLDED.name, "region" => region.clone()),
+            repeated: counter!(c::FRAMES_REPEATED.name, "region" => region.clone()),
+            redelivered: counter!(c::FRAMES_REDELIVERED.name, "region" => region.clone()),
+            late: counter!(c::FRAMES_LATE.name, "region" => region.clone()),
+            dead_letters: counter!(c::DEAD_LETTERS.name, "region" => region.clone()),
+            dead_letters_lost: counter!(c::DEAD_LETTERS_LOST.name, "region" => region.clone()),
+            latency: histogram!(c::FRAME_LATENCY.name, "region" => region.clone()),
+            clock_skew: histogram!(c::CLOCK_SKEW.name, "region" => region.clone()),
+            pending: gauge!(c::CONSUMER_PENDING.name, "region" => region.clone()),
+            ack_pending: gauge!(c::CONSUMER_ACK_PENDING.name, "region" => region.clone()),
+            connected: gauge!(c::CONNECTED.name, "region" => region.clone()),
+            last_folded_age: gauge!(c::LAST_FOLDED_AGE.name, "region" => region.clone()),
+            rejected: Reason::ALL
+                .iter()
+                .map(|reason| {
+                    counter!(c::FRAMES_REJECTED.name, "region" => region.clone(), "reason" => reason.label())
+                })
+                .collect(),
+            refused: Limit::ALL
+                .map(|limit| counter!(c::REFUSED.name, "region" => region.clone(), "limit" => limit.label())),
+            removed: Removal::ALL.map(|cause| {
+                counter!(c::SESSIONS_REMOVED.name, "region" => region.clone(), "reason" => cause.label())
+            }),
+        }
+        })
+    }
+
+    /// The counter of frames rejected for a reason.
+    pub fn rejected(&self, reason: Reason) -> &Counter {
+        &self.rejected[reason as usize]
+    }
+
+    /// The counter of what a budget refused.
+    pub fn refused(&self, limit: Limit) -> &Counter {
+        &self.refused[limit as usize]
+    }
+
+    /// The counter of sessions removed for a cause.
+    pub fn removed(&self, cause: Removal) -> &Counter {
+        &self.removed[cause as usize]
+    }
+}

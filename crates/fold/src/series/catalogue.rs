@@ -1,0 +1,313 @@
+//! The catalogue: every metric that Callsight serves, declared once.
+//!
+//! HELP and TYPE lines, histogram buckets, the columns of the detail rows and `docs/metrics.md` all come from
+//! here, and so does the check that dashboards and rules name only metrics that exist.
+
+use callsight_frame::Operation;
+
+/// What a metric's value does over time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Goes up; its rate is what one looks at.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A gauge that is kept as a moment and shown as the seconds since then.
+    Age,
+    /// Counts in cumulative buckets, with these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The TYPE of the exposition.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge | Self::Age => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// Where a metric belongs, and so how many series it can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// By region and server: always on, bounded; what dashboards and alerts use.
+    Aggregate,
+    /// A row for each live session.
+    Session,
+    /// A row for each remote peer that a live session observes.
+    Pair,
+    /// About the exporter itself.
+    Own,
+}
+
+impl Plane {
+    /// The planes in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Aggregate, Self::Session, Self::Pair, Self::Own];
+
+    /// The plane as a label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Aggregate => "aggregate",
+            Self::Session => "session",
+            Self::Pair => "pair",
+            Self::Own => "own",
+        }
+    }
+}
+
+/// A metric as it is declared.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name in the exposition, with its base unit, and `_total` on a counter.
+    pub name: &'static str,
+    /// What the value does.
+    pub kind: Kind,
+    /// Where it belongs.
+    pub plane: Plane,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// The HELP text: one sentence, with the source of the fact.
+    pub help: &'static str,
+}
+
+const REGION: &[&str] = &["region"];
+const SERVER: &[&str] = &["region", "server_url", "server_type"];
+const SERVER_OPERATION: &[&str] = &["region", "server_url", "server_type", "operation"];
+const SERVER_SIGNAL: &[&str] = &["region", "server_url", "server_type", "signal"];
+const SESSION: &[&str] = &["region", "meeting_id", "session_id", "peer_id", "server_url", "server_type"];
+const PAIR: &[&str] = &["region", "meeting_id", "session_id", "peer_id"];
+const PAIR_OPERATION: &[&str] = &["region", "meeting_id", "session_id", "peer_id", "operation"];
+
+/// Edges at 150, 300 and 400 ms: good, noticeable, hard to talk over.
+const RTT_SECONDS: Kind =
+    Kind::Histogram(&[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0]);
+const BUFFER_SECONDS: Kind =
+    Kind::Histogram(&[0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0]);
+const RATIO: Kind = Kind::Histogram(&[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]);
+const LATENCY_SECONDS: Kind =
+    Kind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0]);
+const SKEW_SECONDS: Kind = Kind::Histogram(&[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]);
+const SCRAPE_SECONDS: Kind =
+    Kind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+
+macro_rules! catalogue {
+    ($($plane:ident { $($ident:ident = $name:literal $kind:expr, $labels:expr, $help:literal;)+ })+) => {
+        $($(
+            #[doc = $help]
+            pub const $ident: Metric =
+                Metric { name: $name, kind: $kind, plane: Plane::$plane, labels: $labels, help: $help };
+        )+)+
+
+        /// Every metric, in the order of the exposition and of the documentation.
+        pub const CATALOGUE: &[&Metric] = &[$($(&$ident,)+)+];
+    };
+}
+
+catalogue! {
+    Aggregate {
+        RTT = "videocall_rtt_seconds" RTT_SECONDS, SERVER,
+            "Round-trip time from client to elected server, as the client measures it, an observation a frame.";
+        AUDIO_BUFFER = "videocall_audio_buffer_seconds" BUFFER_SECONDS, SERVER,
+            "Jitter buffer depth of each received audio stream, an observation a peer and frame.";
+        CONCEALMENT = "videocall_audio_concealment_ratio" RATIO, SERVER,
+            "Share of the samples played since the frame before that were made up and audible, an observation a peer and frame.";
+        NETEQ_OPERATIONS = "videocall_neteq_operations_total" Kind::Counter, SERVER_OPERATION,
+            "NetEQ decisions by operation, summed over all received audio streams.";
+        SAMPLES = "videocall_audio_samples_total" Kind::Counter, SERVER,
+            "Audio samples played, summed over all received audio streams.";
+        CONCEALED_SAMPLES = "videocall_audio_concealed_samples_total" Kind::Counter, SERVER,
+            "Audio samples that were made up because none had come.";
+        SILENT_CONCEALED_SAMPLES = "videocall_audio_silent_concealed_samples_total" Kind::Counter, SERVER,
+            "Made-up audio samples that were silent, which nobody hears.";
+        PACKETS_RECEIVED = "videocall_audio_packets_received_total" Kind::Counter, SERVER,
+            "Audio packets received, summed over all received audio streams.";
+        PACKETS_LOST = "videocall_audio_packets_lost_total" Kind::Counter, SERVER,
+            "Audio packets lost on the way, summed over all received audio streams.";
+        FREEZES = "videocall_video_freezes_total" Kind::Counter, SERVER,
+            "Freezes of received video, summed over all received video streams.";
+        MEETINGS = "videocall_meetings" Kind::Gauge, SERVER,
+            "Meetings with a live session on the server; a meeting on two servers counts on each.";
+        SESSIONS = "videocall_sessions" Kind::Gauge, SERVER,
+            "Live sessions.";
+        PARTICIPANTS = "videocall_participants" Kind::Gauge, SERVER,
+            "Participants with a live session, each counted once a meeting.";
+        PEER_CONNECTIONS = "videocall_peer_connections" Kind::Gauge, SERVER,
+            "Remote peers that live sessions observe, summed over the sessions.";
+        SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
+            "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+        SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
+            "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
+        SESSIONS_DEGRADED_ANY = "videocall_sessions_degraded_any" Kind::Gauge, SERVER,
+            "Live sessions whose last frame was bad by at least one signal, each counted once.";
+        SESSIONS_HIDDEN = "videocall_sessions_hidden" Kind::Gauge, SERVER,
+            "Live sessions whose tab was hidden at the last frame; they never count as degraded.";
+    }
+    Session {
+        SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,
+            "Round-trip time from the session's client to its elected server, as the client measures it.";
+        SESSION_AUDIO_ENABLED = "videocall_session_audio_enabled" Kind::Gauge, SESSION,
+            "1 while the session's own microphone is on.";
+        SESSION_VIDEO_ENABLED = "videocall_session_video_enabled" Kind::Gauge, SESSION,
+            "1 while the session's own camera is on.";
+        SESSION_LAST_SEEN_AGE = "videocall_session_last_seen_age_seconds" Kind::Age, SESSION,
+            "Time since the stream received the session's last frame.";
+    }
+    Pair {
+        PAIR_CAN_LISTEN = "videocall_pair_can_listen" Kind::Gauge, PAIR,
+            "1 while the session can hear the peer.";
+        PAIR_CAN_SEE = "videocall_pair_can_see" Kind::Gauge, PAIR,
+            "1 while the session can see the peer.";
+        PAIR_AUDIO_BUFFER = "videocall_pair_audio_buffer_seconds" Kind::Gauge, PAIR,
+            "Jitter buffer depth of the peer's audio.";
+        PAIR_AUDIO_TARGET = "videocall_pair_audio_target_seconds" Kind::Gauge, PAIR,
+            "Jitter buffer depth that NetEQ aims at for the peer's audio.";
+        PAIR_AUDIO_AWAITING_DECODE = "videocall_pair_audio_packets_awaiting_decode" Kind::Gauge, PAIR,
+            "Packets of the peer's audio that wait for the decoder.";
+        PAIR_SAMPLES = "videocall_pair_audio_samples_total" Kind::Counter, PAIR,
+            "Samples played of the peer's audio, since the session began.";
+        PAIR_CONCEALED_SAMPLES = "videocall_pair_audio_concealed_samples_total" Kind::Counter, PAIR,
+            "Samples of the peer's audio that were made up because none had come, since the session began.";
+        PAIR_SILENT_CONCEALED_SAMPLES = "videocall_pair_audio_silent_concealed_samples_total" Kind::Counter, PAIR,
+            "Made-up samples of the peer's audio that were silent, since the session began.";
+        PAIR_NETEQ_OPERATIONS = "videocall_pair_neteq_operations_total" Kind::Counter, PAIR_OPERATION,
+            "NetEQ decisions for the peer's audio by operation, since the session began.";
+        PAIR_VIDEO_FPS = "videocall_pair_video_frames_per_second" Kind::Gauge, PAIR,
+            "Frames decoded a second of the peer's video.";
+        PAIR_VIDEO_BUFFERED = "videocall_pair_video_frames_buffered" Kind::Gauge, PAIR,
+            "Frames of the peer's video that wait to be decoded or shown.";
+        PAIR_VIDEO_BYTE_RATE = "videocall_pair_video_bytes_per_second" Kind::Gauge, PAIR,
+            "Bit rate of the peer's video, in bytes a second.";
+        PAIR_FREEZES = "videocall_pair_video_freezes_total" Kind::Counter, PAIR,
+            "Freezes of the peer's video, since the session began.";
+    }
+    Own {
+        BUILD_INFO = "callsight_build_info" Kind::Gauge, &["version"],
+            "Always 1; the label tells the version that runs.";
+        FRAMES_RECEIVED = "callsight_frames_received_total" Kind::Counter, REGION,
+            "Messages taken from the stream: the folded, repeated, rejected and redelivered ones together.";
+        FRAMES_FOLDED = "callsight_frames_folded_total" Kind::Counter, REGION,
+            "Frames folded, the late ones among them.";
+        FRAMES_REPEATED = "callsight_frames_repeated_total" Kind::Counter, REGION,
+            "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
+        FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
+            "Messages that JetStream delivered again after they had been taken, which change nothing.";
+        FRAMES_LATE = "callsight_frames_late_total" Kind::Counter, REGION,
+            "Folded frames that were older than the idle timeout: they feed the counters, never the live gauges.";
+        FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
+            "Frames refused whole, by reason; docs/frame.md tells what each means.";
+        DEAD_LETTERS = "callsight_dead_letters_total" Kind::Counter, REGION,
+            "Rejected frames that were stored in the dead-letter stream.";
+        DEAD_LETTERS_LOST = "callsight_dead_letters_lost_total" Kind::Counter, REGION,
+            "Rejected frames that the dead-letter stream did not take; /readyz says why.";
+        FRAME_LATENCY = "callsight_frame_latency_seconds" LATENCY_SECONDS, REGION,
+            "Time from the stream's receipt of a frame to its fold.";
+        CLOCK_SKEW = "callsight_client_clock_skew_seconds" SKEW_SECONDS, REGION,
+            "Distance between the client's clock in a frame and the stream's, transit included.";
+        CONSUMER_PENDING = "callsight_consumer_pending_frames" Kind::Gauge, REGION,
+            "Frames in the stream that the durable consumer has not delivered yet.";
+        CONSUMER_ACK_PENDING = "callsight_consumer_ack_pending_frames" Kind::Gauge, REGION,
+            "Frames delivered and not acknowledged yet.";
+        LAST_FOLDED_AGE = "callsight_last_folded_frame_age_seconds" Kind::Gauge, REGION,
+            "Age of the newest folded frame, by the stream's clock; NaN until a frame has been folded.";
+        STREAM_LAST_FRAME_AGE = "callsight_stream_last_frame_age_seconds" Kind::Gauge, REGION,
+            "Age of the newest frame in the stream that is read, by its server's clock; NaN until there is one.";
+        MIRROR_LAG_FRAMES = "callsight_mirror_lag_frames" Kind::Gauge, REGION,
+            "Frames of the region's stream that the mirror that is read has not got: as its server last knew, or the region's own if that answers.";
+        MIRROR_LAG = "callsight_mirror_lag_seconds" Kind::Gauge, REGION,
+            "Time since the mirror that is read last heard of the region's stream, which it does every second; NaN until it is known.";
+        CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
+            "1 while the region's durable consumer is attached and its NATS connection is up.";
+        READY = "callsight_ready" Kind::Gauge, REGION,
+            "1 while /readyz holds the region for complete and current.";
+        LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
+            "Series that the detail planes hold now.";
+        REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
+            "Rows or names refused because a limit was reached; what exists stays right and aggregates stay complete.";
+        SESSIONS_REMOVED = "callsight_sessions_removed_total" Kind::Counter, &["region", "reason"],
+            "Live sessions removed: ended, idle, or moved to another server or meeting.";
+        SCRAPE_SECONDS_SPENT = "callsight_scrape_duration_seconds" SCRAPE_SECONDS, &[],
+            "Time from a scrape's start to its last byte handed to the connection.";
+        SCRAPE_BYTES = "callsight_scrape_bytes" Kind::Gauge, &[],
+            "Size of the last whole scrape before compression.";
+    }
+}
+
+/// A column of a detail plane: one series of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// The metric that the series belongs to.
+    pub metric: &'static Metric,
+    /// The operation, for a metric with a series for each.
+    pub operation: Option<Operation>,
+}
+
+/// The columns of a detail plane, metric by metric; none for the other planes.
+#[must_use]
+pub fn columns(plane: Plane) -> Vec<Column> {
+    let detail = matches!(plane, Plane::Session | Plane::Pair);
+    let metrics = CATALOGUE.iter().filter(|metric| detail && metric.plane == plane);
+    metrics
+        .flat_map(|metric| {
+            let operations: &[Operation] =
+                if metric.labels.contains(&"operation") { Operation::ALL } else { &[] };
+            let single = operations.is_empty().then_some(Column { metric, operation: None });
+            let each = operations.iter().map(|operation| Column { metric, operation: Some(*operation) });
+            single.into_iter().chain(each)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut seen = HashSet::new();
+        for metric in CATALOGUE {
+            let prefix = if metric.plane == Plane::Own { "callsight_" } else { "videocall_" };
+            assert!(metric.name.starts_with(prefix), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(seen.insert(metric.name), "{} is declared twice", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn labels_are_few_and_closed() {
+        const ALLOWED: &[&str] = &[
+            "region",
+            "server_url",
+            "server_type",
+            "meeting_id",
+            "session_id",
+            "peer_id",
+            "operation",
+            "signal",
+            "reason",
+            "limit",
+            "plane",
+            "version",
+        ];
+        for metric in CATALOGUE {
+            for label in metric.labels {
+                assert!(ALLOWED.contains(label), "{} has the label {label}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_ascend() {
+        for metric in CATALOGUE {
+            if let Kind::Histogram(bounds) = metric.kind {
+                assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the fold makes of a row, beside its values.
+//!
+//! By what a session or a pair is degraded would be three series more a row. Nobody needs them in Prometheus; but who picks
+//! out the worst rows, the triage page and a replay's report, would have to judge anew what the fold has judged. So a row
+//! keeps the judgement in eight bytes beside its cells.
+
+/// What the fold makes of a row's last frame. It is no series: it is for those who pick out the worst rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// Degraded by the round-trip time.
+    pub rtt: bool,
+    /// Degraded by audio.
+    pub audio: bool,
+    /// Degraded by video.
+    pub video: bool,
+    /// The session's tab is hidden, so that nothing is held against it.
+    pub hidden: bool,
+    /// The microphone is on: the session's own, or the remote peer's.
+    pub microphone: bool,
+    /// The camera is on, likewise.
+    pub camera: bool,
+    /// The share of the audio played since the frame before that was made up and audible; for a session that of
+    /// the peer with the largest.
+    pub concealment: Option<f32>,
+}
+
+impl Judgement {
+    /// That of a row without a frame.
+    pub const NONE: Self = Self {
+        rtt: false,
+        audio: false,
+        video: false,
+        hidden: false,
+        microphone: false,
+        camera: false,
+        concealment: None,
+    };
+
+    /// The same, with a share of concealed audio.
+    #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
+    pub fn concealing(self, ratio: Option<f64>) -> Self {
+        Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
+    }
+
+    /// Whether any signal is bad.
+    pub const fn is_degraded(&self) -> bool {
+        self.rtt || self.audio || self.video
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        let flags = [self.rtt, self.audio, self.video, self.hidden, self.microphone, self.camera];
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
+        flags << 32 | u64::from(self.concealment.unwrap_or(f32::NAN).to_bits())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub(super) fn unpack(bits: u64) -> Self {
+        let flag = |index: u32| bits >> (32 + index) & 1 == 1;
+        let concealment = f32::from_bits(bits as u32);
+        Self {
+            rtt: flag(0),
+            audio: flag(1),
+            video: flag(2),
+            hidden: flag(3),
+            microphone: flag(4),
+            camera: flag(5),
+            concealment: (!concealment.is_nan()).then_some(concealment),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_judgement_is_read_as_it_was_given() {
+        for judgement in [
+            Judgement::NONE,
+            Judgement { rtt: true, hidden: true, camera: true, ..Judgement::NONE },
+            Judgement {
+                audio: true,
+                video: true,
+                microphone: true,
+                concealment: Some(0.25),
+                ..Judgement::NONE
+            },
+            Judgement { concealment: Some(0.0), ..Judgement::NONE },
+        ] {
+            assert_eq!(Judgement::unpack(judgement.pack()), judgement);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The catalogue as a page for people: `docs/metrics.md`.
+
+use std::fmt::Write;
+
+use super::catalogue::{CATALOGUE, Kind, Plane};
+
+/// The tables of `docs/metrics.md`, a section a plane.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::new();
+    for plane in Plane::ALL {
+        let (title, about) = match plane {
+            Plane::Aggregate => (
+                "Aggregates",
+                "By region and server. Always on, and bounded: what dashboards and alerts use. Sessions without \
+                 an elected server are under `none`, servers beyond the budget under `other`.",
+            ),
+            Plane::Session => (
+                "Session detail",
+                "A row for each live session, with `--detail session` and `pair`. All of a session's series go \
+                 together when it ends or falls idle.",
+            ),
+            Plane::Pair => (
+                "Pair detail",
+                "A row for each remote peer (`peer_id`) that a live session observes, with `--detail pair`. It \
+                 goes with the first frame that doesn't have the peer.",
+            ),
+            Plane::Own => {
+                ("Callsight's own", "About the exporter. The standard `process_*` metrics are there too.")
+            }
+        };
+        // Writing into a String can't fail.
+        let _ = write!(
+            page,
+            "\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+        );
+        for metric in CATALOGUE.iter().filter(|metric| metric.plane == plane) {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let kind = metric.kind.name();
+            let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(" "), metric.help);
+        }
+        let histograms = CATALOGUE.iter().filter(|metric| metric.plane == plane);
+        for metric in histograms {
+            if let Kind::Histogram(bounds) = metric.kind {
+                let bounds: Vec<_> = bounds.iter().map(ToString::to_string).collect();
+                let _ = write!(page, "\nBuckets of `{}`: {}.\n", metric.name, bounds.join(", "));
+            }
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE_DOCS=1` rewrites what follows the mark.
+    #[test]
+    fn the_documentation_is_that_of_the_catalogue() {
+        const MARK: &str = "<!-- generated from src/series/catalogue.rs -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (intro, _) = page.split_once(MARK).expect("docs/metrics.md has its mark");
+        let expected = format!("{intro}{MARK}{}", reference());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, expected).unwrap();
+        } else {
+            assert!(
+                page == expected,
+                "docs/metrics.md is out of date; run UPDATE_DOCS=1 cargo test reference"
+            );
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The bounded view of a region: what is live in it, and what it has added up to.
+
+use std::sync::Arc;
+
+use metrics::Recorder;
+
+use super::Outcome;
+use super::counters::Growth;
+use super::degraded::{Degraded, is_hidden};
+use super::detail::{PairSeries, SessionSeries};
+use super::population::{Health, Meetings, NO_SERVER, Servers};
+use super::session::{Live, Session};
+use super::settings::{DetailLevel, FoldSettings};
+use super::time::StreamTime;
+use crate::series::aggregates::{Limit, RegionSeries, Removal};
+use crate::series::detail::{DetailPlane, DetailStore};
+use callsight_frame::Frame;
+use callsight_frame::subject::Region;
+
+/// How a frame is to be taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// Its session is live: the gauges may show it.
+    pub(super) alive: bool,
+    /// Its counters may be taken against the ones before.
+    pub(super) growing: bool,
+    /// It feeds counters and histograms.
+    pub(super) counting: bool,
+}
+
+/// What the series of a region are made from.
+pub(super) struct View {
+    region: Box<str>,
+    settings: FoldSettings,
+    servers: Servers,
+    meetings: Meetings,
+    live_sessions: usize,
+    detail: DetailStore,
+    own: Arc<RegionSeries>,
+    /// Where the peers of the frame in hand are in their session.
+    found: Vec<Option<usize>>,
+}
+
+impl View {
+    pub(super) fn new(
+        region: &Region,
+        settings: FoldSettings,
+        recorder: Arc<dyn Recorder + Send + Sync>,
+        detail: DetailStore,
+        own: Arc<RegionSeries>,
+    ) -> Self {
+        Self {
+            region: region.as_str().into(),
+            settings,
+            servers: Servers::new(region.as_str(), recorder, settings.limits.server_urls),
+            meetings: Meetings::default(),
+            live_sessions: 0,
+            detail,
+            own,
+            found: Vec::new(),
+        }
+    }
+
+    pub(super) const fn settings(&self) -> &FoldSettings {
+        &self.settings
+    }
+
+    pub(super) const fn live_sessions(&self) -> usize {
+        self.live_sessions
+    }
+
+    /// Counts a frame by what became of it.
+    pub(super) fn count(&self, outcome: Outcome, frame: &Frame<'_>, at: StreamTime, now: StreamTime) {
+        if outcome == Outcome::Repeated {
+            self.own.repeated.increment(1);
+            return;
+        }
+        self.own.folded.increment(1);
+        if outcome == Outcome::Late {
+            self.own.late.increment(1);
+        }
+        self.own.latency.record(now.since(at).as_secs_f64());
+        let sent_at = StreamTime::from_unix_nanos(i128::from(frame.sent_at_ms) * 1_000_000);
+        self.own.clock_skew.record(at.since(sent_at).max(sent_at.since(at)).as_secs_f64());
+    }
+
+    /// Takes the values of a frame that is above its session's watermark.
+    pub(super) fn fold(&mut self, session: &mut Session, frame: &Frame<'_>, step: Step) {
+        let server = frame.server.as_ref();
+        let name = server.map_or(NO_SERVER, |server| (server.url.as_str(), server.server_type.label()));
+        let on = match &session.live {
+            Some(live) if self.servers.get(live.server).is(name) => live.server,
+            // A last frame is often a short one.
+            Some(live) if !step.alive && server.is_none() => live.server,
+            _ => self.servers.find(name),
+        };
+        let moved = !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on);
+        if step.alive && moved {
+            self.leave(session, Removal::Moved, step.counting);
+            session.meeting_id = frame.meeting_id.as_str().into();
+            session.peer_id = frame.peer_id.as_str().into();
+        }
+        if step.alive && session.live.is_none() {
+            self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
+            self.live_sessions += 1;
+            session.live = Some(Live::on(on));
+            if self.servers.is_overflow(on) {
+                self.own.refused(Limit::ServerUrls).increment(1);
+            }
+        }
+
+        let pairs = step.alive && self.open_session(session, frame);
+        if !pairs {
+            session.peers.close();
+        }
+        let mut growth = Growth::default();
+        let mut health = Health {
+            peers: 0,
+            degraded: Degraded::of_session(frame, &self.settings.thresholds),
+            hidden: is_hidden(frame),
+        };
+        let mut worst_concealment: Option<f64> = None;
+        let series = &self.servers.get(on).series;
+        session.peers.begin(&frame.peers, &mut self.found);
+        for (peer, index) in frame.peers.iter().zip(&self.found) {
+            let Some(index) = *index else { continue };
+            health.peers += 1;
+            let room = session.peers.with_series() < self.settings.limits.peers_per_session;
+            let state = session.peers.get_mut(index);
+            let grown = state.baseline.advance(peer);
+            let grown = if step.growing { grown } else { Growth::default() };
+            let concealment = grown.concealment_ratio(peer);
+            let mut degraded = Degraded::default();
+            degraded.add_peer(frame, peer, concealment, grown.freezes(), &self.settings.thresholds);
+            health.degraded.merge(degraded);
+            if concealment > worst_concealment {
+                worst_concealment = concealment;
+            }
+            if step.counting {
+                growth.add(&grown);
+                if let Some(buffer_ms) = peer.audio.as_ref().and_then(|audio| audio.buffer_ms) {
+                    series.audio_buffer.record(buffer_ms / 1e3);
+                }
+                if let Some(ratio) = concealment {
+                    series.concealment.record(ratio);
+                }
+            }
+            if !pairs {
+                continue;
+            }
+            let opened = state.series.is_none() && {
+                let refused_by = if room { Limit::Series } else { Limit::PeersPerSession };
+                if room && self.detail.has_room(DetailPlane::Pair) {
+                    state.series = PairSeries::open(&self.detail, &self.region, frame, peer);
+                }
+                if state.series.is_none() && !std::mem::replace(&mut state.refused, true) {
+                    self.own.refused(refused_by).increment(1);
+                }
+                state.series.is_some()
+            };
+            if let Some(pair) = &state.series {
+                pair.set(peer, degraded, concealment);
+            }
+            if opened {
+                session.peers.count_series();
+            }
+        }
+        session.peers.end();
+
+        if step.counting {
+            growth.apply(series);
+            if let Some(rtt_ms) = server.and_then(|server| server.rtt_ms) {
+                series.rtt.record(rtt_ms / 1e3);
+            }
+        }
+        if step.alive
+            && let Some(live) = &mut session.live
+        {
+            if let Some(row) = &live.series {
+                row.set(frame, session.last_seen, health.degraded, worst_concealment);
+            }
+            let before = std::mem::replace(&mut live.health, health);
+            self.servers.replace_health(on, before, health);
+        }
+    }
+
+    /// Gives a live session its row, if there is room; tells whether its pairs may have theirs.
+    fn open_session(&mut self, session: &mut Session, frame: &Frame<'_>) -> bool {
+        if self.settings.detail == DetailLevel::Off {
+            return false;
+        }
+        let Some(live) = &mut session.live else { return false };
+        let Some(meeting) = self.meetings.get_mut(&session.meeting_id) else { return false };
+        if live.series.is_none() {
+            let room = meeting.detailed < self.settings.limits.sessions_per_meeting;
+            if room && self.detail.has_room(DetailPlane::Session) {
+                let server = self.servers.get(live.server);
+                live.series =
+                    SessionSeries::open(&self.detail, &self.region, frame, (&server.url, server.server_type));
+            }
+            if live.series.is_some() {
+                meeting.detailed += 1;
+            } else if !std::mem::replace(&mut live.refused, true) {
+                let limit = if room { Limit::Series } else { Limit::SessionsPerMeeting };
+                self.own.refused(limit).increment(1);
+            }
+        }
+        live.series.is_some()
+            && self.settings.detail == DetailLevel::Pair
+            && meeting.sessions <= self.settings.pair_max_sessions
+    }
+
+    /// A session is live no more: its series go, and it leaves the population.
+    pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
+        let Some(live) = session.live.take() else { return };
+        self.servers.replace_health(live.server, live.health, Health::default());
+        if live.series.is_some()
+            && let Some(meeting) = self.meetings.get_mut(&session.meeting_id)
+        {
+            meeting.detailed -= 1;
+        }
+        self.meetings.leave(&mut self.servers, &session.meeting_id, &session.peer_id, live.server);
+        session.peers.close();
+        self.live_sessions -= 1;
+        if counting {
+            self.own.removed(cause).increment(1);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The health frame: what one client tells about its side of a call, every one to five seconds.
+//!
+//! Clients of many ages and languages write frames, and one bad client must neither stop the pipeline nor
+//! leak through it into labels. So the decoder takes what a client could naturally write (named or compact,
+//! see [`Form`]; unknown keys; whole numbers for floats) and refuses the rest whole, with a [`Reason`] from a
+//! closed vocabulary. What comes out of [`Frame::decode`] is valid: identifiers are short and plain, numbers
+//! are finite and not negative, the server's URL is an origin.
+//!
+//! Absent is not zero: every optional value is an `Option`, and cumulative counters are counted since the
+//! session began, so that a lost, repeated or late frame can't corrupt the next one.
+//!
+//! `docs/frame.md` is the specification for people who write a client.
+
+mod identifier;
+mod neteq;
+mod quick;
+mod reject;
+mod server_url;
+pub mod subject;
+mod wire;
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+
+pub use identifier::{MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
+pub use neteq::{NetEq, Operation};
+use quick::{Bytes, Quick};
+use reject::locate;
+pub use reject::{Reason, Rejection};
+pub use server_url::ServerUrl;
+pub use wire::Field;
+use wire::{Value, wire_map};
+
+/// The longest frame, in bytes.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+
+/// The most peers in a frame.
+pub const MAX_PEERS: usize = 256;
+
+/// How deep arrays and maps may nest: far more than a frame needs, so that a newer client's unknown values
+/// fit, and little for any stack.
+pub const MAX_NESTING: usize = 32;
+
+wire_map! {
+    /// One session's health at one moment, and what it observes of each remote peer.
+    "the frame" struct Frame<'a> {
+        version("v"): required Version, "Schema version, 1.";
+        meeting_id("meeting_id"): required MeetingId<'a>, "The call.";
+        session_id("session_id"): required SessionId<'a>, "One participant's one connection to the call; globally unique, new at each join.";
+        peer_id("peer_id"): required PeerId<'a>, "The participant.";
+        seq("seq"): required Seq, "1, 2, 3 … within the session: the watermark for repeats and reordering.";
+        sent_at_ms("sent_at_ms"): required u64, "Client clock, Unix milliseconds; only for the clock-skew metric, never for freshness.";
+        ended("ended"): optional bool, "The session's last frame: its series go at once.";
+        server("server"): optional Server<'a>, "The elected server.";
+        audio_enabled("audio_enabled"): optional bool, "The sender's own microphone is on.";
+        video_enabled("video_enabled"): optional bool, "The sender's own camera is on.";
+        tab_visible("tab_visible"): optional bool, "False for a hidden tab, which freezes its statistics: its values are not counted as degraded.";
+        peers("peers"): required Vec<Peer<'a>>, "What this session observes of each remote peer; at most 256.";
+    }
+
+    /// The elected server.
+    "server" struct Server<'a> {
+        url("url"): required ServerUrl<'a>, "Where the client is connected; reduced to `scheme://host[:port]`.";
+        server_type("type"): required ServerType, "`webtransport`, `websocket` or `webrtc`; any other is taken as `other`.";
+        rtt_ms("rtt_ms"): optional f64, "Round-trip time to the server as the client measures it, in milliseconds.";
+    }
+
+    /// What a session observes of one remote peer.
+    "a peer" struct Peer<'a> {
+        peer_id("peer_id"): required PeerId<'a>, "The remote participant.";
+        can_listen("can_listen"): required bool, "This session can hear the peer.";
+        can_see("can_see"): required bool, "This session can see the peer.";
+        audio_enabled("audio_enabled"): required bool, "The peer's microphone is on.";
+        video_enabled("video_enabled"): required bool, "The peer's camera is on.";
+        audio("audio"): optional Audio, "The audio received from the peer.";
+        video("video"): optional Video, "The video received from the peer.";
+    }
+
+    /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own.
+    "audio" struct Audio {
+        buffer_ms("buffer_ms"): optional f64, "Jitter buffer depth now, in milliseconds.";
+        target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims at, in milliseconds.";
+        packets_awaiting_decode("packets_awaiting_decode"): optional f64, "Packets in the buffer that wait for the decoder.";
+        jitter_ms("jitter_ms"): optional f64, "Packet jitter, in milliseconds.";
+        packets_received("packets_received"): optional u64, "Cumulative packets received, `packetsReceived`.";
+        packets_lost("packets_lost"): optional u64, "Cumulative packets lost, `packetsLost`.";
+        total_samples("total_samples"): optional u64, "Cumulative samples played, `totalSamplesReceived`.";
+        concealed_samples("concealed_samples"): optional u64, "Cumulative samples made up because none had come, `concealedSamples`.";
+        silent_concealed_samples("silent_concealed_samples"): optional u64, "Cumulative samples among them that are silence, which nobody hears, `silentConcealedSamples`.";
+        neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
+    }
+
+    /// The video received from one remote peer.
+    "video" struct Video {
+        fps("fps"): optional f64, "Frames decoded a second now.";
+        frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or shown.";
+        bitrate_kbps("bitrate_kbps"): optional f64, "Bit rate now, in kilobits a second.";
+        frames_decoded("frames_decoded"): optional u64, "Cumulative frames decoded, `framesDecoded`.";
+        frames_dropped("frames_dropped"): optional u64, "Cumulative frames dropped before they were shown, `framesDropped`.";
+        freeze_count("freeze_count"): optional u64, "Cumulative freezes, `freezeCount`.";
+    }
+}
+
+/// How a frame is written. The decoder takes both, mixed at any level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Maps with string keys, absent values left out: what JavaScript and Python write naturally.
+    Named,
+    /// Arrays in the documented order of the fields, nil for an absent one: a quarter of the bytes.
+    Compact,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a frame in either form. The frame borrows its text from the message.
+    ///
+    /// # Errors
+    /// A [`Rejection`] with its reason when the frame breaks a limit of the specification.
+    pub fn decode(message: &'a [u8]) -> Result<Self, Rejection> {
+        Self::decode_into(message, Vec::new())
+    }
+
+    /// The same, with the memory of `peers` for the frame's own.
+    fn decode_into(message: &'a [u8], peers: Vec<Peer<'a>>) -> Result<Self, Rejection> {
+        let mut bytes = Bytes::new(message, peers);
+        let short = message.len() <= MAX_FRAME_BYTES;
+        match short.then(|| Self::quick(&mut bytes)).flatten().filter(|_| bytes.is_empty()) {
+            Some(frame) => Ok(frame),
+            None => Self::decode_carefully(message),
+        }
+    }
+
+    /// Decodes without the fast path, which tests and the fuzzer hold against this one.
+    ///
+    /// # Errors
+    /// Those of [`Frame::decode`].
+    #[doc(hidden)]
+    pub fn decode_carefully(message: &'a [u8]) -> Result<Self, Rejection> {
+        if message.len() > MAX_FRAME_BYTES {
+            let detail = format!("{} bytes, a frame has at most {MAX_FRAME_BYTES}", message.len());
+            return Err(Rejection::new(Reason::TooLarge, detail));
+        }
+        let mut deserializer = rmp_serde::Deserializer::from_read_ref(message);
+        // The library refuses the level at which the count has come down to nothing.
+        deserializer.set_max_depth(MAX_NESTING + 1);
+        let frame = Self::read(&mut deserializer).map_err(|error| Rejection::from_decoder(&error))?;
+        if AnyByte::deserialize(&mut deserializer).is_ok() {
+            return Err(Rejection::new(Reason::Malformed, "more bytes follow the frame"));
+        }
+        Ok(frame)
+    }
+
+    /// Writes the frame in the given form.
+    ///
+    /// What the types can't hold is up to the caller: floats are finite and not negative, there are at most
+    /// [`MAX_PEERS`] peers, and the bytes are at most [`MAX_FRAME_BYTES`]. A frame beyond is rejected when read.
+    #[must_use]
+    pub fn encode(&self, form: Form) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1024);
+        let written = match form {
+            Form::Named => {
+                let mut serializer =
+                    rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
+                serde::Serialize::serialize(self, &mut serializer)
+            }
+            Form::Compact => serde::Serialize::serialize(self, &mut rmp_serde::Serializer::new(&mut bytes)),
+        };
+        debug_assert!(written.is_ok(), "a Vec takes every byte, and every length is known: {written:?}");
+        bytes
+    }
+}
+
+/// Decodes one frame after the other without asking for memory each time.
+#[derive(Default)]
+pub struct Decoder {
+    /// What the last frame's peers were in, empty.
+    peers: Vec<Peer<'static>>,
+}
+
+impl Decoder {
+    /// Reads a frame in either form and lends it out. [`Frame::decode`] gives a frame away.
+    ///
+    /// # Errors
+    /// Those of [`Frame::decode`].
+    pub fn with<T>(&mut self, message: &[u8], then: impl FnOnce(&Frame<'_>) -> T) -> Result<T, Rejection> {
+        let frame = Frame::decode_into(message, std::mem::take(&mut self.peers))?;
+        let result = then(&frame);
+        let mut peers = frame.peers;
+        peers.clear();
+        // Of nothing, one can say that it lives for ever; collecting it in place keeps the memory.
+        #[expect(clippy::unnecessary_filter_map, reason = "a filter would keep the lifetime")]
+        let nothing = peers.into_iter().filter_map(|_| None).collect();
+        self.peers = nothing;
+        Ok(result)
+    }
+}
+
+/// One more byte of the message, whatever it is: an optional value is told from nil by its first byte, and
+/// nothing is read beyond that, so that half a value counts too.
+struct AnyByte;
+
+impl<'de> Deserialize<'de> for AnyByte {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyByteVisitor;
+        impl<'de> Visitor<'de> for AnyByteVisitor {
+            type Value = AnyByte;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_none<E: Error>(self) -> Result<AnyByte, E> {
+                Ok(AnyByte)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, _: D) -> Result<AnyByte, D::Error> {
+                Ok(AnyByte)
+            }
+        }
+        deserializer.deserialize_option(AnyByteVisitor)
+    }
+}
+
+/// A frame from text, for people and scripts: JSON has the same shape as the named form.
+///
+/// The frame borrows its text, so text with escapes has to be parsed to a [`serde_json::Value`] first.
+impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer)
+    }
+}
+
+/// The schema version. There is one, so the type has one value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version;
+
+impl Version {
+    /// The number on the wire.
+    pub const NUMBER: u64 = 1;
+}
+
+impl<'de> Value<'de> for Version {
+    const KIND: &'static str = "uint";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::read(deserializer)? {
+            Self::NUMBER => Ok(Self),
+            other => {
+                let detail = format!("version {other}, this decoder reads {}", Self::NUMBER);
+                Err(Rejection::new(Reason::UnsupportedVersion, detail).into_serde())
+            }
+        }
+    }
+}
+
+impl serde::Serialize for Version {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(Self::NUMBER)
+    }
+}
+
+/// A frame's place in its session: 1, 2, 3 …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seq(std::num::NonZeroU64);
+
+impl Seq {
+    /// The first frame of a session.
+    pub const FIRST: Self = Self(std::num::NonZeroU64::MIN);
+
+    /// The number, unless it is 0, which no frame has.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        match std::num::NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl<'de> Value<'de> for Seq {
+    const KIND: &'static str = "uint";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let zero = || Rejection::new(Reason::OutOfRange, "0, the first frame of a session has 1");
+        Self::new(u64::read(deserializer)?).ok_or_else(|| zero().into_serde())
+    }
+}
+
+impl serde::Serialize for Seq {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.get())
+    }
+}
+
+/// How the client reaches its server. A closed vocabulary, because it becomes a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServerType {
+    /// `webtransport`
+    WebTransport,
+    /// `websocket`
+    WebSocket,
+    /// `webrtc`
+    WebRtc,
+    /// A transport that this version does not know by name.
+    Other,
+}
+
+impl ServerType {
+    /// The type as a label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::WebTransport => "webtransport",
+            Self::WebSocket => "websocket",
+            Self::WebRtc => "webrtc",
+            Self::Other => "other",
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        match name {
+            "webtransport" => Self::WebTransport,
+            "websocket" => Self::WebSocket,
+            "webrtc" => Self::WebRtc,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl<'de> Value<'de> for ServerType {
+    const KIND: &'static str = "str";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&str>::deserialize(deserializer).map(Self::named)
+    }
+}
+
+impl serde::Serialize for ServerType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
+    }
+}
+
+impl<'de: 'a, 'a> Value<'de> for Vec<Peer<'a>> {
+    const KIND: &'static str = "array of maps";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PeersVisitor;
+        impl<'de> Visitor<'de> for PeersVisitor {
+            type Value = Vec<Peer<'de>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of peers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                // The claimed length is refused before anything is reserved for it.
+                let claimed = seq.size_hint().unwrap_or(0);
+                if claimed > MAX_PEERS {
+                    return Err(too_many(claimed));
+                }
+                let mut peers = Vec::with_capacity(claimed);
+                loop {
+                    let place = format_args!("[{}]", peers.len());
+                    let next = seq.next_element::<wire::Slot<Peer<'de>>>();
+                    match next.map_err(|error| locate(error, place, "map"))? {
+                        None => return Ok(peers),
+                        Some(_) if peers.len() == MAX_PEERS => return Err(too_many(MAX_PEERS + 1)),
+                        Some(wire::Slot(None)) => return Err(locate(wire::missing(), place, "map")),
+                        Some(wire::Slot(Some(peer))) => peers.push(peer),
+                    }
+                }
+            }
+        }
+        fn too_many<E: Error>(peers: usize) -> E {
+            let detail = format!("{peers} peers, a frame has at most {MAX_PEERS}");
+            Rejection::new(Reason::TooManyPeers, detail).into_serde()
+        }
+        // As a sequence, rmp-serde would also take an empty bin for one.
+        deserializer.deserialize_any(PeersVisitor)
+    }
+}

@@ -1,0 +1,314 @@
+//! The codec of the wire's maps, declared once a map.
+//!
+//! serde's derive comes close: rmp-serde lets a derived struct be read from a map or from an array. But it
+//! refuses an array with more elements than the struct has fields, which is how a compact frame grows, and it
+//! writes an absent value as a key with nil. [`wire_map!`] generates what differs, and the field tables that
+//! hold `docs/frame.md` to the code.
+//!
+//! Values are checked where they are read ([`Value`]): a decoded frame is a valid one.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+use super::identifier::{MeetingId, PeerId, SessionId};
+use super::reject::{Reason, Rejection};
+use super::server_url::ServerUrl;
+
+/// A row of the field tables: a key of a map on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The key in the named form; the position in the table is the position in the compact form.
+    pub key: &'static str,
+    /// The type on the wire, in the words of the specification.
+    pub kind: &'static str,
+    /// Whether a frame without it is rejected.
+    pub required: bool,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// A value as it may stand on the wire: how it is read, and what is refused.
+pub(super) trait Value<'de>: Sized {
+    /// The type in the words of the specification.
+    const KIND: &'static str;
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+}
+
+/// A place where a value may stand, or nil, or nothing: the last two both mean absent.
+pub(super) struct Slot<T>(pub(super) Option<T>);
+
+impl<'de, T: Value<'de>> Deserialize<'de> for Slot<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SlotVisitor<T>(PhantomData<T>);
+        impl<'de, T: Value<'de>> Visitor<'de> for SlotVisitor<T> {
+            type Value = Slot<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} or nil", T::KIND)
+            }
+
+            fn visit_none<E: Error>(self) -> Result<Slot<T>, E> {
+                Ok(Slot(None))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Slot<T>, E> {
+                Ok(Slot(None))
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Slot<T>, D::Error> {
+                T::read(deserializer).map(|value| Slot(Some(value)))
+            }
+        }
+        deserializer.deserialize_option(SlotVisitor(PhantomData))
+    }
+}
+
+/// The error for a required value that is absent.
+pub(super) fn missing<E: Error>() -> E {
+    Rejection::new(Reason::MissingField, "absent or nil").into_serde()
+}
+
+macro_rules! text_values {
+    ($($name:ident: $kind:literal;)+) => {$(
+        impl<'de: 'a, 'a> Value<'de> for $name<'a> {
+            const KIND: &'static str = $kind;
+
+            fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <&'a str>::deserialize(deserializer)?;
+                Self::new(text).map_err(Rejection::into_serde)
+            }
+        }
+
+        impl serde::Serialize for $name<'_> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    )+};
+}
+
+text_values! {
+    MeetingId: "str";
+    SessionId: "str";
+    PeerId: "str";
+    ServerUrl: "str";
+}
+
+impl<'de> Value<'de> for bool {
+    const KIND: &'static str = "bool";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bool::deserialize(deserializer)
+    }
+}
+
+/// A measure: finite and not negative. Whole numbers are taken too, since many encoders shorten 3.0 to 3.
+impl<'de> Value<'de> for f64 {
+    const KIND: &'static str = "float";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = f64::deserialize(deserializer)?;
+        if !value.is_finite() {
+            return Err(Rejection::new(Reason::NotFinite, value.to_string()).into_serde());
+        }
+        if value < 0.0 {
+            return Err(Rejection::new(Reason::OutOfRange, format!("{value} is negative")).into_serde());
+        }
+        // Adding makes -0.0 the plain zero, which would otherwise be exported with its sign.
+        Ok(value + 0.0)
+    }
+}
+
+/// A count. Whole floats are taken too: some JavaScript encoders write every number above 2³² as a float.
+impl<'de> Value<'de> for u64 {
+    const KIND: &'static str = "uint";
+
+    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountVisitor;
+        impl Visitor<'_> for CountVisitor {
+            type Value = u64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+                Ok(value)
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<u64, E> {
+                let negative = || Rejection::new(Reason::OutOfRange, format!("{value} is negative"));
+                u64::try_from(value).map_err(|_| negative().into_serde())
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+                /// Above 2⁵³ a float no longer tells one whole number from the next.
+                const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+                if !value.is_finite() {
+                    return Err(Rejection::new(Reason::NotFinite, value.to_string()).into_serde());
+                }
+                if value < 0.0 || value.fract() != 0.0 || value > LARGEST_EXACT {
+                    let detail = format!("{value} is not a whole number from 0 to 2^53");
+                    return Err(Rejection::new(Reason::OutOfRange, detail).into_serde());
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+                Ok(value as u64)
+            }
+        }
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+/// Declares a map of the wire: the struct, both forms of its codec, and its field table.
+///
+/// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the compact form.
+/// That order only ever grows at the end.
+///
+/// A value that is refused is named by its path: an error gains the key on its way out of each map. Before that,
+/// [`super::quick`] is tried, which refuses nothing.
+macro_rules! wire_map {
+    ($(
+        $(#[$doc:meta])*
+        $map:literal struct $name:ident $(<$lt:lifetime>)? {
+            $($field:ident($key:literal): $need:ident $type:ty, $meaning:literal;)+
+        }
+    )+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name $(<$lt>)? {
+            $(#[doc = $meaning] pub $field: $crate::wire::wire_map!(@type $need $type),)+
+        }
+
+        impl $(<$lt>)? $name $(<$lt>)? {
+            /// The fields in the order of the compact form.
+            pub const FIELDS: &'static [$crate::wire::Field] = &[$($crate::wire::Field {
+                key: $key,
+                kind: <$type as $crate::wire::Value<'_>>::KIND,
+                required: $crate::wire::wire_map!(@required $need),
+                meaning: $meaning,
+            },)+];
+        }
+
+        impl<'de $(: $lt, $lt)?> $crate::wire::Value<'de> for $name $(<$lt>)? {
+            const KIND: &'static str = "map";
+
+            fn read<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                use $crate::reject::locate;
+                use $crate::wire::{Slot, Value, wire_map};
+
+                struct MapVisitor;
+                impl<'de $(: $lt, $lt)?> serde::de::Visitor<'de> for $crate::wire::Reader<MapVisitor, $name $(<$lt>)?> {
+                    type Value = $name $(<$lt>)?;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        write!(f, "{} as a map or an array", $map)
+                    }
+
+                    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                        $(let $field: Option<$type> = seq
+                            .next_element::<Slot<$type>>()
+                            .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
+                            .and_then(|slot| slot.0);)+
+                        while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        $(let mut $field: Option<$type> = None;)+
+                        while let Some(key) = map.next_key::<&str>()? {
+                            match key {
+                                $($key => {
+                                    $field = map
+                                        .next_value::<Slot<$type>>()
+                                        .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
+                                        .0;
+                                })+
+                                _ => { map.next_value::<serde::de::IgnoredAny>()?; }
+                            }
+                        }
+                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
+                    }
+                }
+                deserializer.deserialize_any($crate::wire::Reader::<MapVisitor, Self>::new())
+            }
+        }
+
+        impl<'de $(: $lt, $lt)?> $crate::quick::Quick<'de> for $name $(<$lt>)? {
+            #[inline]
+            fn quick(bytes: &mut $crate::quick::Bytes<'de>) -> Option<Self> {
+                use $crate::quick::Fields;
+                use $crate::wire::wire_map;
+
+                match bytes.fields()? {
+                    Fields::InOrder(mut left) => {
+                        $(let $field: Option<$type> = bytes.next(&mut left)?;)+
+                        // A newer client's fields are for the careful decoder.
+                        (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
+                    }
+                    Fields::Named(count) => {
+                        $(let mut $field: Option<$type> = None;)+
+                        for _ in 0..count {
+                            match bytes.text()? {
+                                $($key => $field = bytes.slot()?,)+
+                                _ => return None,
+                            }
+                        }
+                        Some($name { $($field: wire_map!(@quick $need $field),)+ })
+                    }
+                }
+            }
+        }
+
+        impl $(<$lt>)? serde::Serialize for $name $(<$lt>)? {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeStruct;
+                use $crate::wire::wire_map;
+
+                // The named form leaves absent keys out; the compact one ends after the last present value.
+                let named = serializer.is_human_readable();
+                let (mut present, mut compact, mut position) = (0, 0, 0);
+                $(
+                    position += 1;
+                    if wire_map!(@present $need self.$field) {
+                        present += 1;
+                        compact = position;
+                    }
+                )+
+                let mut map = serializer.serialize_struct($map, if named { present } else { compact })?;
+                let mut position = 0;
+                $(
+                    position += 1;
+                    if if named { wire_map!(@present $need self.$field) } else { position <= compact } {
+                        map.serialize_field($key, &self.$field)?;
+                    }
+                )+
+                map.end()
+            }
+        }
+    )+};
+    (@type required $type:ty) => { $type };
+    (@type optional $type:ty) => { Option<$type> };
+    (@required required) => { true };
+    (@required optional) => { false };
+    (@take required $key:literal $field:ident) => {
+        $field.ok_or_else(|| locate($crate::wire::missing(), $key, ""))?
+    };
+    (@take optional $key:literal $field:ident) => { $field };
+    (@quick required $field:ident) => { $field? };
+    (@quick optional $field:ident) => { $field };
+    (@present required $value:expr) => { true };
+    (@present optional $value:expr) => { $value.is_some() };
+}
+pub(super) use wire_map;
+
+/// Ties a map's visitor to the lifetime of the struct that it reads.
+pub(super) struct Reader<V, T>(PhantomData<(V, T)>);
+
+impl<V, T> Reader<V, T> {
+    pub(super) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}

@@ -1,0 +1,60 @@
+//! A relay that publishes a health frame a second for a call it forwards, and flushes on the way out.
+//!
+//! `cargo run -p callsight-publish --example relay -- nats://127.0.0.1:4222`
+//!
+//! Frames wait until there is a stream for them; `callsight serve --create --region us` makes one.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use callsight_publish::frame::{
+    Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+};
+use callsight_publish::{PublishError, Publisher, PublisherConfig};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
+    let client = async_nats::connect(url).await?;
+    let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
+
+    // A session id is new at each join, so that the frames of two joins are never taken for each other.
+    let joined_at = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let session_id = format!("ana-{:x}", joined_at.as_nanos());
+    let (mut seq, mut ended) = (Seq::FIRST, false);
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    while !ended {
+        tokio::select! {
+            _ = every_second.tick() => {}
+            leave = tokio::signal::ctrl_c() => { leave?; ended = true; }
+        }
+        let frame = Frame {
+            version: Version,
+            meeting_id: MeetingId::new("standup")?,
+            session_id: SessionId::new(&session_id)?,
+            peer_id: PeerId::new("ana")?,
+            seq,
+            sent_at_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
+            ended: ended.then_some(true),
+            server: Some(Server {
+                url: ServerUrl::new("https://relay-us-1.example.com:4433")?,
+                server_type: ServerType::WebTransport,
+                rtt_ms: Some(38.5),
+            }),
+            audio_enabled: Some(true),
+            video_enabled: Some(false),
+            tab_visible: Some(true),
+            peers: vec![],
+        };
+        match publisher.publish(&frame) {
+            Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("more frames than can be numbered")?,
+            // NATS is away for long. Let the frame go: counters are cumulative, the next one makes up for it.
+            Err(PublishError::Overflow { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+
+    let stats = publisher.shutdown(Duration::from_secs(10)).await?;
+    writeln!(io::stdout(), "{} frames published, {} acknowledged", stats.accepted, stats.acknowledged)?;
+    Ok(())
+}

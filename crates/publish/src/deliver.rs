@@ -1,0 +1,271 @@
+//! The background task of a publisher: from the buffer to the stream, and the stream's answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::client::PublishErrorKind;
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, Message, Subject, Subscriber, header};
+use futures_util::{FutureExt, StreamExt};
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::answer::Answer;
+use crate::window::{Outgoing, Window};
+use crate::{Counters, PublishError, PublisherConfig, add};
+
+/// Frames or answers that are handled in one go.
+const BATCH: usize = 256;
+
+/// How soon it is noticed that a connection broke or came back: async-nats tells only who made the connection.
+const CONNECTION_POLL: Duration = Duration::from_millis(100);
+
+/// The shortest time between two log lines about refused frames.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Consecutive setbacks before the first log line: an election or a restart takes fewer.
+/// Each later line comes after twice as many, so a long outage logs little.
+const SETBACKS_TO_LOG: u32 = 4;
+
+pub(super) struct Delivery {
+    client: Client,
+    subject: Subject,
+    inbox: String,
+    answers: Subscriber,
+    frames: mpsc::Receiver<Outgoing>,
+    config: PublisherConfig,
+    counters: Arc<Counters>,
+    settled: watch::Sender<u64>,
+    window: Window,
+    /// How often the client had connected when the last frame was sent.
+    connects: u64,
+    /// Consecutive waits since the stream last took a frame.
+    setbacks: u32,
+    /// Nothing is sent before this.
+    paused_until: Option<Instant>,
+    /// Refusals are logged again from this moment on.
+    log_refusals_from: Instant,
+}
+
+/// The client is closed for good.
+struct Closed;
+
+impl Delivery {
+    pub(super) async fn new(
+        client: Client,
+        subject: Subject,
+        config: PublisherConfig,
+        frames: mpsc::Receiver<Outgoing>,
+        counters: Arc<Counters>,
+        settled: watch::Sender<u64>,
+    ) -> Result<Self, PublishError> {
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(PublishError::Subscribe)?;
+        let window = Window::new(config.ack_timeout);
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        Ok(Self {
+            client,
+            subject,
+            inbox,
+            answers,
+            frames,
+            config,
+            counters,
+            settled,
+            window,
+            connects,
+            setbacks: 0,
+            paused_until: None,
+            log_refusals_from: Instant::now(),
+        })
+    }
+
+    /// Runs until the client is closed or the task is aborted.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Ok(more) = self.turn(&mut batch).await {
+            self.report();
+            if !more {
+                return;
+            }
+        }
+        self.give_up();
+    }
+
+    /// One round: send what is due, then wait for whatever comes next. False when no frame can come any more.
+    async fn turn(&mut self, batch: &mut Vec<Outgoing>) -> Result<bool, Closed> {
+        let now = Instant::now();
+        let connected = self.check_connection();
+        if connected && self.window.expire(now) > 0 {
+            self.back_off(now, "no ack in time");
+        }
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        let open = connected && self.paused_until.is_none();
+        if open {
+            self.send_due(now).await?;
+        }
+        let room = if open { self.config.window.saturating_sub(self.window.len()).min(BATCH) } else { 0 };
+        let mut wake = now + CONNECTION_POLL;
+        if connected {
+            for moment in [self.paused_until, self.window.next_deadline()].into_iter().flatten() {
+                wake = wake.min(moment);
+            }
+        }
+        tokio::select! {
+            biased;
+            answer = self.answers.next() => {
+                self.take_answers(answer.ok_or(Closed)?);
+            }
+            count = self.frames.recv_many(batch, room), if room > 0 => {
+                if count == 0 {
+                    return Ok(false);
+                }
+                for outgoing in batch.drain(..) {
+                    self.window.admit(outgoing);
+                }
+                self.counters.in_flight.store(self.window.len() as u64, Ordering::Relaxed);
+                self.send_due(Instant::now()).await?;
+            }
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        Ok(true)
+    }
+
+    /// Whether the connection is up. After it was lost, the answers of all that is out may be lost too.
+    fn check_connection(&mut self) -> bool {
+        let connects = self.client.statistics().connects.load(Ordering::Relaxed);
+        if connects != self.connects {
+            self.connects = connects;
+            self.window.send_all_again();
+        }
+        self.client.connection_state() == State::Connected
+    }
+
+    async fn send_due(&mut self, now: Instant) -> Result<(), Closed> {
+        while let Some((number, outgoing, again)) = self.window.send_next(now) {
+            if again {
+                add(&self.counters.retried, 1);
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(header::NATS_MESSAGE_ID, outgoing.message_id);
+            let reply = Subject::from(format!("{}.{number}", self.inbox));
+            let sent = self
+                .client
+                .publish_with_reply_and_headers(self.subject.clone(), reply, headers, outgoing.payload)
+                .await;
+            match sent {
+                Ok(()) => {}
+                Err(error) if error.kind() == PublishErrorKind::Send => return Err(Closed),
+                Err(error) => self.fail(number, &error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an answer and those that are there already.
+    fn take_answers(&mut self, first: Message) {
+        self.take_answer(&first);
+        for _ in 1..BATCH {
+            match self.answers.next().now_or_never() {
+                Some(Some(answer)) => self.take_answer(&answer),
+                // The end, if it is that, is still there when it is awaited.
+                Some(None) | None => break,
+            }
+        }
+    }
+
+    fn take_answer(&mut self, message: &Message) {
+        let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+        let Some(number) = number else { return };
+        match Answer::read(message.status, &message.payload) {
+            Answer::Stored { duplicate } => {
+                if self.window.settle(number).is_some() {
+                    self.setbacks = 0;
+                    add(&self.counters.acknowledged, 1);
+                    add(&self.counters.duplicates, duplicate.into());
+                }
+            }
+            Answer::Later(why) => {
+                if self.window.send_again(number) {
+                    self.back_off(Instant::now(), why);
+                }
+            }
+            Answer::Never(why) => self.fail(number, &why),
+            Answer::Foreign => {}
+        }
+    }
+
+    /// Sends nothing for a while. One wait answers for a whole window of refusals.
+    fn back_off(&mut self, now: Instant, why: &'static str) {
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.setbacks = self.setbacks.saturating_add(1);
+            let longest = longest_wait(&self.config, self.setbacks);
+            self.paused_until = Some(now + longest.mul_f64(rand::rng().random_range(0.5..=1.0)));
+            if self.setbacks >= SETBACKS_TO_LOG && self.setbacks.is_power_of_two() {
+                tracing::warn!(
+                    subject = %self.subject,
+                    waiting = self.window.len() + self.frames.len(),
+                    setbacks = self.setbacks,
+                    reason = why,
+                    "frames wait for the stream"
+                );
+            }
+        }
+    }
+
+    fn fail(&mut self, number: u64, why: &str) {
+        let Some(outgoing) = self.window.settle(number) else { return };
+        add(&self.counters.failed, 1);
+        let now = Instant::now();
+        if now >= self.log_refusals_from {
+            self.log_refusals_from = now + LOG_EVERY;
+            tracing::warn!(
+                subject = %self.subject,
+                message_id = outgoing.message_id,
+                bytes = outgoing.payload.len(),
+                failed = self.counters.failed.load(Ordering::Relaxed),
+                error = why,
+                "the stream refused a frame for good"
+            );
+        }
+    }
+
+    fn report(&self) {
+        self.counters.in_flight.store(self.window.len() as u64, Ordering::Relaxed);
+        let settled = self.window.settled();
+        self.settled.send_if_modified(|known| std::mem::replace(known, settled) != settled);
+    }
+
+    /// The client is closed: nothing can be sent or acknowledged any more.
+    fn give_up(mut self) {
+        self.frames.close();
+        let mut lost = self.window.len() as u64;
+        while self.frames.try_recv().is_ok() {
+            lost += 1;
+        }
+        add(&self.counters.failed, lost);
+        self.counters.in_flight.store(0, Ordering::Relaxed);
+        tracing::warn!(subject = %self.subject, lost, "the NATS client was closed before all was acknowledged");
+    }
+}
+
+/// The longest wait after so many setbacks in a row; jitter takes up to half of it away.
+fn longest_wait(config: &PublisherConfig, setbacks: u32) -> Duration {
+    let doublings = setbacks.saturating_sub(1).min(16);
+    config.retry_first.saturating_mul(1 << doublings).min(config.retry_longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_bound() {
+        let config = PublisherConfig::new("us".parse().unwrap(), "relay", "r1");
+        let waits: Vec<u128> = (1..=7).map(|n| longest_wait(&config, n).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(longest_wait(&config, u32::MAX), config.retry_longest);
+    }
+}

@@ -1,0 +1,378 @@
+//! The publisher that a relay embeds: health frames into the region's JetStream stream.
+//!
+//! A relay forwards media, and nothing about health frames may ever slow that down. But a stream is not always
+//! there to take a frame: it answers "no responders" for a while after a restart, connections break, acks get
+//! lost. Waiting for each ack stalls the relay; publishing without one loses frames in silence; a task or a
+//! timer for each frame costs more than the frame.
+//!
+//! So [`Publisher::publish`] only encodes and puts the frame into a bounded buffer. When that is full it says
+//! so ([`PublishError::Overflow`]), and the caller, who still has the frame, decides. One background task sends
+//! from the buffer with at most [`window`](PublisherConfig::window) frames unacknowledged, and sends again,
+//! after a bounded and jittered wait and oldest first, what the stream did not take. A frame leaves the
+//! publisher in one of two ways: acknowledged by the stream, or refused by it for good (too large, say), which
+//! is counted and logged.
+//!
+//! Sending again is safe: each frame carries `Nats-Msg-Id: {session_id}:{seq}`, and the stream drops a repeat
+//! that comes within its duplicate window (2 minutes). A repeat that comes later is stored twice, and ignored by
+//! the exporter, which knows the last `seq` of every session.
+//!
+//! The task has one inbox for all its acks, with the number of the frame in the reply subject, instead of
+//! async-nats's `jetstream::Context`: that one allocates a future, a timer and a channel for each ack and limits
+//! them a second time.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+//! use callsight_publish::{PublishError, Publisher, PublisherConfig};
+//!
+//! # async fn relay() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+//! let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
+//!
+//! let frame = Frame {
+//!     version: Version,
+//!     meeting_id: MeetingId::new("standup")?,
+//!     session_id: SessionId::new("0b6e5f1c")?,
+//!     peer_id: PeerId::new("ana")?,
+//!     seq: Seq::FIRST,
+//!     sent_at_ms: 1_760_000_000_000,
+//!     ended: None,
+//!     server: None,
+//!     audio_enabled: Some(true),
+//!     video_enabled: None,
+//!     tab_visible: None,
+//!     peers: vec![],
+//! };
+//! match publisher.publish(&frame) {
+//!     Ok(()) => {}
+//!     // The next frame of the session makes up for it: counters are cumulative.
+//!     Err(PublishError::Overflow { .. }) => {}
+//!     Err(error) => return Err(error.into()),
+//! }
+//!
+//! let stats = publisher.shutdown(Duration::from_secs(10)).await?;
+//! assert_eq!(stats.acknowledged, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod deliver;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use callsight_frame as frame;
+use callsight_frame::subject::{Region, publish_subject};
+use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, Rejection, Seq, SessionId};
+use deliver::Delivery;
+use window::Outgoing;
+
+/// The widest window. async-nats keeps 65,536 messages for a subscription by default and drops what comes
+/// beyond; all acks of a window, and of the one before it, fit into half of that.
+pub const MAX_WINDOW: usize = 16_384;
+
+/// Where a publisher publishes to, and how much it holds.
+#[derive(Clone, Debug)]
+pub struct PublisherConfig {
+    /// The region of the relay, and so of the stream.
+    pub region: Region,
+    /// The kind of service, such as `relay` or `sfu`: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub service_type: String,
+    /// The relay's name, in the same characters. It decides which shard of the exporter reads its frames.
+    pub server_id: String,
+    /// The most frames that are sent and not yet acknowledged; 1 to [`MAX_WINDOW`].
+    pub window: usize,
+    /// The most frames that wait to be sent; at least 1. At 1 KB a frame the default holds 8 MB.
+    pub buffer: usize,
+    /// How long an ack may take before the frame is sent again.
+    pub ack_timeout: Duration,
+    /// The first wait before sending again; it doubles with each try that nothing came back from.
+    pub retry_first: Duration,
+    /// The longest wait before sending again.
+    pub retry_longest: Duration,
+}
+
+impl PublisherConfig {
+    /// The defaults: a window of 1,024, a buffer of 8,192, 5 s for an ack, and 100 ms to 2 s between tries.
+    #[must_use]
+    pub fn new(region: Region, service_type: impl Into<String>, server_id: impl Into<String>) -> Self {
+        Self {
+            region,
+            service_type: service_type.into(),
+            server_id: server_id.into(),
+            window: 1024,
+            buffer: 8192,
+            ack_timeout: Duration::from_secs(5),
+            retry_first: Duration::from_millis(100),
+            retry_longest: Duration::from_secs(2),
+        }
+    }
+
+    fn check(&self) -> Result<(), PublishError> {
+        let problem = if !(1..=MAX_WINDOW).contains(&self.window) {
+            format!("window is {}, it must be 1 to {MAX_WINDOW}", self.window)
+        } else if self.buffer == 0 {
+            "buffer is 0, it must hold at least 1 frame".to_owned()
+        } else if self.ack_timeout.is_zero() {
+            "ack_timeout is 0, an ack takes at least a round trip".to_owned()
+        } else if self.retry_first.is_zero() || self.retry_longest < self.retry_first {
+            "retry_first must be more than 0 and retry_longest no less than it".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(PublishError::Config(problem))
+    }
+}
+
+/// Why a frame was not accepted, or a wait did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The service type or the server's name can't stand in a subject.
+    #[error("cannot publish under this name: {0}")]
+    Subject(#[source] Rejection),
+    /// A value of the configuration is out of its range.
+    #[error("cannot publish with this configuration: {0}")]
+    Config(String),
+    /// The subscription for the acks could not be made.
+    #[error("cannot subscribe for acks; is the connection closed, or the inbox forbidden to this user?")]
+    Subscribe(#[source] async_nats::SubscribeError),
+    /// The buffer is full: the stream takes less than is published, or is away. The frame was not taken.
+    #[error("the buffer of {buffer} frames is full; try again later, or let this frame go")]
+    Overflow {
+        /// The size of the buffer.
+        buffer: usize,
+    },
+    /// The frame is longer than any exporter takes.
+    #[error("the frame has {bytes} bytes, at most {MAX_FRAME_BYTES} are taken; send fewer peers")]
+    TooLarge {
+        /// The length of the encoded frame.
+        bytes: usize,
+    },
+    /// The time for a flush was over before everything was acknowledged.
+    #[error("{unsettled} frames were not acknowledged in time; is there a stream for the subject?")]
+    FlushTimeout {
+        /// Accepted frames that are neither acknowledged nor given up.
+        unsettled: u64,
+    },
+    /// The client's connection was closed for good; whatever was not acknowledged is counted as failed.
+    #[error("the NATS client is closed; connect again and start a new publisher")]
+    Closed,
+}
+
+/// What a publisher has done so far. All but the last two only ever grow.
+///
+/// `accepted = acknowledged + failed + in_flight + buffered` when nothing is on the move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishStats {
+    /// Frames put into the buffer.
+    pub accepted: u64,
+    /// Frames the stream holds.
+    pub acknowledged: u64,
+    /// Those of the acknowledged that the stream already held, from an earlier try whose ack was lost, say.
+    pub duplicates: u64,
+    /// Sendings beyond a frame's first.
+    pub retried: u64,
+    /// Frames refused because the buffer was full.
+    pub overflowed: u64,
+    /// Frames the stream refused for good.
+    pub failed: u64,
+    /// Frames sent, or waiting to be sent again.
+    pub in_flight: u64,
+    /// Frames that wait to be sent for the first time.
+    pub buffered: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    acknowledged: AtomicU64,
+    duplicates: AtomicU64,
+    retried: AtomicU64,
+    overflowed: AtomicU64,
+    failed: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Publishes health frames from one server to its region's stream. Share it with an `Arc`.
+///
+/// Dropping it stops at once and loses what is buffered or unacknowledged: call [`Publisher::shutdown`].
+#[derive(Debug)]
+pub struct Publisher {
+    frames: mpsc::Sender<Outgoing>,
+    counters: Arc<Counters>,
+    /// Every frame numbered below this is acknowledged or given up. Frames are numbered as they are accepted.
+    settled: watch::Receiver<u64>,
+    buffer: usize,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Starts a publisher on a connection, which it may share. The connection need not be up yet.
+    ///
+    /// The user needs permission to publish to `health.diagnostics.{region}.{service_type}.{server_id}` and to
+    /// subscribe under its inbox prefix.
+    ///
+    /// # Errors
+    /// [`PublishError::Subject`] or [`PublishError::Config`] for a bad name or value,
+    /// [`PublishError::Subscribe`] when the client is closed.
+    pub async fn start(
+        client: async_nats::Client,
+        config: PublisherConfig,
+    ) -> Result<Publisher, PublishError> {
+        config.check()?;
+        let subject = publish_subject(&config.region, &config.service_type, &config.server_id)
+            .map_err(PublishError::Subject)?;
+        let (frames, buffered) = mpsc::channel(config.buffer);
+        let (settled_sender, settled) = watch::channel(0);
+        let counters = Arc::new(Counters::default());
+        let buffer = config.buffer;
+        let delivery =
+            Delivery::new(client, subject.into(), config, buffered, Arc::clone(&counters), settled_sender)
+                .await?;
+        let task = tokio::spawn(delivery.run());
+        Ok(Publisher { frames, counters, settled, buffer, task })
+    }
+
+    /// Takes a frame, in the compact form, without waiting.
+    ///
+    /// # Errors
+    /// [`PublishError::Overflow`] when the buffer is full: the frame is not taken, and counted as overflowed.
+    /// [`PublishError::TooLarge`] for a frame that every exporter would refuse.
+    /// [`PublishError::Closed`] when the client is closed.
+    pub fn publish(&self, frame: &Frame<'_>) -> Result<(), PublishError> {
+        let room = self.reserve()?;
+        let payload = frame.encode(Form::Compact);
+        if payload.len() > MAX_FRAME_BYTES {
+            return Err(PublishError::TooLarge { bytes: payload.len() });
+        }
+        self.accept(room, frame.session_id, frame.seq, payload.into());
+        Ok(())
+    }
+
+    /// Takes a frame that is encoded already, as it came from a client, without waiting or looking at it.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`], but of any size that the server takes.
+    pub fn publish_encoded(
+        &self,
+        session_id: SessionId<'_>,
+        seq: Seq,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let room = self.reserve()?;
+        self.accept(room, session_id, seq, payload);
+        Ok(())
+    }
+
+    fn reserve(&self) -> Result<mpsc::Permit<'_, Outgoing>, PublishError> {
+        self.frames.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => {
+                add(&self.counters.overflowed, 1);
+                PublishError::Overflow { buffer: self.buffer }
+            }
+            mpsc::error::TrySendError::Closed(()) => PublishError::Closed,
+        })
+    }
+
+    fn accept(&self, room: mpsc::Permit<'_, Outgoing>, session_id: SessionId<'_>, seq: Seq, payload: Bytes) {
+        let message_id = format!("{session_id}:{}", seq.get());
+        // Counted first: a flush waits for as many frames as are counted, and so never for too few.
+        add(&self.counters.accepted, 1);
+        room.send(Outgoing { message_id, payload });
+    }
+
+    /// Waits until the buffer has room for a frame. For callers that would rather wait than let a frame go; if
+    /// there are several, another one may take the place.
+    ///
+    /// # Errors
+    /// [`PublishError::Closed`] when the client is closed.
+    pub async fn room(&self) -> Result<(), PublishError> {
+        self.frames.reserve().await.map(drop).map_err(|_| PublishError::Closed)
+    }
+
+    /// What the publisher has done so far.
+    #[must_use]
+    pub fn stats(&self) -> PublishStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &*self.counters;
+        PublishStats {
+            acknowledged: get(&counters.acknowledged),
+            duplicates: get(&counters.duplicates),
+            retried: get(&counters.retried),
+            overflowed: get(&counters.overflowed),
+            failed: get(&counters.failed),
+            in_flight: get(&counters.in_flight),
+            buffered: (self.frames.max_capacity() - self.frames.capacity()) as u64,
+            accepted: get(&counters.accepted),
+        }
+    }
+
+    /// Waits until every frame accepted so far is acknowledged or failed.
+    ///
+    /// # Errors
+    /// [`PublishError::FlushTimeout`] when that takes longer than `timeout`; the publisher goes on trying.
+    /// [`PublishError::Closed`] when the client is closed before.
+    pub async fn flush(&self, timeout: Duration) -> Result<PublishStats, PublishError> {
+        let target = self.counters.accepted.load(Ordering::Relaxed);
+        let mut settled = self.settled.clone();
+        let settled = tokio::time::timeout(timeout, settled.wait_for(|settled| *settled >= target)).await;
+        match settled {
+            Ok(Ok(_)) => Ok(self.stats()),
+            Ok(Err(_)) => Err(PublishError::Closed),
+            Err(_) => {
+                let stats = self.stats();
+                let done = stats.acknowledged + stats.failed;
+                Err(PublishError::FlushTimeout { unsettled: stats.accepted.saturating_sub(done) })
+            }
+        }
+    }
+
+    /// Flushes and stops. What was not acknowledged in time is lost.
+    ///
+    /// # Errors
+    /// As [`Publisher::flush`].
+    pub async fn shutdown(self, timeout: Duration) -> Result<PublishStats, PublishError> {
+        self.flush(timeout).await
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        let good = PublisherConfig::new("us".parse().unwrap(), "relay", "r1");
+        assert!(good.check().is_ok());
+        let bad = [
+            ("window", PublisherConfig { window: 0, ..good.clone() }),
+            ("window", PublisherConfig { window: MAX_WINDOW + 1, ..good.clone() }),
+            ("buffer", PublisherConfig { buffer: 0, ..good.clone() }),
+            ("ack_timeout", PublisherConfig { ack_timeout: Duration::ZERO, ..good.clone() }),
+            ("retry_longest", PublisherConfig { retry_longest: Duration::from_millis(1), ..good }),
+        ];
+        for (name, config) in bad {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
