@@ -60,7 +60,7 @@ check_shell() {
     local script
     while read -r script; do
         bash -n "$script" || return
-    done < <(printf '%s\n' dev .ci/run .github/scripts/* && files_named '*.sh')
+    done < <(printf '%s\n' dev dev.d/run-test .ci/run .github/scripts/* && files_named '*.sh')
 }
 
 check_yaml() {

@@ -67,8 +67,10 @@ cmd_test() {
     scratch=$(mktemp -d)
     touch "$scratch/log"
     if (($#)); then
-        # Flags are cargo's own; names are filters of every test program.
-        if [[ $1 != -* ]]; then set -- --workspace -- "$@"; fi
+        case $1 in
+            -*) ;;
+            *) set -- --workspace --config "target.'cfg(all())'.runner=['$root/dev.d/run-test']" -- "$@" ;;
+        esac
         stage 'cargo test' run_cargo_test "$scratch/log" "$@" || broken=1
     # Each of these stages is a process of its own: bash would ignore errors inside a function that is tested.
     elif stage tools "$root/dev" tools; then
