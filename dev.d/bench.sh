@@ -9,7 +9,7 @@ cmd_bench() {
         compare "${@:2}"
     else
         cmd_tools nats-server
-        cargo bench --workspace --locked "$@"
+        cargo bench --locked "$@"
     fi
 }
 
