@@ -1,7 +1,7 @@
-"""Runs two builds of each benchmark by turns, and prints how the new one's times stand to the old one's.
+"""Runs two builds of each benchmark alternately and prints the ratio of the new build's times to the old one's.
 
-A time alone tells of the machine, which is quicker in one second than in the next. So the two builds take turns with each
-single measurement, and what is compared are the two of one turn. `./dev bench --compare REF` calls this:
+A machine is faster in one second than in the next, so the builds alternate after each measurement, and only the two
+measurements of one round are compared. `./dev bench --compare REF` calls this:
 
     compare.py ROUNDS NAME=OLD:NEW...
 """
@@ -13,7 +13,7 @@ import sys
 
 UNITS = {"ps": 1e-12, "ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 TIME = re.compile(r"time:\s+\[\S+ \S+ (\S+) (\S+) \S+ \S+\]")
-# Criterion's own are for one long look; here there are many short ones.
+# Many short measurements instead of Criterion's long one.
 BRIEF = ["--warm-up-time", "0.2", "--measurement-time", "0.6", "--sample-size", "20", "--discard-baseline"]
 
 
@@ -22,13 +22,13 @@ def run(program, *arguments):
 
 
 def works(program):
-    """What a program measures, by name."""
+    """The names of a program's benchmarks."""
     listed = (line.rsplit(": ", 1) for line in run(program, "--list").splitlines())
     return [name[0] for name in listed if name[-1] == "benchmark"]
 
 
 def time(program, work):
-    """How long one of them takes, in seconds: criterion's middle estimate."""
+    """The time of one benchmark in seconds: Criterion's middle estimate."""
     output = run(program, "--exact", work, *BRIEF)
     found = TIME.search(output) or sys.exit(f"compare: {program} has not measured {work}:\n{output}")
     return float(found[1]) * UNITS[found[2]]

@@ -1,4 +1,5 @@
-//! How fast a message becomes a frame: both forms, small and large meetings. One element is one frame.
+//! How fast messages are decoded: both forms, small and large meetings. One element is one frame.
+//! `./dev bench --bench decode`
 
 mod common;
 

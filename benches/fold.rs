@@ -1,5 +1,5 @@
-//! How fast frames are folded, without their decoding. One element is one frame; of a join and leave, one
-//! session.
+//! How fast frames are folded, without decoding. One element is one frame; of a join and leave, one
+//! session. `./dev bench --bench fold`
 
 mod common;
 
@@ -7,11 +7,11 @@ use callsight_fold::series::detail::DetailPlane;
 use callsight_frame::Frame;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Frames between two looks at the clock: a fifth of a second at 5,000 frames/s.
-const FRAMES_A_TICK: usize = 1000;
+/// Frames between two ticks of the clock: 0.2 s at 5,000 frames/s.
+const FRAMES_PER_TICK: usize = 1000;
 
-/// Sessions that go on and on, taking turns: a few that stay in the processor's caches, and so many that
-/// they have half a million series.
+/// Long sessions that take turns: a few that stay in the processor's caches, and enough for half a
+/// million series.
 fn steady(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
@@ -28,7 +28,7 @@ fn steady(criterion: &mut Criterion<common::CpuTime>) {
                 common::advance(frame, seq);
                 world.fold(frame);
                 turn += 1;
-                if turn % FRAMES_A_TICK == 0 {
+                if turn % FRAMES_PER_TICK == 0 {
                     world.pass(1000);
                 }
             });
@@ -38,7 +38,7 @@ fn steady(criterion: &mut Criterion<common::CpuTime>) {
     group.finish();
 }
 
-/// A session comes with its first frame and goes with its second, in meetings of ten.
+/// A session joins with its first frame and leaves with its second, in meetings of ten.
 fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("fold");
     group.throughput(Throughput::Elements(1));
@@ -47,7 +47,7 @@ fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
         names.iter().map(|names| (names.frame(1), Frame { ended: Some(true), ..names.frame(2) })).collect();
     let mut world = common::World::new();
     world.fold(&lives[0].0);
-    assert_eq!(world.detail.live_series(DetailPlane::Pair), 9 * 21, "each peer has its row");
+    assert_eq!(world.detail.live_series(DetailPlane::Pair), 9 * 21, "each peer has a row");
     let mut turn = 1;
     group.bench_function("join and leave/10 parties", |bencher| {
         bencher.iter(|| {
@@ -56,14 +56,14 @@ fn joins_and_leaves(criterion: &mut Criterion<common::CpuTime>) {
             world.fold(last);
             turn += 1;
             if turn % 100 == 0 {
-                // So fast that a session is forgotten before it comes again.
+                // Fast enough that a session is forgotten before it joins again.
                 world.pass(10_000);
             }
         });
     });
     world.fold(&lives[0].1);
     let left = DetailPlane::ALL.map(|plane| world.detail.live_series(plane));
-    assert_eq!(left, [0, 0], "every row that came has gone");
+    assert_eq!(left, [0, 0], "every row was removed");
     group.finish();
 }
 

@@ -1,7 +1,8 @@
-//! How the cost grows, as CSV: over sessions, the size of meetings, the length of identifiers, and shards.
+//! How costs grow with sessions, the size of meetings, the length of identifiers and shards, as CSV.
 //!
-//! A figure for one size tells nobody what the next size costs. Each point runs in a process of its own, so that its
-//! memory can be told apart. `./dev bench --bench growth >docs/growth.csv`, then `python3 docs/growth.py` draws it.
+//! A figure for one size does not tell what the next size costs. Each point runs in a process of its own,
+//! so that its memory can be told apart. `./dev bench --bench growth >docs/growth.csv`, then
+//! `python3 docs/growth.py` draws it.
 
 mod common;
 
@@ -20,14 +21,14 @@ use criterion::measurement::Measurement;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Rounds of frames that are measured, after the one with which the sessions join, and scrapes. Of all times the shortest
-/// counts: whoever else is on the machine only ever adds, and what is looked for is a curve.
+/// Measured rounds of frames, after the one with which the sessions join, and measured scrapes. The
+/// shortest time counts, because other work on the machine only adds to it.
 const ROUNDS: usize = 8;
 
-/// How often all points are measured: who disturbs may stay for longer than one of them takes.
+/// How often all points are measured, because a disturbance may last longer than one of them.
 const PASSES: usize = 3;
 
-/// What is measured at each point, and to how many digits after the point.
+/// The measurements of each point, and their decimal places.
 const COLUMNS: [(&str, usize); 8] = [
     ("sessions", 0),
     ("series", 0),
@@ -39,10 +40,10 @@ const COLUMNS: [(&str, usize); 8] = [
     ("page_mb", 2),
 ];
 
-/// A place on the axis, and what is measured there: sessions, parties of a meeting and bytes of an identifier.
+/// A value on the axis, and what it stands for: sessions, parties of a meeting, bytes of an identifier.
 type Point = (usize, [usize; 3]);
 
-/// The curves: what is on the axis, and the points.
+/// The curves: the name of the axis, and the points.
 const CURVES: &[(&str, &[Point])] = &[
     (
         "sessions",
@@ -69,12 +70,12 @@ const CURVES: &[(&str, &[Point])] = &[
         "identifier_bytes",
         &[(36, [1_000, 10, 36]), (64, [1_000, 10, 64]), (96, [1_000, 10, 96]), (128, [1_000, 10, 128])],
     ),
-    // One shard of so many: what each of them has of 20,000 sessions.
+    // One of N shards, with its part of 20,000 sessions.
     ("shards", &[(1, [20_000, 4, 0]), (2, [10_000, 4, 0]), (4, [5_000, 4, 0]), (8, [2_500, 4, 0])]),
 ];
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let point: Vec<usize> = env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     if let [sessions, parties, bytes] = point[..] {
         return measure(sessions, parties, bytes);
@@ -117,7 +118,7 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
     let mut world = common::World::new();
     let mut rounds = Vec::new();
     for seq in 1..=ROUNDS as u64 + 1 {
-        // Into the same memory: what the messages take is not to be counted.
+        // Reuses their memory, so that the messages' own growth is not counted.
         messages.iter_mut().zip(encode(seq)).for_each(|(message, next)| message.clone_from(&next));
         let start = CpuTime.start();
         for message in &messages {
@@ -160,7 +161,7 @@ fn quickest(times: &[Duration]) -> Duration {
     times.iter().min().copied().unwrap_or_default()
 }
 
-/// Takes bytes and only counts them.
+/// Counts bytes and discards them.
 struct Counting(usize);
 
 impl Write for Counting {

@@ -1,8 +1,8 @@
-//! Known amounts of work, for callgrind to count the instructions of.
+//! Fixed amounts of work whose instructions callgrind counts.
 //!
-//! Times tell of the machine and of who else is on it, so no test can assert one. The instructions that a piece of work
-//! takes hardly depend on either, and so can be held against those that it took before. `./dev instructions` runs each
-//! of these under callgrind, which counts nothing but what the function `counted_…` does.
+//! Times depend on the machine and on other work on it, so no test can assert one. The number of
+//! instructions hardly depends on either, so it can be compared with a recorded number. `./dev instructions`
+//! runs each work under callgrind, which counts only inside the function `counted_…`.
 
 mod common;
 
@@ -16,18 +16,18 @@ use callsight_frame::{Decoder, Form, Frame};
 /// Frames that are decoded or folded.
 const FRAMES: u64 = 2_000;
 
-/// Sessions in meetings of ten, which take turns.
+/// Sessions, in meetings of ten.
 const SESSIONS: usize = 50;
 
 fn main() -> io::Result<()> {
     let names: Vec<_> = (0..SESSIONS).map(|session| common::Names::new(session, 10)).collect();
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let work = env::args().skip(1).find(|argument| !argument.starts_with("--"));
     match work.as_deref() {
         Some("decode_compact") => counted_decode_compact(&names[0].frame(1000).encode(Form::Compact)),
         Some("decode_named") => counted_decode_named(&names[0].frame(1000).encode(Form::Named)),
         Some("fold") => {
-            let (mut world, mut frames) = met(&names);
+            let (mut world, mut frames) = joined(&names);
             counted_fold(&mut world, &mut frames);
         }
         Some("join_and_leave") => {
@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
             counted_join_and_leave(&mut world, &lives);
         }
         Some("render") => {
-            let (world, _) = met(&names);
+            let (world, _) = joined(&names);
             let mut page = Vec::with_capacity(1 << 24);
             counted_render(&world, &mut page)?;
             writeln!(io::stdout(), "{} bytes", page.len())?;
@@ -49,8 +49,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A world that has met every session, and each session's frame.
-fn met(names: &[common::Names]) -> (common::World, Vec<Frame<'_>>) {
+/// A world with every session, and each session's frame.
+fn joined(names: &[common::Names]) -> (common::World, Vec<Frame<'_>>) {
     let mut world = common::World::new();
     let frames: Vec<_> = names.iter().map(|names| names.frame(1)).collect();
     frames.iter().for_each(|frame| world.fold(frame));

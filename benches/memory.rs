@@ -1,12 +1,11 @@
-//! What the fold's memory goes into: bytes of resident memory for each thing that it keeps.
+//! Bytes of resident memory for each thing that the fold keeps.
 //!
-//! Nobody can say how much memory an exporter needs without knowing what a series costs, and a session that has
-//! none, and one that is over and only remembered. Each case runs in a process of its own, because an allocator
-//! seldom gives back what another case has left behind. `./dev bench --bench memory`
+//! The memory that an exporter needs follows from the cost of a series, of a session without series, and
+//! of a session that has ended and is remembered. Each case runs in a process of its own, because an
+//! allocator seldom returns what another case has freed. `./dev bench --bench memory -- [CASE]`
 
 use std::env;
 use std::error::Error;
-use std::fs;
 use std::io::{self, Write};
 use std::process::Command;
 use std::sync::Arc;
@@ -19,13 +18,14 @@ use callsight_frame::subject::Region;
 use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
 };
+use callsight_testkit::process::memory;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Participants of a meeting, but for the case that is about one large meeting.
+/// Participants of a meeting.
 const MEETING: usize = 4;
 
-/// Something that the fold keeps, and how to make many of it.
+/// Something that the fold keeps, and how to make many of them.
 struct Case {
     name: &'static str,
     what: &'static str,
@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let case = env::args().skip(1).find(|argument| !argument.starts_with("--"));
     if case.as_deref() == Some(CHURN) {
         return churn();
@@ -67,14 +67,15 @@ fn main() -> Result<(), Failure> {
 
 const CHURN: &str = "churn";
 
-/// Four hours in which 50 sessions join and 50 leave each second, 720,000 in all, a minute each: half of them say that they
-/// leave, the others fall silent. Memory has to be where it was after the first minutes.
+/// Four hours in which 50 sessions join and 50 leave per second, 720,000 in all, each for a minute. Half
+/// of them announce that they leave, the others fall silent. Memory must stay where it was after the
+/// first minutes.
 fn churn() -> Result<(), Failure> {
     const JOINS: usize = 50;
     const LIFE: usize = 60;
     const INTERVAL: usize = 10;
     let mut world = World::new(DetailLevel::Pair)?;
-    let before = resident()?;
+    let before = memory("self", "VmRSS:");
     for second in 0..4 * 3600 {
         for age in (0..=LIFE).step_by(INTERVAL).filter(|age| *age <= second) {
             for session in (second - age) * JOINS..(second - age + 1) * JOINS {
@@ -89,7 +90,7 @@ fn churn() -> Result<(), Failure> {
             writeln!(
                 io::stdout(),
                 "{:>7} KiB after {} min of 50 joins and 50 leaves a second ({} sessions live, {} met)",
-                (resident()? - before) >> 10,
+                (memory("self", "VmRSS:") - before) >> 10,
                 (second + 1) / 60,
                 world.fold.live_sessions(),
                 (second + 1) * JOINS
@@ -104,19 +105,12 @@ fn measure(case: &Case) -> Result<(), Failure> {
         "series" => DetailLevel::Pair,
         _ => DetailLevel::Off,
     })?;
-    let before = resident()?;
+    let before = memory("self", "VmRSS:");
     let count = (case.run)(&mut world);
-    let bytes = resident()?.saturating_sub(before);
+    let bytes = memory("self", "VmRSS:").saturating_sub(before);
     let each = bytes / count;
     writeln!(io::stdout(), "{each:>7} bytes a {} ({count} in {} MiB)", case.what, bytes >> 20)?;
     Ok(())
-}
-
-/// Memory that this process has, in bytes.
-fn resident() -> Result<usize, Failure> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
 }
 
 struct World {
@@ -137,7 +131,7 @@ impl World {
         Ok(Self { fold, detail, now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000) })
     }
 
-    /// Folds a frame of a session that sees these peers.
+    /// Folds a frame of a session that observes these peers.
     fn say(&mut self, session: usize, seq: u64, ended: bool, peers: &[String]) {
         let session_id = format!("0b6e5f1c-9d1f-4a51-8a39-{session:012}");
         let (meeting_id, peer_id) = (format!("meeting-{:08}", session / MEETING), peer_name(session));
@@ -237,7 +231,7 @@ fn joined_sessions(world: &mut World) -> usize {
     world.fold.live_sessions()
 }
 
-/// At any moment 100 are live, so that nothing but the remembered is left.
+/// Few sessions are live at a time, so that what remains are those that are remembered.
 fn ended_sessions(world: &mut World) -> usize {
     let count = 100_000;
     for session in 0..count {

@@ -1,18 +1,18 @@
-//! The same frames into what one would use otherwise: the exporter library alone, and gauge vectors with a sweep.
+//! Callsight compared with the alternatives: the exporter library alone, and gauge vectors with a sweep.
 //!
-//! Each reads the same compact frames of ten parties and keeps the same values, every one of them a series. Each runs in
-//! a process of its own, so that memory can be told apart. What is left out favours the others: only Callsight also
-//! adds up the aggregates, finds repeats and keeps to its budgets here. At the end half of the sessions say that they
-//! leave and half fall silent; then there is a scrape every 5 s, for a minute, with the idle timeout that is the default.
-//! That minute all of them pass at the same time, the next one beginning once the one before has been measured.
+//! Each reads the same compact frames of ten parties and keeps the same values, one series per value, in
+//! a process of its own. The comparison favours the others: only Callsight also computes aggregates, finds
+//! repeats and enforces budgets. At the end half of the sessions announce that they leave and half fall
+//! silent; then each is scraped every 5 s for a minute, with the default idle timeout. These minutes
+//! overlap: the next one starts once the one before has been measured.
 //!
-//! `./dev bench --bench peers [SESSIONS]`
+//! `./dev bench --bench peers -- [SESSIONS]`
 
 mod common;
-mod rig;
 
 use std::collections::HashMap;
 use std::env;
+use std::error::Error;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -26,21 +26,22 @@ use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
-use rig::Failure;
+
+type Failure = Box<dyn Error + Send + Sync>;
 
 const PARTIES: usize = 10;
 const ROUNDS: u64 = 10;
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long after everybody has gone is looked, and how often.
+/// How long the scrapes continue after all have left, and how often they happen.
 const GONE: Duration = Duration::from_secs(60);
 const SCRAPE_EVERY: Duration = Duration::from_secs(5);
 
-/// Somebody who takes frames and shows them.
+/// Something that keeps the values of frames and exposes them.
 trait Contender {
     fn take(&mut self, frame: &Frame<'_>);
 
-    /// Time goes by, to `now` since the beginning.
+    /// Advances the time to `now`, counted from the start.
     fn pass(&mut self, now: Duration);
 
     fn scrape(&mut self) -> Vec<u8>;
@@ -55,7 +56,7 @@ const CONTENDERS: [(&str, Make); 3] = [
 ];
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let mut arguments = env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let first = arguments.next();
     if let Some((name, make)) =
@@ -149,10 +150,10 @@ fn series(page: &[u8]) -> usize {
     page.split(|byte| *byte == b'\n').filter(detail).count()
 }
 
-/// A gauge that somebody shows for a frame: its name, its labels and its value.
+/// Receives a value of a frame: the metric's name, its labels and the value.
 type Shown<'a> = dyn FnMut(&'static str, &[(&'static str, &'a str)], f64) + 'a;
 
-/// Everything of a frame that has a series.
+/// Passes on every value of a frame that has a series.
 fn show<'a>(frame: &'a Frame<'a>, shown: &mut Shown<'a>) {
     let Some(server) = &frame.server else { return };
     let ids = [
@@ -225,7 +226,7 @@ impl Contender for common::World {
     }
 }
 
-/// The exporter library alone, with its idle timeout: a macro for each value.
+/// The exporter library alone, with its idle timeout: a macro call per value.
 struct Library {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -269,11 +270,11 @@ impl Contender for Library {
 /// The label values of a session's series, by metric.
 type Children = HashMap<&'static str, Vec<Vec<String>>>;
 
-/// Gauge vectors, and a sweep in the scrape that removes what has not been written for long.
+/// Gauge vectors, and a sweep in the scrape that removes what was not written for the idle timeout.
 struct Vectors {
     registry: Registry,
     vectors: HashMap<&'static str, GaugeVec>,
-    /// What each session has written and when, for the sweep.
+    /// The series of each session and when it last wrote them, for the sweep.
     sessions: HashMap<String, (Duration, Children)>,
     now: Duration,
 }

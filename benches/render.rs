@@ -1,4 +1,5 @@
-//! How long a scrape takes to write, and what the series weigh. One element is one series.
+//! How long a page takes to write, and the memory of its series. One element is one series.
+//! `./dev bench --bench render`
 
 mod common;
 
@@ -11,9 +12,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// Series of a session in a meeting of ten: its own and those of its nine pairs.
-const SERIES_A_SESSION: usize = 4 + 9 * 21;
+const SERIES_PER_SESSION: usize = 4 + 9 * 21;
 
-/// Takes bytes and only counts them; a connection would take them away.
+/// Counts bytes and discards them, as a connection would take them away.
 #[derive(Default)]
 struct Counting(u64);
 
@@ -52,9 +53,9 @@ fn gzip(world: &common::World) -> io::Result<u64> {
 fn render(criterion: &mut Criterion<common::CpuTime>) {
     let mut group = criterion.benchmark_group("render");
     group.sample_size(10);
-    // The largest first, while the process holds nothing else that the memory could be mistaken for.
+    // The largest first, while the process has no other memory that could be mistaken for it.
     for wanted in [500_000, 100_000, 10_000] {
-        let sessions = wanted / SERIES_A_SESSION;
+        let sessions = wanted / SERIES_PER_SESSION;
         let mut world = common::World::new();
         let before = common::resident();
         for session in 0..sessions {

@@ -1,4 +1,4 @@
-//! Calls to measure with: meetings whose every session sees every other, with every value present.
+//! Frames to measure with: meetings where every session observes every other, with every value present.
 
 // Each benchmark is a crate of its own and uses a part of this.
 #![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]
@@ -13,12 +13,12 @@ use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
     Video,
 };
+use callsight_testkit::process::memory;
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time that the thread was on a processor: on a shared machine the time on the wall tells more of its
-/// other users than of the code.
+/// Processor time of the thread: on a shared machine, wall-clock time mostly measures other work.
 pub(crate) struct CpuTime;
 
 impl Measurement for CpuTime {
@@ -51,7 +51,7 @@ impl Measurement for CpuTime {
     }
 }
 
-/// What each benchmark is run with.
+/// The settings of every benchmark.
 pub(crate) fn criterion() -> Criterion<CpuTime> {
     let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
     Criterion::default().with_measurement(CpuTime).warm_up_time(warm_up).measurement_time(measurement)
@@ -60,7 +60,7 @@ pub(crate) fn criterion() -> Criterion<CpuTime> {
 /// When the benchmarks begin, in nanoseconds since the Unix epoch.
 pub(crate) const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_760_000_000_000_000_000);
 
-/// The names in one session's frames, in the length that they have in practice.
+/// The identifiers of one session's frames, as long as they are in practice.
 pub(crate) struct Names {
     meeting: String,
     session: String,
@@ -68,7 +68,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The names of a session, counted through, in meetings of so many parties.
+    /// The identifiers of the session with a number, in meetings of `parties`.
     pub(crate) fn new(session: usize, parties: usize) -> Self {
         let (meeting, own) = (session / parties, session % parties);
         let peer = |place: usize| format!("user-{meeting:06}-{place:02}@example.com");
@@ -79,14 +79,14 @@ impl Names {
         }
     }
 
-    /// The same, each identifier filled up to so many bytes.
+    /// [`Self::new`], with each identifier padded to `bytes`.
     pub(crate) fn filled(session: usize, parties: usize, bytes: usize) -> Self {
         let Self { meeting, session, peers } = Self::new(session, parties);
         let fill = |id: String| format!("{id:_<bytes$}");
         Self { meeting: fill(meeting), session: fill(session), peers: peers.into_iter().map(fill).collect() }
     }
 
-    /// The frame with a number: each brings five seconds of counters more.
+    /// Frame `seq`: its counters have grown by five seconds' worth since the one before.
     pub(crate) fn frame(&self, seq: u64) -> Frame<'_> {
         let peers = self.peers[1..].iter();
         let peers =
@@ -111,14 +111,14 @@ impl Names {
         }
     }
 
-    /// A number for one of the session's peers, not like that of any other.
+    /// A number that differs for each pair of a session and a peer.
     fn salt(&self, peer_id: &str) -> u32 {
         let bytes = self.session.bytes().chain(peer_id.bytes());
         bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }
 }
 
-/// A measure that differs from one to the next as real ones do.
+/// A value that varies as real ones do.
 fn measure(salt: u32, least: f64) -> f64 {
     least + f64::from(salt % 9973) / 128.0
 }
@@ -155,7 +155,7 @@ fn observed(peer_id: PeerId<'_>, seq: u64, salt: u32) -> Peer<'_> {
     peer
 }
 
-/// Sets a peer's counters to where they stand in the frame with a number.
+/// Sets a peer's counters to their values in frame `seq`.
 pub(crate) fn count_on(peer: &mut Peer<'_>, seq: u64) {
     if let Some(audio) = &mut peer.audio {
         audio.packets_received = Some(seq * 250);
@@ -182,25 +182,23 @@ pub(crate) fn count_on(peer: &mut Peer<'_>, seq: u64) {
     }
 }
 
-/// Makes a frame the one with a number, counters and all.
+/// Turns a frame into frame `seq`, with its counters.
 pub(crate) fn advance(frame: &mut Frame<'_>, seq: u64) {
     frame.seq = Seq::new(seq).unwrap_or(Seq::FIRST);
     frame.peers.iter_mut().for_each(|peer| count_on(peer, seq));
 }
 
-#[expect(clippy::panic, reason = "the benchmark itself is wrong then")]
+#[expect(clippy::panic, reason = "the benchmark itself is wrong")]
 fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
     value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
 }
 
-/// The process's resident memory, in bytes.
+/// This process's resident memory, in bytes.
 pub(crate) fn resident() -> usize {
-    const PAGE_BYTES: usize = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * PAGE_BYTES
+    memory("self", "VmRSS:")
 }
 
-/// A fold with all that it writes into.
+/// A fold and what it writes to.
 pub(crate) struct World {
     pub(crate) fold: Fold,
     pub(crate) detail: DetailStore,
@@ -218,13 +216,13 @@ impl World {
         Self { fold, detail, aggregates, now: BEGIN }
     }
 
-    /// Folds a frame that the stream received five milliseconds ago.
+    /// Folds a frame that the stream received 5 ms ago.
     pub(crate) fn fold(&mut self, frame: &Frame<'_>) {
         let at = self.now - Duration::from_millis(5);
         self.fold.frame(frame, at, self.now);
     }
 
-    /// Time passes, a fifth of a millisecond a frame, and with it what is done by the clock.
+    /// Advances the time by 0.2 ms per frame, and does what the clock triggers.
     pub(crate) fn pass(&mut self, frames: u32) {
         self.now = self.now + frames * Duration::from_micros(200);
         self.fold.tick(self.now);

@@ -11,7 +11,7 @@ use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
 use crate::consume::Reader;
 use crate::nats;
-use crate::serve::{Exporter, ExporterConfig, Feed};
+use crate::serve::{Exporter, ExporterConfig, Feed, open_files};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
 use callsight_frame::MAX_PEERS;
@@ -218,6 +218,7 @@ impl fmt::Display for ServeConfig {
 
 /// Serves until told to stop.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
+    open_files::raise_limit();
     let Reader { deployment, shard, .. } = &config.exporter.reader;
     let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
     let name = format!("callsight {deployment}{shard}");

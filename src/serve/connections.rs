@@ -1,8 +1,11 @@
-//! How many connections are open, and which of them has to go for another.
+//! Bounds the number of open connections.
 //!
-//! A crowd of connections that say nothing must cost little, and must not keep a scraper out. To let newcomers wait
-//! would: the crowd holds its places for as long as it may be silent. So a newcomer is always let in, and takes the
-//! place of the one that has been without a request for longest. Who is being answered is never pushed out.
+//! Many connections without a request must cost little and must not lock a scraper out. Making new
+//! connections wait would lock it out for as long as a connection may be silent. So a new connection
+//! is always admitted while at least one of the others is silent: it replaces the one that has been
+//! silent for longest.
+//!
+//! Invariant: a connection whose request is being answered is never replaced.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,85 +13,84 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-/// All open connections.
+/// The open connections, at most a fixed number.
 pub(super) struct Connections {
     most: usize,
-    places: Mutex<Places>,
+    slots: Mutex<Slots>,
 }
 
 #[derive(Default)]
-struct Places {
+struct Slots {
     next: u64,
-    taken: HashMap<u64, Place>,
+    taken: HashMap<u64, State>,
 }
 
-struct Place {
-    /// Since when it has no request; nothing while it has.
+struct State {
+    /// When its last request was answered; `None` while one is being answered.
     silent_since: Option<Instant>,
-    leave: Arc<Notify>,
+    replaced: Arc<Notify>,
 }
 
-/// A connection's place, which it gives back at its end.
+/// A connection's slot, freed on drop.
 pub(super) struct Slot {
     connections: Arc<Connections>,
     number: u64,
-    leave: Arc<Notify>,
+    replaced: Arc<Notify>,
 }
 
-/// While it lives, its connection is being answered.
+/// Marks a connection as being answered until it is dropped.
 pub(super) struct Answering(Arc<Slot>);
 
 impl Connections {
     pub(super) fn at_most(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, places: Mutex::default() })
+        Arc::new(Self { most, slots: Mutex::default() })
     }
 
-    /// A place for a new connection, another's if need be; none when all are being answered.
+    /// Returns a slot for a new connection; `None` if all slots are taken and being answered.
     pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Option<Arc<Slot>> {
-        let mut places = self.places();
-        if places.taken.len() >= self.most {
+        let mut slots = self.slots();
+        if slots.taken.len() >= self.most {
             let silent =
-                places.taken.iter().filter_map(|(number, place)| Some((place.silent_since?, *number))).min();
+                slots.taken.iter().filter_map(|(number, state)| Some((state.silent_since?, *number))).min();
             let (_, number) = silent?;
-            if let Some(place) = places.taken.remove(&number) {
-                place.leave.notify_one();
+            if let Some(state) = slots.taken.remove(&number) {
+                state.replaced.notify_one();
             }
         }
-        let number = places.next;
-        places.next += 1;
-        let leave = Arc::new(Notify::new());
-        let place = Place { silent_since: Some(now), leave: Arc::clone(&leave) };
-        places.taken.insert(number, place);
-        Some(Arc::new(Slot { connections: Arc::clone(self), number, leave }))
+        let number = slots.next;
+        slots.next += 1;
+        let replaced = Arc::new(Notify::new());
+        slots.taken.insert(number, State { silent_since: Some(now), replaced: Arc::clone(&replaced) });
+        Some(Arc::new(Slot { connections: Arc::clone(self), number, replaced }))
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Slot {
-    /// Returns when the connection has to go for another.
-    pub(super) async fn lost(&self) {
-        self.leave.notified().await;
+    /// Returns once another connection has taken the slot: this one must close.
+    pub(super) async fn replaced(&self) {
+        self.replaced.notified().await;
     }
 
-    /// A request has come; it lasts until its answer has been handed over.
+    /// Marks the beginning of a request; it ends when the result is dropped.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
         self.set_silent_since(None);
         Answering(Arc::clone(self))
     }
 
     fn set_silent_since(&self, moment: Option<Instant>) {
-        if let Some(place) = self.connections.places().taken.get_mut(&self.number) {
-            place.silent_since = moment;
+        if let Some(state) = self.connections.slots().taken.get_mut(&self.number) {
+            state.silent_since = moment;
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.connections.places().taken.remove(&self.number);
+        self.connections.slots().taken.remove(&self.number);
     }
 }
 
@@ -106,30 +108,30 @@ mod tests {
 
     use super::*;
 
-    fn lost(slot: &Slot) -> bool {
-        slot.lost().now_or_never().is_some()
+    fn replaced(slot: &Slot) -> bool {
+        slot.replaced().now_or_never().is_some()
     }
 
     #[test]
-    fn the_longest_silent_goes_and_who_is_answered_stays() {
+    fn the_longest_silent_is_replaced_and_the_answered_stay() {
         let connections = Connections::at_most(3);
         let start = Instant::now();
         let admit = |second| connections.admit(start + Duration::from_secs(second)).unwrap();
         let (first, second, third) = (admit(0), admit(1), admit(2));
         let answering = first.answering();
         let fourth = admit(3);
-        assert!(lost(&second) && !lost(&first) && !lost(&third) && !lost(&fourth));
-        // One that was pushed out does not give back a place that another has.
+        assert!(replaced(&second) && !replaced(&first) && !replaced(&third) && !replaced(&fourth));
+        // A replaced connection does not free the slot that another has.
         drop(second);
         let _others = [third.answering(), fourth.answering()];
         assert!(connections.admit(start).is_none());
         drop(answering);
         assert!(connections.admit(start).is_some());
-        assert!(lost(&first));
+        assert!(replaced(&first));
     }
 
     #[test]
-    fn a_place_is_given_back() {
+    fn a_slot_is_freed() {
         let connections = Connections::at_most(1);
         let now = Instant::now();
         let slot = connections.admit(now).unwrap();

@@ -75,7 +75,7 @@ pub(super) async fn serve<F>(
         tokio::spawn(async move {
             tokio::select! {
                 () = server.connection(stream, &slot, watcher) => {}
-                () = slot.lost() => tracing::debug!("a silent connection made room for another"),
+                () = slot.replaced() => tracing::debug!("a silent connection was replaced by a new one"),
             }
         });
     }

@@ -6,6 +6,7 @@ mod gate;
 mod glance;
 mod http;
 pub(crate) mod negotiate;
+pub(crate) mod open_files;
 mod page;
 mod routes;
 mod scrape;

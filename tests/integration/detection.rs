@@ -74,7 +74,7 @@ async fn a_region_that_turns_bad_is_an_alert_within_30_seconds_and_over_as_soon(
     let nats = Nats::start();
     let mut callsight = Callsight::serve(&nats, &["--create", "--region=us,apac,eu"]);
     callsight.ready().await;
-    let prometheus = Prometheus::start_shipped(&callsight.target()).await;
+    let prometheus = Prometheus::start_shipped(&callsight.target());
     wait::eventually_async(PATIENCE, "the first scrape", async || {
         wait::when(prometheus.value("up").await, |up| *up == Some(1.0))
     })

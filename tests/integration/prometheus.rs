@@ -125,7 +125,7 @@ async fn prometheus_answers_how_calls_are_by_region() {
     let url = nats.url();
     let mut callsight = Callsight::serve(&nats, &["--create", "--region=us,apac"]);
     callsight.ready().await;
-    let prometheus = Prometheus::start(&[&callsight.target()]).await;
+    let prometheus = Prometheus::start(&[&callsight.target()]);
     let mut clients = Callsight::spawn(&[
         "simulate",
         "--nats-url",

@@ -126,7 +126,7 @@ async fn three_thousand_sessions_are_back_when_it_is_ready() {
 #[tokio::test]
 async fn a_restart_costs_a_real_prometheus_one_scrape_at_the_most() {
     let (nats, _health, relay, mut callsight) = start(&[]).await;
-    let prometheus = Prometheus::start(&[&callsight.target()]).await;
+    let prometheus = Prometheus::start(&[&callsight.target()]);
     let stop = Arc::new(AtomicBool::new(false));
     let talking = tokio::spawn({
         let stop = Arc::clone(&stop);

@@ -79,8 +79,8 @@ async fn two_servers_run_side_by_side() {
 
 #[tokio::test]
 async fn prometheus_scrapes_and_answers() {
-    let target = Prometheus::start(&[]).await;
-    let prometheus = Prometheus::start(&[&target.target()]).await;
+    let target = Prometheus::start(&[]);
+    let prometheus = Prometheus::start(&[&target.target()]);
     let up = wait::eventually_async(wait::PATIENCE, "the first scrape", async || {
         prometheus.value("up").await.ok_or("no series")
     })
@@ -92,7 +92,7 @@ async fn prometheus_scrapes_and_answers() {
 
 #[tokio::test]
 async fn reads_the_exposition_of_a_real_server() {
-    let prometheus = Prometheus::start(&[]).await;
+    let prometheus = Prometheus::start(&[]);
     let response = http::get(&format!("{}/metrics", prometheus.url()), &[]).await.unwrap();
     assert_eq!(response.status, 200);
     assert!(response.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
@@ -139,7 +139,7 @@ async fn prometheus_scrapes_callsight() {
     let nats = Nats::start();
     let mut callsight = Callsight::serve(&nats, &["--create"]);
     callsight.ready().await;
-    let prometheus = Prometheus::start(&[&callsight.target()]).await;
+    let prometheus = Prometheus::start(&[&callsight.target()]);
     wait::eventually_async(wait::PATIENCE, "a scrape", async || {
         wait::when(prometheus.value("up").await, |up| *up == Some(1.0))
     })

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::{files, read, root};
 use crate::kit::callsight::Callsight;
+use crate::kit::nats::Nats;
 use crate::kit::process::{self, temporary_directory};
 use crate::kit::prometheus::promtool;
-use crate::kit::tool;
+use crate::kit::python;
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -24,9 +25,7 @@ fn instructions<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn hadolint_finds_nothing_in_the_dockerfile() {
-    let hadolint = tool::directory().join("python/bin/hadolint");
-    assert!(hadolint.is_file(), "{} is missing: run ./dev tools python", hadolint.display());
-    let mut command = Command::new(hadolint);
+    let mut command = Command::new(python::program("hadolint"));
     let output = process::run(command.current_dir(root()).arg("Dockerfile"), "", Duration::from_secs(60));
     assert!(output.status.success(), "{}", said(&output));
     // It does look: an image without a version is its first complaint.
@@ -148,9 +147,8 @@ fn the_servers_in_compose_have_all_that_their_files_ask_for() {
     for (name, service) in services(&compose).filter(|(name, _)| name.starts_with("nats-")) {
         let file = texts(&service["command"])[1].replace("/etc/callsight", "jetstream");
         let store = temporary_directory();
-        let mut command = Command::new(tool::find("nats-server", "nats-server"));
-        command.current_dir(root()).args(["-t", "-c", &file]).envs(environment(service));
-        command.env("CALLSIGHT_STORE", store.path());
+        let mut command = Nats::check(&root().join(file));
+        command.current_dir(root()).envs(environment(service)).env("CALLSIGHT_STORE", store.path());
         let output = process::run(&mut command, "", Duration::from_secs(30));
         assert!(output.status.success(), "{name}: {}", said(&output));
         let cluster = name.trim_start_matches("nats-").to_uppercase();

@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{CHART, REGIONS, documents, files, find, helm, names, object, render, values_of};
-use crate::kit::process;
-use crate::kit::tool;
+use crate::kit::{process, python};
 
 /// The oldest Kubernetes that the chart takes, and the newest whose schemas the validator has.
 const VERSIONS: [&str; 2] = ["1.28", "1.37"];
@@ -93,7 +92,7 @@ fn every_combination_is_valid_for_the_oldest_and_the_newest_kubernetes() {
     let paths = files(directory.path().to_str().unwrap(), "yaml");
     assert!(paths.len() > FEATURES.len());
     for version in VERSIONS {
-        let mut command = Command::new(tool::directory().join("python/bin/kubernetes-validate"));
+        let mut command = Command::new(python::program("kubernetes-validate"));
         command.args(["--strict", "-k", version]).args(&paths);
         let output = process::run(&mut command, "", Duration::from_secs(300));
         let said =

@@ -8,15 +8,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::read;
 use crate::kit::certificates::Authority;
+use crate::kit::nats::Nats;
 use crate::kit::process::{self, temporary_directory};
-use crate::kit::tool;
 
 const PLACES: [&str; 3] = ["us", "apac", "arbiter"];
 
@@ -131,8 +130,7 @@ fn nats_server_takes_the_configuration_of_every_place() {
         let path = folder.join("nats.conf");
         let conf = configuration(place, folder.to_str().unwrap());
         fs::write(&path, &conf).unwrap();
-        let mut command = Command::new(tool::find("nats-server", "nats-server"));
-        command.args(["-t", "-c"]).arg(&path);
+        let mut command = Nats::check(&path);
         // Only what the values name: a variable that they forget stops the server.
         for name in environment(&values(place)).keys() {
             command.env(name, "\"$2a$11$secret\"");

@@ -65,7 +65,7 @@ async fn every_question_gets_an_answer() {
     let flags = ["--create", "--region=us,apac", "--max-sessions-per-meeting=3"];
     let mut callsight = Callsight::serve(&nats, &flags);
     callsight.ready().await;
-    let prometheus = Prometheus::start_shipped_and_hurry(&callsight.target()).await;
+    let prometheus = Prometheus::start_shipped_and_hurry(&callsight.target());
     wait::eventually_async(wait::PATIENCE, "the first scrape", async || {
         wait::when(prometheus.value("up").await, |up| *up == Some(1.0))
     })

@@ -50,11 +50,13 @@ impl Callsight {
 
     /// [`Self::run`] with something on standard input.
     pub(crate) fn run_with_input(args: &[&str], input: &str) -> Output {
+        ensure_tools(args);
         process::run(command().args(args), input, RUN_DEADLINE)
     }
 
     /// Starts a command that goes on until it is told to end.
     pub(crate) fn spawn(args: &[&str]) -> Process {
+        ensure_tools(args);
         Process::spawn("callsight", command().args(args))
     }
 
@@ -141,6 +143,16 @@ impl Callsight {
             self.terminate();
         }
         self.process = launch(&self.args);
+    }
+}
+
+/// Fetches the tools that a command of the binary starts itself.
+fn ensure_tools(args: &[&str]) {
+    let has = |flag: &str| args.iter().any(|arg| arg.split('=').next() == Some(flag));
+    match args.first() {
+        Some(&"demo") => ["nats-server", "prometheus"].into_iter().for_each(tool::ensure),
+        Some(&"replay") if has("--tsdb") || has("--rules") => tool::ensure("prometheus"),
+        _ => {}
     }
 }
 

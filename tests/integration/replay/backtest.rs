@@ -65,8 +65,7 @@ async fn an_alert_would_have_fired_when_it_did() {
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{rules}']\n\
          scrape_configs: [{{job_name: callsight, static_configs: [{{targets: ['{}']}}]}}]\n",
         callsight.target()
-    ))
-    .await;
+    ));
 
     // Everybody is well, then slow until the alert fires and a while longer, then well until it is resolved.
     let crowd = Crowd::new("", 8);

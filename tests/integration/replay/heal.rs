@@ -49,7 +49,7 @@ async fn no_hole_is_left_of_a_minute_without_the_exporter() {
     let _calls = Callsight::spawn(&calls);
     let mut callsight = Callsight::serve(&nats, &["--create"]);
     callsight.ready().await;
-    let prometheus = prometheus(&[&callsight.target()]).await;
+    let prometheus = prometheus(&[&callsight.target()]);
     until_there_are(&prometheus, 0.0, 8).await;
 
     callsight.kill9();

@@ -32,13 +32,13 @@ pub(crate) async fn until_the_next_step() {
 }
 
 /// A Prometheus that takes samples of the past and scrapes these targets every second.
-pub(crate) async fn prometheus(targets: &[&str]) -> Prometheus {
+pub(crate) fn prometheus(targets: &[&str]) -> Prometheus {
     let targets = targets.iter().map(|target| format!("'{target}'")).collect::<Vec<_>>().join(",");
     let config = format!(
         "global: {{scrape_interval: 1s}}\nstorage: {{tsdb: {{out_of_order_time_window: 2h}}}}\n\
          scrape_configs: [{{job_name: callsight, static_configs: [{{targets: [{targets}]}}]}}]\n"
     );
-    Prometheus::start_with(&config).await
+    Prometheus::start_with(&config)
 }
 
 /// Runs a replay to its end.

@@ -66,7 +66,7 @@ fn written(text: &str) -> Samples {
 #[tokio::test]
 async fn prometheus_has_what_was_replayed() {
     let (nats, _health, begin) = a_stream().await;
-    let prometheus = prometheus(&[]).await;
+    let prometheus = prometheus(&[]);
     let end = moment(OffsetDateTime::now_utc());
     let receiver = format!("{}/api/v1/write", prometheus.url());
     let args = ["--from", &moment(begin), "--to", &end, "--step=1s", "--replay-id=it", "--openmetrics=-"];
@@ -97,7 +97,7 @@ async fn prometheus_has_what_was_replayed() {
 #[tokio::test]
 async fn a_refusal_is_shown_with_what_helps() {
     let (nats, health, begin) = a_stream().await;
-    let strict = Prometheus::start(&[]).await;
+    let strict = Prometheus::start(&[]);
     let from = moment(begin);
     let send = |url: &str, more: &[&str]| {
         replay(
@@ -132,7 +132,7 @@ async fn a_refusal_is_shown_with_what_helps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_interrupted_is_gone_on_with() {
     let (nats, _health, begin) = a_stream().await;
-    let prometheus = prometheus(&[]).await;
+    let prometheus = prometheus(&[]);
     let port = |address: &str| address.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
     let proxy = Proxy::to(port(&prometheus.target())).await;
     let receiver = format!("http://127.0.0.1:{}/api/v1/write", port(&proxy.url()));

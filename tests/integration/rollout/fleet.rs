@@ -350,7 +350,7 @@ pub(super) fn certificate(days: i64) -> String {
 /// Starts the kubelet, and puts the tools where the product finds them.
 fn daemon(state: &Path) -> Process {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/rollout/cluster.py");
-    let python = python::python();
+    let python = python::program("python");
     for folder in ["bin", "pods", "releases", "secrets"] {
         fs::create_dir(state.join(folder)).unwrap();
     }

@@ -1,7 +1,8 @@
-//! Crowds at the HTTP port: they cost little, and keep nobody out.
+//! Many connections at the HTTP port cost little and lock nobody out.
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,7 +14,10 @@ use crate::kit::nats::Nats;
 use crate::kit::stream::Health;
 use crate::kit::wait;
 
-/// The deadline for headers and handshakes, and some more for a busy machine.
+/// The open files of the largest crowd, and of the tests that run beside it.
+const OPEN_FILES: u64 = 4096;
+
+/// The deadline for headers and handshakes, and some slack for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -24,11 +28,29 @@ async fn exporter(extra: &[&str]) -> (Nats, Callsight) {
     (nats, callsight)
 }
 
+/// Raises this process's soft limit of open files to what a crowd needs.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < OPEN_FILES) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_FILES), ..limit }).unwrap_or_else(|error| {
+            panic!("the test needs {OPEN_FILES} open files, raise the hard limit (ulimit -Hn): {error}")
+        });
+    }
+}
+
+/// The soft and the hard limit of open files of a process.
+fn open_files(process: u32) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut limits = line.split_whitespace().map(str::to_owned);
+    (limits.next().unwrap(), limits.next().unwrap())
+}
+
 async fn connect(callsight: &Callsight) -> TcpStream {
     TcpStream::connect(callsight.target()).await.unwrap()
 }
 
-/// Everything that comes until the other side closes, which it must within the time.
+/// Everything that the other side sends until it closes, which it must do in time.
 async fn until_closed(stream: &mut TcpStream, within: Duration) -> String {
     let mut answer = Vec::new();
     let read = timeout(within, stream.read_to_end(&mut answer)).await;
@@ -38,7 +60,20 @@ async fn until_closed(stream: &mut TcpStream, within: Duration) -> String {
 }
 
 #[tokio::test]
+async fn the_exporter_raises_its_limit_of_open_files_and_logs_it() {
+    let (_nats, callsight) = exporter(&[]).await;
+    let (soft, hard) = open_files(callsight.process().id());
+    assert_eq!(soft, hard);
+    let log = callsight.process().output();
+    assert!(
+        log.contains(&format!("open_files={hard}")) || log.contains(&format!("open_files=\"{hard}\"")),
+        "{log}"
+    );
+}
+
+#[tokio::test]
 async fn a_thousand_silent_connections_keep_no_scraper_out() {
+    allow_open_files();
     let (_nats, callsight) = exporter(&[]).await;
     let mut crowd = Vec::new();
     let began = Instant::now();
@@ -54,13 +89,13 @@ async fn a_thousand_silent_connections_keep_no_scraper_out() {
             assert!(asked.elapsed() < Duration::from_secs(2), "a scrape took {:?}", asked.elapsed());
         }
     }
-    // All that before the first of them met its deadline, so it was not the deadline that made room.
+    // The first of them has not met its deadline yet, so it was not the deadline that made room.
     assert!(began.elapsed() < DEADLINE, "the crowd took {:?} to gather", began.elapsed());
     let fds = || std::fs::read_dir(format!("/proc/{}/fd", callsight.process().id())).unwrap().count();
-    // Those that had to make room are closed a moment after they were told to.
+    // A connection is closed shortly after it was replaced.
     wait::eventually(DEADLINE, "the crowd to be held to 256", || wait::when(fds(), |&fds| fds < 256 + 64));
 
-    // And in the end they are all shown out.
+    // In the end all of them are closed.
     wait::eventually(DEADLINE + SLACK, "the crowd to be gone", || wait::when(fds(), |&fds| fds < 64));
 }
 
@@ -68,7 +103,7 @@ async fn a_thousand_silent_connections_keep_no_scraper_out() {
 async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
     let (nats, callsight) = exporter(&["--max-series", "500000", "--idle-timeout", "5m"]).await;
     let health = Health::at(&nats).await;
-    // A page of many megabytes, more than the sockets in between take.
+    // A page of many megabytes, more than the sockets' buffers hold.
     let peers: Vec<String> = (0..200).map(|number| format!("peer-{number}")).collect();
     let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
     for number in 0..45 {
@@ -90,7 +125,7 @@ async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
     slow.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 200 OK");
 
-    // While it doesn't read on, frames are folded and others are answered.
+    // While it reads nothing, frames are folded and other requests are answered.
     for seq in 2..=11 {
         health.publish(&frame("s0", seq, &["peer-0"])).await;
     }
@@ -133,7 +168,7 @@ async fn a_handshake_has_a_deadline() {
         TcpStream::connect(callsight.target()).await
     })
     .await;
-    // The beginning of a client's greeting.
+    // The beginning of a TLS handshake.
     silent.write_all(b"\x16\x03\x01\x00\xd5").await.unwrap();
     until_closed(&mut silent, DEADLINE + SLACK).await;
 }

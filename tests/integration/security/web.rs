@@ -130,8 +130,7 @@ async fn a_prometheus_scrapes_over_tls_with_a_password() {
          static_configs: [{{targets: ['{}']}}]\n",
         authority.ca(),
         callsight.target()
-    ))
-    .await;
+    ));
     wait::eventually_async(wait::PATIENCE, "a scrape", async || {
         wait::when(prometheus.value("up").await, |up| *up == Some(1.0))
     })

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::kit::frames::frame;
-use crate::kit::supercluster::{SETTLED_WITHIN, Server, SuperCluster};
+use crate::kit::supercluster::{ClusterServer, SETTLED_WITHIN, SuperCluster};
 use crate::kit::wait;
 
 /// How often each region's relay sends a frame.
@@ -61,7 +61,7 @@ impl Load {
         Self::start_at(cluster.server(name), &region(name)).await
     }
 
-    pub(super) async fn start_at(server: &Server, region: &Region) -> Self {
+    pub(super) async fn start_at(server: &ClusterServer, region: &Region) -> Self {
         let config =
             PublisherConfig { buffer: 100_000, ..PublisherConfig::new(region.clone(), "relay", "relay-1") };
         let publisher = Arc::new(Publisher::start(server.client("relay").await, config).await.unwrap());

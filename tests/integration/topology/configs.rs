@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use callsight::topology::{dead_letter_stream_config, mirror_config, placed, stream_config};
@@ -15,9 +14,10 @@ use tokio::time::timeout;
 use super::bridge::{identity, read};
 use crate::kit::certificates::Authority;
 use crate::kit::frames::frame;
+use crate::kit::nats::Nats;
 use crate::kit::process::{self, temporary_directory};
 use crate::kit::supercluster::{CLUSTERS, SuperCluster, USERS};
-use crate::kit::{tool, wait};
+use crate::kit::wait;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jetstream");
 
@@ -57,8 +57,7 @@ fn certificates(authority: &Authority) -> Vec<(String, String)> {
 /// Asks nats-server itself.
 fn check(folder: &Path, config: &str, variables: &[(String, String)]) {
     let store = temporary_directory();
-    let mut command = Command::new(tool::find("nats-server", "nats-server"));
-    command.args(["-t", "--config"]).arg(folder.join(config));
+    let mut command = Nats::check(&folder.join(config));
     let urls = "[\"nats://127.0.0.1:7222\", \"nats://127.0.0.1:7223\", \"nats://127.0.0.1:7224\"]";
     for (name, value) in [
         ("SERVER_NAME", "us-1"),

@@ -8,13 +8,13 @@ use callsight_frame::subject::Region;
 
 use super::bridge::{Load, identity, read};
 use crate::kit::port;
-use crate::kit::supercluster::{SETTLED_WITHIN, Server};
+use crate::kit::supercluster::{ClusterServer, SETTLED_WITHIN};
 use crate::kit::wait;
 
-fn launch(region: &'static str, variables: &[(&str, &str)]) -> Server {
+fn launch(region: &'static str, variables: &[(&str, &str)]) -> ClusterServer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("jetstream/leaf");
     let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    Server::launch(region, folder.join(format!("{region}.conf")), variables.collect())
+    ClusterServer::launch(region, folder.join(format!("{region}.conf")), variables.collect())
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Waiting for a condition, with a deadline and a reason.
 //!
-//! A condition answers `Ok` with what the test goes on with, or `Err` with what it saw instead, which the panic shows if
-//! the deadline passes. [`when`] makes one out of a value and a predicate.
+//! A condition returns `Ok` with the value that the test needs, or `Err` with what it saw instead,
+//! which the panic shows if the deadline passes. [`when`] makes a condition of a value and a predicate.
 
 use std::fmt::Debug;
 use std::thread;
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Enough for a server to start or stop on a busy machine. Nothing waits this long unless something is wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `Ok(value)` when the condition holds for it, else `Err(value)`, to be shown as the last thing seen.
-pub(crate) fn when<T>(value: T, condition: impl FnOnce(&T) -> bool) -> Result<T, T> {
+/// `Ok(value)` if the condition holds for it, else `Err(value)`, to be shown as the last thing seen.
+pub fn when<T>(value: T, condition: impl FnOnce(&T) -> bool) -> Result<T, T> {
     if condition(&value) { Ok(value) } else { Err(value) }
 }
 
-/// Polls `condition` until it holds and returns what it gave; panics with `what` once `deadline` has passed.
+/// Polls `condition` until it holds and returns its value; panics with `what` after the deadline.
 #[track_caller]
-pub(crate) fn eventually<T, E: Debug>(
+pub fn eventually<T, E: Debug>(
     deadline: Duration,
     what: &str,
     mut condition: impl FnMut() -> Result<T, E>,
@@ -34,8 +34,8 @@ pub(crate) fn eventually<T, E: Debug>(
     }
 }
 
-/// [`eventually`] for conditions that await. One that hangs is given up on at the deadline too.
-pub(crate) async fn eventually_async<T, E: Debug>(
+/// [`eventually`] for conditions that await. One that hangs is abandoned at the deadline too.
+pub async fn eventually_async<T, E: Debug>(
     deadline: Duration,
     what: &str,
     mut condition: impl AsyncFnMut() -> Result<T, E>,
@@ -50,7 +50,7 @@ pub(crate) async fn eventually_async<T, E: Debug>(
                 give_up(deadline, what, last.as_deref().unwrap_or("nothing: the first look never ended"))
             }
         }
-        // A condition that answers at once never times out, so the deadline is looked at here too.
+        // A condition that returns at once never times out, so the deadline is checked here too.
         if tokio::time::Instant::now() >= end {
             give_up(deadline, what, last.as_deref().unwrap_or_default());
         }

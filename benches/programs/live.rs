@@ -1,10 +1,11 @@
-//! The exporter as it runs: what it costs at rest, what half a million series weigh and how long they take to scrape,
-//! and how fresh the page stays meanwhile.
+//! The running exporter: its cost when idle, the memory of half a million series, how long a scrape of
+//! them takes, and how fresh the page is meanwhile.
 //!
-//! The real binary, a real nats-server, HTTP over the loopback interface. All in one run of about three minutes:
-//! `./dev bench --bench live`
+//! The real binary, a real nats-server, HTTP over the loopback interface, about three minutes.
+//! `./dev bench --bench live -- [SERIES]`
 
 mod calls;
+#[path = "../common/mod.rs"]
 mod common;
 mod rig;
 
@@ -14,16 +15,17 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use calls::Calls;
+use callsight_testkit::nats::Nats;
 use futures_util::future::join_all;
-use rig::{Answer, Exporter, Failure, Nats};
+use rig::{Answer, Exporter, Failure};
 
 /// Participants of a meeting.
 const PARTIES: usize = 10;
 
-/// The series of a session of such a meeting: its own, and those of its nine pairs.
-const SERIES_A_SESSION: usize = 4 + 9 * 21;
+/// The series of one session of such a meeting: its own, and those of its nine pairs.
+const SERIES_PER_SESSION: usize = 4 + 9 * 21;
 
-/// Frames a second where a rate is asked for.
+/// Frames per second in the parts with a rate.
 const RATE: usize = 5_000;
 
 /// How often a scrape is repeated.
@@ -32,20 +34,20 @@ const SCRAPES: usize = 5;
 const MIB: f64 = 1_048_576.0;
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let series = env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(500_000);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(series))
 }
 
 async fn measure(series: usize) -> Result<(), Failure> {
-    let nats = Nats::start().await?;
+    let nats = Nats::start();
     let flags = ["--max-series", "10000000", "--idle-timeout", "10m"];
     let exporters = [Exporter::start(&nats, &flags).await?];
     let [exporter] = &exporters;
     let mut calls = Calls::start(&nats, "bench", PARTIES).await?;
     let mut out = io::stdout();
 
-    let idle = exporter.process.resident()?;
+    let idle = exporter.process.resident();
     let rest = processor_share(exporter, Duration::from_secs(20), async { Ok(()) }).await?;
     writeln!(out, "at rest: {:.2} % of a processor, {:.1} MiB resident", 100.0 * rest, idle as f64 / MIB)?;
     let names: Vec<_> = (0..10).map(|session| common::Names::new(10_000_000 + session, 2)).collect();
@@ -64,14 +66,14 @@ async fn measure(series: usize) -> Result<(), Failure> {
         out,
         "10 sessions, a frame and a scrape every 5 s: {:.2} % of a processor, {:.1} MiB resident",
         100.0 * smallest,
-        exporter.process.resident()? as f64 / MIB
+        exporter.process.resident() as f64 / MIB
     )?;
 
-    let sessions = series / SERIES_A_SESSION;
+    let sessions = series / SERIES_PER_SESSION;
     let before = exporter.value("callsight_frames_folded_total").await?;
     calls.join(0, sessions).await?;
     rig::folded(&exporters, before + sessions as f64).await?;
-    let weight = exporter.process.resident()?.saturating_sub(idle);
+    let weight = exporter.process.resident().saturating_sub(idle);
     let live = exporter.value("callsight_live_series").await?;
     writeln!(
         out,
@@ -93,31 +95,31 @@ async fn measure(series: usize) -> Result<(), Failure> {
     scrapes(exporter).await
 }
 
-/// The share of one processor that the exporter takes while something goes on, and so much longer.
+/// The share of one processor that the exporter uses during an activity and for some time after it.
 async fn processor_share(
     exporter: &Exporter,
     longer: Duration,
     meanwhile: impl Future<Output = Result<(), Failure>>,
 ) -> Result<f64, Failure> {
-    let (began, before) = (Instant::now(), exporter.process.cpu_time()?);
+    let (began, before) = (Instant::now(), exporter.process.cpu_time());
     meanwhile.await?;
     tokio::time::sleep(longer).await;
-    let taken = exporter.process.cpu_time()?.saturating_sub(before);
+    let taken = exporter.process.cpu_time().saturating_sub(before);
     Ok(taken.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
-/// Scrapes one after the other, in both encodings: the median, and what memory it takes.
+/// Scrapes one after the other, in both encodings: the median time, and the additional memory.
 async fn scrapes(exporter: &Exporter) -> Result<(), Failure> {
     for (gzip, name) in [(false, "identity"), (true, "gzip")] {
-        let before = exporter.process.resident()?;
-        exporter.process.forget_peak()?;
-        let cpu = exporter.process.cpu_time()?;
+        let before = exporter.process.resident();
+        exporter.process.forget_peak();
+        let cpu = exporter.process.cpu_time();
         let mut answers: Vec<Answer> = Vec::new();
         for _ in 0..SCRAPES {
             answers.push(exporter.get("/metrics", gzip).await?);
         }
-        let cpu = exporter.process.cpu_time()?.saturating_sub(cpu) / u32::try_from(SCRAPES)?;
-        let grown = exporter.process.peak()?.saturating_sub(before);
+        let cpu = exporter.process.cpu_time().saturating_sub(cpu) / u32::try_from(SCRAPES)?;
+        let grown = exporter.process.peak().saturating_sub(before);
         answers.sort_by_key(|answer| answer.took);
         let median = &answers[SCRAPES / 2];
         writeln!(
@@ -134,17 +136,17 @@ async fn scrapes(exporter: &Exporter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Four scrapers at once, and then four one after the other: what the exporter has to do for them.
+/// The processor time of four scrapes at once, and of four one after the other.
 async fn together(exporter: &Exporter) -> Result<(), Failure> {
-    let before = exporter.process.cpu_time()?;
+    let before = exporter.process.cpu_time();
     for answer in join_all((0..4).map(|_| exporter.get("/metrics", true))).await {
         answer?;
     }
-    let at_once = exporter.process.cpu_time()?.saturating_sub(before);
+    let at_once = exporter.process.cpu_time().saturating_sub(before);
     for _ in 0..4 {
         exporter.get("/metrics", true).await?;
     }
-    let in_turn = exporter.process.cpu_time()?.saturating_sub(before + at_once);
+    let in_turn = exporter.process.cpu_time().saturating_sub(before + at_once);
     writeln!(
         io::stdout(),
         "  4 scrapers, gzip: {:.2} s of a processor at once, {:.2} s one after the other",
@@ -154,8 +156,8 @@ async fn together(exporter: &Exporter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Frames at a steady rate, with or without scrapes: how soon after a frame was published a scrape shows it, and how long
-/// the fold takes from the moment that the server stored it.
+/// Frames at a steady rate, with or without scrapes: how soon after its publication a scrape shows a
+/// frame, and how soon after the server stored it it is folded.
 async fn fresh(
     exporter: &Exporter,
     calls: &mut Calls,
@@ -198,7 +200,7 @@ async fn fresh(
     shown(calls, &pages)
 }
 
-/// Of the frames that had been published for so long when a scrape began, how many its page shows.
+/// The share of frames that a page shows, by the time between their publication and the scrape.
 fn shown(calls: &Calls, pages: &[Answer]) -> Result<(), Failure> {
     const AGES_MS: [(u64, u64); 5] = [(0, 10), (10, 25), (25, 50), (50, 100), (100, 2000)];
     let mut counts = [(0_usize, 0_usize); AGES_MS.len()];
@@ -224,11 +226,11 @@ fn shown(calls: &Calls, pages: &[Answer]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The number of the newest frame of each session that a page shows, which [`Calls`] makes its round trip.
+/// The number of the newest frame of each session on a page, which [`Calls`] sends as its round trip.
 fn newest_frames(page: &str) -> HashMap<usize, u64> {
     let newest = |line: &str| {
         let line = line.strip_prefix("videocall_session_rtt_seconds{")?;
-        // The last part of the identifier counts the sessions.
+        // The last part of the identifier is the number of the session.
         let id = line.split("session_id=\"").nth(1)?.split('"').next()?;
         let session = usize::from_str_radix(id.rsplit('-').next()?, 16).ok()?;
         let seconds = line.rsplit(' ').next()?.parse::<f64>().ok()?;

@@ -1,4 +1,4 @@
-//! Calls that go on and on, published as a relay does.
+//! Long calls, published as a relay publishes them.
 
 // Each benchmark is a crate of its own and uses a part of this.
 #![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]
@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use callsight_frame::Frame;
 use callsight_publish::{Publisher, PublisherConfig};
+use callsight_testkit::nats::Nats;
 
 use crate::common::Names;
-use crate::rig::{DEADLINE, Failure, Nats};
+use crate::rig::{DEADLINE, Failure, connect};
 
-/// How many times a second frames are published, where they come at a steady rate.
-const TICKS_A_SECOND: usize = 100;
+/// How often per second frames are published, at a steady rate.
+const TICKS_PER_SECOND: usize = 100;
 
 /// Sessions in meetings of one size, and their relay.
 pub(crate) struct Calls {
@@ -20,24 +21,24 @@ pub(crate) struct Calls {
     parties: usize,
     names: Vec<Names>,
     seq: u64,
-    /// Which session published which frame, and when.
+    /// The session and number of each frame, and when it was published.
     pub(crate) said: Vec<(usize, u64, Instant)>,
 }
 
 impl Calls {
     pub(crate) async fn start(nats: &Nats, relay: &str, parties: usize) -> Result<Self, Failure> {
         let config = PublisherConfig::new("us".parse()?, "relay", relay);
-        let publisher = Publisher::start(nats.client.clone(), config).await?;
+        let publisher = Publisher::start(connect(&nats.url()).await?, config).await?;
         Ok(Self { publisher, parties, names: Vec::new(), seq: 0, said: Vec::new() })
     }
 
-    /// A frame of somebody else.
+    /// Publishes a frame of another session.
     pub(crate) async fn say(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
         self.publisher.room().await?;
         Ok(self.publisher.publish(frame)?)
     }
 
-    /// Every session from one to another says something.
+    /// Replaces the sessions by these, each of which publishes a frame.
     pub(crate) async fn join(&mut self, first: usize, sessions: usize) -> Result<(), Failure> {
         self.names = (first..first + sessions).map(|session| Names::new(session, self.parties)).collect();
         for turn in 0..sessions {
@@ -46,12 +47,12 @@ impl Calls {
         self.flush().await
     }
 
-    /// So many frames a second for so many seconds, by the sessions in turn.
+    /// Publishes at a rate per second for some seconds, by the sessions in turn.
     pub(crate) async fn go_on(&mut self, rate: usize, seconds: usize) -> Result<(), Failure> {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_A_SECOND)?);
-        for round in 0..seconds * TICKS_A_SECOND {
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(TICKS_PER_SECOND)?);
+        for round in 0..seconds * TICKS_PER_SECOND {
             tick.tick().await;
-            for turn in round * rate / TICKS_A_SECOND..(round + 1) * rate / TICKS_A_SECOND {
+            for turn in round * rate / TICKS_PER_SECOND..(round + 1) * rate / TICKS_PER_SECOND {
                 self.turn(turn).await?;
             }
         }
@@ -63,7 +64,7 @@ impl Calls {
         let session = turn % self.names.len();
         self.seq += u64::from(session == 0);
         let mut frame = self.names[session].frame(self.seq);
-        // The round trip tells which frame it is that a page shows.
+        // The round trip identifies the frame that a page shows.
         if let Some(server) = &mut frame.server {
             server.rtt_ms = Some(self.seq as f64);
         }

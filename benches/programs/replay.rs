@@ -1,10 +1,10 @@
-//! How long it takes to replay an hour of 2,000 sessions into a file of OpenMetrics or a report, and how much memory.
+//! How long it takes, and how much memory, to replay an hour of 2,000 sessions into OpenMetrics and a report.
 //!
-//! The frames lie in a stream of a real nats-server on this machine and are read from there as `callsight replay` reads
-//! them. JetStream stamps a message when it receives it, and nobody wants to wait for an hour; so between the reading
-//! and the fold the times are stretched to what they would have been, by the place in the stream: everything else is
-//! what the command does. Each replay runs in a process of its own, whose memory is its own.
-//! `./dev bench --bench replay [FRAMES [MEETING_SIZE]]`
+//! The frames are read from a stream of a real nats-server, as `callsight replay` reads them. JetStream
+//! stamps a message when it receives it, and filling the stream takes far less than an hour, so the
+//! benchmark replaces each frame's time by what it would have been, from its sequence number.
+//! Everything else is what the command does. Each replay runs in a process of its own, so that its
+//! memory can be told apart. `./dev bench --bench replay -- [FRAMES [MEETING_SIZE]]`
 
 mod rig;
 
@@ -15,7 +15,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 use callsight::replay::engine::{Engine, EngineConfig, Filter, Goes};
 use callsight::replay::progress::Control;
@@ -25,53 +24,50 @@ use callsight::replay::sink::report::Report;
 use callsight::replay::sink::{Sink, Target};
 use callsight::replay::source::{self, Extent};
 use callsight::replay::window::Window;
-use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::topology::{ensure_streams, stream_name};
 use callsight_fold::{FoldSettings, StreamTime};
 use callsight_frame::subject::Region;
-use callsight_publish::{Publisher, PublisherConfig};
-use rig::{Failure, Nats};
+use callsight_testkit::nats::Nats;
+use callsight_testkit::process::{cpu_time, memory};
+use rig::{Failure, INTERVAL, SESSIONS, connect, fill};
 use tokio::sync::mpsc;
 
-const SESSIONS: usize = 2000;
-const INTERVAL: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_secs(15);
 
-/// When the calls seem to begin.
-const BEGIN: StreamTime = StreamTime::from_unix_nanos(1_764_000_000_000_000_000);
+/// When the calls begin, in milliseconds since the Unix epoch.
+const BEGIN_MS: u64 = 1_764_000_000_000;
+const BEGIN: StreamTime = StreamTime::from_unix_nanos(BEGIN_MS as i128 * 1_000_000);
 
-/// How long storing the frames may take.
-const DEADLINE: Duration = Duration::from_secs(600);
-
-/// What it is replayed into.
+/// The outputs of the replays.
 const OPENMETRICS: &str = "openmetrics";
 const REPORT: &str = "report";
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if let [what, url, frames, file] = arguments.as_slice() {
         return runtime.block_on(replay(what, url, frames.parse()?, Path::new(file)));
     }
-    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<u64>().ok());
+    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<usize>().ok());
     let frames = numbers.next().unwrap_or(1_440_000);
-    let meeting_size = numbers.next().map_or(Ok(4), usize::try_from)?;
+    let meeting_size = numbers.next().unwrap_or(4);
     runtime.block_on(measure(frames, meeting_size))
 }
 
-async fn measure(frames: u64, meeting_size: usize) -> Result<(), Failure> {
-    let nats = Nats::start().await?;
+async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
+    let nats = Nats::start();
+    let client = connect(&nats.url()).await?;
     let region: Region = "us".parse()?;
-    ensure_streams(&jetstream::new(nats.client.clone()), &region, 1).await?;
+    ensure_streams(&jetstream::new(client.clone()), &region, 1).await?;
     let began = Instant::now();
-    fill(nats.client.clone(), &region, frames, meeting_size).await?;
+    fill(client, &region, frames, meeting_size, BEGIN_MS).await?;
     let mut out = io::stdout();
     writeln!(out, "{frames} frames stored in {:.0} s", began.elapsed().as_secs_f64())?;
     let folder = tempfile::tempdir()?;
     for what in [OPENMETRICS, REPORT] {
         let file = folder.path().join(what);
-        let replay = [what, &nats.url, &frames.to_string()];
+        let replay = [what, &nats.url(), &frames.to_string()];
         if !Command::new(env::current_exe()?).args(replay).arg(&file).status()?.success() {
             return Err(format!("the replay into {what} failed").into());
         }
@@ -80,41 +76,7 @@ async fn measure(frames: u64, meeting_size: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn connect(url: &str) -> Result<Client, Failure> {
-    let options = async_nats::ConnectOptions::new().retry_on_initial_connect().subscription_capacity(65_536);
-    Ok(options.connect(url).await?)
-}
-
-async fn fill(client: Client, region: &Region, frames: u64, meeting_size: usize) -> Result<(), Failure> {
-    let config = SimulateConfig {
-        regions: vec![region.clone()],
-        sessions: SESSIONS,
-        meeting_size,
-        interval: INTERVAL,
-        duration: None,
-        frames: None,
-        seed: 1,
-        scenario: Scenario::Steady,
-        rhythm: Rhythm::default(),
-        rate: None,
-        leave_at_end: false,
-        quiet: true,
-    };
-    let mut world = World::new(&config, 1_764_000_000_000);
-    let publisher = Publisher::start(client, PublisherConfig::new(region.clone(), "relay", "bench")).await?;
-    let mut published = 0;
-    while published < frames {
-        if let Some(event) = world.advance() {
-            publisher.room().await?;
-            publisher.publish(&event.frame)?;
-            published += 1;
-        }
-    }
-    publisher.shutdown(DEADLINE).await?;
-    Ok(())
-}
-
-/// The moment at which a frame would have been received: they come evenly, one a session each interval.
+/// When a frame would have been received: one per session and interval, evenly spread.
 fn stretched(sequence: u64) -> StreamTime {
     let each = INTERVAL.as_nanos() / SESSIONS as u128;
     BEGIN + Duration::from_nanos(u64::try_from(each).unwrap_or_default() * sequence)
@@ -174,15 +136,8 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
         account.samples,
         account.most_sessions,
         folded.as_secs_f64(),
-        rig::cpu_time("self")?.as_secs_f64(),
-        peak_memory()? >> 20,
+        cpu_time("self").as_secs_f64(),
+        memory("self", "VmHWM:") >> 20,
     )?;
     Ok(())
-}
-
-/// The most resident memory that this process has had, in bytes.
-fn peak_memory() -> Result<usize, Failure> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
 }

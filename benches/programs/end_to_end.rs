@@ -1,7 +1,7 @@
-//! How fast the exporter drains a stream, against the same pull loop that only acknowledges.
+//! How fast the exporter drains a stream, compared with the same pull loop that only acknowledges.
 //!
-//! Both read the same frames from the same nats-server on this machine, by turns, so that what is printed is a
-//! ratio that a noisy machine can't bend much. `./dev bench --bench end_to_end [FRAMES [MEETING_SIZE]]`
+//! Both read the same frames from the same nats-server by turns, so that other work on the machine
+//! hardly changes the ratio. `./dev bench --bench end_to_end -- [FRAMES [MEETING_SIZE]]`
 
 mod rig;
 
@@ -15,20 +15,20 @@ use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{self, Context};
 use callsight::consume::{Source, SourceKind};
 use callsight::serve::{Exporter, ExporterConfig, Feed};
-use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use callsight_fold::FoldSettings;
 use callsight_frame::subject::Region;
-use callsight_publish::{Publisher, PublisherConfig};
+use callsight_testkit::nats::Nats;
+use callsight_testkit::process::cpu_time;
 use futures_util::StreamExt;
-use rig::{DEADLINE, Failure, Nats};
+use rig::{DEADLINE, Failure, connect, fill};
 use time::OffsetDateTime;
 
-/// How often each of the two is measured, by turns.
+/// How often each of the two is measured.
 const ROUNDS: usize = 5;
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let numbers: Vec<_> = env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok()).collect();
     let sizes = match numbers[..] {
         [frames, meeting_size] => vec![(frames, meeting_size)],
@@ -43,12 +43,13 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
-    let nats = Nats::start().await?;
-    let client = nats.client.clone();
+    let nats = Nats::start();
+    let client = connect(&nats.url()).await?;
     let region: Region = "us".parse()?;
     let context = jetstream::new(client.clone());
     ensure_streams(&context, &region, 1).await?;
-    let bytes = fill(&client, &region, frames, meeting_size).await?;
+    let started = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let bytes = fill(client.clone(), &region, frames, meeting_size, started).await?;
     let mut out = io::stdout();
     writeln!(out, "{frames} frames of {meeting_size} parties, {bytes} bytes each on average")?;
 
@@ -68,44 +69,7 @@ async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn fill(
-    client: &Client,
-    region: &Region,
-    frames: usize,
-    meeting_size: usize,
-) -> Result<usize, Failure> {
-    let config = SimulateConfig {
-        regions: vec![region.clone()],
-        sessions: 2000,
-        meeting_size,
-        interval: Duration::from_secs(5),
-        duration: None,
-        frames: None,
-        seed: 1,
-        scenario: Scenario::Steady,
-        rhythm: Rhythm::default(),
-        rate: None,
-        leave_at_end: false,
-        quiet: true,
-    };
-    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    let mut world = World::new(&config, u64::try_from(started)?);
-    let publisher =
-        Publisher::start(client.clone(), PublisherConfig::new(region.clone(), "relay", "bench")).await?;
-    let (mut published, mut bytes) = (0, 0);
-    while published < frames {
-        if let Some(event) = world.advance() {
-            publisher.room().await?;
-            publisher.publish(&event.frame)?;
-            bytes += event.frame.encode(callsight_frame::Form::Compact).len();
-            published += 1;
-        }
-    }
-    publisher.shutdown(DEADLINE).await?;
-    Ok(bytes / frames)
-}
-
-/// What a round took.
+/// The cost of a round.
 struct Measured {
     rate: f64,
     cpu_micros: f64,
@@ -117,21 +81,21 @@ impl std::fmt::Display for Measured {
     }
 }
 
-/// Runs the clocks until the durable has acknowledged all frames.
+/// The clocks of a round, which ends once the durable consumer has acknowledged all frames.
 struct Clocks {
     wall: Instant,
     cpu: Duration,
 }
 
 impl Clocks {
-    fn start() -> Result<Self, Failure> {
-        Ok(Self { wall: Instant::now(), cpu: rig::cpu_time("self")? })
+    fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_time("self") }
     }
 
-    fn stop(&self, frames: usize) -> Result<Measured, Failure> {
-        let cpu = rig::cpu_time("self")?.saturating_sub(self.cpu);
+    fn stop(&self, frames: usize) -> Measured {
+        let cpu = cpu_time("self").saturating_sub(self.cpu);
         let rate = frames as f64 / self.wall.elapsed().as_secs_f64();
-        Ok(Measured { rate, cpu_micros: cpu.as_secs_f64() * 1e6 / frames as f64 })
+        Measured { rate, cpu_micros: cpu.as_secs_f64() * 1e6 / frames as f64 }
     }
 }
 
@@ -140,7 +104,7 @@ async fn acknowledge_only(context: &Context, region: &Region, frames: usize) -> 
     let deployment: Deployment = "acknowledge-only".parse()?;
     let config = consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH);
     let consumer: Consumer<pull::Config> = stream.create_consumer(config).await?;
-    let clocks = Clocks::start()?;
+    let clocks = Clocks::start();
     let messages = consumer.stream().max_messages_per_batch(8192).messages().await?;
     let mut chunks = messages.ready_chunks(1024);
     let mut taken = 0;
@@ -152,7 +116,7 @@ async fn acknowledge_only(context: &Context, region: &Region, frames: usize) -> 
         }
         tokio::task::yield_now().await;
     }
-    let measured = clocks.stop(frames)?;
+    let measured = clocks.stop(frames);
     stream.delete_consumer(&deployment.durable()).await?;
     Ok(measured)
 }
@@ -173,11 +137,11 @@ async fn drain(
         create: None,
         ready_max_lag: Duration::from_secs(10),
         max_series: 10_000_000,
-        // Every frame is to be live, however long the stream took to fill.
+        // Keeps every session live, however long the stream took to fill.
         fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
     };
     let feed = Feed { source: Source::new(region.clone(), SourceKind::Own), client: client.clone() };
-    let clocks = Clocks::start()?;
+    let clocks = Clocks::start();
     let exporter = Exporter::start(vec![feed], config).await?;
     while stream.consumer_info(&deployment.durable()).await?.ack_floor.stream_sequence < frames as u64 {
         if clocks.wall.elapsed() > DEADLINE {
@@ -185,7 +149,7 @@ async fn drain(
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let measured = clocks.stop(frames)?;
+    let measured = clocks.stop(frames);
     exporter.stop().await;
     stream.delete_consumer(&deployment.durable()).await?;
     Ok(measured)

@@ -1,37 +1,49 @@
-//! A plain HTTP client: one request, one answer, whatever its status.
+//! A plain HTTP client: one request, one response of any status.
 
 use std::time::Duration;
 
 use ureq::Agent;
 
-/// What a server answered. Header names are in lower case.
+/// A server's response. Header names are in lower case.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came, compressed or not.
+    pub body: Vec<u8>,
 }
 
 impl Response {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The body, which must be UTF-8.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
-/// GET with the given request headers. The error is for "no answer": any status is an answer.
-pub(crate) async fn get(url: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
+/// Sends a GET with the given headers.
+///
+/// # Errors
+///
+/// If there is no response; any status is one.
+pub async fn get(url: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
     let url = url.to_owned();
     let headers: Vec<_> = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     tokio::task::spawn_blocking(move || get_blocking(&url, &headers)).await.unwrap()
 }
 
-/// POST without a body.
-pub(crate) async fn post(url: &str) -> Result<Response, String> {
+/// Sends a POST without a body.
+///
+/// # Errors
+///
+/// If there is no response; any status is one.
+pub async fn post(url: &str) -> Result<Response, String> {
     let url = url.to_owned();
     tokio::task::spawn_blocking(move || read(&url, agent().post(&url).send_empty())).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! A child process that can't outlive its test.
+//! A child process that can't outlive its test, and what it uses of the machine.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::wait;
+use crate::wait;
 
 /// How much of the log a failed test shows.
 const TAIL_LINES: usize = 40;
@@ -20,81 +20,116 @@ const TAIL_LINES: usize = 40;
 ///
 /// Dropped, it is killed and waited for; dropped while its test panics, it shows the end of its log.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
-    log: PathBuf,
     directory: TempDir,
 }
 
 impl Process {
-    pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
+    /// Starts a command; the name is for messages.
+    pub fn spawn(name: &str, command: &mut Command) -> Self {
         let directory = temporary_directory();
-        let log = directory.path().join("log");
-        let output = File::create(&log).unwrap();
+        let output = File::create(log(&directory)).unwrap();
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("can't start {name}: {error}"));
-        Self { name: name.to_owned(), child, log, directory }
+        Self { name: name.to_owned(), child, directory }
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// The process id.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has written so far.
-    pub(crate) fn output(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    /// Everything that it has written so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(log(&self.directory)).unwrap()).into_owned()
     }
 
     /// The status it ended with, or `None` while it runs.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// SIGKILL: no goodbye. Returns once it is gone.
-    pub(crate) fn kill9(&mut self) {
+    /// Sends SIGKILL and returns once the process is gone.
+    pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link. Returns once all of its threads
-    /// stand still: on a busy machine they go on for a while after the signal was sent.
-    pub(crate) fn stop(&self) {
+    /// Sends SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link. Returns
+    /// once all of its threads are stopped, which takes a while on a busy machine.
+    pub fn stop(&self) {
         self.signal(Signal::STOP);
         wait::eventually(wait::PATIENCE, "the process to stop", || {
             wait::when(self.thread_states(), |states| states.chars().all(|state| state == 'T'))
         });
     }
 
-    /// One letter a thread, as the kernel gives them: `T` is stopped.
+    /// The kernel's state letters, one per thread: `T` is stopped.
     fn thread_states(&self) -> String {
         let threads = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
         let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
         stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
     }
 
-    /// SIGCONT: goes on after [`Self::stop`].
-    pub(crate) fn cont(&self) {
+    /// Sends SIGCONT, after [`Self::stop`].
+    pub fn cont(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// SIGTERM, and the status it ends with. Panics if it has not ended by the deadline.
-    pub(crate) fn terminate(&mut self, deadline: Duration) -> ExitStatus {
+    /// Sends SIGTERM and returns the exit status; panics if it has not ended by the deadline.
+    pub fn terminate(&mut self, deadline: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended(deadline)
     }
 
+    /// Waits until the log contains a text.
+    ///
+    /// # Errors
+    ///
+    /// The exit status and the log, if it ends instead.
+    pub fn wait_until_logged(&mut self, text: &str) -> Result<(), String> {
+        let what = format!("{} to log {text:?}", self.name);
+        wait::eventually(wait::PATIENCE, &what, || {
+            if let Some(status) = self.exited() {
+                return Ok(Err(format!("{status}\n{}", self.output())));
+            }
+            wait::when(self.output(), |output| output.contains(text)).map(|_| Ok(()))
+        })
+    }
+
     /// Waits for it to end by itself.
-    pub(crate) fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    pub fn ended(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} (process {}) to end", self.name, self.id());
         wait::eventually(deadline, &what, || self.exited().ok_or("still running"))
     }
 
-    /// Sends nothing once the child has been waited for: its number may be someone else's by then.
+    /// The processor time that it has used, in the kernel's resolution of 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(&self.id().to_string())
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> usize {
+        memory(&self.id().to_string(), "VmRSS:")
+    }
+
+    /// The peak of its resident memory since [`Self::forget_peak`], in bytes.
+    pub fn peak(&self) -> usize {
+        memory(&self.id().to_string(), "VmHWM:")
+    }
+
+    /// Starts the measurement of [`Self::peak`] anew.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
+    }
+
+    /// Sends nothing once the child has been waited for, since its id may be reused by then.
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal)
             .unwrap_or_else(|error| panic!("can't signal {}: {error}", self.name));
@@ -121,8 +156,29 @@ impl Drop for Process {
     }
 }
 
+fn log(directory: &TempDir) -> PathBuf {
+    directory.path().join("log")
+}
+
+/// The processor time that a process has used, by its id or `self`.
+pub fn cpu_time(process: &str) -> Duration {
+    /// The kernel's unit here, on every Linux of today.
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// A line of the memory of a process in bytes, by its id or `self`: `VmRSS:` or `VmHWM:`.
+pub fn memory(process: &str, line: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let value = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
+    value.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
 /// Runs a command to its end, within the deadline, with `input` as its standard input.
-pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Output {
+pub fn run(command: &mut Command, input: &str, deadline: Duration) -> Output {
     let name = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::piped())
@@ -144,9 +200,13 @@ pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Out
     })
 }
 
-/// A directory for one server's files, in cargo's own so that even a killed test run litters nothing else.
-pub(crate) fn temporary_directory() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+/// A folder for one server's files, in cargo's own, so that even a killed test run litters nothing else.
+pub fn temporary_directory() -> TempDir {
+    // A test program is target/PROFILE/deps/NAME, and CARGO_TARGET_TMPDIR is target/tmp.
+    let program = std::env::current_exe().unwrap();
+    let folder = program.ancestors().nth(3).unwrap().join("tmp");
+    fs::create_dir_all(&folder).unwrap();
+    tempfile::tempdir_in(folder).unwrap()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! What an exporter needs for so many sessions: run in earnest, as far as two cores go.
+//! What an exporter needs for a number of sessions, measured as far as two cores go.
 //!
-//! Meetings of four, a frame a session every five seconds, a scrape as often, and the shipped binary: its share of a
-//! processor, its memory, how long a scrape takes, and what a frame takes up in the stream. The table of sizes in
-//! `docs/performance.md` comes from here. `./dev bench --bench sizing`
+//! Meetings of four, a frame per session and a scrape every five seconds, and the shipped binary: its
+//! share of a processor, its memory, how long a scrape takes, and the size of a frame in the stream. It
+//! prints the table of sizes in `docs/performance.md`. `./dev bench --bench sizing -- [MOST_SESSIONS]`
 
 mod calls;
+#[path = "../common/mod.rs"]
 mod common;
 mod rig;
 
@@ -12,21 +13,21 @@ use std::env;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
 use calls::Calls;
 use callsight::topology::stream_name;
 use callsight_frame::subject::Region;
+use callsight_testkit::nats::Nats;
 use futures_util::future::try_join_all;
-use rig::{Exporter, Failure, Nats};
+use rig::{Exporter, Failure};
 
 /// Participants of a meeting, and how often each sends a frame.
 const PARTIES: usize = 4;
 const INTERVAL_SECONDS: usize = 5;
 
-/// How long it goes on once all have joined.
+/// How long the measurement lasts once all have joined.
 const SECONDS: usize = 20;
 
-/// For how long the stream keeps frames, in seconds.
+/// How long the stream keeps frames, in seconds.
 const KEPT: f64 = 72.0 * 3600.0;
 
 /// A size of deployment.
@@ -47,7 +48,7 @@ const SIZES: &[Size] = &[
 ];
 
 fn main() -> Result<(), Failure> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let most = env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(usize::MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut out = io::stdout();
@@ -64,7 +65,7 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(size: &Size) -> Result<(), Failure> {
-    let nats = Nats::start().await?;
+    let nats = Nats::start();
     let region: Region = "us".parse()?;
     let mut exporters = Vec::new();
     for shard in 1..=size.shards {
@@ -75,7 +76,7 @@ async fn measure(size: &Size) -> Result<(), Failure> {
         }
         exporters.push(Exporter::start(&nats, &flags).await?);
     }
-    // A share is a matter of relays: there are more of them than shards, so that each has some.
+    // Shards divide the relays, so there are more relays than shards.
     let relays = 5 * size.shards;
     let each = size.sessions / relays / PARTIES * PARTIES;
     let mut calls = Vec::new();
@@ -87,9 +88,8 @@ async fn measure(size: &Size) -> Result<(), Failure> {
     let sessions = each * relays;
     rig::folded(&exporters, sessions as f64).await?;
 
-    let (began, nats_before) = (Instant::now(), nats.process.cpu_time()?);
-    let before: Vec<_> =
-        exporters.iter().map(|exporter| exporter.process.cpu_time()).collect::<Result<_, _>>()?;
+    let (began, nats_before) = (Instant::now(), nats.process().cpu_time());
+    let before: Vec<_> = exporters.iter().map(|exporter| exporter.process.cpu_time()).collect();
     let rate = each / INTERVAL_SECONDS;
     let publishing = try_join_all(calls.iter_mut().map(|calls| calls.go_on(rate, SECONDS)));
     let mut took = Vec::new();
@@ -106,17 +106,17 @@ async fn measure(size: &Size) -> Result<(), Failure> {
         failed = scraping => return failed,
     }
     let passed = began.elapsed().as_secs_f64();
-    let nats_share = nats.process.cpu_time()?.saturating_sub(nats_before).as_secs_f64() / passed;
+    let nats_share = nats.process().cpu_time().saturating_sub(nats_before).as_secs_f64() / passed;
     let mut shares = Vec::new();
     let mut resident = Vec::new();
     let mut series = 0.0;
     for (exporter, before) in exporters.iter().zip(before) {
-        shares.push(exporter.process.cpu_time()?.saturating_sub(before).as_secs_f64() / passed);
-        resident.push(exporter.process.resident()? >> 20);
+        shares.push(exporter.process.cpu_time().saturating_sub(before).as_secs_f64() / passed);
+        resident.push(exporter.process.resident() >> 20);
         series += exporter.value("callsight_live_series").await?;
     }
     rig::folded(&exporters, (sessions + relays * rate * SECONDS) as f64).await?;
-    let context = jetstream::new(nats.client.clone());
+    let context = nats.jetstream().await;
     let state = context.get_stream(stream_name(&region)).await?.get_info().await?.state;
     let bytes = state.bytes as f64 / state.messages as f64;
     took.sort_unstable();

@@ -1,9 +1,9 @@
-"""Where the processor time of `callsight serve` goes, frame by frame, as it drains a stream: `./dev profile` calls this.
+"""Where `callsight serve` spends processor time per frame while it drains a stream. `./dev profile` calls this:
 
     profile.py CALLSIGHT [FRAMES [MEETING_SIZE]]
 
-Starts a nats-server of its own on the loopback interface, fills a stream with simulated frames, and has `perf` look at
-what the exporter does until all of them are folded. Each sample counts for the first part of PARTS that its stack shows.
+Starts a nats-server on the loopback interface, fills a stream with simulated frames, and has `perf` sample the
+exporter until all of them are folded. Each sample counts for the first of PARTS that its stack contains.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def running(*command):
 
 
 def ready(port):
-    """Whether the exporter has folded all that was waiting. A scrape would cost it more than this, and be measured too."""
+    """Whether the exporter has folded everything. A scrape would tell too, but cost more, and be measured."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
             return True
@@ -56,7 +56,7 @@ def ready(port):
 
 
 def stacks(data):
-    """The functions of each sample, innermost first, as one text."""
+    """Each sample's stack as one text, the innermost function first."""
     command = ["perf", "script", "-i", data, "--comm", "tokio-rt-worker", "-F", "ip,sym"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [stack for stack in output.split("\n\n") if stack.strip()]
