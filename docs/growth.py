@@ -1,6 +1,6 @@
 """Draws docs/growth.svg from docs/growth.csv: python3 docs/growth.py
 
-The table is what `./dev bench --bench growth` prints. A column of charts for each thing that grows, a row for each cost.
+The table is the output of `./dev bench --bench growth`. Each column of charts varies one size; each row shows one cost.
 """
 
 import csv
@@ -10,14 +10,14 @@ HERE = pathlib.Path(__file__).parent
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BELOW = 230, 130, 50, 70, 70, 80
 CURVES = [
     ("sessions", "Live sessions", "in meetings of four"),
-    ("parties", "Parties of a meeting", "1,000 sessions"),
+    ("parties", "Parties per meeting", "1,000 sessions"),
     ("identifier_bytes", "Bytes of an identifier", "1,000 sessions, meetings of ten"),
     ("shards", "Shards", "each, of 20,000 sessions in meetings of four"),
 ]
 ROWS = [
-    ("bytes_a_series", "memory, bytes a series", 1),
-    ("fold_us_a_frame", "decode and fold, µs a frame", 1),
-    ("scrape_s", "scrape, ms of a processor", 1000),
+    ("bytes_a_series", "memory, bytes per series", 1),
+    ("fold_us_a_frame", "decode and fold, µs per frame", 1),
+    ("scrape_s", "scrape, ms of CPU time", 1000),
 ]
 STYLE = (
     "text{fill:#333}polyline{fill:none;stroke:#0969da;stroke-width:1.5}circle{fill:#0969da}"
@@ -26,7 +26,7 @@ STYLE = (
 
 
 def number(value):
-    """Three digits that count, and thousands set off."""
+    """Three significant digits, with thousands separators."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -35,7 +35,7 @@ def text(x, y, words, kind=""):
 
 
 def panel(points, x, y, unit):
-    """One small chart: straight lines between points, from zero."""
+    """One small chart: a line through the points, with axes from zero."""
     widest = max(px for px, _ in points)
     highest = max(py for _, py in points) or 1
     place = [(x + px / widest * WIDTH, y + HEIGHT - py / highest * HEIGHT * 0.88) for px, py in points]

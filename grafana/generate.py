@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Writes the dashboards: `python3 grafana/generate.py`, with `--check` to see whether they are up to date.
+"""Writes the dashboards: `python3 grafana/generate.py`. `--check` only says whether they are up to date.
 
-Five dashboards by hand are five times the same variables, links, units and thresholds, which drift apart with the first
-edit. So what is the same is said once, in `parts.py` and `queries.py`, and each dashboard has a file of its own. The
-JSON is committed: whoever imports it needs no Python, and a test says when it is stale.
+Five dashboards written by hand repeat variables, links, units and thresholds, which drift apart with the first edit.
+So shared parts are declared once, in `parts.py` and `queries.py`, and each dashboard has a file of its own. The JSON
+is committed, so importing it needs no Python; a test fails when it is stale.
 """
 
 import json
 import pathlib
 import sys
 
-sys.dont_write_bytecode = True  # the tests run this, and leave nothing behind
+sys.dont_write_bytecode = True  # the tests run this and must leave no files behind
 
 import neteq, participation, pipeline, rtt, session  # noqa: E401, E402
 

@@ -1,11 +1,11 @@
-"""NetEQ Health: do people hear it?"""
+"""NetEQ Health: do people hear each other?"""
 
 from parts import (
     BUFFER,
     DEGRADED,
     DEGRADED_SHARE,
     LOSS_SHARE,
-    MADE_UP_SHARE,
+    CONCEALED_SHARE,
     PER_SECOND,
     REGION,
     SERVER,
@@ -23,7 +23,7 @@ from queries import (
     rate,
     quantile,
     degraded_share,
-    made_up,
+    concealed,
 )
 
 
@@ -31,19 +31,19 @@ def make():
     page = Page(
         "callsight-neteq",
         "NetEQ Health",
-        "What jitter buffers make of the packets: heard, made up, late and lost; and what video does meanwhile.",
+        "What jitter buffers do with audio: played, concealed, late and lost; and freezes of video.",
         [REGION, SERVER_TYPE, SERVER],
     )
     page.stat(
-        "Made-up audio",
-        "Share of the audio played that was made up and audible. From 5 % on voices sound robotic.",
-        MADE_UP_SHARE,
-        made_up(""),
+        "Concealed audio",
+        "Share of the audio played that was concealed and audible. From 5 % on, voices sound robotic.",
+        CONCEALED_SHARE,
+        concealed(""),
     )
     page.stat(
         "Expand",
-        "Share of NetEQ's decisions that stretched what it had, because nothing had come.",
-        MADE_UP_SHARE,
+        "Share of NetEQ's decisions that stretched audio because no packet had arrived.",
+        CONCEALED_SHARE,
         f"sum({rate('videocall_neteq_operations_total', more=EXPAND)})"
         f" / (sum({rate('videocall_neteq_operations_total')}) > 0)",
     )
@@ -56,34 +56,34 @@ def make():
     )
     page.stat(
         "Buffer p95",
-        "Depth of the jitter buffers. It is part of the delay that people notice.",
+        "Depth of the jitter buffers, which adds to the audible delay.",
         BUFFER,
         quantile(0.95, "videocall_audio_buffer_seconds"),
     )
     page.stat(
         "One-way audio",
-        "Live sessions that can't hear somebody whose microphone is on.",
+        "Live sessions that can't hear a peer whose microphone is on.",
         DEGRADED,
         f"sum(videocall_sessions_one_way_audio{{{WHERE}}})",
     )
     page.stat(
-        "Freezes a minute and session",
-        "CallVideoFreezes fires at 1 on a server.",
+        "Freezes per session-minute",
+        "CallVideoFreezes fires above 1 on a server.",
         {"unit": "short", "thresholds": steps(0.5, 1)},
         f"60 * sum({rate('videocall_video_freezes_total')}) / (sum(videocall_sessions{{{WHERE}}}) > 0)",
     )
     page.row("Audio")
     page.graph(
-        "Made-up audio by server",
-        "CallConcealment fires at 5 %. Click a series to see who is on that server.",
-        MADE_UP_SHARE,
-        [(made_up("region, server_type, server_url"), SERVER_LEGEND)],
+        "Concealed audio by server",
+        "CallConcealment fires above 5 %. Click a series to see who is on that server.",
+        CONCEALED_SHARE,
+        [(concealed("region, server_type, server_url"), SERVER_LEGEND)],
         links=[TO_PARTICIPATION],
     )
     page.graph(
         "Expand by server",
-        "CallNetEqExpand fires at 5 %. High while made-up audio is low: it stretches silence.",
-        MADE_UP_SHARE,
+        "CallNetEqExpand fires above 5 %. High with little concealed audio: NetEQ stretches silence.",
+        CONCEALED_SHARE,
         [
             (
                 f"sum {BY_SERVER} ({rate('videocall_neteq_operations_total', more=EXPAND)})"
@@ -95,14 +95,14 @@ def make():
     )
     page.graph(
         "NetEQ's decisions",
-        "Every 10 ms of audio is one. accelerate and preemptive_expand adapt to jitter; expand fills gaps.",
+        "One per 10 ms of audio. accelerate and preemptive_expand adapt to jitter; expand fills gaps.",
         PER_SECOND,
         [(f"sum by (operation) ({rate('videocall_neteq_operations_total')})", "{{operation}}")],
         stacked=True,
     )
     page.graph(
         "Packets lost by server",
-        "With made-up audio: the network. Without: what is lost is repaired.",
+        "With concealed audio: the network. Without: losses are repaired.",
         LOSS_SHARE,
         [
             (
@@ -116,7 +116,7 @@ def make():
     )
     page.graph(
         "Jitter buffer",
-        "Deep buffers mean jitter; near nothing means that it runs dry.",
+        "Deep buffers mean jitter; near zero, the buffer runs empty.",
         BUFFER,
         [
             (quantile(share, "videocall_audio_buffer_seconds", "region"), f"{{{{region}}}} {name}")
@@ -125,9 +125,9 @@ def make():
         links=[TO_PARTICIPATION_REGION],
     )
     page.graph(
-        "Concealment of single streams",
-        "Among the streams between people: the median is everybody, p95 the worst twentieth.",
-        MADE_UP_SHARE,
+        "Concealment per stream",
+        "Over single audio streams: the median stands for everybody, p95 for the worst twentieth.",
+        CONCEALED_SHARE,
         [
             (quantile(share, "videocall_audio_concealment_ratio", "region"), f"{{{{region}}}} {name}")
             for name, share in (("p50", 0.5), ("p95", 0.95))
@@ -151,14 +151,14 @@ def make():
     )
     page.graph(
         "Sessions with one-way audio",
-        "Nothing arrives from an open microphone: not loss, but something broken.",
+        "Nothing arrives from an unmuted peer: not packet loss, but something broken.",
         DEGRADED,
         [(f"sum {BY_SERVER} (videocall_sessions_one_way_audio{{{WHERE}}})", SERVER_LEGEND)],
         links=[TO_PARTICIPATION],
     )
     page.graph(
-        "Freezes a minute and session",
-        "With made-up audio: loss. Without: bandwidth or decoding.",
+        "Freezes per session-minute",
+        "With concealed audio: packet loss. Without: bandwidth or decoding.",
         {"unit": "short", "thresholds": steps(0.5, 1)},
         [
             (

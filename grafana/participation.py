@@ -4,7 +4,7 @@ from parts import (
     COUNT,
     DEGRADED,
     DEGRADED_SHARE,
-    MADE_UP_SHARE,
+    CONCEALED_SHARE,
     MEETING,
     PER_SECOND,
     REGION,
@@ -25,7 +25,7 @@ from queries import (
     TO_MEETING,
     TO_MEETING_OF_SERIES,
     rate,
-    made_up,
+    concealed,
 )
 
 
@@ -33,25 +33,25 @@ def make():
     page = Page(
         "callsight-participation",
         "Participation and Connections",
-        "Who is on: meetings, sessions and participants by region and server, and which of them fare worst.",
+        "Meetings, sessions and participants by region and server, and the worst of them.",
         [REGION, SERVER_TYPE, SERVER, MEETING],
     )
     for title, metric, description in (
-        ("Meetings", "videocall_meetings", "Meetings with a live session; one on two servers counts on each."),
+        ("Meetings", "videocall_meetings", "Meetings with a live session. One on two servers counts on each."),
         ("Sessions", "videocall_sessions", "Live sessions: one participant's one connection."),
-        ("Participants", "videocall_participants", "People with a live session, each counted once a meeting."),
-        ("Peer connections", "videocall_peer_connections", "Remote peers that live sessions observe, all together."),
+        ("Participants", "videocall_participants", "People with a live session, each counted once per meeting."),
+        ("Peer connections", "videocall_peer_connections", "Remote peers observed, summed over live sessions."),
     ):
         page.stat(title, description, COUNT, f"sum({metric}{{{WHERE}}})")
     page.stat(
         "Degraded, worst signal",
-        "Share of the sessions that are degraded by the signal that hits most.",
+        "Share of the sessions degraded by the most frequent signal.",
         DEGRADED_SHARE,
         f"max(sum by (signal) (videocall_sessions_degraded{{{WHERE}}})) / (sum(videocall_sessions{{{WHERE}}}) > 0)",
     )
     page.stat(
-        "Left without a word",
-        "Share of the sessions removed that fell idle: crashes, and lost networks.",
+        "Left without an end frame",
+        "Share of the removed sessions that fell idle: crashes and lost networks.",
         {"unit": "percentunit", "thresholds": steps(0.2, 0.5), "max": 1},
         f"sum({rate('callsight_sessions_removed_total', PLACE, IDLE)})"
         f" / (sum({rate('callsight_sessions_removed_total', PLACE)}) > 0)",
@@ -59,27 +59,27 @@ def make():
     page.row("Where they are")
     page.graph(
         "Sessions by region",
-        "A step down in one region is an outage there, or the end of a large meeting.",
+        "A drop in one region is an outage there, or the end of a large meeting.",
         COUNT,
         [(f"sum by (region) (videocall_sessions{{{WHERE}}})", "{{region}}")],
         stacked=True,
     )
     page.graph(
         "Sessions by server",
-        "Uneven: election prefers a server, or one was drained.",
+        "Uneven: election prefers a server, or a server was drained.",
         COUNT,
         [(f"sum {BY_SERVER} (videocall_sessions{{{WHERE}}})", SERVER_LEGEND)],
     )
     page.graph(
         "Sessions by protocol",
-        "Many on WebSocket: UDP is blocked for them, or WebTransport is broken.",
+        "Many on WebSocket: UDP is blocked for these clients, or WebTransport is broken.",
         COUNT,
         [(f"sum by (server_type) (videocall_sessions{{{WHERE}}})", "{{server_type}}")],
         stacked=True,
     )
     page.graph(
         "Sessions removed",
-        "ended: they said so. idle: they fell silent. moved: to another server or meeting.",
+        "ended: the client said so. idle: it fell silent. moved: to another server or meeting.",
         PER_SECOND,
         [(f"sum by (region, reason) ({rate('callsight_sessions_removed_total', PLACE)})", "{{region}} {{reason}}")],
     )
@@ -90,8 +90,8 @@ def make():
         [(f"sum by (region, signal) (videocall_sessions_degraded{{{WHERE}}})", "{{region}} {{signal}}")],
     )
     page.graph(
-        "Peers a session",
-        "How large meetings are, as their members see them.",
+        "Peers per session",
+        "The size of meetings as participants see it.",
         COUNT,
         [
             (
@@ -104,7 +104,7 @@ def make():
     page.row("Which meetings and sessions")
     page.table(
         "Largest meetings",
-        "By live sessions that have series of their own. Click a row for its sessions.",
+        "By live sessions with series of their own. Click a row for its sessions.",
         COUNT,
         f"topk(20, count by (region, meeting_id) (videocall_session_last_seen_age_seconds{{{SESSIONS}}}))",
         ["meeting_id", "region"],
@@ -112,7 +112,7 @@ def make():
     )
     page.table(
         "Slowest sessions",
-        "By round-trip time now. Click a row for that session.",
+        "By current round-trip time. Click a row for that session.",
         RTT,
         f"topk(20, max by (region, meeting_id, session_id, peer_id, server_url, server_type)"
         f" (videocall_session_rtt_seconds{{{SESSIONS}}}))",
@@ -121,18 +121,18 @@ def make():
     )
     pairs = PLACE + ',meeting_id=~"$meeting"'
     page.table(
-        "Meetings with most made-up audio",
-        "Over all their pairs. Needs --detail pair. Click a row for its sessions.",
-        MADE_UP_SHARE,
-        f"topk(20, {made_up('region, meeting_id', pairs, 'videocall_pair_audio')})",
+        "Meetings with most concealed audio",
+        "Over all pairs. Needs --detail pair. Click a row for its sessions.",
+        CONCEALED_SHARE,
+        f"topk(20, {concealed('region, meeting_id', pairs, 'videocall_pair_audio')})",
         ["meeting_id", "region"],
         links=[TO_MEETING],
     )
     page.table(
-        "Sessions with most made-up audio",
-        "Over all whom they hear. Needs --detail pair. Click a row for that session.",
-        MADE_UP_SHARE,
-        f"topk(20, {made_up('region, meeting_id, session_id', pairs, 'videocall_pair_audio')})",
+        "Sessions with most concealed audio",
+        "Over all peers. Needs --detail pair. Click a row for that session.",
+        CONCEALED_SHARE,
+        f"topk(20, {concealed('region, meeting_id, session_id', pairs, 'videocall_pair_audio')})",
         ["session_id", "meeting_id", "region"],
         links=[TO_SESSION],
     )

@@ -1,9 +1,9 @@
-"""What the dashboards have in common: variables, annotations, links, and panels that can't lack a unit, a description
-or thresholds, because they can't be made without."""
+"""Parts that the dashboards share: variables, annotations, links, and panels, which always have a unit, a description
+and thresholds because their constructors require them."""
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
-# The dashboards in the order in which one goes from the question to the answer.
+# The dashboards, in order from the question to the answer.
 CHAIN = [
     ("callsight-rtt", "RTT SLO"),
     ("callsight-neteq", "NetEQ Health"),
@@ -12,12 +12,12 @@ CHAIN = [
 ]
 PIPELINE = ("callsight-pipeline", "Pipeline Health")
 
-# The same colours mean the same everywhere.
+# One meaning per colour, everywhere.
 GOOD, NOTICEABLE, BAD, NEUTRAL = "green", "yellow", "red", "blue"
 
 
 def steps(noticeable=None, bad=None, *, falling=False):
-    """Thresholds of a value that is worse the higher it is, or the lower. Without any, it is neither good nor bad."""
+    """Thresholds of a value that is worse when higher, or lower if `falling`. Without any, it is neutral."""
     if noticeable is None and bad is None:
         return [{"color": NEUTRAL, "value": None}]
     marks = [(value, colour) for value, colour in ((noticeable, NOTICEABLE), (bad, BAD)) if value is not None]
@@ -30,10 +30,10 @@ def steps(noticeable=None, bad=None, *, falling=False):
     return [{"color": colour, "value": value} for colour, value in zip(colours, values)]
 
 
-# What is good, noticeable and bad, said once.
+# Units and thresholds, declared once.
 RTT = {"unit": "s", "thresholds": steps(0.15, 0.3)}
 SLOW_SHARE = {"unit": "percentunit", "thresholds": steps(0.01, 0.06), "max": 1}
-MADE_UP_SHARE = {"unit": "percentunit", "thresholds": steps(0.02, 0.05), "max": 1}
+CONCEALED_SHARE = {"unit": "percentunit", "thresholds": steps(0.02, 0.05), "max": 1}
 DEGRADED_SHARE = {"unit": "percentunit", "thresholds": steps(0.05, 0.2), "max": 1}
 LOSS_SHARE = {"unit": "percentunit", "thresholds": steps(0.01, 0.05), "max": 1}
 DEGRADED = {"unit": "short", "thresholds": steps(1, 5)}
@@ -52,7 +52,7 @@ FPS = {"unit": "short", "thresholds": steps(20, 10, falling=True)}
 
 
 def variable(name, label, query, description, *, multi=True):
-    """A list of label values. With `multi`, all of them to begin with."""
+    """A variable over label values. With `multi`, all are selected at first."""
     everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
     made = {
         "name": name,
@@ -75,7 +75,7 @@ def variable(name, label, query, description, *, multi=True):
 DATASOURCE_VARIABLE = {
     "name": "datasource",
     "label": "Prometheus",
-    "description": "Where to ask. It must scrape Callsight's exporter.",
+    "description": "The Prometheus to query. It must scrape Callsight's exporter.",
     "type": "datasource",
     "query": "prometheus",
     "refresh": 1,
@@ -84,40 +84,40 @@ JOB = variable(
     "job",
     "Deployment",
     "label_values(callsight_build_info, job)",
-    "Exporters side by side (blue and green) see the same calls: look at one of them at a time.",
+    "Exporters side by side (blue and green) see the same calls, so select one at a time.",
     multi=False,
 )
 REGION = variable(
     "region",
     "Region",
     'label_values(videocall_sessions{job="$job"}, region)',
-    "Where the calls' servers are.",
+    "The region of the calls' servers.",
 )
 SERVER_TYPE = variable(
     "server_type",
     "Protocol",
     'label_values(videocall_sessions{job="$job",region=~"$region"}, server_type)',
-    "How clients are connected.",
+    "The protocol between client and server.",
 )
 SERVER = variable(
     "server",
     "Server",
     'label_values(videocall_sessions{job="$job",region=~"$region",server_type=~"$server_type"}, server_url)',
-    "The servers that clients elected; none for sessions without one.",
+    "The servers that clients elected; `none` for sessions without one.",
 )
 MEETING = variable(
     "meeting",
     "Meeting",
     'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region"'
     ',server_url=~"$server"}, meeting_id)',
-    "Meetings with a session that has series of its own. Empty with --detail off.",
+    "Meetings with sessions that have series of their own. Empty with --detail off.",
 )
 SESSION = variable(
     "session",
     "Session",
     'label_values(videocall_session_last_seen_age_seconds{job="$job",region=~"$region"'
     ',meeting_id=~"$meeting"}, session_id)',
-    "Sessions of the meeting: one participant's one connection.",
+    "Sessions of the meeting. A session is one participant's one connection.",
 )
 
 
@@ -134,7 +134,7 @@ def annotation(name, colour, expression, title, text, tags):
     }
 
 
-# A rollout: a version of a deployment that was not there a minute ago.
+# A rollout: a version that a deployment did not run a minute ago.
 ROLLOUTS = annotation(
     "Rollouts",
     "blue",
@@ -154,24 +154,24 @@ ALERTS = annotation(
 
 
 def open_dashboard(uid, variables):
-    """The address of a dashboard with the time range and some variables; Grafana fills in `${…}`."""
+    """The URL of a dashboard with the time range and some variables; Grafana fills in `${…}`."""
     return f"/d/{uid}?${{__url_time_range}}&${{datasource:queryparam}}&${{job:queryparam}}" + "".join(
         f"&{variable}" for variable in variables
     )
 
 
 def keeps(name):
-    """The variable as it is chosen."""
+    """The variable with its current selection."""
     return f"${{{name}:queryparam}}"
 
 
 def label(variable_name, label_name):
-    """The variable set to a label of the series that was clicked."""
+    """The variable set to a label of the clicked series."""
     return f"var-{variable_name}=${{__field.labels.{label_name}}}"
 
 
 def field(variable_name, column):
-    """The variable set to a column of the table's row that was clicked."""
+    """The variable set to a column of the clicked table row."""
     return f'var-{variable_name}=${{__data.fields["{column}"]}}'
 
 
@@ -180,7 +180,7 @@ def link(title, url):
 
 
 class Page:
-    """A dashboard. Panels are put one after the other, 24 columns wide, by rows of equal height."""
+    """A dashboard. Panels fill rows of 24 columns from left to right."""
 
     def __init__(self, uid, title, description, variables):
         self.uid, self.title, self.description, self.variables = uid, title, description, variables
@@ -322,7 +322,7 @@ class Page:
         return panel
 
     def table(self, title, description, scale, expression, columns, *, links=(), width=12, height=8):
-        """`columns` are the labels to show, in order; the value comes last."""
+        """`columns` are the labels to show, in order; the value is last."""
         panel = self._panel(
             "table",
             title,

@@ -1,4 +1,4 @@
-"""Pipeline Health: can the other four be believed?"""
+"""Pipeline Health: can the other four be trusted?"""
 
 from parts import AGE, BYTES, COUNT, LATENCY, NONE_IS_GOOD, ONE_IS_GOOD, PER_SECOND, REGION, STATE, Page, steps
 from queries import PLACE, rate, quantile
@@ -8,12 +8,12 @@ def make():
     page = Page(
         "callsight-pipeline",
         "Pipeline Health",
-        "Whether the picture of the calls can be believed: from the regions' streams by the exporter to Prometheus.",
+        "Whether the view of calls can be trusted: from the regions' streams, through the exporter, to Prometheus.",
         [REGION],
     )
     page.stat(
         "Regions ready",
-        "Share of the regions for which /readyz answers yes: complete and current.",
+        "Share of the regions that /readyz reports as complete and current.",
         {"unit": "percentunit", "thresholds": steps(bad=1, falling=True), "max": 1},
         f"avg(callsight_ready{{{PLACE}}})",
     )
@@ -25,60 +25,60 @@ def make():
     )
     page.stat(
         "Frames waiting",
-        "Frames in the streams that no exporter has taken yet. CallsightConsumerLag fires at ten seconds' worth.",
+        "Frames in the streams that no exporter has received. CallsightConsumerLag fires at ten seconds' worth.",
         {"unit": "short", "thresholds": steps(100, 500)},
         f"sum(callsight_consumer_pending_frames{{{PLACE}}})",
     )
     page.stat(
         "Latency p99",
-        "From the stream's receipt of a frame to its place in the metrics.",
+        "From the stream's receipt of a frame to its fold.",
         LATENCY,
         quantile(0.99, "callsight_frame_latency_seconds", where=PLACE),
     )
     page.stat(
         "Rejected, in this time range",
-        "Frames that broke a rule, and were copied to the dead-letter stream.",
+        "Invalid frames, copied to the dead-letter stream.",
         NONE_IS_GOOD,
         f"sum(increase(callsight_frames_rejected_total{{{PLACE}}}[$__range]))",
     )
     page.stat(
         "Alerts firing",
-        "Alerts of Callsight, about calls and pipeline alike.",
+        "Callsight's alerts, on calls and pipeline.",
         NONE_IS_GOOD,
         'count(ALERTS{alertstate="firing",alertname=~"Call.*"}) or vector(0)',
     )
     page.row("From the regions")
     page.graph(
         "Newest frame",
-        "How old the newest frame of each stream is. Rising with a mirror that is well: the region is silent.",
+        "Age of the newest frame of each stream. Rising with a healthy mirror: the region is silent.",
         AGE,
         [(f"max by (region) (callsight_stream_last_frame_age_seconds{{{PLACE}}})", "{{region}}")],
     )
     page.graph(
         "Mirror lag",
-        "How long a mirror has not heard its origin. Rising: the bridge is down.",
+        "Time since a mirror's last contact with its origin. Rising: the bridge is down.",
         AGE,
         [(f"max by (region) (callsight_mirror_lag_seconds{{{PLACE}}})", "{{region}}")],
     )
     page.graph(
-        "Frames that mirrors lack",
-        "They wait in their region. Falling: the mirror is catching up.",
+        "Frames missing in mirrors",
+        "They are kept in their region. Falling: the mirror is catching up.",
         {"unit": "short", "thresholds": steps(100, 1000)},
         [(f"max by (region) (callsight_mirror_lag_frames{{{PLACE}}})", "{{region}}")],
     )
     page.graph(
-        "Frames by fate",
-        "Folded is what counts. Repeated and redelivered change nothing, late ones feed counters alone.",
+        "Frames by outcome",
+        "Folded frames change the series. Repeated and redelivered ones change nothing, late ones only feed counters.",
         PER_SECOND,
         [
-            (f"sum by (region) ({rate(f'callsight_frames_{fate}_total', PLACE)})", f"{{{{region}}}} {fate}")
-            for fate in ("folded", "repeated", "redelivered", "late")
+            (f"sum by (region) ({rate(f'callsight_frames_{outcome}_total', PLACE)})", f"{{{{region}}}} {outcome}")
+            for outcome in ("folded", "repeated", "redelivered", "late")
         ],
     )
     page.row("Through the exporter")
     page.graph(
         "Frames waiting",
-        "Rising: the exporter can't keep up, or doesn't run.",
+        "Rising: the exporter can't keep up, or does not run.",
         {"unit": "short", "thresholds": steps(100, 500)},
         [
             (f"max by (region) (callsight_consumer_pending_frames{{{PLACE}}})", "{{region}} waiting"),
@@ -87,13 +87,13 @@ def make():
     )
     page.graph(
         "Age of the newest folded frame",
-        "How late this and all other pages are, at least.",
+        "The minimum lag of this and all other dashboards.",
         AGE,
         [(f"max by (region) (callsight_last_folded_frame_age_seconds{{{PLACE}}})", "{{region}}")],
     )
     page.graph(
         "Latency",
-        "From the stream's receipt of a frame to its fold. The aim is a p99 of 100 ms.",
+        "From the stream's receipt of a frame to its fold. The target is a p99 of 100 ms.",
         {"unit": "s", "thresholds": steps(0.1, 5)},
         [
             (quantile(share, "callsight_frame_latency_seconds", "region", PLACE), f"{{{{region}}}} {name}")
@@ -102,13 +102,13 @@ def make():
     )
     page.graph(
         "Rejected frames",
-        "docs/frame.md tells what each reason means; `callsight frame check --dlq` shows the frames.",
+        "docs/frame.md explains the reasons; `callsight frame check --dlq` shows the frames.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
         [(f"sum by (region, reason) ({rate('callsight_frames_rejected_total', PLACE)}) > 0", "{{region}} {{reason}}")],
     )
     page.graph(
         "Dead letters",
-        "Stored for inspection, and lost because the dead-letter stream did not take them.",
+        "Stored for inspection, or lost because the dead-letter stream did not store them.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
         [
             (f"sum by (region) ({rate('callsight_dead_letters_total', PLACE)})", "{{region}} stored"),
@@ -117,58 +117,58 @@ def make():
     )
     page.graph(
         "Clients' clocks",
-        "How far clocks in frames are from the stream's. Only for those who compare logs: nothing rests on it.",
+        "Difference between clocks in frames and the stream's. Only for comparing logs; nothing depends on it.",
         {"unit": "s", "thresholds": steps()},
         [(quantile(0.95, "callsight_client_clock_skew_seconds", "region", PLACE), "{{region}} p95")],
     )
     page.row("To Prometheus")
     page.graph(
         "Live series",
-        "What the detail planes hold now; --max-series bounds them.",
+        "Series in the detail planes; --max-series bounds them.",
         COUNT,
         [('sum by (plane) (callsight_live_series{job="$job"})', "{{plane}}")],
         stacked=True,
     )
     page.graph(
         "Refused by budgets",
-        "Rows that would have been too many. The aggregates count them all the same.",
+        "Rows beyond a budget. The aggregates still count them.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
         [(f"sum by (region, limit) ({rate('callsight_refused_total', PLACE)})", "{{region}} {{limit}}")],
     )
     page.graph(
         "Scrapes",
-        "How long a page takes to write. Prometheus gives up after scrape_timeout.",
+        "Time to write a page. Prometheus gives up after scrape_timeout.",
         {"unit": "s", "thresholds": steps(1, 4)},
         [(quantile(0.99, "callsight_scrape_duration_seconds", where='job="$job"'), "p99")],
     )
     page.graph(
-        "Size of a scrape",
+        "Scrape size",
         "Before compression.",
         BYTES,
         [('max by (instance) (callsight_scrape_bytes{job="$job"})', "{{instance}}")],
     )
     page.graph(
-        "Processor time",
-        "Seconds a second: 1 is one core.",
+        "CPU",
+        "CPU seconds per second: 1 is one core.",
         {"unit": "short", "thresholds": steps()},
         [('sum by (instance) (rate(process_cpu_seconds_total{job="$job"}[$__rate_interval]))', "{{instance}}")],
     )
     page.graph(
         "Memory",
-        "Resident. docs/performance.md tells what it is made of.",
+        "Resident memory. docs/performance.md says what it consists of.",
         BYTES,
         [('sum by (instance) (process_resident_memory_bytes{job="$job"})', "{{instance}}")],
     )
     page.states(
         "Ready",
-        "Which exporter was ready for which region, and when.",
+        "When each exporter was ready for each region.",
         ONE_IS_GOOD,
         f"min by (instance, region) (callsight_ready{{{PLACE}}})",
         "{{instance}} {{region}}",
     )
     page.states(
         "Versions",
-        "Which versions ran, and when.",
+        "When each version ran.",
         STATE,
         'max by (version) (callsight_build_info{job="$job"})',
         "{{version}}",

@@ -1,8 +1,8 @@
-"""What the dashboards ask in common, and where a click leads."""
+"""Queries that the dashboards share, and the links behind a click."""
 
 from parts import field, keeps, label, link, open_dashboard
 
-# What is selected at the top of the page.
+# Selectors from the variables at the top of the page.
 WHERE = 'job="$job",region=~"$region",server_type=~"$server_type",server_url=~"$server"'
 SESSIONS = WHERE + ',meeting_id=~"$meeting"'
 PLACE = 'job="$job",region=~"$region"'
@@ -70,9 +70,9 @@ def degraded_share(signal, by="region"):
     return f"{bad} / (sum by ({by}) (videocall_sessions{{{WHERE}}}) > 0)"
 
 
-def made_up(by, where=WHERE, prefix="videocall_audio"):
+def concealed(by, where=WHERE, prefix="videocall_audio"):
     grouped = f"sum by ({by})" if by else "sum"
-    made = f"{grouped} ({rate(prefix + '_concealed_samples_total', where)})"
+    all_concealed = f"{grouped} ({rate(prefix + '_concealed_samples_total', where)})"
     silent = f"{grouped} ({rate(prefix + '_silent_concealed_samples_total', where)})"
     played = f"{grouped} ({rate(prefix + '_samples_total', where)})"
-    return f"({made} - {silent}) / ({played} > 0)"
+    return f"({all_concealed} - {silent}) / ({played} > 0)"

@@ -7,7 +7,7 @@ from parts import (
     COUNT,
     DEGRADED,
     FPS,
-    MADE_UP_SHARE,
+    CONCEALED_SHARE,
     MEETING,
     PER_SECOND,
     REACHES,
@@ -18,20 +18,20 @@ from parts import (
     Page,
     steps,
 )
-from queries import PLACE, NOT_NORMAL, rate, slow, made_up
+from queries import PLACE, NOT_NORMAL, rate, slow, concealed
 
 
 def make():
     page = Page(
         "callsight-session",
         "Session Drill-down",
-        "One meeting, session by session: what each measured, whom it could hear and see. Pairs need --detail pair.",
+        "One meeting, session by session: measurements, and who hears and sees whom. Pairs need --detail pair.",
         [REGION, MEETING, SESSION],
     )
     mine = PLACE + ',meeting_id=~"$meeting",session_id=~"$session"'
     page.stat(
         "Sessions",
-        "Live sessions that are selected.",
+        "Selected live sessions.",
         COUNT,
         f"count(videocall_session_last_seen_age_seconds{{{mine}}})",
     )
@@ -42,33 +42,33 @@ def make():
         f"max(videocall_session_rtt_seconds{{{mine}}})",
     )
     page.stat(
-        "Last heard, worst",
-        "How long the most silent of them has sent no frame.",
+        "Last frame, worst",
+        "The longest time since a selected session's last frame.",
         AGE,
         f"max(videocall_session_last_seen_age_seconds{{{mine}}})",
     )
     page.stat(
         "Unheard pairs",
-        "Pairs in which the session can't hear the peer, muted or not.",
+        "Pairs in which the session can't hear the peer, whether muted or not.",
         DEGRADED,
         f"count(videocall_pair_can_listen{{{mine}}} == 0) or vector(0)",
     )
     page.stat(
-        "Made-up audio",
-        "Of all that they hear.",
-        MADE_UP_SHARE,
-        made_up("", mine, "videocall_pair_audio"),
+        "Concealed audio",
+        "Share of all audio that the selected sessions played.",
+        CONCEALED_SHARE,
+        concealed("", mine, "videocall_pair_audio"),
     )
     page.stat(
-        "Freezes a minute",
-        "Of all that they see.",
+        "Freezes per minute",
+        "Of all video that the selected sessions see.",
         {"unit": "short", "thresholds": steps(1, 5)},
         f"60 * sum({rate('videocall_pair_video_freezes_total', mine)})",
     )
     page.row("The sessions")
     page.graph(
         "RTT",
-        "Of each session, to its server. One alone: that person's line.",
+        "Each session to its server. One alone: that participant's connection.",
         RTT,
         [
             (
@@ -78,8 +78,8 @@ def make():
         ],
     )
     page.graph(
-        "Time since last heard",
-        "A saw's teeth are the frames' interval. A line that rises is a client that is gone.",
+        "Time since last frame",
+        "The sawtooth is the frame interval. A rising line is a client that is gone.",
         AGE,
         [
             (
@@ -90,19 +90,19 @@ def make():
     )
     page.states(
         "Microphones",
-        "Whose own microphone was on.",
+        "When each session's own microphone was on.",
         STATE,
         f"max by (session_id, peer_id) (videocall_session_audio_enabled{{{mine}}})",
         "{{peer_id}} {{session_id}}",
     )
     page.states(
         "Cameras",
-        "Whose own camera was on.",
+        "When each session's own camera was on.",
         STATE,
         f"max by (session_id, peer_id) (videocall_session_video_enabled{{{mine}}})",
         "{{peer_id}} {{session_id}}",
     )
-    page.row("Whom they hear and see: each session, and each peer in it")
+    page.row("Who hears and sees whom: each session, and each of its peers")
     pair = "{{session_id}} ← {{peer_id}}"
     by_pair = "by (session_id, peer_id)"
     page.states(
@@ -120,14 +120,14 @@ def make():
         pair,
     )
     page.graph(
-        "Made-up audio",
-        "Share of what the session played of the peer. The same peer for all: the peer's line.",
-        MADE_UP_SHARE,
-        [(made_up("session_id, peer_id", mine, "videocall_pair_audio"), pair)],
+        "Concealed audio",
+        "Share of the peer's audio that was concealed. The same peer for all: that peer's connection.",
+        CONCEALED_SHARE,
+        [(concealed("session_id, peer_id", mine, "videocall_pair_audio"), pair)],
     )
     page.graph(
         "NetEQ's decisions",
-        "Everything but normal, over the selected pairs.",
+        "All operations but normal, over the selected pairs.",
         PER_SECOND,
         [(f"sum by (operation) ({rate('videocall_pair_neteq_operations_total', mine, NOT_NORMAL)})", "{{operation}}")],
     )
@@ -138,37 +138,37 @@ def make():
         [(f"max {by_pair} (videocall_pair_audio_buffer_seconds{{{mine}}})", pair)],
     )
     page.graph(
-        "Jitter buffer's aim",
-        "What NetEQ aims at: it rises with jitter.",
+        "Jitter buffer target",
+        "The depth that NetEQ aims at; it rises with jitter.",
         BUFFER,
         [(f"max {by_pair} (videocall_pair_audio_target_seconds{{{mine}}})", pair)],
     )
     page.graph(
         "Packets awaiting decode",
-        "Many: the decoder can't keep up, so the machine is busy.",
+        "Many: the decoder can't keep up, the machine is busy.",
         {"unit": "short", "thresholds": steps(10, 25)},
         [(f"max {by_pair} (videocall_pair_audio_packets_awaiting_decode{{{mine}}})", pair)],
     )
     page.graph(
-        "Video frames a second",
-        "0 is a camera that is off, or nothing that comes.",
+        "Video frames per second",
+        "0: the camera is off, or no video arrives.",
         FPS,
         [(f"max {by_pair} (videocall_pair_video_frames_per_second{{{mine}}})", pair)],
     )
     page.graph(
         "Video frames waiting",
-        "Many: decoding or showing is slow.",
+        "Many: decoding or rendering is slow.",
         {"unit": "short", "thresholds": steps(10, 30)},
         [(f"max {by_pair} (videocall_pair_video_frames_buffered{{{mine}}})", pair)],
     )
     page.graph(
         "Video bit rate",
-        "It falls where bandwidth is short.",
+        "It falls when bandwidth is short.",
         BYTE_RATE,
         [(f"max {by_pair} (videocall_pair_video_bytes_per_second{{{mine}}})", pair)],
     )
     page.graph(
-        "Freezes a minute",
+        "Freezes per minute",
         "Of each peer's video.",
         {"unit": "short", "thresholds": steps(1, 5)},
         [(f"60 * sum {by_pair} ({rate('videocall_pair_video_freezes_total', mine)})", pair)],

@@ -5,15 +5,15 @@
 //! that every row may have. A detail plane is a table, and so is each aggregate: a histogram's columns are its
 //! buckets, its sum and its count. A [`Step`] holds the rows of every table at one moment.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use callsight_fold::StreamTime;
-use callsight_fold::series::aggregates::Aggregates;
+use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates};
 use callsight_fold::series::catalogue::{self as c, CATALOGUE, Kind, Metric, Plane};
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
 use callsight_fold::series::judgement::Judgement;
+use callsight_fold::series::labels::Labels;
 
 /// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
 /// a replay can't know.
@@ -41,14 +41,6 @@ static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The tables of aggregates and own metrics, by the name of each sample.
-static BY_SAMPLE: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
-    let of = |(index, table): (usize, &Table)| {
-        table.columns.iter().map(|column| (column.name.clone(), index)).collect::<Vec<_>>()
-    };
-    TABLES.iter().enumerate().skip(DetailPlane::ALL.len()).flat_map(of).collect()
-});
-
 /// A sample that each row of a table may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -72,6 +64,8 @@ pub struct Family {
 /// Rows with the same columns.
 #[derive(Clone, Debug)]
 pub struct Table {
+    /// The names of the labels that every row has.
+    pub labels: &'static [&'static str],
     /// The metrics, in the order of the catalogue.
     pub families: Vec<Family>,
     /// Their samples.
@@ -108,7 +102,7 @@ impl Table {
             name: column.metric.name.to_owned(),
             label: column.operation.map(|operation| ("operation", operation.label().to_owned())),
         });
-        Self { families, columns: columns.collect() }
+        Self { labels: plane.labels(), families, columns: columns.collect() }
     }
 
     fn of_aggregate(metric: &'static Metric) -> Self {
@@ -122,36 +116,29 @@ impl Table {
             Kind::Counter | Kind::Gauge | Kind::Age => vec![column("", None)],
         };
         let family = Family { metric, columns: 0..columns.len(), together: true };
-        Self { families: vec![family], columns }
-    }
-
-    /// The column of a sample, by its name and, of a bucket, its edge.
-    fn column(&self, name: &str, edge: Option<&str>) -> Option<usize> {
-        self.columns.iter().position(|column| {
-            column.name == name && column.label.as_ref().map(|(_, value)| value.as_str()) == edge
-        })
+        Self { labels: metric.labels, families: vec![family], columns }
     }
 }
 
-/// A row's labels as text, `name="value",…`, escaped, without braces.
-enum Labels {
+/// What a row of a table is read from.
+enum Source {
     Row(RowView),
-    Text(Box<str>),
+    Series(Arc<AggregateSeries>),
 }
 
-impl Labels {
-    fn as_str(&self) -> &str {
+impl Source {
+    fn labels(&self) -> Labels<'_> {
         match self {
             Self::Row(row) => row.labels(),
-            Self::Text(text) => text,
+            Self::Series(series) => series.labels(),
         }
     }
 }
 
-/// The rows of one table at one moment, sorted by labels.
+/// The rows of one table at one moment, sorted by the text of their labels.
 #[derive(Default)]
 pub struct Rows {
-    labels: Vec<Labels>,
+    sources: Vec<Source>,
     values: Vec<f64>,
     width: usize,
 }
@@ -160,27 +147,27 @@ impl Rows {
     /// The number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.labels.len()
+        self.sources.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.sources.is_empty()
     }
 
-    /// Each row's labels, `name="value",…`, and its values by column; NaN where it has none.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f64])> {
+    /// Each row's labels, and its values by column; NaN where it has none.
+    pub fn iter(&self) -> impl Iterator<Item = (Labels<'_>, &[f64])> {
         let values = self.values.chunks_exact(self.width.max(1));
-        self.labels.iter().map(Labels::as_str).zip(values)
+        self.sources.iter().map(Source::labels).zip(values)
     }
 
     /// The same with how the fold judges each, for the rows of a detail plane. That is of the present: it is as the
     /// values are until the next frame is folded.
-    pub(super) fn judged(&self) -> impl Iterator<Item = (&str, &[f64], Judgement)> {
-        let judgements = self.labels.iter().map(|labels| match labels {
-            Labels::Row(row) => row.judgement(),
-            Labels::Text(_) => Judgement::NONE,
+    pub(super) fn judged(&self) -> impl Iterator<Item = (Labels<'_>, &[f64], Judgement)> {
+        let judgements = self.sources.iter().map(|source| match source {
+            Source::Row(row) => row.judgement(),
+            Source::Series(_) => Judgement::NONE,
         });
         self.iter().zip(judgements).map(|((labels, values), judgement)| (labels, values, judgement))
     }
@@ -191,34 +178,23 @@ impl Rows {
         let mut values = Vec::with_capacity(rows.len() * columns.len());
         for row in &rows {
             values.extend(columns.iter().enumerate().map(|(index, column)| {
-                match row.value(index, column.metric.kind, now) {
-                    None => f64::NAN,
-                    Some(Value::Measure(value)) => value,
-                    #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps every value as a float")]
-                    Some(Value::Count(value)) => value as f64,
-                }
+                row.value(index, column.metric.kind, now).map_or(f64::NAN, Value::as_f64)
             }));
         }
-        Self { labels: rows.into_iter().map(Labels::Row).collect(), values, width: columns.len() }
+        Self { sources: rows.into_iter().map(Source::Row).collect(), values, width: columns.len() }
     }
 
-    fn push(&mut self, labels: &str, column: usize, value: f64) {
-        if self.labels.last().is_none_or(|last| last.as_str() != labels) {
-            self.labels.push(Labels::Text(labels.into()));
-            self.values.resize(self.labels.len() * self.width, f64::NAN);
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps every value as a float")]
+    fn push(&mut self, series: Arc<AggregateSeries>) {
+        match series.value() {
+            AggregateValue::Counter(count) => self.values.push(count as f64),
+            AggregateValue::Gauge(value) => self.values.push(value),
+            AggregateValue::Histogram(seen) => {
+                self.values.extend(seen.cumulative().map(|count| count as f64));
+                self.values.extend([seen.sum, seen.count() as f64]);
+            }
         }
-        let row = self.values.len() - self.width;
-        self.values[row + column] = value;
-    }
-
-    /// Puts the rows in order: the exporter library has them in none.
-    fn sort(&mut self) {
-        let mut rows: Vec<_> =
-            self.labels.drain(..).zip(self.values.chunks_exact(self.width.max(1))).collect();
-        rows.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        let (labels, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        self.values = values.concat();
-        self.labels = labels;
+        self.sources.push(Source::Series(series));
     }
 }
 
@@ -243,14 +219,12 @@ impl Step {
                 .skip(tables.len())
                 .map(|table| Rows { width: table.columns.len(), ..Rows::default() }),
         );
-        // The exporter library has no other way to tell what it holds; there are few of these.
-        for sample in aggregates.render().lines().filter_map(sample) {
-            let Some(index) = BY_SAMPLE.get(sample.name) else { continue };
-            if let Some(column) = TABLES[*index].column(sample.name, sample.edge) {
-                tables[*index].push(sample.labels, column, sample.value);
+        let series = aggregates.series();
+        for family in series.chunk_by(|a, b| a.metric().name == b.metric().name) {
+            if let Some(table) = Table::index_of(family[0].metric()) {
+                family.iter().for_each(|series| tables[table].push(Arc::clone(series)));
             }
         }
-        tables.iter_mut().skip(DetailPlane::ALL.len()).for_each(Rows::sort);
         Self { at, tables }
     }
 
@@ -261,36 +235,8 @@ impl Step {
     }
 }
 
-/// A line of the text format.
-struct Sample<'a> {
-    name: &'a str,
-    /// Without `le`.
-    labels: &'a str,
-    edge: Option<&'a str>,
-    value: f64,
-}
-
-/// Reads a line as the exporter library writes it: `le` comes last.
-fn sample(line: &str) -> Option<Sample<'_>> {
-    let (series, value) = line.rsplit_once(' ')?;
-    if line.starts_with('#') {
-        return None;
-    }
-    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-    let labels = labels.strip_suffix('}')?;
-    let (labels, edge) = match labels.rsplit_once("le=\"") {
-        Some((before, edge)) if name.ends_with("_bucket") => {
-            (before.strip_suffix(',').unwrap_or(before), edge.strip_suffix('"'))
-        }
-        _ => (labels, None),
-    };
-    Some(Sample { name, labels, edge, value: value.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use metrics::Recorder;
 
     use super::*;
@@ -312,13 +258,14 @@ mod tests {
         let text = aggregates.render();
         let replayed = |line: &&str| {
             let name = line.split(['{', ' ']).next().unwrap();
-            BY_SAMPLE.contains_key(name) || name.starts_with("videocall_")
+            Table::all().iter().any(|table| table.columns.iter().any(|column| column.name == name))
         };
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).filter(replayed);
         assert_eq!(step.samples(), lines.count(), "{text}");
 
         let sessions = &step.tables[Table::index_of(&c::SESSIONS).unwrap()];
-        let values: Vec<_> = sessions.iter().map(|(labels, values)| (labels.to_owned(), values[0])).collect();
+        let values: Vec<_> =
+            sessions.iter().map(|(labels, values)| (labels.text().to_owned(), values[0])).collect();
         assert_eq!(
             values,
             [
@@ -332,8 +279,10 @@ mod tests {
         );
         let rtt = Table::index_of(&c::RTT).unwrap();
         let (_, buckets) = step.tables[rtt].iter().next().unwrap();
+        let columns = &Table::all()[rtt].columns;
         let edge = |edge: &str| {
-            buckets[Table::all()[rtt].column("videocall_rtt_seconds_bucket", Some(edge)).unwrap()]
+            let label = Some(("le", edge.to_owned()));
+            buckets[columns.iter().position(|column| column.label == label).unwrap()]
         };
         assert_eq!([edge("0.15"), edge("0.2"), edge("+Inf")], [0.0, 1.0, 1.0]);
     }

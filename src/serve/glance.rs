@@ -33,7 +33,8 @@ impl Exporter {
     #[must_use]
     pub fn glance(&self) -> Glance {
         let reports: Vec<_> = self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect();
-        let mut rtts = self.detail.values(DetailPlane::Session, &SESSION_RTT);
+        let rows = self.detail.snapshot(DetailPlane::Session);
+        let mut rtts: Vec<f64> = rows.iter().filter_map(|row| row.number(&SESSION_RTT, 0.0)).collect();
         let lag = reports.iter().map(|report| report.lag_seconds).fold(0.0, f64::max);
         Glance {
             ready: reports.iter().all(|report| report.ready),

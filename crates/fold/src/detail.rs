@@ -22,12 +22,12 @@ impl SessionSeries {
         (server_url, server_type): (&str, &str),
     ) -> Option<Self> {
         let labels = [
-            ("region", region),
-            ("meeting_id", frame.meeting_id.as_str()),
-            ("session_id", frame.session_id.as_str()),
-            ("peer_id", frame.peer_id.as_str()),
-            ("server_url", server_url),
-            ("server_type", server_type),
+            region,
+            frame.meeting_id.as_str(),
+            frame.session_id.as_str(),
+            frame.peer_id.as_str(),
+            server_url,
+            server_type,
         ];
         store.open(DetailPlane::Session, &labels).map(Self)
     }
@@ -66,12 +66,7 @@ impl PairSeries {
         frame: &Frame<'_>,
         peer: &Peer<'_>,
     ) -> Option<Self> {
-        let labels = [
-            ("region", region),
-            ("meeting_id", frame.meeting_id.as_str()),
-            ("session_id", frame.session_id.as_str()),
-            ("peer_id", peer.peer_id.as_str()),
-        ];
+        let labels = [region, frame.meeting_id.as_str(), frame.session_id.as_str(), peer.peer_id.as_str()];
         store.open(DetailPlane::Pair, &labels).map(Self)
     }
 

@@ -10,7 +10,7 @@ use crate::replay::sink::{Fate, Seen};
 use callsight_fold::series::catalogue::{self as c, Metric};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::judgement::Judgement;
-use callsight_fold::series::reading;
+use callsight_fold::series::labels::Labels;
 use callsight_fold::{Outcome, StreamTime};
 
 /// The most sessions, and pairs, whose timelines are kept at a time.
@@ -214,8 +214,7 @@ impl Collected {
         let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
-            let Some(names) = names::<6>(labels) else { continue };
-            let [region, meeting, session, peer, url, kind] = names;
+            let [region, meeting, session, peer, url, kind] = labels.values();
             let rtt = values[self.columns.rtt];
             let own = self.settings.regions.iter().position(|known| known.as_str() == region);
             let own = own.map(|own| own + usize::from(several));
@@ -250,14 +249,13 @@ impl Collected {
         for (labels, values, judgement) in step.tables[DetailPlane::Pair as usize].judged() {
             // The region, the meeting, and who is heard or not; the session is a part of the name.
             let names = || {
-                let names = names::<4>(labels).unwrap_or_default();
-                let [region, meeting, _, peer] = names;
+                let [region, meeting, _, peer] = labels.values();
                 [region, meeting, peer].map(|name| name.as_ref().into())
             };
-            self.pairs.enter(labels, names);
+            self.pairs.enter(labels.text(), names);
             let [can_listen, can_see] =
                 [self.columns.can_listen, self.columns.can_see].map(|column| values[column] != 0.0);
-            self.pairs.see(labels, index, Sight::of_pair(can_listen, can_see, &judgement));
+            self.pairs.see(labels.text(), index, Sight::of_pair(can_listen, can_see, &judgement));
         }
     }
 
@@ -265,10 +263,10 @@ impl Collected {
     fn rates(&mut self, step: &Step) {
         let mut sums = vec![Sums::default(); self.scopes.len()];
         let several = self.scopes.len() > 1;
-        let mut add = |metric: &Metric, to: fn(&mut Sums, &str, f64)| {
+        let mut add = |metric: &Metric, to: fn(&mut Sums, Labels<'_>, f64)| {
             let Some(table) = Table::index_of(metric) else { return };
             for (labels, values) in step.tables[table].iter() {
-                let Some(region) = reading::label(labels, "region") else { continue };
+                let Some(region) = labels.get("region") else { continue };
                 let own = self.settings.regions.iter().position(|known| known.as_str() == region);
                 let own = own.map(|own| own + usize::from(several));
                 for scope in own.into_iter().chain(several.then_some(0)) {
@@ -278,7 +276,7 @@ impl Collected {
         };
         add(&c::NETEQ_OPERATIONS, |sums, labels, value| {
             sums.operations += value;
-            if reading::label(labels, "operation").is_some_and(|operation| operation == "expand") {
+            if labels.get("operation").is_some_and(|operation| operation == "expand") {
                 sums.expand += value;
             }
         });
@@ -294,13 +292,6 @@ impl Collected {
             moment.concealed = share(audible, now.samples - before.samples);
         }
     }
-}
-
-/// A row's label values, which are in the order of the catalogue.
-fn names<const N: usize>(labels: &str) -> Option<[Cow<'_, str>; N]> {
-    let mut values = reading::labels(labels).map(|(_, value)| value);
-    let names: [Option<_>; N] = std::array::from_fn(|_| values.next());
-    names.iter().all(Option::is_some).then(|| names.map(Option::unwrap_or_default))
 }
 
 impl<'a> Tally<'a> {
@@ -403,12 +394,5 @@ mod tests {
         assert!(server.points[0][0].is_nan() && server.points[2][0].is_nan());
         assert_eq!((server.points[1], server.most_sessions), ([0.25, 0.3, 0.3], 3));
         assert!((server.most(1) - 0.3).abs() < 1e-6);
-    }
-
-    #[test]
-    fn names_need_all_labels() {
-        let labels = r#"region="us",meeting_id="a\"b",session_id="s",peer_id="p""#;
-        assert_eq!(names::<4>(labels).unwrap(), ["us", "a\"b", "s", "p"]);
-        assert_eq!(names::<5>(labels), None);
     }
 }

@@ -9,7 +9,8 @@ use super::text::{clock, count, escape, percent, push, seconds, span};
 use super::verdict::Spell;
 use super::worst::{Point, Score, Worst};
 use super::{By, Settings};
-use callsight_fold::series::reading;
+use callsight_fold::series::detail::DetailPlane;
+use callsight_fold::series::labels::Labels;
 
 /// The most servers that are shown.
 const SERVERS: usize = 16;
@@ -183,7 +184,7 @@ pub(super) fn pairs(collected: &Collected, axis: &Axis) -> String {
     let worst = &collected.pairs;
     let rows = worst.top(TOP).into_iter().enumerate().map(|(place, (labels, score))| {
         let [region, meeting, peer] = &score.names;
-        let session = reading::label(labels, "session_id").unwrap_or_default();
+        let session = Labels::new(DetailPlane::Pair.labels(), labels).get("session_id").unwrap_or_default();
         let told = [format!("{session} ← {peer}"), meeting.to_string(), region.to_string()];
         let drill = if place < DRILLED { drill_pair(score, collected, axis) } else { String::new() };
         entry(place, &told, score, lasting(score.deaf, &collected.settings), &drill, collected)

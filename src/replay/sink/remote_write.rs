@@ -120,7 +120,8 @@ impl RemoteWrite {
         for (index, (rows, table)) in step.tables.iter().zip(Table::all()).enumerate() {
             self.live[index].clear();
             if self.wants(table) {
-                self.live[index].extend(rows.iter().map(|(labels, values)| (labels.into(), present(values))));
+                self.live[index]
+                    .extend(rows.iter().map(|(labels, values)| (labels.text().into(), present(values))));
             }
         }
     }

@@ -147,6 +147,7 @@ impl Spill {
 pub(super) fn gather(gathered: &mut HashMap<Box<str>, Gathered>, rows: &Rows, step: u32) -> usize {
     let mut held = 0;
     for (labels, values) in rows.iter() {
+        let labels = labels.text();
         let row = match gathered.entry_ref(labels) {
             EntryRef::Occupied(entry) => entry.into_mut(),
             EntryRef::Vacant(entry) => {

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::sessions::{SessionSummary, fine, measure, signals, tenth};
+use super::sessions::{SessionSummary, fine, signals, tenth};
 use super::summary::VERSION;
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
-use callsight_fold::series::reading::{label, labels};
 use callsight_frame::{MeetingId, SessionId};
 
 /// How many sessions and pairs of a meeting are told.
@@ -122,9 +121,8 @@ pub(super) fn into(
             serde_json::to_vec(&meeting.detail(id))
         }
         Drill::Session(id) => {
-            let quoted = format!(",session_id=\"{id}\",");
-            let rows = detail.rows(DetailPlane::Session, "");
-            let found = rows.iter().find(|row| row.labels().contains(&quoted));
+            let rows = detail.snapshot(DetailPlane::Session);
+            let found = rows.iter().find(|row| row.labels().get("session_id").as_deref() == Some(id));
             let Some(row) = found else { return Err(DrillError::NotFound(id.clone(), "session")) };
             serde_json::to_vec(&session(detail, regions, row, now))
         }
@@ -136,7 +134,7 @@ pub(super) fn into(
 }
 
 fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> SessionDetail {
-    let meeting_id = label(row.labels(), "meeting_id").unwrap_or_default();
+    let meeting_id = row.labels().get("meeting_id").unwrap_or_default();
     let meeting = Meeting::find(detail, regions, &meeting_id, now);
     let mut session = SessionSummary::of(row, now);
     let mine = |other: &&SessionSummary| other.session_id == session.session_id;
@@ -164,7 +162,7 @@ impl Meeting {
     fn find(detail: &DetailStore, regions: &[String], meeting_id: &str, now: f64) -> Self {
         let (mut sessions, mut pairs) = (Vec::new(), Vec::new());
         for region in regions {
-            let prefix = format!("region=\"{region}\",meeting_id=\"{meeting_id}\",");
+            let prefix = [region.as_str(), meeting_id];
             let rows = detail.rows(DetailPlane::Session, &prefix);
             let mut here: Vec<_> = rows.iter().map(|row| SessionSummary::of(row, now)).collect();
             let (count, degraded) =
@@ -205,7 +203,7 @@ impl Meeting {
 
 impl Pair {
     fn of(row: &RowView, now: f64) -> Self {
-        let value = |metric| measure(row, DetailPlane::Pair, metric, now);
+        let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
         let milliseconds = |metric| value(metric).map(|seconds| tenth(seconds * 1e3));
         let judgement = row.judgement();
@@ -225,7 +223,7 @@ impl Pair {
             video_frames_per_second: value(&c::PAIR_VIDEO_FPS).map(tenth),
             video_freezes_total: value(&c::PAIR_FREEZES),
         };
-        for (name, value) in labels(row.labels()) {
+        for (name, value) in row.labels().iter() {
             match name {
                 "region" => pair.region = value.into_owned(),
                 "session_id" => pair.session_id = value.into_owned(),

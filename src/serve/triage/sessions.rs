@@ -14,8 +14,7 @@ use serde::Serialize;
 use super::counts::ServerKey;
 use callsight_fold::series::aggregates::Signal;
 use callsight_fold::series::catalogue as c;
-use callsight_fold::series::catalogue::Metric;
-use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
+use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
 use callsight_fold::series::judgement::Judgement;
 use callsight_fold::series::reading::labels;
 
@@ -107,7 +106,7 @@ impl Badness {
 impl Walk {
     /// Walks through all session rows, ages taken at `now` in Unix seconds.
     pub(super) fn through(detail: &DetailStore, limits: Limits, now: f64) -> Self {
-        let rows = detail.rows(DetailPlane::Session, "");
+        let rows = detail.snapshot(DetailPlane::Session);
         let mut walk = Self { rows: rows.len() as u64, ..Self::default() };
         let (hasher, mut met, mut hit) = (RandomState::new(), HashSet::new(), HashSet::new());
         let mut servers: HashMap<(&str, &str), (Part, usize)> = HashMap::new();
@@ -186,7 +185,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of(row: &'a RowView) -> Self {
-        let labels = row.labels();
+        let labels = row.labels().text();
         let until = |next: &str| labels.find(next).map_or(labels, |end| &labels[..end]);
         let server = labels.find(",server_url=").map_or("", |begin| &labels[begin + 1..]);
         Self { region: until(",meeting_id="), meeting: until(",session_id="), server }
@@ -207,18 +206,8 @@ fn key(region: &str, server: &str) -> ServerKey {
 
 impl<'a> Session<'a> {
     fn of(row: &'a RowView) -> Self {
-        let rtt_ms = measure(row, DetailPlane::Session, &c::SESSION_RTT, 0.0).map(|seconds| seconds * 1e3);
+        let rtt_ms = row.number(&c::SESSION_RTT, 0.0).map(|seconds| seconds * 1e3);
         Self { row, judgement: row.judgement(), rtt_ms }
-    }
-}
-
-/// A row's value of a metric that has one column.
-pub(super) fn measure(row: &RowView, plane: DetailPlane, metric: &Metric, now: f64) -> Option<f64> {
-    let column = plane.columns().iter().position(|column| column.metric.name == metric.name)?;
-    match row.value(column, metric.kind, now)? {
-        Value::Measure(value) => Some(value),
-        #[expect(clippy::cast_precision_loss, reason = "nothing counts to 2^53 in a call")]
-        Value::Count(count) => Some(count as f64),
     }
 }
 
@@ -232,7 +221,7 @@ pub(super) fn signals(judgement: &Judgement) -> Vec<&'static str> {
 impl SessionSummary {
     /// A session by its row; how its meeting is has to be added.
     pub(super) fn of(row: &RowView, now: f64) -> Self {
-        let value = |metric| measure(row, DetailPlane::Session, metric, now);
+        let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
         let judgement = row.judgement();
         let mut summary = Self {
@@ -252,7 +241,7 @@ impl SessionSummary {
             meeting_sessions: 0,
             meeting_sessions_degraded: 0,
         };
-        for (name, value) in labels(row.labels()) {
+        for (name, value) in row.labels().iter() {
             let field = match name {
                 "region" => &mut summary.region,
                 "meeting_id" => &mut summary.meeting_id,
@@ -287,14 +276,7 @@ mod tests {
     const LIMITS: Limits = Limits { rtt_ms: 300.0, concealment: 0.05 };
 
     fn open(store: &DetailStore, region: &str, meeting: &str, session: &str, relay: &str, rtt: f64) -> Row {
-        let labels = [
-            ("region", region),
-            ("meeting_id", meeting),
-            ("session_id", session),
-            ("peer_id", session),
-            ("server_url", relay),
-            ("server_type", "webtransport"),
-        ];
+        let labels = [region, meeting, session, session, relay, "webtransport"];
         let row = store.open(DetailPlane::Session, &labels).unwrap();
         with_local_recorder(&row, || gauge!(c::SESSION_RTT.name).set(rtt / 1e3));
         row.judge(Judgement { rtt: rtt > 300.0, ..Judgement::NONE });

@@ -4,17 +4,11 @@
 //! frame brings many, are counted by our own `series::histogram`. Handles are taken once, when a server or a region
 //! is first seen, and kept: an update then neither hashes labels nor takes a lock.
 
-use std::sync::Arc;
-
-use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter, gauge,
-    histogram, with_local_recorder,
-};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 
 use super::catalogue as c;
-use super::catalogue::{CATALOGUE, Kind};
-use super::histogram::Histograms;
+pub use super::histogram::Observations;
+pub use super::recorder::{AggregateRecorder, AggregateSeries, AggregateValue, Aggregates};
 use callsight_frame::{Operation, Reason};
 
 /// A kind of trouble that a session can be in: the values of the label `signal`.
@@ -96,89 +90,6 @@ impl Removal {
             Self::Idle => "idle",
             Self::Moved => "moved",
         }
-    }
-}
-
-/// The recorder of the series that stay: counters and gauges are the exporter library's, histograms our own.
-pub struct AggregateRecorder {
-    library: PrometheusRecorder,
-    histograms: Histograms,
-}
-
-impl Recorder for AggregateRecorder {
-    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.library.describe_counter(key, unit, description);
-    }
-
-    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.library.describe_gauge(key, unit, description);
-    }
-
-    /// The catalogue describes them.
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        self.library.register_counter(key, metadata)
-    }
-
-    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        self.library.register_gauge(key, metadata)
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        self.histograms.register(key)
-    }
-}
-
-/// The recorder, with every metric of the catalogue described to it. Clones share it.
-#[derive(Clone)]
-pub struct Aggregates {
-    recorder: Arc<AggregateRecorder>,
-    handle: PrometheusHandle,
-}
-
-impl Default for Aggregates {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Aggregates {
-    /// Sets up the recorder with the catalogue's HELP texts.
-    #[must_use]
-    pub fn new() -> Self {
-        let library = PrometheusBuilder::new().build_recorder();
-        for metric in CATALOGUE {
-            match metric.kind {
-                Kind::Counter => library.describe_counter(metric.name.into(), None, metric.help.into()),
-                Kind::Gauge | Kind::Age => {
-                    library.describe_gauge(metric.name.into(), None, metric.help.into())
-                }
-                Kind::Histogram(_) => {}
-            }
-        }
-        let handle = library.handle();
-        Self { recorder: Arc::new(AggregateRecorder { library, histograms: Histograms::default() }), handle }
-    }
-
-    /// The recorder, for handles and macros.
-    #[must_use]
-    pub const fn recorder(&self) -> &Arc<AggregateRecorder> {
-        &self.recorder
-    }
-
-    /// The recorder, to be kept by those who register series later.
-    #[must_use]
-    pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
-        Arc::<AggregateRecorder>::clone(&self.recorder)
-    }
-
-    /// The text of all these series, format 0.0.4.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = self.handle.render();
-        self.recorder.histograms.render(&mut text);
-        text
     }
 }
 

@@ -78,8 +78,9 @@ const REGION: &[&str] = &["region"];
 const SERVER: &[&str] = &["region", "server_url", "server_type"];
 const SERVER_OPERATION: &[&str] = &["region", "server_url", "server_type", "operation"];
 const SERVER_SIGNAL: &[&str] = &["region", "server_url", "server_type", "signal"];
-const SESSION: &[&str] = &["region", "meeting_id", "session_id", "peer_id", "server_url", "server_type"];
-const PAIR: &[&str] = &["region", "meeting_id", "session_id", "peer_id"];
+pub(super) const SESSION: &[&str] =
+    &["region", "meeting_id", "session_id", "peer_id", "server_url", "server_type"];
+pub(super) const PAIR: &[&str] = &["region", "meeting_id", "session_id", "peer_id"];
 const PAIR_OPERATION: &[&str] = &["region", "meeting_id", "session_id", "peer_id", "operation"];
 
 /// Edges at 150, 300 and 400 ms: good, noticeable, hard to talk over.

@@ -7,10 +7,10 @@
 //!
 //! So this store keeps rows. A row is one label set, rendered once into text, with a dense array of values:
 //! one for each column that the catalogue gives the plane. A [`Row`] is itself a [`metrics::Recorder`] for
-//! that label set: it hands out ordinary [`Gauge`]s and [`Counter`]s, each pointing straight at its cell, so
-//! that an update hashes nothing and looks nothing up. Dropping the row removes all of its series at once.
-//! A handle that is kept longer writes into the row's own memory, which nobody shows any more: it can't reach
-//! a later row with the same labels.
+//! that label set; the fold, which has all values of a row in hand, sets them at once with [`Row::set`].
+//!
+//! Invariant: a series is shown if and only if its row is open. Dropping the row removes all of its series at once, and
+//! a handle that is kept longer writes into memory that nobody shows: it can't reach a later row with the same labels.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -19,11 +19,30 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 
-use super::catalogue::{Column, Kind, Metric, Plane, columns};
-use super::cells::{ABSENT, COUNTERS, Cells, GAUGES, MAX_COLUMNS};
+use super::catalogue::{self, Column, Kind, Metric, Plane, columns};
 use super::judgement::Judgement;
+use super::labels::{self, Labels};
+
+/// A cell that holds no value. As a float it is a NaN, which no valid frame brings.
+const ABSENT: u64 = u64::MAX;
+
+/// The columns of the widest plane.
+const MAX_COLUMNS: usize = 21;
+
+/// One label set and its values. A cell is a float's bits for a gauge and the number itself for a counter.
+///
+/// The cells are in line, as many as the widest plane needs: with half a million series every pointer that an
+/// update follows is a cache miss.
+struct Cells {
+    labels: Box<str>,
+    values: [AtomicU64; MAX_COLUMNS],
+    /// A [`Judgement`], packed.
+    judgement: AtomicU64,
+}
 
 static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
 static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
@@ -47,6 +66,15 @@ impl DetailPlane {
         match self {
             Self::Session => &SESSION_COLUMNS,
             Self::Pair => &PAIR_COLUMNS,
+        }
+    }
+
+    /// The names of the labels that every row of the plane has, in their order.
+    #[must_use]
+    pub const fn labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Session => catalogue::SESSION,
+            Self::Pair => catalogue::PAIR,
         }
     }
 
@@ -113,11 +141,12 @@ impl DetailStore {
         Self(Arc::new(Inner { planes: Default::default(), live_series: Default::default(), max_series }))
     }
 
-    /// Opens the row for a label set, or refuses when its series would exceed the budget. Its series are
-    /// absent until they are set. The values of labels are escaped here; an open row with the same labels
-    /// gives way to the new one.
+    /// Opens the row with these label values, in the order of [`DetailPlane::labels`], or refuses when its series would
+    /// exceed the budget. Its series are absent until they are set. An open row with the same labels gives way to the
+    /// new one.
     #[must_use]
-    pub fn open(&self, plane: DetailPlane, labels: &[(&str, &str)]) -> Option<Row> {
+    pub fn open(&self, plane: DetailPlane, labels: &[&str]) -> Option<Row> {
+        debug_assert_eq!(labels.len(), plane.labels().len());
         let width = plane.columns().len();
         let live = || self.0.live_series.iter().map(|live| live.load(Relaxed)).sum::<usize>();
         // Reserve first, look afterwards: two regions that fold at once can't both take the last place.
@@ -128,7 +157,7 @@ impl DetailStore {
         }
         let values = [const { AtomicU64::new(ABSENT) }; MAX_COLUMNS];
         let judgement = AtomicU64::new(Judgement::NONE.pack());
-        let cells = Arc::new(Cells { labels: render_labels(labels), values, judgement });
+        let cells = Arc::new(Cells { labels: render_labels(plane, labels), values, judgement });
         self.0.rows(plane).replace(ByLabels(Arc::clone(&cells)));
         Some(Row { cells, plane, store: Arc::clone(&self.0) })
     }
@@ -152,39 +181,31 @@ impl DetailStore {
         self.0.live_series[plane as usize].load(Relaxed)
     }
 
-    /// The present values of a gauge, in the order of the rows.
+    /// All rows of a plane, sorted by the text of their labels.
     #[must_use]
-    pub fn values(&self, plane: DetailPlane, metric: &Metric) -> Vec<f64> {
-        let column = plane.columns().iter().position(|column| column.metric.name == metric.name);
-        let Some(column) = column else { return Vec::new() };
-        let value = |row: &RowView| match row.value(column, Kind::Gauge, 0.0) {
-            Some(Value::Measure(value)) => Some(value),
-            _ => None,
-        };
-        self.snapshot(plane).iter().filter_map(value).collect()
-    }
-
-    /// The rows of a plane, sorted by labels.
     pub fn snapshot(&self, plane: DetailPlane) -> Vec<RowView> {
-        self.rows(plane, "")
+        self.rows(plane, &[])
     }
 
-    /// The rows of a plane whose labels, as they are rendered, begin so; sorted by labels. The lock is given back
-    /// after every few hundred rows, so that looking at a large plane never holds up a join or a leave for long.
-    pub fn rows(&self, plane: DetailPlane, prefix: &str) -> Vec<RowView> {
+    /// The rows of a plane whose first labels have these values, sorted by the text of their labels. The lock is
+    /// given back after every few hundred rows, so that looking at a large plane never holds up a join or a leave for
+    /// long.
+    #[must_use]
+    pub fn rows(&self, plane: DetailPlane, leading: &[&str]) -> Vec<RowView> {
         const ROWS_A_LOCK: usize = 512;
+        let prefix = render_labels(plane, leading);
         let mut views: Vec<RowView> = Vec::new();
         loop {
             let rows = self.0.rows(plane);
             let after = match views.last() {
-                Some(last) => Bound::Excluded(&*last.0.labels),
-                None => Bound::Included(prefix),
+                Some(last) => Bound::Excluded(&*last.cells.labels),
+                None => Bound::Included(&*prefix),
             };
             let more: Vec<_> = rows
                 .range::<str, _>((after, Bound::Unbounded))
-                .take_while(|row| row.0.labels.starts_with(prefix))
+                .take_while(|row| row.0.labels.starts_with(&*prefix))
                 .take(ROWS_A_LOCK)
-                .map(|row| RowView(Arc::clone(&row.0)))
+                .map(|row| RowView { cells: Arc::clone(&row.0), plane })
                 .collect();
             drop(rows);
             if more.is_empty() {
@@ -193,6 +214,10 @@ impl DetailStore {
             views.extend(more);
         }
     }
+}
+
+fn render_labels(plane: DetailPlane, values: &[&str]) -> Box<str> {
+    labels::render(plane.labels().iter().copied().zip(values.iter().copied()))
 }
 
 /// What a cell holds.
@@ -249,12 +274,13 @@ impl Row {
         }
     }
 
-    fn column(&self, key: &Key) -> Option<usize> {
+    fn cell(&self, key: &Key) -> Option<Arc<Cell>> {
         let operation = key.labels().find(|label| label.key() == "operation").map(metrics::Label::value);
-        self.plane.columns().iter().position(|column| {
+        let index = self.plane.columns().iter().position(|column| {
             column.metric.name == key.name()
                 && column.operation.map(callsight_frame::Operation::label) == operation
-        })
+        })?;
+        Some(Arc::new(Cell { cells: Arc::clone(&self.cells), index }))
     }
 }
 
@@ -266,15 +292,56 @@ impl Recorder for Row {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.column(key).map_or_else(Counter::noop, |index| COUNTERS[index](Arc::clone(&self.cells)))
+        self.cell(key).map_or_else(Counter::noop, Counter::from_arc)
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.column(key).map_or_else(Gauge::noop, |index| GAUGES[index](Arc::clone(&self.cells)))
+        self.cell(key).map_or_else(Gauge::noop, Gauge::from_arc)
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::noop()
+    }
+}
+
+/// One cell of a row, for the handles of the `metrics` crate.
+struct Cell {
+    cells: Arc<Cells>,
+    index: usize,
+}
+
+impl Cell {
+    fn value(&self) -> &AtomicU64 {
+        &self.cells.values[self.index]
+    }
+}
+
+impl GaugeFn for Cell {
+    fn increment(&self, value: f64) {
+        let present = f64::from_bits(self.value().load(Relaxed));
+        self.set(if present.is_nan() { value } else { present + value });
+    }
+
+    fn decrement(&self, value: f64) {
+        GaugeFn::increment(self, -value);
+    }
+
+    /// Sets the value; NaN makes it absent.
+    fn set(&self, value: f64) {
+        self.value().store(Bits::measure(Some(value)).0, Relaxed);
+    }
+}
+
+impl CounterFn for Cell {
+    fn increment(&self, value: u64) {
+        let present = self.value().load(Relaxed);
+        self.absolute(if present == ABSENT { value } else { present.wrapping_add(value) });
+    }
+
+    /// Sets the value as it is, also to a smaller one: a client whose counter began anew has to show as one.
+    /// `u64::MAX` makes it absent.
+    fn absolute(&self, value: u64) {
+        self.value().store(value, Relaxed);
     }
 }
 
@@ -290,7 +357,10 @@ impl Drop for Row {
 }
 
 /// A row as it is read.
-pub struct RowView(Arc<Cells>);
+pub struct RowView {
+    cells: Arc<Cells>,
+    plane: DetailPlane,
+}
 
 /// A present value of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -301,20 +371,35 @@ pub enum Value {
     Measure(f64),
 }
 
+impl Value {
+    /// The value as Prometheus keeps it.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps every value as a float")]
+    pub const fn as_f64(self) -> f64 {
+        match self {
+            Self::Count(value) => value as f64,
+            Self::Measure(value) => value,
+        }
+    }
+}
+
 impl RowView {
-    /// `name="value",…`, escaped, without braces.
-    pub fn labels(&self) -> &str {
-        &self.0.labels
+    /// The labels of the row; those of [`DetailPlane::labels`].
+    #[must_use]
+    pub fn labels(&self) -> Labels<'_> {
+        Labels::new(self.plane.labels(), &self.cells.labels)
     }
 
-    /// What the fold makes of it.
+    /// What the fold makes of the row.
+    #[must_use]
     pub fn judgement(&self) -> Judgement {
-        Judgement::unpack(self.0.judgement.load(Relaxed))
+        Judgement::unpack(self.cells.judgement.load(Relaxed))
     }
 
     /// The value in a column, unless it is absent. An age is taken at `now`, in Unix seconds.
+    #[must_use]
     pub fn value(&self, index: usize, kind: Kind, now: f64) -> Option<Value> {
-        let bits = self.0.values[index].load(Relaxed);
+        let bits = self.cells.values[index].load(Relaxed);
         if bits == ABSENT {
             return None;
         }
@@ -324,34 +409,13 @@ impl RowView {
             Kind::Gauge | Kind::Histogram(_) => Value::Measure(f64::from_bits(bits)),
         })
     }
-}
 
-/// `name="value",…`, escaped, without braces.
-pub(super) fn render_labels(labels: &[(&str, &str)]) -> Box<str> {
-    let length: usize = labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    let mut text = String::with_capacity(length);
-    for (name, value) in labels {
-        if !text.is_empty() {
-            text.push(',');
-        }
-        text.push_str(name);
-        text.push_str("=\"");
-        // Identifiers never have one of these.
-        let odd = value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n'));
-        if !odd {
-            text.push_str(value);
-        }
-        for character in value.chars().filter(|_| odd) {
-            match character {
-                '\\' => text.push_str("\\\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str("\\n"),
-                other => text.push(other),
-            }
-        }
-        text.push('"');
+    /// The value of a metric that has one column in the plane, unless it is absent; ages as in [`Self::value`].
+    #[must_use]
+    pub fn number(&self, metric: &Metric, now: f64) -> Option<f64> {
+        let index = self.plane.columns().iter().position(|column| column.metric.name == metric.name)?;
+        self.value(index, metric.kind, now).map(Value::as_f64)
     }
-    text.into_boxed_str()
 }
 
 #[cfg(test)]
@@ -361,12 +425,14 @@ mod tests {
     use super::super::catalogue::{PAIR_CAN_SEE, PAIR_NETEQ_OPERATIONS, PAIR_SAMPLES, SESSION_RTT};
     use super::*;
 
-    const LABELS: &[(&str, &str)] = &[("region", "us"), ("meeting_id", "m"), ("session_id", "s")];
+    const LABELS: &[&str] = &["us", "m", "s", "p"];
 
-    fn value(store: &DetailStore, name: &str) -> Option<Value> {
-        let column = DetailPlane::Pair.columns().iter().position(|column| column.metric.name == name)?;
-        let kind = DetailPlane::Pair.columns()[column].metric.kind;
-        store.snapshot(DetailPlane::Pair).first()?.value(column, kind, 0.0)
+    fn number(store: &DetailStore, metric: &Metric) -> Option<f64> {
+        store.snapshot(DetailPlane::Pair).first()?.number(metric, 0.0)
+    }
+
+    fn session(id: &str) -> [&str; 6] {
+        ["us", "m", id, "p", "https://a", "webtransport"]
     }
 
     #[test]
@@ -402,14 +468,14 @@ mod tests {
         let store = DetailStore::new(1000);
         let row = store.open(DetailPlane::Pair, LABELS).unwrap();
         let samples = with_local_recorder(&row, || counter!(PAIR_SAMPLES.name));
-        assert_eq!(value(&store, PAIR_SAMPLES.name), None);
+        assert_eq!(number(&store, &PAIR_SAMPLES), None);
         samples.absolute(0);
-        assert_eq!(value(&store, PAIR_SAMPLES.name), Some(Value::Count(0)));
+        assert_eq!(number(&store, &PAIR_SAMPLES), Some(0.0));
         let see = with_local_recorder(&row, || gauge!(PAIR_CAN_SEE.name));
         see.set(0.0);
-        assert_eq!(value(&store, PAIR_CAN_SEE.name), Some(Value::Measure(0.0)));
+        assert_eq!(number(&store, &PAIR_CAN_SEE), Some(0.0));
         see.set(f64::NAN);
-        assert_eq!(value(&store, PAIR_CAN_SEE.name), None);
+        assert_eq!(number(&store, &PAIR_CAN_SEE), None);
     }
 
     #[test]
@@ -421,7 +487,7 @@ mod tests {
         assert!(store.snapshot(DetailPlane::Pair).is_empty());
         let _new = store.open(DetailPlane::Pair, LABELS).unwrap();
         see.set(1.0);
-        assert_eq!(value(&store, PAIR_CAN_SEE.name), None);
+        assert_eq!(number(&store, &PAIR_CAN_SEE), None);
     }
 
     #[test]
@@ -440,7 +506,7 @@ mod tests {
     fn the_budget_is_hard_and_given_back() {
         let width = DetailPlane::Session.columns().len();
         let store = DetailStore::new(2 * width);
-        let open = |id: &str| store.open(DetailPlane::Session, &[("session_id", id)]);
+        let open = |id: &str| store.open(DetailPlane::Session, &session(id));
         let (first, second) = (open("1"), open("2"));
         assert!(first.is_some() && second.is_some());
         assert!(open("3").is_none());
@@ -453,27 +519,20 @@ mod tests {
     #[test]
     fn a_snapshot_is_sorted_and_whole_beyond_one_lock() {
         let store = DetailStore::new(1_000_000);
-        let open = |id: usize| store.open(DetailPlane::Session, &[("session_id", &id.to_string())]);
+        let open = |id: usize| store.open(DetailPlane::Session, &session(&id.to_string()));
         let rows: Vec<_> = (0..1500).rev().map(|id| open(id).unwrap()).collect();
         let snapshot = store.snapshot(DetailPlane::Session);
         assert_eq!(snapshot.len(), rows.len());
-        assert!(snapshot.is_sorted_by(|a, b| a.labels() < b.labels()));
+        assert!(snapshot.is_sorted_by(|a, b| a.labels().text() < b.labels().text()));
     }
 
     #[test]
-    fn rows_can_be_asked_for_by_how_their_labels_begin() {
+    fn rows_can_be_asked_for_by_their_first_labels() {
         let store = DetailStore::new(1_000_000);
         let meetings = ["a", "b", "b2", "c"];
-        let open =
-            |meeting: &str| store.open(DetailPlane::Session, &[("region", "us"), ("meeting_id", meeting)]);
+        let open = |meeting| store.open(DetailPlane::Session, &["us", meeting, "s", "p", "none", "none"]);
         let _rows = meetings.map(open);
-        let found = |prefix| store.rows(DetailPlane::Session, prefix).len();
-        assert_eq!([found("region=\"us\""), found("region=\"us\",meeting_id=\"b\"")], [4, 1]);
-        assert_eq!([found("region=\"us\",meeting_id=\"b"), found("region=\"eu\"")], [2, 0]);
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        assert_eq!(&*render_labels(&[("a", "x\\y\"z\n")]), r#"a="x\\y\"z\n""#);
+        let found = |leading: &[&str]| store.rows(DetailPlane::Session, leading).len();
+        assert_eq!([found(&["us"]), found(&["us", "b"]), found(&["us", "d"]), found(&["eu"])], [4, 1, 0, 0]);
     }
 }

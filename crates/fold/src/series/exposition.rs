@@ -107,7 +107,7 @@ fn write_plane(
                     headed = true;
                 }
                 lines.extend_from_slice(prefix.as_bytes());
-                lines.extend_from_slice(row.labels().as_bytes());
+                lines.extend_from_slice(row.labels().text().as_bytes());
                 lines.extend_from_slice(suffix.as_bytes());
                 push_value(&mut lines, value);
                 lines.push(b'\n');
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn a_page_in_both_formats() {
         let store = DetailStore::new(1000);
-        let session = store.open(DetailPlane::Session, &[("region", "us"), ("session_id", "s1")]).unwrap();
-        let pair = store.open(DetailPlane::Pair, &[("region", "us"), ("peer_id", "p")]).unwrap();
+        let session = store.open(DetailPlane::Session, &["us", "m", "s1", "p", "none", "none"]).unwrap();
+        let pair = store.open(DetailPlane::Pair, &["us", "m", "s1", "p"]).unwrap();
         with_local_recorder(&session, || {
             gauge!(SESSION_RTT.name).set(0.0425);
             gauge!(SESSION_LAST_SEEN_AGE.name).set(998.0);
@@ -184,17 +184,17 @@ b_total{x="1"} 2
 a 1.5
 # HELP videocall_session_rtt_seconds Round-trip time from the session's client to its elected server, as the client measures it.
 # TYPE videocall_session_rtt_seconds gauge
-videocall_session_rtt_seconds{region="us",session_id="s1"} 0.0425
+videocall_session_rtt_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none"} 0.0425
 # HELP videocall_session_last_seen_age_seconds Time since the stream received the session's last frame.
 # TYPE videocall_session_last_seen_age_seconds gauge
-videocall_session_last_seen_age_seconds{region="us",session_id="s1"} 2.5
+videocall_session_last_seen_age_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none"} 2.5
 # HELP videocall_pair_audio_samples_total Samples played of the peer's audio, since the session began.
 # TYPE videocall_pair_audio_samples_total counter
-videocall_pair_audio_samples_total{region="us",peer_id="p"} 48000
+videocall_pair_audio_samples_total{region="us",meeting_id="m",session_id="s1",peer_id="p"} 48000
 # HELP videocall_pair_neteq_operations_total NetEQ decisions for the peer's audio by operation, since the session began.
 # TYPE videocall_pair_neteq_operations_total counter
-videocall_pair_neteq_operations_total{region="us",peer_id="p",operation="normal"} 100
-videocall_pair_neteq_operations_total{region="us",peer_id="p",operation="expand"} 0
+videocall_pair_neteq_operations_total{region="us",meeting_id="m",session_id="s1",peer_id="p",operation="normal"} 100
+videocall_pair_neteq_operations_total{region="us",meeting_id="m",session_id="s1",peer_id="p",operation="expand"} 0
 "#;
         assert_eq!(page(aggregates, &store, Format::Text), text);
         let mut open_metrics = text.to_owned();
@@ -210,7 +210,7 @@ videocall_pair_neteq_operations_total{region="us",peer_id="p",operation="expand"
     #[test]
     fn a_family_without_samples_has_no_header() {
         let store = DetailStore::new(1000);
-        let _empty = store.open(DetailPlane::Pair, &[("peer_id", "p")]).unwrap();
+        let _empty = store.open(DetailPlane::Pair, &["us", "m", "s1", "p"]).unwrap();
         assert_eq!(page("", &store, Format::Text), "");
         assert_eq!(page("", &store, Format::OpenMetrics), "# EOF\n");
     }

@@ -8,10 +8,11 @@
 
 pub mod aggregates;
 pub mod catalogue;
-mod cells;
 pub mod detail;
 pub mod exposition;
 mod histogram;
 pub mod judgement;
+pub mod labels;
 pub mod reading;
+mod recorder;
 pub mod reference;

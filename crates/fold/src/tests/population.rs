@@ -180,7 +180,7 @@ fn rows_tell_by_what_their_session_and_peer_are_degraded() {
     let frame = Frame { audio_enabled: Some(true), ..frame("s1", 1) };
     world.fold(&frame.rtt(900.0).sees(peer("bob").samples(1000, 250)).sees(deaf));
     let judged = |plane| {
-        world.detail.rows(plane, "").iter().map(crate::series::detail::RowView::judgement).collect::<Vec<_>>()
+        world.detail.snapshot(plane).iter().map(crate::series::detail::RowView::judgement).collect::<Vec<_>>()
     };
     let bad_audio = Judgement { audio: true, microphone: true, ..Judgement::NONE };
     let session = Judgement { rtt: true, concealment: Some(0.25), ..bad_audio };

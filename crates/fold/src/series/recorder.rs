@@ -1,0 +1,327 @@
+//! The recorder of the aggregates: the series that stay.
+//!
+//! The exporter library writes them as text, and hands out nothing else. Replay and the triage page need them as
+//! numbers. So each series of the catalogue has its value here, in an atomic that its handles share, and the library
+//! is brought up to date whenever it writes its page: an update is one atomic operation, without a hash or a lock.
+//! Histograms are our own altogether; see [`Buckets`].
+//!
+//! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the same values.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::catalogue::{CATALOGUE, Kind, Metric};
+use super::histogram::{Buckets, Observations};
+use super::labels::{self, Labels};
+
+/// Series by their metric's place in the catalogue and by their labels.
+type Registry = BTreeMap<(usize, Arc<str>), Arc<AggregateSeries>>;
+
+/// One series that stays. A histogram is one series here.
+pub struct AggregateSeries {
+    metric: &'static Metric,
+    labels: Arc<str>,
+    value: Storage,
+}
+
+enum Storage {
+    /// The count, and the library's handle of it.
+    Counter(Arc<AtomicU64>, Counter),
+    /// The bits of the value, and the library's handle of it.
+    Gauge(Arc<AtomicU64>, Gauge),
+    Histogram(Arc<Buckets>),
+}
+
+/// The value of a series that stays.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AggregateValue {
+    /// The count of a counter.
+    Counter(u64),
+    /// The value of a gauge; NaN while it is unknown.
+    Gauge(f64),
+    /// The observations of a histogram.
+    Histogram(Observations),
+}
+
+impl AggregateSeries {
+    /// The metric, as the catalogue declares it.
+    #[must_use]
+    pub const fn metric(&self) -> &'static Metric {
+        self.metric
+    }
+
+    /// The labels.
+    #[must_use]
+    pub fn labels(&self) -> Labels<'_> {
+        Labels::new(self.metric.labels, &self.labels)
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn value(&self) -> AggregateValue {
+        match &self.value {
+            Storage::Counter(count, _) => AggregateValue::Counter(count.load(Relaxed)),
+            Storage::Gauge(bits, _) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
+            Storage::Histogram(buckets) => AggregateValue::Histogram(buckets.observations()),
+        }
+    }
+}
+
+/// Registers the series that stay. A name that the catalogue doesn't have is the library's alone, such as those of
+/// the process; a histogram that it doesn't have is ignored.
+pub struct AggregateRecorder {
+    library: PrometheusRecorder,
+    series: Mutex<Registry>,
+}
+
+impl AggregateRecorder {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        // A panic between two operations on the map leaves the map whole.
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The series of a key, which is made when it is new. `None` unless the catalogue has its name, with these labels
+    /// and of a kind for which there is a value.
+    fn register(
+        &self,
+        key: &Key,
+        value: impl FnOnce(Kind) -> Option<Storage>,
+    ) -> Option<Arc<AggregateSeries>> {
+        let place = CATALOGUE.iter().position(|metric| metric.name == key.name())?;
+        let metric = CATALOGUE[place];
+        if !key.labels().map(metrics::Label::key).eq(metric.labels.iter().copied()) {
+            return None;
+        }
+        let text: Arc<str> = labels::render(key.labels().map(|label| (label.key(), label.value()))).into();
+        let mut registry = self.registry();
+        if let Some(series) = registry.get(&(place, Arc::clone(&text))) {
+            return Some(Arc::clone(series));
+        }
+        let series =
+            Arc::new(AggregateSeries { metric, labels: Arc::clone(&text), value: value(metric.kind)? });
+        registry.insert((place, text), Arc::clone(&series));
+        Some(series)
+    }
+}
+
+impl Recorder for AggregateRecorder {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_counter(key, unit, description);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.library.describe_gauge(key, unit, description);
+    }
+
+    /// Does nothing: the catalogue describes every histogram.
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        let library = || self.library.register_counter(key, metadata);
+        let series = self.register(key, |kind| {
+            (kind == Kind::Counter).then(|| Storage::Counter(Arc::default(), library()))
+        });
+        match series.as_deref() {
+            Some(AggregateSeries { value: Storage::Counter(count, _), .. }) => {
+                Counter::from_arc(Arc::clone(count))
+            }
+            _ => library(),
+        }
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        let library = || self.library.register_gauge(key, metadata);
+        let series = self
+            .register(key, |kind| (kind == Kind::Gauge).then(|| Storage::Gauge(Arc::default(), library())));
+        match series.as_deref() {
+            Some(AggregateSeries { value: Storage::Gauge(bits, _), .. }) => Gauge::from_arc(Arc::clone(bits)),
+            _ => library(),
+        }
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        let series = self.register(key, |kind| match kind {
+            Kind::Histogram(bounds) => Some(Storage::Histogram(Arc::new(Buckets::new(bounds)))),
+            _ => None,
+        });
+        match series.as_deref() {
+            Some(AggregateSeries { value: Storage::Histogram(buckets), .. }) => {
+                Histogram::from_arc(Arc::clone(buckets))
+            }
+            _ => Histogram::noop(),
+        }
+    }
+}
+
+/// The aggregates, with every metric of the catalogue described. Clones share them.
+#[derive(Clone)]
+pub struct Aggregates {
+    recorder: Arc<AggregateRecorder>,
+    page: PrometheusHandle,
+}
+
+impl Default for Aggregates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Aggregates {
+    /// Sets up the recorder with the HELP texts of the catalogue.
+    #[must_use]
+    pub fn new() -> Self {
+        let library = PrometheusBuilder::new().build_recorder();
+        for metric in CATALOGUE {
+            match metric.kind {
+                Kind::Counter => library.describe_counter(metric.name.into(), None, metric.help.into()),
+                Kind::Gauge | Kind::Age => {
+                    library.describe_gauge(metric.name.into(), None, metric.help.into())
+                }
+                Kind::Histogram(_) => {}
+            }
+        }
+        let page = library.handle();
+        Self { recorder: Arc::new(AggregateRecorder { library, series: Mutex::default() }), page }
+    }
+
+    /// The recorder, for handles and macros.
+    #[must_use]
+    pub const fn recorder(&self) -> &Arc<AggregateRecorder> {
+        &self.recorder
+    }
+
+    /// The recorder, for those who keep it to register series later.
+    #[must_use]
+    pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
+        Arc::<AggregateRecorder>::clone(&self.recorder)
+    }
+
+    /// Every series of the catalogue that is registered, in the order of the catalogue and then of their labels.
+    #[must_use]
+    pub fn series(&self) -> Vec<Arc<AggregateSeries>> {
+        self.recorder.registry().values().cloned().collect()
+    }
+
+    /// Writes all series as text in format 0.0.4, an empty line after each family, families in no order.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let series = self.series();
+        for series in &series {
+            match &series.value {
+                Storage::Counter(count, library) => library.absolute(count.load(Relaxed)),
+                Storage::Gauge(bits, library) => library.set(f64::from_bits(bits.load(Relaxed))),
+                Storage::Histogram(_) => {}
+            }
+        }
+        let mut text = self.page.render();
+        let mut family = "";
+        for series in &series {
+            let AggregateSeries { metric, labels, value: Storage::Histogram(buckets) } = &**series else {
+                continue;
+            };
+            if std::mem::replace(&mut family, metric.name) != metric.name {
+                text.push_str(&format!("\n# HELP {0} {1}\n# TYPE {0} histogram\n", metric.name, metric.help));
+            }
+            buckets.render(metric.name, labels, &mut text);
+        }
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::Label;
+
+    use super::super::aggregates::{RegionSeries, ServerSeries, StreamSeries};
+    use super::super::catalogue::{CONCEALMENT, FRAMES_FOLDED, MEETINGS, SCRAPE_SECONDS_SPENT};
+    use super::*;
+
+    const METADATA: Metadata<'static> = Metadata::new("", metrics::Level::INFO, None);
+
+    fn key(metric: &Metric) -> Key {
+        let labels =
+            metric.labels.iter().map(|name| Label::new(*name, format!("{name}\"s"))).collect::<Vec<_>>();
+        Key::from_parts(metric.name, labels)
+    }
+
+    #[test]
+    fn handles_of_one_key_share_a_series() {
+        let aggregates = Aggregates::new();
+        for _ in 0..2 {
+            aggregates.recorder.register_counter(&key(&FRAMES_FOLDED), &METADATA).increment(3);
+            aggregates.recorder.register_gauge(&key(&MEETINGS), &METADATA).increment(2.5);
+            aggregates.recorder.register_histogram(&key(&CONCEALMENT), &METADATA).record(0.25);
+        }
+        let series = aggregates.series();
+        let values: Vec<_> = series.iter().map(|series| (series.metric().name, series.value())).collect();
+        let [concealment, meetings, folded] = &values[..] else { panic!("{values:?}") };
+        assert_eq!(*meetings, (MEETINGS.name, AggregateValue::Gauge(5.0)));
+        assert_eq!(*folded, (FRAMES_FOLDED.name, AggregateValue::Counter(6)));
+        let AggregateValue::Histogram(observations) = &concealment.1 else { panic!("{concealment:?}") };
+        assert_eq!((observations.count(), observations.sum), (2, 0.5));
+        assert_eq!(series[2].labels().values(), ["region\"s"]);
+        let page = aggregates.render();
+        for line in [
+            "callsight_frames_folded_total{region=\"region\\\"s\"} 6\n",
+            "videocall_meetings{region=\"region\\\"s\",server_url=\"server_url\\\"s\",server_type=\"server_type\\\"s\"} 5\n",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_registered_is_declared() {
+        let aggregates = Aggregates::new();
+        let recorder = aggregates.recorder();
+        let _kept = (
+            ServerSeries::register(&**recorder, "us", "https://a", "webtransport"),
+            RegionSeries::register(&**recorder, "us"),
+            StreamSeries::register(&**recorder, "us", true),
+        );
+        // The library's page has each series; a label that the catalogue doesn't have would keep it from being ours.
+        let sampled = aggregates.series().len();
+        let page = aggregates.render();
+        let of_histogram = ["_bucket{", "_sum{", "_count{"];
+        let single = page.lines().filter(|line| {
+            !line.is_empty() && !line.starts_with('#') && !of_histogram.iter().any(|part| line.contains(part))
+        });
+        let histograms = page.lines().filter(|line| line.contains("_sum{"));
+        assert_eq!(sampled, single.count() + histograms.count(), "{page}");
+    }
+
+    #[test]
+    fn what_the_catalogue_does_not_have_is_the_librarys() {
+        let aggregates = Aggregates::new();
+        let labels = vec![Label::new("zone", "a")];
+        for name in [FRAMES_FOLDED.name, "somebody_elses_total"] {
+            let key = Key::from_parts(name, labels.clone());
+            aggregates.recorder.register_counter(&key, &METADATA).increment(1);
+        }
+        aggregates.recorder.register_gauge(&key(&FRAMES_FOLDED), &METADATA).set(1.0);
+        for name in [FRAMES_FOLDED.name, "somebody_elses_seconds"] {
+            aggregates.recorder.register_histogram(&Key::from_name(name), &METADATA).record(1.0);
+        }
+        assert!(aggregates.series().is_empty());
+        let page = aggregates.render();
+        assert!(page.contains("somebody_elses_total{zone=\"a\"} 1\n"), "{page}");
+        assert!(!page.contains("_seconds"), "{page}");
+    }
+
+    #[test]
+    fn histograms_are_rendered_by_family() {
+        let aggregates = Aggregates::new();
+        aggregates.recorder.register_histogram(&key(&CONCEALMENT), &METADATA).record(0.0);
+        aggregates.recorder.register_histogram(&key(&SCRAPE_SECONDS_SPENT), &METADATA).record(1.0);
+        let page = aggregates.render();
+        for metric in [&CONCEALMENT, &SCRAPE_SECONDS_SPENT] {
+            let head =
+                format!("\n\n# HELP {0} {1}\n# TYPE {0} histogram\n{0}_bucket", metric.name, metric.help);
+            assert!(format!("\n{page}").contains(&head), "{page}");
+        }
+    }
+}
