@@ -1,8 +1,9 @@
-//! How costs grow with sessions, the size of meetings, the length of identifiers and shards, as CSV.
+//! How costs grow with sessions, the size of meetings, the length of identifiers and shards, as
+//! CSV.
 //!
-//! A figure for one size does not tell what the next size costs. Each point runs in a process of its own,
-//! so that its memory can be told apart. `./dev bench --bench growth >docs/growth.csv`, then
-//! `python3 docs/growth.py` draws it.
+//! A figure for one size does not tell what the next size costs. Each point runs in a process of
+//! its own, so that its memory can be told apart. `./dev bench --bench growth >docs/growth.csv`,
+//! then `python3 docs/growth.py` draws it.
 
 mod common;
 
@@ -40,7 +41,8 @@ const COLUMNS: [(&str, usize); 8] = [
     ("page_mb", 2),
 ];
 
-/// A value on the axis, and what it stands for: sessions, parties of a meeting, bytes of an identifier.
+/// A value on the axis, and what it stands for: sessions, parties of a meeting, bytes of an
+/// identifier.
 type Point = (usize, [usize; 3]);
 
 /// The curves: the name of the axis, and the points.

@@ -1,8 +1,8 @@
 //! Fixed amounts of work whose instructions callgrind counts.
 //!
 //! Times depend on the machine and on other work on it, so no test can assert one. The number of
-//! instructions hardly depends on either, so it can be compared with a recorded number. `./dev instructions`
-//! runs each work under callgrind, which counts only inside the function `counted_…`.
+//! instructions hardly depends on either, so it can be compared with a recorded number. `./dev
+//! instructions` runs each work under callgrind, which counts only inside the function `counted_…`.
 
 mod common;
 

@@ -1,8 +1,9 @@
 //! Bytes of resident memory for each thing that the fold keeps.
 //!
-//! The memory that an exporter needs follows from the cost of a series, of a session without series, and
-//! of a session that has ended and is remembered. Each case runs in a process of its own, because an
-//! allocator seldom returns what another case has freed. `./dev bench --bench memory -- [CASE]`
+//! The memory that an exporter needs follows from the cost of a series, of a session without
+//! series, and of a session that has ended and is remembered. Each case runs in a process of its
+//! own, because an allocator seldom returns what another case has freed. `./dev bench --bench
+//! memory -- [CASE]`
 
 use std::env;
 use std::error::Error;
@@ -67,9 +68,9 @@ fn main() -> Result<(), Failure> {
 
 const CHURN: &str = "churn";
 
-/// Four hours in which 50 sessions join and 50 leave per second, 720,000 in all, each for a minute. Half
-/// of them announce that they leave, the others fall silent. Memory must stay where it was after the
-/// first minutes.
+/// Four hours in which 50 sessions join and 50 leave per second, 720,000 in all, each for a minute.
+/// Half of them announce that they leave, the others fall silent. Memory must stay where it was
+/// after the first minutes.
 fn churn() -> Result<(), Failure> {
     const JOINS: usize = 50;
     const LIFE: usize = 60;

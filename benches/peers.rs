@@ -1,10 +1,11 @@
-//! Callsight compared with the alternatives: the exporter library alone, and gauge vectors with a sweep.
+//! Callsight compared with the alternatives: the exporter library alone, and gauge vectors with a
+//! sweep.
 //!
-//! Each reads the same compact frames of ten parties and keeps the same values, one series per value, in
-//! a process of its own. The comparison favours the others: only Callsight also computes aggregates, finds
-//! repeats and enforces budgets. At the end half of the sessions announce that they leave and half fall
-//! silent; then each is scraped every 5 s for a minute, with the default idle timeout. These minutes
-//! overlap: the next one starts once the one before has been measured.
+//! Each reads the same compact frames of ten parties and keeps the same values, one series per
+//! value, in a process of its own. The comparison favours the others: only Callsight also computes
+//! aggregates, finds repeats and enforces budgets. At the end half of the sessions announce that
+//! they leave and half fall silent; then each is scraped every 5 s for a minute, with the default
+//! idle timeout. These minutes overlap: the next one starts once the one before has been measured.
 //!
 //! `./dev bench --bench peers -- [SESSIONS]`
 

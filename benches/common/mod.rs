@@ -1,4 +1,5 @@
-//! Frames to measure with: meetings where every session observes every other, with every value present.
+//! Frames to measure with: meetings where every session observes every other, with every value
+//! present.
 
 // Each benchmark is a crate of its own and uses a part of this.
 #![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]

@@ -1,5 +1,5 @@
-//! The running exporter: its cost when idle, the memory of half a million series, how long a scrape of
-//! them takes, and how fresh the page is meanwhile.
+//! The running exporter: its cost when idle, the memory of half a million series, how long a scrape
+//! of them takes, and how fresh the page is meanwhile.
 //!
 //! The real binary, a real nats-server, HTTP over the loopback interface, about three minutes.
 //! `./dev bench --bench live -- [SERIES]`
@@ -156,8 +156,8 @@ async fn together(exporter: &Exporter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Frames at a steady rate, with or without scrapes: how soon after its publication a scrape shows a
-/// frame, and how soon after the server stored it it is folded.
+/// Frames at a steady rate, with or without scrapes: how soon after its publication a scrape shows
+/// a frame, and how soon after the server stored it it is folded.
 async fn fresh(
     exporter: &Exporter,
     calls: &mut Calls,
@@ -226,7 +226,8 @@ fn shown(calls: &Calls, pages: &[Answer]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The number of the newest frame of each session on a page, which [`Calls`] sends as its round trip.
+/// The number of the newest frame of each session on a page, which [`Calls`] sends as its round
+/// trip.
 fn newest_frames(page: &str) -> HashMap<usize, u64> {
     let newest = |line: &str| {
         let line = line.strip_prefix("videocall_session_rtt_seconds{")?;

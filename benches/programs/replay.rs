@@ -1,10 +1,11 @@
-//! How long it takes, and how much memory, to replay an hour of 2,000 sessions into OpenMetrics and a report.
+//! How long it takes, and how much memory, to replay an hour of 2,000 sessions into OpenMetrics and
+//! a report.
 //!
-//! The frames are read from a stream of a real nats-server, as `callsight replay` reads them. JetStream
-//! stamps a message when it receives it, and filling the stream takes far less than an hour, so the
-//! benchmark replaces each frame's time by what it would have been, from its sequence number.
-//! Everything else is what the command does. Each replay runs in a process of its own, so that its
-//! memory can be told apart. `./dev bench --bench replay -- [FRAMES [MEETING_SIZE]]`
+//! The frames are read from a stream of a real nats-server, as `callsight replay` reads them.
+//! JetStream stamps a message when it receives it, and filling the stream takes far less than an
+//! hour, so the benchmark replaces each frame's time by what it would have been, from its sequence
+//! number. Everything else is what the command does. Each replay runs in a process of its own, so
+//! that its memory can be told apart. `./dev bench --bench replay -- [FRAMES [MEETING_SIZE]]`
 
 mod rig;
 

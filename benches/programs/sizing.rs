@@ -1,8 +1,9 @@
 //! What an exporter needs for a number of sessions, measured as far as two cores go.
 //!
-//! Meetings of four, a frame per session and a scrape every five seconds, and the shipped binary: its
-//! share of a processor, its memory, how long a scrape takes, and the size of a frame in the stream. It
-//! prints the table of sizes in `docs/performance.md`. `./dev bench --bench sizing -- [MOST_SESSIONS]`
+//! Meetings of four, a frame per session and a scrape every five seconds, and the shipped binary:
+//! its share of a processor, its memory, how long a scrape takes, and the size of a frame in the
+//! stream. It prints the table of sizes in `docs/performance.md`. `./dev bench --bench sizing --
+//! [MOST_SESSIONS]`
 
 mod calls;
 #[path = "../common/mod.rs"]

@@ -1,9 +1,9 @@
-//! Callsight against the real things: nats-server, Prometheus, promtool, clients in Python.
+//! Callsight with real servers and tools: nats-server, Prometheus, promtool, clients in Python.
 //!
-//! `./dev tools` fetches them and `./dev test` runs all of this. A tool that is missing fails the tests that need it,
-//! with the command that fetches it: nothing is skipped.
+//! A test fetches the tools that it needs, and fails if it can't: nothing is skipped. `./dev test
+//! NAME` runs some of the tests, and so does `cargo test --test integration NAME`.
 
-// The attribute says nothing new to the compiler, and tells clippy that helpers are test code too.
+// The attributes tell clippy that helpers are test code; for the compiler they are redundant.
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]

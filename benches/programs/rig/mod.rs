@@ -131,8 +131,8 @@ pub(crate) fn give_up(began: Instant, problem: &str) -> Result<(), Failure> {
     if began.elapsed() > DEADLINE { Err(problem.into()) } else { Ok(()) }
 }
 
-/// A response: the beginning of its body, its size on the wire, and the time from the request to the
-/// last byte.
+/// A response: the beginning of its body, its size on the wire, and the time from the request to
+/// the last byte.
 pub(crate) struct Answer {
     pub(crate) ok: bool,
     pub(crate) head: String,

@@ -28,8 +28,8 @@ impl Nats {
         Self::start_with("", &[])
     }
 
-    /// Starts one with a configuration and the environment variables that it names. Paths in it must
-    /// be absolute.
+    /// Starts one with a configuration and the environment variables that it names. Paths in it
+    /// must be absolute.
     pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         let environment: Vec<_> =
             environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();

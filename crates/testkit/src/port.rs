@@ -1,7 +1,7 @@
 //! Ports for servers that must come back on the same one.
 //!
-//! A port that the kernel chooses is in the range of outgoing connections, so a client that reconnects
-//! could take it while its server is down. These ports are below that range.
+//! A port that the kernel chooses is in the range of outgoing connections, so a client that
+//! reconnects could take it while its server is down. These ports are below that range.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};

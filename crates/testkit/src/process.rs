@@ -18,7 +18,8 @@ const TAIL_LINES: usize = 40;
 
 /// A running child, its standard output and error in one file.
 ///
-/// Dropped, it is killed and waited for; dropped while its test panics, it shows the end of its log.
+/// Dropped, it is killed and waited for; dropped while its test panics, it shows the end of its
+/// log.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -61,8 +62,8 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link. Returns
-    /// once all of its threads are stopped, which takes a while on a busy machine.
+    /// Sends SIGSTOP: alive, connected and silent, as in a long pause or behind a dead link.
+    /// Returns once all of its threads are stopped, which takes a while on a busy machine.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         wait::eventually(wait::PATIENCE, "the process to stop", || {
@@ -200,7 +201,8 @@ pub fn run(command: &mut Command, input: &str, deadline: Duration) -> Output {
     })
 }
 
-/// A folder for one server's files, in cargo's own, so that even a killed test run litters nothing else.
+/// A folder for one server's files, in cargo's own, so that even a killed test run litters nothing
+/// else.
 pub fn temporary_directory() -> TempDir {
     // A test program is target/PROFILE/deps/NAME, and CARGO_TARGET_TMPDIR is target/tmp.
     let program = std::env::current_exe().unwrap();

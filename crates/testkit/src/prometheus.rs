@@ -102,7 +102,8 @@ impl Prometheus {
     }
 }
 
-/// The shipped configuration with another target, and with the rules at their place in the repository.
+/// The shipped configuration with another target, and with the rules at their place in the
+/// repository.
 fn shipped(target: &str) -> String {
     let folder = tool::root().join("helm/callsight/files");
     let config = fs::read_to_string(folder.join("prometheus.yml")).unwrap();

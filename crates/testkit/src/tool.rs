@@ -1,8 +1,9 @@
 //! The programs that tests start, fetched on demand.
 //!
-//! A test of real servers must run on a fresh clone, and a test of none must not wait for downloads.
-//! So the first use of a tool in a process runs `./dev tools` for it, which uses what is on PATH if it
-//! is new enough, fetches it otherwise, and keeps two processes from fetching at once.
+//! A test of real servers must run on a fresh clone, and a test of none must not wait for
+//! downloads. So the first use of a tool in a process runs `./dev tools` for it, which uses what is
+//! on PATH if it is new enough, fetches it otherwise, and keeps two processes from fetching at
+//! once.
 
 use std::collections::BTreeMap;
 use std::env;

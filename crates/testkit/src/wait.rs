@@ -1,7 +1,8 @@
 //! Waiting for a condition, with a deadline and a reason.
 //!
 //! A condition returns `Ok` with the value that the test needs, or `Err` with what it saw instead,
-//! which the panic shows if the deadline passes. [`when`] makes a condition of a value and a predicate.
+//! which the panic shows if the deadline passes. [`when`] makes a condition of a value and a
+//! predicate.
 
 use std::fmt::Debug;
 use std::thread;
@@ -9,10 +10,12 @@ use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Enough for a server to start or stop on a busy machine. Nothing waits this long unless something is wrong.
+/// Enough for a server to start or stop on a busy machine. Nothing waits this long unless something
+/// is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `Ok(value)` if the condition holds for it, else `Err(value)`, to be shown as the last thing seen.
+/// `Ok(value)` if the condition holds for it, else `Err(value)`, to be shown as the last thing
+/// seen.
 pub fn when<T>(value: T, condition: impl FnOnce(&T) -> bool) -> Result<T, T> {
     if condition(&value) { Ok(value) } else { Err(value) }
 }

@@ -1,11 +1,12 @@
 //! A real Chromium without a window.
 //!
-//! A page is only as good as what a browser makes of it: whether its policy lets its own script run, whether a label
-//! becomes markup, where the focus goes. So tests drive one over the DevTools protocol, through a pair of pipes that end
-//! with the test: a browser that loses them ends by itself, even if the test was killed.
+//! Whether a page works is decided by the browser: whether its policy allows its own script,
+//! whether a label becomes markup, where the focus goes. So tests drive one over the DevTools
+//! protocol, through a pair of pipes: a browser whose pipes are closed ends by itself, even if the
+//! test was killed.
 //!
-//! Whatever a page complains of is kept, [`Page::complaints`]: errors on its console, uncaught exceptions, and what its
-//! Content-Security-Policy refused.
+//! A page's complaints are kept, see [`Page::complaints`]: errors on its console, uncaught
+//! exceptions, and what its Content-Security-Policy refused.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ use super::{tool, wait};
 /// How long the browser may take over one command. It starts slowly on a busy machine.
 const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 
-/// Without a sandbox, as the tests may run as root; and without what it would ask the network for.
+/// Without a sandbox, since tests may run as root, and without requests of its own to the network.
 const FLAGS: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -55,25 +56,25 @@ pub(crate) struct Browser {
     wire: Arc<Wire>,
 }
 
-/// The pipes, and who waits for what comes out of them.
+/// The pipes, and the calls that wait for an answer.
 #[derive(Debug)]
 struct Wire {
     commands: Mutex<ChildStdin>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Value>>>,
-    /// By the session of a page.
+    /// The events of each page, by its session.
     pages: Mutex<HashMap<String, Arc<Events>>>,
 }
 
-/// What a page has told by itself.
+/// The events of a page.
 #[derive(Debug, Default)]
 struct Events {
     complaints: Mutex<Vec<String>>,
-    /// What to answer in the place of a server, by a part of the URL.
+    /// Answers that replace a server's, by a part of the URL.
     answers: Mutex<Vec<(String, Answer)>>,
 }
 
-/// An answer in the place of a server's.
+/// An answer that replaces a server's.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -81,7 +82,7 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// A tab.
+/// A tab of the browser.
 #[derive(Debug)]
 pub(crate) struct Page {
     session: String,
@@ -90,11 +91,11 @@ pub(crate) struct Page {
 }
 
 impl Browser {
-    /// Starts one. It answers once a page is asked for.
+    /// Starts a browser; it may not be up yet when this returns.
     pub(crate) fn start() -> Self {
         let chromium = tool::find("chromium", "chromium");
         let profile = temporary_directory();
-        // The protocol is spoken on the descriptors 3 and 4.
+        // The protocol uses the descriptors 3 and 4.
         let mut child = Command::new("sh")
             .args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >&2"#, "sh"])
             .arg(chromium)
@@ -137,12 +138,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its helpers are in its group. It can't fail in a way that matters here: what is not there needs no killing.
+        // Its helper processes are in its group. A failure means that all of them are gone already.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
         if thread::panicking() {
             let log = fs::read_to_string(log(&self.profile)).unwrap_or_default();
-            // A machine without a desktop has no D-Bus, and chromium says so again and again.
+            // Without a desktop there is no D-Bus, and chromium logs that many times.
             let log = log.lines().filter(|line| !line.contains("/dbus/")).collect::<Vec<_>>().join("\n");
             #[expect(clippy::print_stderr, reason = "the test has failed, and this may be why")]
             {
@@ -181,11 +182,11 @@ impl Wire {
         }
         let mut bytes = message.to_string().into_bytes();
         bytes.push(0);
-        // A browser that has ended is noticed by whoever waits for an answer.
+        // Whoever waits for an answer notices that the browser has ended.
         let _ = self.commands.lock().unwrap().write_all(&bytes);
     }
 
-    /// Hands out what the browser says, until it ends.
+    /// Dispatches the browser's messages until it ends.
     fn read(&self, messages: ChildStdout) {
         for message in BufReader::new(messages).split(0) {
             let Ok(message) = message else { break };
@@ -205,11 +206,11 @@ impl Wire {
                 events.complaints.lock().unwrap().push(complaint);
             }
         }
-        // Whoever still waits is told by the closing of his channel.
+        // Closes the channels of those that still wait.
         self.waiting.lock().unwrap().clear();
     }
 
-    /// Answers a request in the place of the server, or lets it go there.
+    /// Answers a request instead of the server, or lets it pass.
     fn answer(&self, session: &str, events: &Events, paused: &Value) {
         let url = paused["request"]["url"].as_str().unwrap_or_default();
         let answers = events.answers.lock().unwrap();
@@ -232,7 +233,7 @@ impl Wire {
     }
 }
 
-/// What an event has to complain of, if anything.
+/// The complaint that an event contains, if any.
 fn complaint(method: &str, params: &Value) -> Option<String> {
     match method {
         "Runtime.exceptionThrown" => {
@@ -255,11 +256,11 @@ impl Page {
         self.wire.call(Some(&self.session), method, params).await
     }
 
-    /// Goes to a URL and returns once the document and what it names have been loaded.
+    /// Opens a URL and returns once the document and its resources have been loaded.
     ///
     /// # Panics
     ///
-    /// When nothing can be loaded from there.
+    /// If nothing can be loaded from there.
     pub(crate) async fn open(&self, url: &str) {
         let navigated = self.call("Page.navigate", json!({ "url": url })).await;
         assert!(navigated.get("errorText").is_none(), "{url}: {navigated}");
@@ -270,7 +271,7 @@ impl Page {
     ///
     /// # Panics
     ///
-    /// When it throws.
+    /// If it throws.
     pub(crate) async fn evaluate(&self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let mut answer = self.call("Runtime.evaluate", params).await;
@@ -327,8 +328,8 @@ impl Page {
         self.call("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
-    /// From now on, requests whose URL has this part are answered here instead of by their server. Where several would
-    /// answer, the first that was told does.
+    /// Answers requests whose URL contains a text instead of the server. If several match, the
+    /// first one that was added does.
     pub(crate) async fn answer(&self, part_of_url: &str, answer: Answer) {
         {
             let mut answers = self.events.answers.lock().unwrap();
@@ -338,23 +339,23 @@ impl Page {
         self.call("Fetch.enable", json!({})).await;
     }
 
-    /// All that it has complained of so far.
+    /// All complaints so far.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.events.complaints.lock().unwrap().clone()
     }
 
-    /// Forgets what it has complained of: what was to be expected.
+    /// Forgets the complaints so far, which the test expected.
     pub(crate) fn forgive(&self) {
         self.events.complaints.lock().unwrap().clear();
     }
 
-    /// What a printer would get, as PDF.
+    /// The printed page, as PDF.
     pub(crate) async fn pdf(&self) -> Vec<u8> {
         let printed = self.call("Page.printToPDF", json!({ "preferCSSPageSize": true })).await;
         STANDARD.decode(printed["data"].as_str().unwrap()).unwrap()
     }
 
-    /// A picture of what it shows now, as PNG.
+    /// A screenshot, as PNG.
     pub(crate) async fn screenshot(&self, path: &Path) {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
         fs::write(path, STANDARD.decode(shot["data"].as_str().unwrap()).unwrap()).unwrap();

@@ -25,12 +25,12 @@ pub(crate) struct Callsight {
 }
 
 impl Callsight {
-    /// Starts the exporter and does not wait for it: that is what [`Self::ready`] is for.
+    /// Starts the exporter; [`Self::ready`] waits for it.
     pub(crate) fn serve(nats: &Nats, extra: &[&str]) -> Self {
         Self::serve_at(&nats.url(), extra)
     }
 
-    /// [`Self::serve`], for a server that is not there (yet) or that several URLs lead to.
+    /// [`Self::serve`] with any URLs, of servers that may not run yet.
     pub(crate) fn serve_at(nats_url: &str, extra: &[&str]) -> Self {
         let port = port::free();
         let listen = format!("127.0.0.1:{port}");
@@ -54,7 +54,7 @@ impl Callsight {
         process::run(command().args(args), input, RUN_DEADLINE)
     }
 
-    /// Starts a command that goes on until it is told to end.
+    /// Starts a command that runs until it is stopped.
     pub(crate) fn spawn(args: &[&str]) -> Process {
         ensure_tools(args);
         Process::spawn("callsight", command().args(args))
@@ -64,12 +64,12 @@ impl Callsight {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Where it listens, as `host:port`: what Prometheus calls a target.
+    /// The address as `host:port`, which Prometheus calls a target.
     pub(crate) fn target(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// GET of a path, whatever the status.
+    /// Sends a GET for a path and returns the response of any status.
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.get_with(path, &[]).await
     }
@@ -79,7 +79,7 @@ impl Callsight {
         http::get(&format!("{}{path}", self.url()), headers).await.unwrap()
     }
 
-    /// The metrics as Prometheus would read them now.
+    /// The current metrics, as Prometheus reads them.
     pub(crate) async fn metrics(&self) -> Scrape {
         let response = self.get("/metrics").await;
         assert_eq!(response.status, 200, "{}", response.text());
@@ -93,7 +93,7 @@ impl Callsight {
             .await;
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until `/readyz` says that it is ready.
     pub(crate) async fn ready(&mut self) {
         let url = format!("{}/readyz", self.url());
         wait::eventually_async(wait::PATIENCE, "callsight to be ready", async || {
@@ -107,8 +107,8 @@ impl Callsight {
         .await;
     }
 
-    /// Waits until the metrics satisfy a condition; `Err` holds what to show if they never do. An exporter that does
-    /// not listen yet is waited for too.
+    /// Waits until the metrics satisfy a condition, also while the exporter does not listen yet.
+    /// `Err` holds what to show if they never do.
     pub(crate) async fn metrics_when<T, E: Debug>(
         &self,
         deadline: Duration,
@@ -123,7 +123,7 @@ impl Callsight {
         .await
     }
 
-    /// The exporter's process, for its log, its number and SIGSTOP.
+    /// The exporter's process, for its log, its id and SIGSTOP.
     pub(crate) fn process(&self) -> &Process {
         &self.process
     }
@@ -132,7 +132,7 @@ impl Callsight {
         self.process.kill9();
     }
 
-    /// SIGTERM, and the status it ends with.
+    /// Sends SIGTERM and returns the exit status.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.process.terminate(wait::PATIENCE)
     }
@@ -160,8 +160,8 @@ fn launch(args: &[String]) -> Process {
     Process::spawn("callsight", command().args(args))
 }
 
-/// The binary, with the real servers on its PATH, and without the settings that the developer's own environment may
-/// hold.
+/// The binary, with the fetched tools on its PATH and without the settings of the developer's own
+/// environment.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callsight"));
     command.env("PATH", tool::path());

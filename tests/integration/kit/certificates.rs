@@ -1,4 +1,4 @@
-//! Certificate authorities and what they sign, made on the spot.
+//! Certificate authorities and certificates, made at run time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::process::temporary_directory;
 
-/// An authority and a directory with files of what it signed.
+/// An authority, and a folder with the files that it signed.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
@@ -32,7 +32,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem, directory }
     }
 
-    /// For a server on this machine, or a client of any name.
+    /// Signs a certificate for a server on this machine or for any client.
     pub(crate) fn sign(&self) -> Signed {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
@@ -40,13 +40,13 @@ impl Authority {
         Signed { certificate, key: key.serialize_pem() }
     }
 
-    /// [`Self::sign`], written to `{name}.pem` and `{name}.key`; where they are.
+    /// [`Self::sign`], written to `{name}.pem` and `{name}.key`; returns their paths.
     pub(crate) fn sign_to(&self, name: &str) -> (String, String) {
         let Signed { certificate, key } = self.sign();
         (self.file(&format!("{name}.pem"), &certificate), self.file(&format!("{name}.key"), &key))
     }
 
-    /// A file among the others.
+    /// Writes another file into the folder and returns its path.
     pub(crate) fn file(&self, name: &str, content: &str) -> String {
         fs::write(self.path(name), content).unwrap();
         self.path(name).to_str().unwrap().to_owned()
@@ -56,7 +56,7 @@ impl Authority {
         self.directory.path().join(name)
     }
 
-    /// Where its own certificate is.
+    /// The path of its own certificate.
     pub(crate) fn ca(&self) -> String {
         self.path("ca.pem").to_str().unwrap().to_owned()
     }

@@ -1,21 +1,21 @@
-//! Frames of which a test knows every number.
+//! Frames whose values a test can predict.
 
 use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
     Video,
 };
 
-/// The server that all of them name.
+/// The server of every frame.
 pub(crate) const SERVER_URL: &str = "https://relay-1.example:4433";
 
-/// Frame `seq` of a session, with the peers that it sees. Every value follows from `seq`: a round trip of `40 + seq`
-/// ms, 48,000 samples a frame of which 480 were made up, and so on.
+/// Frame `seq` of a session, with the peers that it observes. Every value follows from `seq`: a
+/// round trip of `40 + seq` ms, 48,000 samples per frame of which 480 are concealed, and so on.
 pub(crate) fn frame<'a>(session_id: &'a str, seq: u64, peers: &[&'a str]) -> Frame<'a> {
     Frame {
         version: Version,
         meeting_id: MeetingId::new("standup").unwrap(),
         session_id: SessionId::new(session_id).unwrap(),
-        // One participant a session: who reads a failure sees at once whose frame it was.
+        // One participant per session, so that a failure names the session.
         peer_id: PeerId::new(session_id).unwrap(),
         seq: Seq::new(seq).unwrap(),
         sent_at_ms: 1_764_000_000_000 + 1_000 * seq,
@@ -32,7 +32,7 @@ pub(crate) fn frame<'a>(session_id: &'a str, seq: u64, peers: &[&'a str]) -> Fra
     }
 }
 
-/// The round trip that frame `seq` tells.
+/// The round trip in frame `seq`, in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "tests number their frames far below 2^53")]
 pub(crate) fn rtt_ms(seq: u64) -> f64 {
     40.0 + seq as f64

@@ -1,7 +1,7 @@
-//! A link that breaks on command, between a client and a server that both think that they are directly connected.
+//! A link between a client and a server that breaks on command.
 //!
-//! Links fail in three ways, and each finds other faults: they are cut, and both ends know; they stall, and what is
-//! under way arrives later; or one end vanishes, and the other goes on sending to nobody.
+//! Links fail in three ways, and each reveals other faults: both ends notice that a link is cut; a
+//! stalled link delivers later; and if one end vanishes, the other keeps sending to nobody.
 
 use std::future::pending;
 
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Listens on a port of its own on 127.0.0.1 and passes everything on. Ends when dropped.
+/// Listens on a port on 127.0.0.1 and forwards everything. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
@@ -19,21 +19,21 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
-/// What is wrong with the link. Connections are numbered as they come, from 1.
+/// The faults of the link. Connections are numbered from 1.
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
-    /// The last connection that was made.
+    /// The number of the last connection.
     last: u64,
     /// Connections up to this one are closed at both ends.
     cut: u64,
-    /// Connections up to this one are open, and what either end sends goes nowhere.
+    /// Connections up to this one are open, and nothing is forwarded.
     void: u64,
-    /// What is sent has to wait.
+    /// Whether everything that is sent waits.
     stalled: bool,
 }
 
 impl Proxy {
-    /// A link to a port on 127.0.0.1, where nobody need listen yet.
+    /// Makes a link to a port on 127.0.0.1, on which nobody needs to listen yet.
     pub(crate) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -46,12 +46,12 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> u64 {
         self.link.borrow().last
     }
 
-    /// Closes all connections, and loses what is under way. New ones may be made at once.
+    /// Closes all connections and loses what is in flight. New ones may be made at once.
     pub(crate) fn cut(&self) {
         self.link.send_modify(|link| link.cut = link.last);
     }
@@ -61,12 +61,13 @@ impl Proxy {
         self.link.send_modify(|link| link.stalled = true);
     }
 
-    /// Lets what was held back go on.
+    /// Forwards what was held back.
     pub(crate) fn resume(&self) {
         self.link.send_modify(|link| link.stalled = false);
     }
 
-    /// The connections stay open and lead nowhere, until they are cut: neither end hears of the other's death.
+    /// Keeps the connections open and forwards nothing until they are cut: neither end notices that
+    /// the other is gone.
     pub(crate) fn lose(&self) {
         self.link.send_modify(|link| link.void = link.last);
     }
@@ -79,7 +80,7 @@ impl Drop for Proxy {
 }
 
 async fn accept(listener: TcpListener, server: u16, link: watch::Sender<Link>) {
-    // Ends all connections with itself.
+    // Ends all connections on drop.
     let mut connections = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
@@ -92,7 +93,7 @@ async fn accept(listener: TcpListener, server: u16, link: watch::Sender<Link>) {
 
 async fn connect(client: TcpStream, server: u16, number: u64, link: watch::Receiver<Link>) {
     let mut cut = link.clone();
-    // Whoever finds nobody there is hung up on.
+    // A connection is closed if nobody listens at the other end.
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
@@ -102,7 +103,7 @@ async fn connect(client: TcpStream, server: u16, number: u64, link: watch::Recei
     }
 }
 
-/// Passes on what one end sends, until it is closed.
+/// Forwards what one end sends until it closes.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, mut link: watch::Receiver<Link>) {
     let mut buffer = vec![0; 16 * 1024];
     loop {

@@ -1,4 +1,4 @@
-//! A relay that publishes by the thousand, through the product's own publisher.
+//! A relay that publishes thousands of frames, through the product's own publisher.
 
 use callsight_frame::{Frame, MeetingId};
 use callsight_publish::{Publisher, PublisherConfig};
@@ -18,20 +18,20 @@ impl Relay {
         Self(Publisher::start(nats.client().await, config).await.unwrap())
     }
 
-    /// Takes a frame as soon as there is room for it.
+    /// Publishes a frame as soon as the publisher has room.
     pub(crate) async fn say(&self, frame: &Frame<'_>) {
         self.0.room().await.unwrap();
         self.0.publish(frame).unwrap();
     }
 
-    /// Waits until the stream has all that was said.
+    /// Waits until the stream has everything that was published.
     pub(crate) async fn settle(&self) {
         let stats = self.0.flush(PATIENCE).await.unwrap();
         assert_eq!((stats.failed, stats.duplicates), (0, 0));
     }
 }
 
-/// Sessions in meetings of four, each of which sees the other three: `s0` to `s3` are in `m0`.
+/// Sessions in meetings of four, each of which observes the other three: `s0` to `s3` are in `m0`.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     sessions: Vec<String>,
@@ -39,10 +39,10 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// How many a meeting has.
+    /// The sessions of a meeting.
     pub(crate) const MEETING: usize = 4;
 
-    /// So many sessions, whose names begin with these letters.
+    /// Makes sessions whose names begin with a prefix.
     pub(crate) fn new(prefix: &str, sessions: usize) -> Self {
         let names = |letter: &str, count: usize| {
             (0..count).map(|number| format!("{prefix}{letter}{number}")).collect::<Vec<_>>()
@@ -66,14 +66,14 @@ impl Crowd {
         }
     }
 
-    /// Every session says frame `seq`.
+    /// Publishes frame `seq` of every session.
     pub(crate) async fn speak(&self, relay: &Relay, seq: u64) {
         for session in 0..self.len() {
             relay.say(&self.frame(session, seq)).await;
         }
     }
 
-    /// Every session says goodbye with frame `seq`.
+    /// Publishes frame `seq` of every session, as its last.
     pub(crate) async fn leave(&self, relay: &Relay, seq: u64) {
         for session in 0..self.len() {
             relay.say(&Frame { ended: Some(true), ..self.frame(session, seq) }).await;

@@ -1,11 +1,11 @@
-//! The text exposition (0.0.4) as a test sees it: names, labels, values.
+//! The text exposition (0.0.4), parsed: names, labels, values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The labels of one series.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// One reading of `/metrics`, in the order in which it was written.
+/// One page of `/metrics`, in the order of its lines.
 #[derive(Debug)]
 pub(crate) struct Scrape {
     samples: Vec<Sample>,
@@ -21,7 +21,7 @@ struct Sample {
 impl Scrape {
     /// # Panics
     ///
-    /// On a line that is no sample, comment or blank, with the line.
+    /// On a line that is neither sample nor comment nor blank, with the line.
     pub(crate) fn parse(text: &str) -> Self {
         let samples = text
             .lines()
@@ -31,11 +31,11 @@ impl Scrape {
         Self { samples }
     }
 
-    /// The value of the one series that has these labels, among others perhaps.
+    /// The value of the series that has these labels, and perhaps others.
     ///
     /// # Panics
     ///
-    /// If there is more than one: the test meant [`Self::sum`], or forgot a label.
+    /// If there is more than one: use [`Self::sum`] or more labels.
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let found: Vec<_> = self.matching(name, labels).collect();
         assert!(found.len() <= 1, "{name}{labels:?} is ambiguous: {found:#?}");
@@ -47,7 +47,7 @@ impl Scrape {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
-    /// Whether any series has these labels, among others perhaps.
+    /// Whether any series has these labels, and perhaps others.
     pub(crate) fn any(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.matching(name, labels).next().is_some()
     }

@@ -1,4 +1,4 @@
-//! A region's stream as relays and operators see it.
+//! A region's stream, as relays and operators use it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::callsight::REGION;
 use super::nats::Nats;
 use super::wait;
 
-/// The durable of `callsight serve` unless the test names another deployment.
+/// The durable consumer of `callsight serve` unless the test names another deployment.
 const DURABLE: &str = "callsight-main";
 
 /// The stream of [`REGION`], over a connection of its own.
@@ -25,24 +25,25 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// The stream as the product makes it.
+    /// Makes the stream as the product does.
     pub(crate) async fn create(nats: &Nats) -> Self {
         let health = Self::at(nats).await;
         ensure_streams(&health.jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
         health
     }
 
-    /// A stream that is there, or will be made by somebody else.
+    /// A stream that exists, or that something else will make.
     pub(crate) async fn at(nats: &Nats) -> Self {
         Self { jetstream: nats.jetstream().await }
     }
 
-    /// Stores a frame under the message id that publishers give it, and tells its place in the stream.
+    /// Stores a frame under the message id that publishers give it, and returns its sequence
+    /// number.
     pub(crate) async fn publish(&self, frame: &Frame<'_>) -> u64 {
         self.publish_as(&format!("{}:{}", frame.session_id, frame.seq.get()), frame).await
     }
 
-    /// [`Self::publish`] under another message id, as if the duplicate window had passed.
+    /// [`Self::publish`] with another message id, as if the duplicate window had passed.
     pub(crate) async fn publish_as(&self, message_id: &str, frame: &Frame<'_>) -> u64 {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", message_id);
@@ -54,19 +55,20 @@ impl Health {
         ack.sequence
     }
 
-    /// Stores any bytes under any subject that the stream takes.
+    /// Stores any bytes under any subject of the stream.
     pub(crate) async fn publish_bytes(&self, subject: &str, payload: Vec<u8>) -> u64 {
         self.jetstream.publish(subject.to_owned(), payload.into()).await.unwrap().await.unwrap().sequence
     }
 
-    /// How many messages the stream holds. Nothing that a test stores is ever removed: it is the last sequence too.
+    /// The number of messages in the stream. No test removes any, so it is the last sequence number
+    /// too.
     pub(crate) async fn messages(&self) -> u64 {
         let state = self.stream().await.get_info().await.unwrap().state;
         assert_eq!(state.messages, state.last_sequence);
         state.messages
     }
 
-    /// The clock of the server that stores the frames, when it stored this one.
+    /// When the server stored a message, by the server's clock.
     pub(crate) async fn stored_at(&self, sequence: u64) -> OffsetDateTime {
         self.stream().await.get_raw_message(sequence).await.unwrap().time
     }
@@ -90,23 +92,23 @@ impl Health {
         read
     }
 
-    /// Where the exporter's durable stands.
+    /// The state of the exporter's durable consumer.
     pub(crate) async fn durable(&self) -> consumer::Info {
         self.durable_named(DURABLE).await
     }
 
-    /// Where the durable of a deployment or of a shard stands.
+    /// The state of the durable consumer of a deployment or of a shard.
     pub(crate) async fn durable_named(&self, name: &str) -> consumer::Info {
         self.stream().await.consumer_info(name).await.unwrap()
     }
 
-    /// The stream sequence up to which everything is acknowledged, once nobody is left who could acknowledge more: the
-    /// server may have some of a dead exporter's acknowledgements still to read.
+    /// The sequence number up to which everything is acknowledged, once the exporter is gone: the
+    /// server may still have to read some of its acknowledgements.
     pub(crate) async fn settled_ack_floor(&self) -> u64 {
         self.settled_ack_floor_of(DURABLE).await
     }
 
-    /// [`Self::settled_ack_floor`] of the durable of a deployment or of a shard.
+    /// [`Self::settled_ack_floor`] of the durable consumer of a deployment or of a shard.
     pub(crate) async fn settled_ack_floor_of(&self, name: &str) -> u64 {
         let mut before = None;
         wait::eventually_async(wait::PATIENCE, "the durable to be left alone", async || {
