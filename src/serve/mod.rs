@@ -7,7 +7,6 @@ mod glance;
 mod http;
 pub(crate) mod negotiate;
 pub(crate) mod open_files;
-mod page;
 mod routes;
 mod scrape;
 mod triage;

@@ -83,7 +83,7 @@ async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<S
         let text = "too many scrapes at a time; scrape less often\n";
         return warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response();
     };
-    let mut response = warp::reply::stream(page.pieces()).into_response();
+    let mut response = warp::reply::stream(page).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.content_type()));
     headers.insert(header::VARY, header::HeaderValue::from_static("Accept, Accept-Encoding"));
