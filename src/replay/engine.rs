@@ -1,13 +1,15 @@
 //! The fold at event time: messages in, moments out.
 //!
-//! Live, the clock runs by itself and a scrape looks at the series whenever it likes. Here the messages carry the
-//! clock: before a message is folded, time has come to the moment at which the stream received it, idle sessions
-//! have gone, and every step up to there has been looked at. So a step shows what a scrape at that moment would
-//! have shown, from the very fold that serves, however fast the past goes by.
+//! Live, the clock runs by itself and a scrape looks at the series whenever it likes. Here the
+//! messages carry the clock: before a message is folded, time has come to the moment at which the
+//! stream received it, idle sessions have gone, and every step up to there has been looked at. So a
+//! step shows what a scrape at that moment would have shown, from the very fold that serves,
+//! however fast the past goes by.
 //!
-//! What a session is at the beginning of the window comes from the frames before it. Those are folded as a
-//! restarted exporter folds them: for gauges, watermarks and the values that growth is taken against, counting
-//! nothing. So counters begin at zero at the beginning of the window, and grow from there as they did live.
+//! What a session is at the beginning of the window comes from the frames before it. Those are
+//! folded as a restarted exporter folds them: for gauges, watermarks and the values that growth is
+//! taken against, counting nothing. So counters begin at zero at the beginning of the window, and
+//! grow from there as they did live.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +25,8 @@ use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Frame, Reason, Rejection};
 
-/// The most series of the detail planes: as many as there were. A replay is for the detail that live series leave
-/// out, so nothing is refused; the number only has to leave room for counting.
+/// The most series of the detail planes: as many as there were. A replay is for the detail that
+/// live series leave out, so nothing is refused; the number only has to leave room for counting.
 const UNBOUNDED: usize = usize::MAX / 4;
 
 /// Which frames of the streams are folded. Aggregates are of these alone.
@@ -63,8 +65,8 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// How long before the window reading has to begin: a session that is live or remembered at its beginning has
-    /// sent a frame since then.
+    /// How long before the window reading has to begin: a session that is live or remembered at its
+    /// beginning has sent a frame since then.
     #[must_use]
     pub fn warm_up(&self) -> Duration {
         self.fold.idle_timeout.max(REMEMBERED)
@@ -254,8 +256,8 @@ impl Engine {
         Ok(Goes::On)
     }
 
-    /// Looks at the steps that are left, has the sinks finish, and tells what was gone through and what the
-    /// sinks have to say.
+    /// Looks at the steps that are left, has the sinks finish, and tells what was gone through and
+    /// what the sinks have to say.
     ///
     /// # Errors
     /// Those of the sinks.

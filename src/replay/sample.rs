@@ -1,9 +1,10 @@
 //! What all series are at one moment, in a shape that sinks can take apart.
 //!
-//! A sink wants samples by series, by family or by moment, and the two recorders keep theirs in different ways.
-//! So both are brought into the same shape: a [`Table`] has rows, each a label set, and columns, each a sample
-//! that every row may have. A detail plane is a table, and so is each aggregate: a histogram's columns are its
-//! buckets, its sum and its count. A [`Step`] holds the rows of every table at one moment.
+//! A sink wants samples by series, by family or by moment, and the two recorders keep theirs in
+//! different ways. So both are brought into the same shape: a [`Table`] has rows, each a label set,
+//! and columns, each a sample that every row may have. A detail plane is a table, and so is each
+//! aggregate: a histogram's columns are its buckets, its sum and its count. A [`Step`] holds the
+//! rows of every table at one moment.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -15,8 +16,8 @@ use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
 use callsight_fold::series::judgement::Judgement;
 use callsight_fold::series::labels::Labels;
 
-/// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
-/// a replay can't know.
+/// What of the exporter's own metrics follows from the stream alone. The others tell how one
+/// exporter did, which a replay can't know.
 const OWN: &[&Metric] = &[
     &c::FRAMES_RECEIVED,
     &c::FRAMES_FOLDED,
@@ -57,7 +58,8 @@ pub struct Family {
     pub metric: &'static Metric,
     /// Its columns.
     pub columns: Range<usize>,
-    /// Whether the columns are one point together, as the buckets of a histogram are, and no series of their own.
+    /// Whether the columns are one point together, as the buckets of a histogram are, and no series
+    /// of their own.
     pub together: bool,
 }
 
@@ -73,7 +75,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Every table, in the order in which a [`Step`] has them: session detail, pair detail, and the others.
+    /// Every table, in the order in which a [`Step`] has them: session detail, pair detail, and the
+    /// others.
     #[must_use]
     pub fn all() -> &'static [Self] {
         &TABLES
@@ -162,8 +165,8 @@ impl Rows {
         self.sources.iter().map(Source::labels).zip(values)
     }
 
-    /// The same with how the fold judges each, for the rows of a detail plane. That is of the present: it is as the
-    /// values are until the next frame is folded.
+    /// The same with how the fold judges each, for the rows of a detail plane. That is of the
+    /// present: it is as the values are until the next frame is folded.
     pub(super) fn judged(&self) -> impl Iterator<Item = (Labels<'_>, &[f64], Judgement)> {
         let judgements = self.sources.iter().map(|source| match source {
             Source::Row(row) => row.judgement(),

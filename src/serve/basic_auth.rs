@@ -1,9 +1,10 @@
 //! Basic auth against bcrypt hashes.
 //!
-//! A hash that is slow to guess is slow to check: a scrape every few seconds must not cost a tenth of a second of
-//! a core each time, and guesses by the thousand must not take all cores from the fold. So what was right once is
-//! remembered, under a key that only this process has; the rest is checked on a thread of its own, one at a time.
-//! For a user who does not exist another's hash is checked: both take as long.
+//! A hash that is slow to guess is slow to check: a scrape every few seconds must not cost a tenth
+//! of a second of a core each time, and guesses by the thousand must not take all cores from the
+//! fold. So what was right once is remembered, under a key that only this process has; the rest is
+//! checked on a thread of its own, one at a time. For a user who does not exist another's hash is
+//! checked: both take as long.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,8 @@ const MAX_COST: u32 = 15;
 /// How long a hash is, after `$2y$10$` salt and digest in digits of bcrypt's own.
 const HASH_LENGTH: usize = 60;
 
-/// How many passwords are remembered. Each user has one; the rest are those of before the last reloads.
+/// How many passwords are remembered. Each user has one; the rest are those of before the last
+/// reloads.
 const REMEMBERED: usize = 256;
 
 /// The users and their hashes.
@@ -129,8 +131,8 @@ impl Verifier {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
     }
 
-    /// What stands for a user, his hash and a password. With the hash in it, a password that was changed is not
-    /// remembered.
+    /// What stands for a user, his hash and a password. With the hash in it, a password that was
+    /// changed is not remembered.
     fn tag(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.as_bytes(), password] {

@@ -1,9 +1,9 @@
 //! The gate: what the web-config file says right now.
 //!
-//! Certificates expire and passwords change while the exporter runs. The file and those that it names are read again
-//! every few seconds, by content, as a secret store replaces them in ways that a time stamp does not tell. What can't
-//! be used leaves in force what was there before: a typing mistake must not end the scraping of a whole fleet, nor
-//! open what was closed.
+//! Certificates expire and passwords change while the exporter runs. The file and those that it
+//! names are read again every few seconds, by content, as a secret store replaces them in ways that
+//! a time stamp does not tell. What can't be used leaves in force what was there before: a typing
+//! mistake must not end the scraping of a whole fleet, nor open what was closed.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,7 +22,8 @@ use super::web_config::{Sources, WebConfig, WebConfigError};
 /// How often the files are read again.
 const RELOAD: Duration = Duration::from_secs(3);
 
-/// What the kubelet asks, which has no password. They tell how the exporter is doing, and nothing of any call.
+/// What the kubelet asks, which has no password. They tell how the exporter is doing, and nothing
+/// of any call.
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
 
 /// Who gets in.

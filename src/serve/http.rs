@@ -1,7 +1,9 @@
-//! The listener: warp's routes behind the gate, and behind limits that warp's own server doesn't have.
+//! The listener: warp's routes behind the gate, and behind limits that warp's own server doesn't
+//! have.
 //!
-//! Whoever can reach the port can open connections and say nothing. Handshakes and headers have a deadline, headers
-//! a size, and connections a number, so that no crowd of them costs the fold anything or keeps a scraper out.
+//! Whoever can reach the port can open connections and say nothing. Handshakes and headers have a
+//! deadline, headers a size, and connections a number, so that no crowd of them costs the fold
+//! anything or keeps a scraper out.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -28,8 +30,8 @@ use super::gate::Gate;
 /// How many connections are open at a time. Beyond that, a new one takes the place of a silent one.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How long a client may take for the TLS handshake, and then to send the headers of a request, the first and each
-/// later one.
+/// How long a client may take for the TLS handshake, and then to send the headers of a request, the
+/// first and each later one.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most bytes of a request's headers.

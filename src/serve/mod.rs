@@ -43,7 +43,8 @@ use triage::{Fixed, Triage};
 pub struct ExporterConfig {
     /// Where to serve.
     pub listen: SocketAddr,
-    /// Who may look, and over what: a file in the shape of Prometheus's web config. Everybody without it.
+    /// Who may look, and over what: a file in the shape of Prometheus's web config. Everybody
+    /// without it.
     pub web_config: Option<PathBuf>,
     /// Which of several exporters side by side this is.
     pub reader: Reader,
@@ -105,7 +106,8 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Listens, and begins to consume the regions, each of which is there once. NATS may be away: that is said at `/readyz` until it is back.
+    /// Listens, and begins to consume the regions, each of which is there once. NATS may be away:
+    /// that is said at `/readyz` until it is back.
     ///
     /// # Errors
     /// [`ServeError`] when the address can't be listened on, or the web config used.
@@ -187,13 +189,14 @@ impl Exporter {
         self.address
     }
 
-    /// Waits for a consumer to fail, which none does unless there is a defect. Its region would stand still for
-    /// ever while the others look well, so this is a reason to end.
+    /// Waits for a consumer to fail, which none does unless there is a defect. Its region would
+    /// stand still for ever while the others look well, so this is a reason to end.
     pub async fn failed(&mut self) -> ServeError {
         first_ended(&mut self.consumers).await
     }
 
-    /// Acknowledges what was folded, then closes. Scrapes are answered until the consumers have stopped.
+    /// Acknowledges what was folded, then closes. Scrapes are answered until the consumers have
+    /// stopped.
     pub async fn stop(self) {
         self.stop_consumers.send_replace(true);
         for consumer in join_all(self.consumers.into_iter().map(|(_, consumer)| consumer)).await {

@@ -2,8 +2,8 @@
 
 use callsight_fold::series::exposition::Format;
 
-/// The format that an `Accept` header prefers: OpenMetrics 1.0 where it is wanted at least as much as the
-/// text format, which everyone reads.
+/// The format that an `Accept` header prefers: OpenMetrics 1.0 where it is wanted at least as much
+/// as the text format, which everyone reads.
 pub(crate) fn format(accept: Option<&str>) -> Format {
     let (mut open_metrics, mut text) = (0.0_f32, 0.0_f32);
     for Element { name, weight, version } in elements(accept) {
@@ -40,7 +40,8 @@ struct Element<'a> {
     version: &'a str,
 }
 
-/// The elements of a list. Names of parameters have no case, and there may be spaces around everything.
+/// The elements of a list. Names of parameters have no case, and there may be spaces around
+/// everything.
 fn elements(list: Option<&str>) -> impl Iterator<Item = Element<'_>> {
     list.unwrap_or("").split(',').map(|element| {
         let mut parts = element.split(';').map(str::trim);
@@ -57,7 +58,8 @@ fn elements(list: Option<&str>) -> impl Iterator<Item = Element<'_>> {
     })
 }
 
-/// A weight. What is none says that less than everything was wanted, but not how much: it counts as 0.
+/// A weight. What is none says that less than everything was wanted, but not how much: it counts as
+/// 0.
 fn weight(text: &str) -> f32 {
     text.parse().ok().filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0)
 }

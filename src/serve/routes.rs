@@ -21,7 +21,8 @@ pub(super) struct State {
     scraper: Scraper,
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
-    /// Which of several exporters side by side this is. Whoever reaches it through a service can't tell otherwise.
+    /// Which of several exporters side by side this is. Whoever reaches it through a service can't
+    /// tell otherwise.
     deployment: Arc<str>,
     triage: Triage,
     document: Arc<Document>,
@@ -55,7 +56,8 @@ struct Liveness {
     why: Vec<String>,
 }
 
-/// All routes: `/`, `/api/triage` and below, `/metrics`, `/livez` and `/readyz`. They answer GET and HEAD.
+/// All routes: `/`, `/api/triage` and below, `/metrics`, `/livez` and `/readyz`. They answer GET
+/// and HEAD.
 pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let state = warp::any().map(move || state.clone());
     let metrics = warp::path!("metrics")

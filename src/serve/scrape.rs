@@ -1,7 +1,8 @@
 //! A scrape: from the series to the bytes of a response.
 //!
-//! A page can be a hundred megabytes, and writing it takes a while. A thread that may block writes it into a short
-//! channel that the connection empties, so no worker of the runtime renders anything, and a page is never held whole.
+//! A page can be a hundred megabytes, and writing it takes a while. A thread that may block writes
+//! it into a short channel that the connection empties, so no worker of the runtime renders
+//! anything, and a page is never held whole.
 //!
 //! Invariant: a response ends well only if the whole page was written.
 
@@ -68,8 +69,8 @@ impl Scraper {
         Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns }))
     }
 
-    /// Begins to write a page, and returns its pieces for the body of a response. `None` while too many pages are
-    /// being written.
+    /// Begins to write a page, and returns its pieces for the body of a response. `None` while too
+    /// many pages are being written.
     pub(super) async fn page(
         &self,
         format: Format,
@@ -93,8 +94,8 @@ impl Scraper {
     }
 }
 
-/// The pieces of a page up to its end. A page that breaks off before its end yields an error, so that the connection
-/// is cut and nobody takes what came for the whole.
+/// The pieces of a page up to its end. A page that breaks off before its end yields an error, so
+/// that the connection is cut and nobody takes what came for the whole.
 fn body(pieces: Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
     stream::unfold(Some(pieces), |pieces| async {
         let mut pieces = pieces?;
@@ -179,8 +180,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Hands a piece to the connection. After the first error it does nothing but fail, since a compressor tries to
-    /// end its stream even then.
+    /// Hands a piece to the connection. After the first error it does nothing but fail, since a
+    /// compressor tries to end its stream even then.
     fn send(&mut self, piece: Piece) -> io::Result<()> {
         let Some(sender) = &self.sender else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let sent = self.runtime.block_on(sender.send_timeout(piece, STALL));

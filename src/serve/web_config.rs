@@ -1,8 +1,8 @@
 //! The web-config file: TLS and basic auth, in the shape that Prometheus's own exporters take.
 //!
-//! Whoever runs Prometheus has such files already, and tools that write them. So the shape is theirs, keys and
-//! values and what relative paths are relative to. What is not supported is an error and never passed over: a
-//! setting that protects nothing would be worse than none.
+//! Whoever runs Prometheus has such files already, and tools that write them. So the shape is
+//! theirs, keys and values and what relative paths are relative to. What is not supported is an
+//! error and never passed over: a setting that protects nothing would be worse than none.
 
 use std::fmt;
 use std::fs;
@@ -58,8 +58,8 @@ pub(super) struct WebConfig {
     pub(super) users: Users,
 }
 
-/// All that a configuration is made of, read and not yet understood as a whole: what did not change since the last
-/// time need not be looked at again.
+/// All that a configuration is made of, read and not yet understood as a whole: what did not change
+/// since the last time need not be looked at again.
 #[derive(PartialEq)]
 pub(super) struct Sources {
     path: PathBuf,

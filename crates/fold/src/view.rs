@@ -1,4 +1,10 @@
-//! The bounded view of a region: what is live in it, and what it has added up to.
+//! The bounded view of a region: its live sessions, their rows, and its totals.
+//!
+//! A frame touches everything at once: the population of servers and meetings, the row of its
+//! session and of each pair, counters and histograms. The view does so in one pass over the peers.
+//!
+//! Invariant: a live session counts on exactly one server, and its part of the gauges is what its
+//! last frame said.
 
 use std::sync::Arc;
 
@@ -17,18 +23,18 @@ use crate::series::detail::{DetailPlane, DetailStore};
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, Peer};
 
-/// How a frame is to be taken.
+/// What a frame may change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// Its session is live: the gauges may show it.
+    /// Gauges: its session is live.
     pub(super) alive: bool,
-    /// Its counters may be taken against the ones before.
+    /// Growth: its counters have a baseline.
     pub(super) growing: bool,
-    /// It feeds counters and histograms.
+    /// Counters and histograms: it was not counted before.
     pub(super) counting: bool,
 }
 
-/// What the series of a region are made from.
+/// The state behind the series of a region.
 pub(super) struct View {
     region: Box<str>,
     settings: FoldSettings,
@@ -37,7 +43,7 @@ pub(super) struct View {
     live_sessions: usize,
     detail: DetailStore,
     own: Arc<RegionSeries>,
-    /// Where the peers of the frame in hand are in their session.
+    /// For each peer of the present frame, its index in the session. Kept to reuse its memory.
     found: Vec<Option<usize>>,
 }
 
@@ -69,7 +75,7 @@ impl View {
         self.live_sessions
     }
 
-    /// Counts a frame by what became of it.
+    /// Counts a frame by its outcome.
     pub(super) fn count(&self, outcome: Outcome, frame: &Frame<'_>, at: StreamTime, now: StreamTime) {
         if outcome == Outcome::Repeated {
             self.own.repeated.increment(1);
@@ -108,8 +114,8 @@ impl View {
         }
     }
 
-    /// Finds the server that a frame counts on. A session that is alive joins it, and first leaves the server or the
-    /// meeting that it moved from.
+    /// Finds the server that a frame counts on. A session that is alive joins it, and first leaves
+    /// the server or the meeting that it moved from.
     fn place(&mut self, session: &mut Session, frame: &Frame<'_>, step: Step) -> ServerIndex {
         let server = frame.server.as_ref();
         let name = server.map_or(NO_SERVER, |server| (server.url.as_str(), server.server_type.label()));
@@ -138,8 +144,9 @@ impl View {
         on
     }
 
-    /// Takes what a frame says of each peer: counts it on the server, and sets the pair's row if `pairs` have rows.
-    /// Returns the session's health and the highest concealment ratio among its peers.
+    /// Takes what a frame says of each peer: counts it on the server, and sets the pair's row if
+    /// `pairs` have rows. Returns the session's health and the highest concealment ratio among its
+    /// peers.
     fn fold_peers(
         &mut self,
         session: &mut Session,
@@ -195,7 +202,8 @@ impl View {
         (health, worst_concealment)
     }
 
-    /// Gives a peer its row if there is room, and counts the first refusal. Returns whether it has a row now.
+    /// Gives a peer its row if there is room, and counts the first refusal. Returns whether it has
+    /// a row now.
     fn open_pair(&self, state: &mut PeerState, frame: &Frame<'_>, peer: &Peer<'_>, room: bool) -> bool {
         if room && self.detail.has_room(DetailPlane::Pair) {
             state.series = PairSeries::open(&self.detail, &self.region, frame, peer);
@@ -207,7 +215,7 @@ impl View {
         state.series.is_some()
     }
 
-    /// Gives a live session its row, if there is room; tells whether its pairs may have theirs.
+    /// Gives a live session its row if there is room. Returns whether its pairs may have rows.
     fn open_session(&mut self, session: &mut Session, frame: &Frame<'_>) -> bool {
         if self.settings.detail == DetailLevel::Off {
             return false;
@@ -233,7 +241,7 @@ impl View {
             && meeting.sessions <= self.settings.pair_max_sessions
     }
 
-    /// A session is live no more: its series go, and it leaves the population.
+    /// Ends a session's life: removes its series, and takes it out of the population.
     pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
         let Some(live) = session.live.take() else { return };
         self.servers.replace_health(live.server, live.health, Health::default());
