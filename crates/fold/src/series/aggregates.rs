@@ -286,19 +286,16 @@ impl RegionSeries {
     }
 
     /// The counter of frames rejected for a reason.
-    #[must_use]
     pub fn rejected(&self, reason: Reason) -> &Counter {
         &self.rejected[reason as usize]
     }
 
     /// The counter of rows and names that a budget refused.
-    #[must_use]
     pub fn refused(&self, limit: Limit) -> &Counter {
         &self.refused[limit as usize]
     }
 
     /// The counter of sessions removed for a cause.
-    #[must_use]
     pub fn removed(&self, cause: Removal) -> &Counter {
         &self.removed[cause as usize]
     }
