@@ -8,7 +8,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use super::media::{Reception, Speaker, tenths};
 use super::network::Path;
 use callsight_frame::{
-    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
 };
 
 const NAMES: [&str; 12] =
@@ -183,32 +183,30 @@ impl Client {
         let peer = |link: &Link| {
             let other = clients.get(link.client)?.as_ref()?;
             Some(Peer {
-                peer_id: peer_id(&other.peer_id),
                 can_listen: link.alive,
                 can_see: link.alive && other.video_enabled,
                 audio_enabled: other.audio_enabled,
                 video_enabled: other.video_enabled,
                 audio: Some(link.reception.audio()),
                 video: link.reception.video(),
+                ..Peer::new(peer_id(&other.peer_id))
             })
         };
+        let server = Server::new(origin(server_url), self.server_type);
         Frame {
-            version: Version,
-            meeting_id: meeting(meeting_id),
-            session_id: session(&self.session_id),
-            peer_id: peer_id(&self.peer_id),
-            seq: Seq::new(self.frames).unwrap_or(Seq::FIRST),
-            sent_at_ms: true_time_ms.saturating_add_signed(self.clock_skew_ms),
             ended: self.ended.then_some(true),
-            server: Some(Server {
-                url: origin(server_url),
-                server_type: self.server_type,
-                rtt_ms: Some(self.rtt_ms),
-            }),
+            server: Some(Server { rtt_ms: Some(self.rtt_ms), ..server }),
             audio_enabled: Some(self.audio_enabled),
             video_enabled: Some(self.video_enabled),
             tab_visible: Some(self.tab_visible),
             peers: self.links.iter().filter_map(peer).take(MAX_PEERS).collect(),
+            ..Frame::new(
+                meeting(meeting_id),
+                session(&self.session_id),
+                peer_id(&self.peer_id),
+                Seq::new(self.frames).unwrap_or(Seq::FIRST),
+                true_time_ms.saturating_add_signed(self.clock_skew_ms),
+            )
         }
     }
 }

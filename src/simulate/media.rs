@@ -157,12 +157,10 @@ impl Reception {
             return;
         }
         let video = self.video.get_or_insert(Video {
-            fps: None,
-            frames_buffered: None,
-            bitrate_kbps: None,
             frames_decoded: Some(0),
             frames_dropped: Some(0),
             freeze_count: Some(0),
+            ..Video::default()
         });
         let health = if shown { (1.0 - 4.0 * path.loss).max(0.1) } else { 0.0 };
         let fps = 30.0 * health * rng.random_range(0.95..1.0);
@@ -198,8 +196,7 @@ impl Reception {
                 fast_accelerate: Some(fast_accelerate),
                 preemptive_expand: Some(preemptive_expand),
                 comfort_noise: Some(comfort_noise),
-                dtmf: None,
-                undefined: None,
+                ..NetEq::default()
             }),
         }
     }

@@ -77,7 +77,8 @@ wire_map! {
         video("video"): optional Video, "The video received from the peer.";
     }
 
-    /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own.
+    /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own. The default has no value.
+    #[derive(Default)]
     "audio" struct Audio {
         buffer_ms("buffer_ms"): optional f64, "Jitter buffer depth now, in milliseconds.";
         target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims at, in milliseconds.";
@@ -91,7 +92,8 @@ wire_map! {
         neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
     }
 
-    /// The video received from one remote peer.
+    /// The video received from one remote peer. The default has no value.
+    #[derive(Default)]
     "video" struct Video {
         fps("fps"): optional f64, "Frames decoded a second now.";
         frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or shown.";
@@ -112,6 +114,34 @@ pub enum Form {
 }
 
 impl<'a> Frame<'a> {
+    /// A frame of version 1 with its required fields: no peers, and every optional value absent.
+    ///
+    /// Later versions of this crate add optional fields, so build a frame as
+    /// `Frame { server: Some(server), ..Frame::new(…) }`.
+    #[must_use]
+    pub const fn new(
+        meeting_id: MeetingId<'a>,
+        session_id: SessionId<'a>,
+        peer_id: PeerId<'a>,
+        seq: Seq,
+        sent_at_ms: u64,
+    ) -> Self {
+        Self {
+            version: Version,
+            meeting_id,
+            session_id,
+            peer_id,
+            seq,
+            sent_at_ms,
+            ended: None,
+            server: None,
+            audio_enabled: None,
+            video_enabled: None,
+            tab_visible: None,
+            peers: Vec::new(),
+        }
+    }
+
     /// Reads a frame in either form. The frame borrows its text from the message.
     ///
     /// # Errors
@@ -167,6 +197,30 @@ impl<'a> Frame<'a> {
         };
         debug_assert!(written.is_ok(), "a Vec takes every byte, and every length is known: {written:?}");
         bytes
+    }
+}
+
+impl<'a> Server<'a> {
+    /// A server whose round-trip time is not measured.
+    #[must_use]
+    pub const fn new(url: ServerUrl<'a>, server_type: ServerType) -> Self {
+        Self { url, server_type, rtt_ms: None }
+    }
+}
+
+impl<'a> Peer<'a> {
+    /// A peer whose microphone and camera are off, who is neither heard nor seen, and without statistics.
+    #[must_use]
+    pub const fn new(peer_id: PeerId<'a>) -> Self {
+        Self {
+            peer_id,
+            can_listen: false,
+            can_see: false,
+            audio_enabled: false,
+            video_enabled: false,
+            audio: None,
+            video: None,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use super::wire::wire_map;
 macro_rules! operations {
     ($($field:ident $name:ident $label:literal $meaning:literal;)+) => {
         wire_map! {
-            /// Cumulative count of NetEQ's decisions by operation.
+            /// Cumulative count of NetEQ's decisions by operation. The default has no value.
+            #[derive(Default)]
             "neteq" struct NetEq {
                 $($field($label): optional u64, $meaning;)+
             }

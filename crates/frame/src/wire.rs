@@ -171,12 +171,12 @@ impl<'de> Value<'de> for u64 {
 /// [`super::quick`] is tried, which refuses nothing.
 macro_rules! wire_map {
     ($(
-        $(#[$doc:meta])*
+        $(#[$attribute:meta])*
         $map:literal struct $name:ident $(<$lt:lifetime>)? {
             $($field:ident($key:literal): $need:ident $type:ty, $meaning:literal;)+
         }
     )+) => {$(
-        $(#[$doc])*
+        $(#[$attribute])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name $(<$lt>)? {
             $(#[doc = $meaning] pub $field: $crate::wire::wire_map!(@type $need $type),)+

@@ -7,9 +7,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callsight_publish::frame::{
-    Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
-};
+use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
 use callsight_publish::{PublishError, Publisher, PublisherConfig};
 
 #[tokio::main]
@@ -28,27 +26,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = every_second.tick() => {}
             leave = tokio::signal::ctrl_c() => { leave?; ended = true; }
         }
+        let sent_at_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+        let (meeting, session) = (MeetingId::new("standup")?, SessionId::new(&session_id)?);
+        let relay = ServerUrl::new("https://relay-us-1.example.com:4433")?;
         let frame = Frame {
-            version: Version,
-            meeting_id: MeetingId::new("standup")?,
-            session_id: SessionId::new(&session_id)?,
-            peer_id: PeerId::new("ana")?,
-            seq,
-            sent_at_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
             ended: ended.then_some(true),
-            server: Some(Server {
-                url: ServerUrl::new("https://relay-us-1.example.com:4433")?,
-                server_type: ServerType::WebTransport,
-                rtt_ms: Some(38.5),
-            }),
+            server: Some(Server { rtt_ms: Some(38.5), ..Server::new(relay, ServerType::WebTransport) }),
             audio_enabled: Some(true),
             video_enabled: Some(false),
             tab_visible: Some(true),
-            peers: vec![],
+            ..Frame::new(meeting, session, PeerId::new("ana")?, seq, sent_at_ms)
         };
         match publisher.publish(&frame) {
             Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("more frames than can be numbered")?,
-            // NATS is away for long. Let the frame go: counters are cumulative, the next one makes up for it.
+            // NATS has been away for long. Drop the frame: counters are cumulative, so the next one has them too.
             Err(PublishError::Overflow { .. }) => {}
             Err(error) => return Err(error.into()),
         }

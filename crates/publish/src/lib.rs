@@ -23,26 +23,17 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+//! use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, SessionId};
 //! use callsight_publish::{PublishError, Publisher, PublisherConfig};
 //!
 //! # async fn relay() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
 //! let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
 //!
+//! let (meeting, session) = (MeetingId::new("standup")?, SessionId::new("0b6e5f1c")?);
 //! let frame = Frame {
-//!     version: Version,
-//!     meeting_id: MeetingId::new("standup")?,
-//!     session_id: SessionId::new("0b6e5f1c")?,
-//!     peer_id: PeerId::new("ana")?,
-//!     seq: Seq::FIRST,
-//!     sent_at_ms: 1_760_000_000_000,
-//!     ended: None,
-//!     server: None,
 //!     audio_enabled: Some(true),
-//!     video_enabled: None,
-//!     tab_visible: None,
-//!     peers: vec![],
+//!     ..Frame::new(meeting, session, PeerId::new("ana")?, Seq::FIRST, 1_760_000_000_000)
 //! };
 //! match publisher.publish(&frame) {
 //!     Ok(()) => {}
