@@ -1,8 +1,10 @@
-//! A relay that publishes a health frame a second for a call it forwards, and flushes on the way out.
+//! A relay that publishes one health frame per second for a call that it forwards, and flushes at
+//! the end.
 //!
 //! `cargo run -p callsight-publish --example relay -- nats://127.0.0.1:4222`
 //!
-//! Frames wait until there is a stream for them; `callsight serve --create --region us` makes one.
+//! Frames wait until a stream has their subject; `callsight serve --create --region us` creates
+//! one.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = async_nats::connect(url).await?;
     let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
 
-    // A session id is new at each join, so that the frames of two joins are never taken for each other.
+    // A session id is new at each join, so that frames of two joins are never confused.
     let joined_at = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let session_id = format!("ana-{:x}", joined_at.as_nanos());
     let (mut seq, mut ended) = (Seq::FIRST, false);
@@ -38,8 +40,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             ..Frame::new(meeting, session, PeerId::new("ana")?, seq, sent_at_ms)
         };
         match publisher.publish(&frame) {
-            Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("more frames than can be numbered")?,
-            // NATS has been away for long. Drop the frame: counters are cumulative, so the next one has them too.
+            Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("sequence numbers are exhausted")?,
+            // NATS has been away for long. Drop the frame: counters are cumulative, so the next one
+            // has them too.
             Err(PublishError::Overflow { .. }) => {}
             Err(error) => return Err(error.into()),
         }
