@@ -220,8 +220,8 @@ impl Stage {
         for calls in calls {
             let summary = calls.map_err(|error| CliError::caused("the simulation broke off", error))?;
             let summary = summary.map_err(CliError::other)?;
-            published += summary.published;
-            acknowledged += summary.acknowledged;
+            published += summary.stats.accepted;
+            acknowledged += summary.stats.acknowledged;
         }
         watched?;
         say(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged"))

@@ -193,8 +193,8 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
     if let Some(summary) = summary {
         let seconds = summary.elapsed.as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
-        let rate = summary.published as f64 / seconds;
-        let (published, acknowledged) = (summary.published, summary.acknowledged);
+        let rate = summary.stats.accepted as f64 / seconds;
+        let (published, acknowledged) = (summary.stats.accepted, summary.stats.acknowledged);
         let text = format!(
             "{scenario} in {regions}, seed {seed}, for {seconds:.1} s: {published} frames published, {rate:.0} a second, \
              {acknowledged} acknowledged\n{summary}\n"
