@@ -7,30 +7,26 @@
 //! Invariant: wrong settings fail at the start and name the flag and the file; an absent server
 //! never does.
 
+mod error;
 mod failback;
 mod identity;
+mod options;
 mod tls;
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{AuthError, Client, ConnectError, ConnectOptions, Event};
+use async_nats::{Client, Event};
 use rand::RngExt;
-use tokio_rustls::rustls::crypto::ring;
 
-use self::identity::Identity;
-use crate::config::{NatsConfig, one_line};
+pub use self::error::NatsError;
+use self::options::options;
+use crate::config::NatsConfig;
 use crate::log::Bounded;
 
 /// Maximum pause between two attempts to reconnect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(4);
-
-/// Maximum number of messages that wait in the client per subscription: more than one pull request
-/// asks for.
-const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
 /// Minimum time between two log lines about errors, since every message may cause one.
 const LOG_ERRORS_EVERY: Duration = Duration::from_secs(5);
@@ -40,44 +36,6 @@ const IO_ERROR: &str = "IO error";
 
 const IO_ERROR_HINT: &str = "no server at this address, or TLS failed: check that both sides use TLS, that --nats-ca (or the \
     system) trusts the server's certificate for the host in --nats-url, and that the server accepts --nats-cert";
-
-/// The error of settings that no connection can be made with.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsError {
-    /// A file can't be read.
-    #[error("cannot read `{}` of {flag}", one_line(&path.display().to_string()))]
-    Unreadable {
-        /// Flag that names the file.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// A file's content does not fit its flag.
-    #[error("`{}` of {flag} {problem}", one_line(&path.display().to_string()))]
-    Unusable {
-        /// Flag that names the file.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, without quoting the file.
-        problem: String,
-    },
-    /// The client rejects the settings.
-    #[error("cannot set up the NATS connection")]
-    Connect(#[source] ConnectError),
-}
-
-impl NatsError {
-    fn unreadable(flag: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Unreadable { flag, path: path.to_owned(), source }
-    }
-
-    fn unusable(flag: &'static str, path: &Path, problem: impl ToString) -> Self {
-        Self::Unusable { flag, path: path.to_owned(), problem: problem.to_string() }
-    }
-}
 
 /// Connects under a name that `nats server report connections` shows. Returns at once if no server
 /// is available; the client keeps trying, then and whenever the connection is lost.
@@ -116,39 +74,6 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         tokio::spawn(failback::keep(client.clone(), config.clone(), name.to_owned()));
     }
     Ok(client)
-}
-
-/// Returns the options that every connection shares.
-fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError> {
-    tls::check(&config.tls)?;
-    // The client uses the process's default provider. One that is installed already is as good.
-    let _ = ring::default_provider().install_default();
-
-    let mut options = match Identity::new(&config.identity)? {
-        None => ConnectOptions::new(),
-        Some(identity) => {
-            let identity = Arc::new(identity);
-            ConnectOptions::with_auth_callback(move |nonce| {
-                let identity = Arc::clone(&identity);
-                let answer = tokio::task::spawn_blocking(move || identity.answer(&nonce));
-                async move { answer.await.map_err(AuthError::new)? }
-            })
-        }
-    };
-    if let Some(file) = &config.tls.authorities {
-        options = options.add_root_certificates(file.clone());
-    }
-    if let Some((certificate, key)) = &config.tls.client {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    if config.tls.first {
-        options = options.tls_first();
-    }
-    Ok(options
-        .name(name)
-        .custom_inbox_prefix(&config.inbox_prefix)
-        .require_tls(config.tls.required())
-        .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
 
 fn report(event: &Event, errors: &Mutex<Bounded>) {

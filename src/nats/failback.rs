@@ -17,7 +17,8 @@ use async_nats::{Client, ServerInfo};
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
 
-use super::{NatsError, options};
+use super::error::NatsError;
+use super::options::options;
 use crate::config::NatsConfig;
 
 /// First pause between two probes.

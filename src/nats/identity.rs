@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use async_nats::{Auth, AuthError};
 use nkeys::{KeyPair, KeyPairType};
 
-use super::NatsError;
+use super::error::NatsError;
 use crate::config::{Login, NatsIdentity};
 
 enum Secret {

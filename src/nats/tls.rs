@@ -10,7 +10,7 @@ use std::path::Path;
 
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::NatsError;
+use super::error::NatsError;
 use crate::config::NatsTls;
 use crate::tls::{authorities, certificates, private_key, provider, refused_key};
 

@@ -108,7 +108,10 @@ async fn a_duration_ends_it_and_a_repeat_of_the_seed_is_recognised() {
     assert!(first.stats.accepted >= 200 && first.stats.duplicates == 0, "{first}");
     assert!(first.elapsed < PATIENCE);
     let second = run(client.clone(), short, pending()).await.unwrap();
-    assert_eq!((second.stats.accepted, second.stats.duplicates), (first.stats.accepted, first.stats.accepted));
+    assert_eq!(
+        (second.stats.accepted, second.stats.duplicates),
+        (first.stats.accepted, first.stats.accepted)
+    );
 }
 
 #[tokio::test]
