@@ -12,7 +12,7 @@ use super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct, 
 use crate::config::{ConfigError, NatsConfig, duration_between};
 use crate::replay::engine::{EngineConfig, Filter};
 use crate::replay::http::{Address, Header};
-use crate::replay::sink::Target;
+use crate::replay::sink::output::Target;
 use crate::replay::window::{Moment, Window};
 use callsight_fold::{DetailLevel, FoldSettings, Limits, StreamTime};
 use callsight_frame::subject::Region;

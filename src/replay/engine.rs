@@ -9,10 +9,10 @@
 //! restarted exporter folds them: for gauges, watermarks and the values that growth is taken against, counting
 //! nothing. So counters begin at zero at the beginning of the window, and grow from there as they did live.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::account::Account;
 use super::sample::Step;
 use super::sink::{Fate, Seen, Sink, SinkError};
 use super::source::Record;
@@ -74,47 +74,6 @@ impl EngineConfig {
     #[must_use]
     pub fn since(&self) -> StreamTime {
         self.window.from - self.warm_up()
-    }
-}
-
-/// What a replay has gone through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Messages from before the window.
-    pub warm_up: u64,
-    /// Messages within the window, whatever became of them.
-    pub messages: u64,
-    /// Frames folded, the late ones among them.
-    pub folded: u64,
-    /// Folded frames that were older than the idle timeout.
-    pub late: u64,
-    /// Frames at or under their session's watermark.
-    pub repeated: u64,
-    /// Frames refused, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
-    /// Valid frames of other meetings and sessions than those that were asked for.
-    pub passed_over: u64,
-    /// Moments that were looked at.
-    pub steps: u64,
-    /// Samples at all of them.
-    pub samples: u64,
-    /// Most sessions that were live at a step.
-    pub most_sessions: usize,
-    /// When the first and the last message within the window were received.
-    pub span: Option<(StreamTime, StreamTime)>,
-}
-
-impl Account {
-    /// Frames refused, for any reason.
-    #[must_use]
-    pub fn rejected(&self) -> u64 {
-        self.rejected.values().sum()
-    }
-
-    /// Whether nothing of what was asked for was there.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.folded + self.repeated + self.rejected() == 0 && self.most_sessions == 0
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`report`] makes a page of it for the meeting afterwards;
 //! - [`sink`] has a module for each thing that a replay can become.
 
+pub mod account;
 pub mod engine;
 pub mod heal;
 pub mod http;
@@ -30,7 +31,8 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use engine::{Account, Engine, EngineConfig, Goes};
+use account::Account;
+use engine::{Engine, EngineConfig, Goes};
 use heal::HealError;
 use progress::Control;
 use rules::RulesError;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::openmetrics::OpenMetrics;
+use super::output::Target;
 use super::tsdb::Maker;
-use super::{Sink, SinkError, Target};
-use crate::replay::engine::Account;
+use super::{Sink, SinkError};
+use crate::replay::account::Account;
 use crate::replay::judge;
 use crate::replay::progress::Control;
 use crate::replay::rules::Rules;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::output::{Output, Target};
 use super::{Fate, Seen, Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::window::exact;
 use callsight_fold::Outcome;
 use callsight_frame::Frame;

@@ -7,7 +7,7 @@
 pub mod backtest;
 pub mod frames;
 pub mod openmetrics;
-mod output;
+pub mod output;
 pub mod remote_write;
 pub mod report;
 mod spill;
@@ -16,9 +16,7 @@ pub mod tsdb;
 use std::io;
 use std::path::PathBuf;
 
-pub use output::Target;
-
-use super::engine::Account;
+use super::account::Account;
 use super::sample::Step;
 use super::source::Record;
 use crate::config::one_line;

@@ -9,7 +9,7 @@ use std::thread;
 use super::output::{Output, Target};
 use super::spill::{Gathering, Series, Spill};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::progress::Control;
 use crate::replay::sample::{Column, Family, Step, Table};
 use callsight_fold::StreamTime;

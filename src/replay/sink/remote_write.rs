@@ -25,7 +25,7 @@ use self::receiver::Receiver;
 use self::wire::{STALE, Sample, WriteRequest};
 use super::spill::{Gathered, gather};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::http::{Address, Header};
 use crate::replay::progress::Control;
 use crate::replay::sample::{Column, Step, Table};

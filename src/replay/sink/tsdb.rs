@@ -11,9 +11,10 @@ use std::{fs, io, thread};
 use tempfile::TempDir;
 
 use super::openmetrics::OpenMetrics;
-use super::{Sink, SinkError, Target};
+use super::output::Target;
+use super::{Sink, SinkError};
 use crate::config::one_line;
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::progress::Control;
 use crate::replay::sample::Step;
 
