@@ -2,8 +2,8 @@
 //!
 //! The engine counts, and every output and the summary show the same counts.
 //!
-//! Invariant: without a filter, `messages` is `folded` + `repeated` + `rejected`. With one, it also counts what
-//! the filter excludes and what it can't apply to, the invalid frames.
+//! Invariant: without a filter, `messages` is `folded` + `repeated` + `rejected`. With one, it also
+//! counts what the filter excludes and what it can't apply to, the invalid frames.
 
 use std::collections::BTreeMap;
 
