@@ -16,7 +16,7 @@ use tokio_rustls::rustls::crypto::ring;
 
 use self::identity::Identity;
 use crate::config::{NatsConfig, one_line};
-use crate::log::Bounded;
+use crate::log::RateLimit;
 
 /// The longest pause between two attempts to reconnect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(4);
@@ -78,7 +78,7 @@ impl NatsError {
 /// # Errors
 /// [`NatsError`] when the settings can't be used; never because NATS is away.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsError> {
-    let errors = Arc::new(Mutex::new(Bounded::every(LOG_ERRORS_EVERY)));
+    let errors = Arc::new(Mutex::new(RateLimit::new(LOG_ERRORS_EVERY)));
     let connected_before = Arc::new(AtomicBool::new(false));
     let was_connected = Arc::clone(&connected_before);
     let mut options = options(config, name)?;
@@ -144,7 +144,7 @@ fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError>
         .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
 
-fn report(event: &Event, errors: &Mutex<Bounded>) {
+fn report(event: &Event, errors: &Mutex<RateLimit>) {
     match event {
         Event::Connected => tracing::info!("NATS connected"),
         Event::Disconnected => tracing::warn!("NATS disconnected"),
@@ -153,13 +153,13 @@ fn report(event: &Event, errors: &Mutex<Bounded>) {
         other => {
             // A user without the right to publish is told so for each message.
             let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(held_back) = errors.allow(Instant::now()) else { return };
+            let Some(suppressed) = errors.check(Instant::now()) else { return };
             match other {
                 // The client keeps to itself what went wrong; the server's log has the other half.
                 Event::ClientError(error) if error.to_string().contains(IO_ERROR) => {
-                    tracing::warn!(event = %other, held_back, hint = TLS_HINT, "NATS");
+                    tracing::warn!(event = %other, suppressed, hint = TLS_HINT, "NATS");
                 }
-                other => tracing::warn!(event = %other, held_back, "NATS"),
+                other => tracing::warn!(event = %other, suppressed, "NATS"),
             }
         }
     }

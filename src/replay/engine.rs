@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::sample::Step;
 use super::sink::{Fate, Seen, Sink, SinkError};
-use super::source::Record;
 use super::window::Window;
+use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};

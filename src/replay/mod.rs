@@ -30,13 +30,13 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::stream_reader::{Extent, ReadError, Record};
 use engine::{Account, Engine, EngineConfig, Goes};
 use heal::HealError;
 use progress::Control;
 use rules::RulesError;
 use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
-use source::{Extent, ReadError, Record};
 use window::Window;
 
 use crate::config::one_line;
@@ -124,7 +124,7 @@ pub async fn run(
     control: Control,
 ) -> Result<Replayed, ReplayError> {
     let (window, since) = (config.window, config.since());
-    let held = extents.iter().map(Extent::describe).collect::<Vec<_>>().join("; ");
+    let held = extents.iter().map(source::describe).collect::<Vec<_>>().join("; ");
     let overlaps =
         |extent: &Extent| extent.held.is_some_and(|(first, last)| first <= window.to && last >= since);
     if !extents.iter().any(overlaps) {

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use async_nats::jetstream::context::RequestErrorKind;
-use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -16,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::declare::{Declared, Name};
 use super::plan::{Action, Running, Step};
+use crate::jetstream_api::{AskError, ask};
 
 /// How long to wait before asking again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -150,25 +150,26 @@ impl Reconciler {
         let mut reason = "no connection".to_owned();
         loop {
             // The client waits for a server that is away, and a request that was cut off is never answered.
-            let asked = self.context.request(subject.clone(), question);
-            match timeout_at(end, asked).await {
-                Ok(Ok(Response::Ok(answer))) => return Ok(Ok(answer)),
-                Ok(Ok(Response::Err { error })) if error.code() != UNAVAILABLE => {
+            let passes = match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
+                Ok(Ok(answer)) => return Ok(Ok(answer)),
+                Ok(Err(AskError::Refused(error))) if error.code() != UNAVAILABLE => {
                     return Ok(Err((error.error_code(), error.to_string())));
                 }
-                Ok(Ok(Response::Err { error })) => reason = error.to_string(),
                 Ok(Err(error)) => {
                     reason = error.to_string();
-                    if !matches!(
-                        error.kind(),
-                        RequestErrorKind::TimedOut | RequestErrorKind::NoResponders | RequestErrorKind::Other
-                    ) {
-                        return Err(ReconcileError::Unanswered { name: name.clone(), reason });
+                    match error {
+                        AskError::Refused(_) => true,
+                        AskError::Unanswered(error) => matches!(
+                            error.kind(),
+                            RequestErrorKind::TimedOut
+                                | RequestErrorKind::NoResponders
+                                | RequestErrorKind::Other
+                        ),
                     }
                 }
-                Err(_) => return Err(ReconcileError::Unanswered { name: name.clone(), reason }),
-            }
-            if Instant::now() + AGAIN >= end {
+                Err(_) => false,
+            };
+            if !passes || Instant::now() + AGAIN >= end {
                 return Err(ReconcileError::Unanswered { name: name.clone(), reason });
             }
             sleep(AGAIN).await;
