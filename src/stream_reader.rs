@@ -52,9 +52,6 @@ const QUIET: Duration = Duration::from_secs(3);
 /// The pause before a consumer is created again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An error of the client or of a delivery. Another consumer may do better.
-type Break = Box<dyn Error + Send + Sync>;
-
 /// A message of a stream.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -108,8 +105,15 @@ pub enum ReadError {
         /// The last sequence that was read.
         after: u64,
         /// What went wrong last.
-        reason: Break,
+        reason: Box<dyn Error + Send + Sync>,
     },
+}
+
+impl ReadError {
+    /// Whether another attempt may succeed.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Away { .. })
+    }
 }
 
 /// What a stream holds at one moment.
@@ -200,22 +204,6 @@ struct EphemeralConsumer {
     delivered: u64,
 }
 
-/// Why one consumer was read no further.
-enum Interruption {
-    Break(Break),
-    Failed(ReadError),
-}
-
-impl From<ReadError> for Interruption {
-    fn from(error: ReadError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-fn broken(reason: impl Into<Break>) -> Interruption {
-    Interruption::Break(reason.into())
-}
-
 impl StreamReader {
     /// Prepares to read; the server is first asked by [`Self::next`].
     #[must_use]
@@ -230,24 +218,21 @@ impl StreamReader {
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, ReadError> {
         let began = Instant::now();
         while !self.done {
-            let reason = match self.read(began).await {
-                Ok(records) if records.is_empty() => continue,
+            match self.read(began).await {
+                Ok(records) if records.is_empty() => {}
                 Ok(records) => return Ok(Some(records)),
-                Err(Interruption::Failed(error)) => return Err(error),
-                Err(Interruption::Break(reason)) => reason,
-            };
-            self.consumer = None;
-            if began.elapsed() > self.part.patience {
-                let (stream, after) = (self.part.stream.clone(), self.sequence);
-                return Err(ReadError::Away { stream, after, reason });
+                Err(error) if error.may_pass() && began.elapsed() <= self.part.patience => {
+                    self.consumer = None;
+                    sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
             }
-            sleep(PAUSE).await;
         }
         Ok(None)
     }
 
     /// Waits for the next messages of the consumer, which is created if there is none.
-    async fn read(&mut self, began: Instant) -> Result<Vec<Record>, Interruption> {
+    async fn read(&mut self, began: Instant) -> Result<Vec<Record>, ReadError> {
         if self.consumer.is_none() {
             self.consumer = self.create_consumer().await?;
         }
@@ -257,16 +242,20 @@ impl StreamReader {
         };
         match timeout(QUIET, consumer.chunks.next()).await {
             Ok(Some(chunk)) => self.take(chunk).await,
-            Ok(None) => Err(broken("the subscription ended")),
+            Ok(None) => Err(self.away("the subscription ended")),
             Err(_) => {
                 self.check_purged().await?;
-                if began.elapsed() > PULL_EXPIRES { Err(broken("nothing arrived")) } else { Ok(Vec::new()) }
+                if began.elapsed() > PULL_EXPIRES {
+                    Err(self.away("nothing arrived"))
+                } else {
+                    Ok(Vec::new())
+                }
             }
         }
     }
 
     /// Creates a consumer that delivers what was not returned yet; `None` if nothing is left.
-    async fn create_consumer(&self) -> Result<Option<EphemeralConsumer>, Interruption> {
+    async fn create_consumer(&self) -> Result<Option<EphemeralConsumer>, ReadError> {
         let deliver_policy = match self.sequence {
             0 => self.part.start,
             last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
@@ -282,12 +271,12 @@ impl StreamReader {
             ..pull::Config::default()
         };
         let creating = self.context.create_consumer_on_stream(config, &self.part.stream);
-        let consumer = match timeout(ANSWER_WITHIN, creating).await.map_err(|_| broken("no answer"))? {
+        let consumer = match timeout(ANSWER_WITHIN, creating).await.map_err(|_| self.away("no answer"))? {
             Ok(consumer) => consumer,
             Err(error) => {
                 // Whether the stream is gone for good decides if it is tried again.
-                self.first_sequence().await?;
-                return Err(broken(error));
+                state(&self.context, &self.part.stream).await?;
+                return Err(self.away(error));
             }
         };
         if consumer.cached_info().num_pending == 0 {
@@ -301,24 +290,21 @@ impl StreamReader {
             .heartbeat(HEARTBEAT)
             .messages()
             .await
-            .map_err(broken)?;
+            .map_err(|error| self.away(error))?;
         Ok(Some(EphemeralConsumer { chunks: messages.ready_chunks(CHUNK), delivered: 0 }))
     }
 
-    async fn take(
-        &mut self,
-        chunk: Vec<Result<Message, MessagesError>>,
-    ) -> Result<Vec<Record>, Interruption> {
+    async fn take(&mut self, chunk: Vec<Result<Message, MessagesError>>) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::with_capacity(chunk.len());
         for message in chunk {
             match self.take_one(message).await {
                 Ok(record) => records.extend(record),
                 // What arrived before the break is returned first.
-                Err(Interruption::Break(_)) if !records.is_empty() => {
+                Err(error) if error.may_pass() && !records.is_empty() => {
                     self.consumer = None;
                     break;
                 }
-                Err(interruption) => return Err(interruption),
+                Err(error) => return Err(error),
             }
             if self.done {
                 break;
@@ -331,15 +317,15 @@ impl StreamReader {
     async fn take_one(
         &mut self,
         message: Result<Message, MessagesError>,
-    ) -> Result<Option<Record>, Interruption> {
-        let message = message.map_err(broken)?;
-        let info = message.info().map_err(broken)?;
+    ) -> Result<Option<Record>, ReadError> {
+        let message = message.map_err(|error| self.away(error))?;
+        let info = message.info().map_err(|error| self.away(error))?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
         let at = StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos());
         if let Some(consumer) = &mut self.consumer {
             consumer.delivered += 1;
             if info.consumer_sequence != consumer.delivered {
-                return Err(broken("a delivery was lost on the way"));
+                return Err(self.away("a delivery was lost on the way"));
             }
         }
         if self.sequence > 0 && sequence > self.sequence + 1 {
@@ -360,19 +346,15 @@ impl StreamReader {
         if !self.part.gapless {
             return Ok(());
         }
-        let Some(next) = self.first_sequence().await? else { return Ok(()) };
+        let next = state(&self.context, &self.part.stream).await?.first_sequence;
         if next > self.sequence + 1 && (self.sequence > 0 || next > self.part.last_sequence) {
             return Err(ReadError::Purged { stream: self.part.stream.clone(), after: self.sequence, next });
         }
         Ok(())
     }
 
-    /// The stream's first sequence; `None` while NATS does not answer, which may pass.
-    async fn first_sequence(&self) -> Result<Option<u64>, ReadError> {
-        match state(&self.context, &self.part.stream).await {
-            Ok(state) => Ok(Some(state.first_sequence)),
-            Err(ReadError::Unreachable(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn away(&self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> ReadError {
+        let (stream, after) = (self.part.stream.clone(), self.sequence);
+        ReadError::Away { stream, after, reason: reason.into() }
     }
 }

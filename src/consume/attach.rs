@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 use time::OffsetDateTime;
@@ -29,14 +29,15 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Which consumer is read, and whether it may be created.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) source: Source,
-    pub(super) reader: Reader,
+pub struct ConsumerConfig {
+    /// The region, and the stream that it is read from.
+    pub source: Source,
+    /// Whose durable is used.
+    pub reader: Reader,
     /// The replicas of streams that are missing; `None` creates neither streams nor consumers.
-    pub(super) create: Option<usize>,
-    /// How far back a new durable begins.
-    pub(super) lookback: Duration,
+    pub create: Option<usize>,
+    /// How far back a new durable begins: the idle timeout, so that it meets every live session.
+    pub lookback: Duration,
 }
 
 /// Why the consumer cannot be attached to.
@@ -64,7 +65,7 @@ pub(super) enum AttachError {
     #[error("durable consumer {0} reads other subjects; delete it, and --create makes a new one")]
     WrongSubjects(String),
     #[error(transparent)]
-    Handover(HandoverError),
+    Handover(#[from] HandoverError),
     #[error("durable consumer {0} acknowledges frame by frame; delete it, and --create makes a new one")]
     WrongAckPolicy(String),
     #[error("stream {stream} can't be made: {reason}")]
@@ -81,15 +82,6 @@ pub(super) enum AttachError {
 impl AttachError {
     fn unreachable(error: impl ToString) -> Self {
         Self::Unreachable(error.to_string())
-    }
-}
-
-impl From<HandoverError> for AttachError {
-    fn from(error: HandoverError) -> Self {
-        match error {
-            HandoverError::Ask(error) => Self::unreachable(error),
-            error => Self::Handover(error),
-        }
     }
 }
 
@@ -124,18 +116,18 @@ pub(super) struct Attached {
 /// first and at once: one acknowledgement covers a whole batch, so a later one would cover it unread.
 pub(super) async fn attach(
     context: Context,
-    wanted: &Wanted,
+    config: &ConsumerConfig,
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
-    let state = find_stream(&context, wanted).await?;
-    let stream = wanted.source.stream.clone();
+    let state = find_stream(&context, config).await?;
+    let stream = config.source.stream.clone();
     // A mirror has the subjects that the stream gave its messages, but not the transform.
-    if wanted.reader.shard.is_some() && !wanted.source.is_mirror() && !state.has_partitions() {
+    if config.reader.shard.is_some() && !config.source.is_mirror() && !state.has_partitions() {
         return Err(AttachError::NoPartitions { stream });
     }
-    let (consumer, handover) = find_consumer(&context, wanted, &state, folded).await?;
-    let durable = wanted.reader.durable();
-    check_config(&consumer.cached_info().config, wanted, &durable)?;
+    let (consumer, handover) = find_consumer(&context, config, &state, folded).await?;
+    let durable = config.reader.durable();
+    check(&consumer.cached_info().config, config, &durable)?;
     // This answer says where deliveries begin. A later one might not: pull requests of a predecessor that
     // vanished are still served, and what they got would seem to have been taken.
     let (at_reset, reading) = match reset_consumer(&context, &stream, &durable).await {
@@ -167,27 +159,23 @@ pub(super) async fn attach(
     })
 }
 
-fn check_config(
-    config: &async_nats::jetstream::consumer::Config,
-    wanted: &Wanted,
-    durable: &str,
-) -> Result<(), AttachError> {
-    if config.ack_policy != AckPolicy::All {
+fn check(found: &consumer::Config, config: &ConsumerConfig, durable: &str) -> Result<(), AttachError> {
+    if found.ack_policy != AckPolicy::All {
         return Err(AttachError::WrongAckPolicy(durable.to_owned()));
     }
-    let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
-    let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
-    if read != wanted.reader.subjects(&wanted.source.region).into_iter().collect() {
+    let single = Some(&found.filter_subject).filter(|subject| !subject.is_empty());
+    let subjects: BTreeSet<_> = found.filter_subjects.iter().chain(single).cloned().collect();
+    if subjects != config.reader.subjects(&config.source.region).into_iter().collect() {
         return Err(AttachError::WrongSubjects(durable.to_owned()));
     }
     Ok(())
 }
 
-async fn find_stream(context: &Context, wanted: &Wanted) -> Result<StreamState, AttachError> {
+async fn find_stream(context: &Context, config: &ConsumerConfig) -> Result<StreamState, AttachError> {
     use CreateStreamErrorKind::{JetStreamUnavailable, Response, TimedOut};
-    let Source { region, kind, stream, .. } = wanted.source.clone();
-    if let Some(replicas) = wanted.create
-        && let Err(reason) = create_streams(context, &wanted.source, replicas).await
+    let Source { region, kind, stream, .. } = config.source.clone();
+    if let Some(replicas) = config.create
+        && let Err(reason) = create_streams(context, &config.source, replicas).await
     {
         return Err(match reason.kind() {
             TimedOut | JetStreamUnavailable | Response => AttachError::unreachable(reason),
@@ -221,11 +209,11 @@ async fn create_streams(
 
 async fn find_consumer(
     context: &Context,
-    wanted: &Wanted,
+    config: &ConsumerConfig,
     state: &StreamState,
     folded: Option<Position>,
 ) -> Result<(Consumer<pull::Config>, Handover), AttachError> {
-    let Wanted { source, reader, create, lookback } = wanted;
+    let ConsumerConfig { source, reader, create, lookback } = config;
     let (stream, durable) = (&source.stream, reader.durable());
     let exists = match consumer_state(context, stream, &durable).await {
         Ok(_) => true,

@@ -32,8 +32,8 @@ pub(super) enum HandoverError {
          correct --shards-before, or leave it out to begin one idle timeout before now"
     )]
     Missing { durable: String, stream: String },
-    #[error("{0}")]
-    Ask(AskError),
+    #[error("NATS does not answer: {0}; check --nats-url and that JetStream is enabled there")]
+    Unanswered(AskError),
 }
 
 impl Handover {
@@ -66,7 +66,7 @@ impl Handover {
                 Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
                     return Err(HandoverError::Missing { durable, stream: stream.to_owned() });
                 }
-                Err(error) => return Err(HandoverError::Ask(error)),
+                Err(error) => return Err(HandoverError::Unanswered(error)),
             }
         }
         Ok(Self { floors })

@@ -22,7 +22,8 @@ use callsight_fold::series::aggregates::RegionSeries;
 /// How often idle sessions are looked for.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// The exporter stops.
+#[derive(Debug, thiserror::Error)]
+#[error("the exporter stops")]
 pub(super) struct Shutdown;
 
 /// The part of a consumer that is kept current several times a second.

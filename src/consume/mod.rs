@@ -36,7 +36,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use attach::{AttachError, Attached, Position, Wanted, attach};
+pub use attach::ConsumerConfig;
+use attach::{AttachError, Attached, Position, attach};
 use catch_up::{Behind, CatchUp};
 use clock::Reading;
 use dead_letter_writer::{DeadLetterWriter, Rejected};
@@ -94,22 +95,10 @@ fn next_pause(pauses: &mut ExponentialBackoff, worked: Duration) -> Duration {
     pauses.next().unwrap_or(LONGEST_PAUSE)
 }
 
-/// The settings of a region's consumer.
-pub struct ConsumerConfig {
-    /// The region, and the stream that it is read from.
-    pub source: Source,
-    /// Whose durable is used.
-    pub reader: Reader,
-    /// The replicas of streams that are missing; `None` creates neither streams nor consumers.
-    pub create: Option<usize>,
-    /// How far back a new durable begins: the idle timeout, so that it meets every live session.
-    pub lookback: Duration,
-}
-
 /// The consumer of one region.
 pub struct Consumer {
     context: Context,
-    wanted: Wanted,
+    config: ConsumerConfig,
     heartbeat: Heartbeat,
     letters: DeadLetterWriter,
     own: Arc<RegionSeries>,
@@ -124,7 +113,9 @@ pub struct Consumer {
 
 /// Why the durable is read no further.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+enum End {
+    #[error(transparent)]
+    Shutdown(#[from] Shutdown),
     #[error(transparent)]
     Attach(#[from] AttachError),
     #[error("cannot restore live sessions: {0}")]
@@ -145,30 +136,12 @@ enum Lost {
     Acknowledgement(async_nats::Error),
 }
 
-impl From<AskError> for Lost {
+impl From<AskError> for End {
     fn from(error: AskError) -> Self {
         match error {
             AskError::Refused(error) => Self::Consumer(error),
             AskError::Unanswered(error) => Self::Unanswered(error),
         }
-    }
-}
-
-/// Why consuming ended before the exporter stopped it in an orderly way.
-enum End {
-    Shutdown,
-    Lost(Lost),
-}
-
-impl From<Shutdown> for End {
-    fn from(_: Shutdown) -> Self {
-        Self::Shutdown
-    }
-}
-
-impl<E: Into<Lost>> From<E> for End {
-    fn from(error: E) -> Self {
-        Self::Lost(error.into())
     }
 }
 
@@ -205,8 +178,7 @@ impl Consumer {
         own: Arc<RegionSeries>,
         stream: StreamSeries,
     ) -> Self {
-        let ConsumerConfig { source, reader, create, lookback } = config;
-        let region = source.region.clone();
+        let region = config.source.region.clone();
         own.last_folded_age.set(f64::NAN);
         Self {
             letters: DeadLetterWriter::new(context.clone(), region.clone(), Arc::clone(&own)),
@@ -218,7 +190,7 @@ impl Consumer {
                 Arc::clone(&own),
             ),
             context,
-            wanted: Wanted { source, reader, create, lookback },
+            config,
             own,
             stream_created: None,
             restored: false,
@@ -238,7 +210,7 @@ impl Consumer {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let mut pauses = PAUSES.build();
         loop {
-            let attaching = attach(self.context.clone(), &self.wanted, self.position());
+            let attaching = attach(self.context.clone(), &self.config, self.position());
             let Ok(attached) = self.heartbeat.unless_stopped(&mut shutdown, attaching).await else { break };
             let began = Instant::now();
             let ended = match attached {
@@ -247,8 +219,8 @@ impl Consumer {
             };
             match ended {
                 Ok(()) => return,
-                Err(End::Shutdown) => break,
-                Err(End::Lost(lost)) => self.report(&lost),
+                Err(End::Shutdown(_)) => break,
+                Err(end) => self.report(&end),
             }
             let pause = sleep(next_pause(&mut pauses, began.elapsed()));
             if self.heartbeat.unless_stopped(&mut shutdown, pause).await.is_err() {
@@ -258,21 +230,21 @@ impl Consumer {
         // What was acknowledged may still be in the client, which ends with the process.
         let flushed = timeout(LAST_ACK, self.context.client().flush()).await;
         tracing::info!(
-            region = %self.wanted.source.region,
+            region = %self.config.source.region,
             flushed = matches!(flushed, Ok(Ok(()))),
             "stopped while not consuming"
         );
     }
 
-    fn report(&mut self, lost: &Lost) {
+    fn report(&mut self, end: &End) {
         self.heartbeat.set_attached(false);
-        let problem = lost.to_string();
+        let problem = end.to_string();
         if problem != self.problem {
             self.problem.clone_from(&problem);
             self.problems = RateLimit::new(LOG_AGAIN);
         }
         if let Some(suppressed) = self.problems.check(Instant::now()) {
-            tracing::warn!(region = %self.wanted.source.region, error = problem, suppressed, "not consuming");
+            tracing::warn!(region = %self.config.source.region, error = problem, suppressed, "not consuming");
         }
         self.heartbeat.health.detached(problem);
     }
@@ -285,7 +257,7 @@ impl Consumer {
 
     /// Reads the durable until the exporter stops.
     async fn consume(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
-        let region = self.wanted.source.region.clone();
+        let region = self.config.source.region.clone();
         let Attached { stream_created, acknowledged, .. } = attached;
         if self.stream_created.replace(stream_created).is_some_and(|before| before != stream_created) {
             tracing::warn!(stream = attached.stream, "the stream was made anew: its sequence begins again");
@@ -303,7 +275,7 @@ impl Consumer {
             tracing::warn!(%region, from, to, "the durable was moved past frames");
         }
         tracing::info!(%region, durable = attached.durable, after = acknowledged, "consuming");
-        Ok(self.pull(attached, shutdown).await?)
+        self.pull(attached, shutdown).await
     }
 
     /// Restores the sessions that were live before the exporter started. A restart forgets them, and each would
@@ -314,7 +286,7 @@ impl Consumer {
         attached: &Attached,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
-        let Wanted { source, reader, lookback, .. } = &self.wanted;
+        let ConsumerConfig { source, reader, lookback, .. } = &self.config;
         let part = Part {
             stream: attached.stream.clone(),
             subjects: reader.subjects(&source.region),
@@ -328,7 +300,7 @@ impl Consumer {
         let mut frames = StreamReader::new(attached.context.clone(), part);
         let mut restored = 0;
         while let Some(chunk) =
-            self.heartbeat.unless_stopped(shutdown, frames.next()).await?.map_err(Lost::Restore)?
+            self.heartbeat.unless_stopped(shutdown, frames.next()).await?.map_err(End::Restore)?
         {
             chunk.iter().for_each(|frame| self.heartbeat.intake.restore(frame));
             restored += chunk.len();
@@ -339,7 +311,7 @@ impl Consumer {
     }
 
     /// Takes what is delivered until the exporter stops, and acknowledges it.
-    async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> Result<(), Lost> {
+    async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
         let Attached { context, stream, durable, delivered, waiting, acknowledged, .. } = attached;
         self.heartbeat.intake.resume(delivered, acknowledged, attached.handover);
         self.heartbeat.set_attached(true);
@@ -362,7 +334,7 @@ impl Consumer {
                 () = self.heartbeat.due() => self.heartbeat.beat(),
                 Some(poll) = polls.next() => self.handle_poll(poll?, &mut deliveries).await?,
                 chunk = chunks.next() => {
-                    self.handle_chunk(chunk.ok_or(Lost::Subscription)?, &mut deliveries).await?;
+                    self.handle_chunk(chunk.ok_or(End::Subscription)?, &mut deliveries).await?;
                 }
             }
         }
@@ -373,7 +345,7 @@ impl Consumer {
         &mut self,
         chunk: Vec<Result<Message, MessagesError>>,
         deliveries: &mut Deliveries,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), End> {
         let mut rejected = Vec::new();
         let taken = self.take(chunk, &mut deliveries.last, &mut rejected);
         if !rejected.is_empty() {
@@ -392,9 +364,9 @@ impl Consumer {
         chunk: Vec<Result<Message, MessagesError>>,
         last: &mut LastTaken,
         rejected: &mut Vec<Rejected>,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), End> {
         for message in chunk {
-            let message = message.map_err(Lost::Pull)?;
+            let message = message.map_err(End::Pull)?;
             rejected.extend(self.heartbeat.intake.take(&message)?);
             (last.message, last.sent) = (Some(message), false);
         }
@@ -403,7 +375,7 @@ impl Consumer {
 
     /// Exports the state at a poll, sends dead letters that wait, and compares the state with what was taken
     /// and acknowledged here.
-    async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), Lost> {
+    async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), End> {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
         if let Some(stream) = stream {
@@ -433,7 +405,7 @@ impl Consumer {
 
     /// Acknowledges the last message that was taken, and with it all before, unless a letter about one of them
     /// is not stored yet.
-    async fn acknowledge(&mut self, last: &mut LastTaken) -> Result<(), Lost> {
+    async fn acknowledge(&mut self, last: &mut LastTaken) -> Result<(), End> {
         let Some(message) = &last.message else { return Ok(()) };
         if self.letters.is_waiting() {
             return Ok(());
@@ -444,14 +416,14 @@ impl Consumer {
                 last.acknowledged = message.info().map_or(last.acknowledged, |info| info.stream_sequence);
                 Ok(())
             }
-            Ok(Err(error)) => Err(Lost::Acknowledgement(error)),
-            Err(_) => Err(Lost::Acknowledgement("the client's queue is full".into())),
+            Ok(Err(error)) => Err(End::Acknowledgement(error)),
+            Err(_) => Err(End::Acknowledgement("the client's queue is full".into())),
         }
     }
 
     /// Makes sure that the server has the last acknowledgement before the connection closes.
     async fn acknowledge_finally(&self, last: LastTaken) {
-        let region = &self.wanted.source.region;
+        let region = &self.config.source.region;
         let Some(message) = last.message else { return };
         if self.letters.is_waiting() {
             tracing::warn!(%region, "stopped before all dead letters were stored: their frames come again");
