@@ -1,7 +1,7 @@
 //! Requests to the API of JetStream.
 //!
-//! The client's own calls drop what their types have no field for, such as the server's time. Here the caller
-//! says which type an answer has.
+//! The client's own calls drop what their types have no field for, such as the server's time. Here
+//! the caller says which type an answer has.
 
 use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::response::Response;

@@ -79,6 +79,7 @@ impl NatsError {
 /// [`NatsError`] when the settings can't be used; never because NATS is away.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsError> {
     let errors = Arc::new(Mutex::new(RateLimit::new(LOG_ERRORS_EVERY)));
+    let servers = config.to_string();
     let connected_before = Arc::new(AtomicBool::new(false));
     let was_connected = Arc::clone(&connected_before);
     let mut options = options(config, name)?;
@@ -99,7 +100,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         })
         .event_callback(move |event| {
             connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
-            report(&event, &errors);
+            report(&event, &servers, &errors);
             async {}
         })
         .connect(config.server_addresses())
@@ -144,7 +145,7 @@ fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError>
         .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
 
-fn report(event: &Event, errors: &Mutex<RateLimit>) {
+fn report(event: &Event, servers: &str, errors: &Mutex<RateLimit>) {
     match event {
         Event::Connected => tracing::info!("NATS connected"),
         Event::Disconnected => tracing::warn!("NATS disconnected"),
@@ -157,7 +158,7 @@ fn report(event: &Event, errors: &Mutex<RateLimit>) {
             match other {
                 // The client keeps to itself what went wrong; the server's log has the other half.
                 Event::ClientError(error) if error.to_string().contains(IO_ERROR) => {
-                    tracing::warn!(event = %other, suppressed, hint = TLS_HINT, "NATS");
+                    tracing::warn!(servers, %error, suppressed, hint = TLS_HINT, "cannot reach NATS");
                 }
                 other => tracing::warn!(event = %other, suppressed, "NATS"),
             }

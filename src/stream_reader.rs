@@ -1,13 +1,15 @@
 //! Reads part of a stream, in order and without leaving a trace.
 //!
-//! Reading through the exporter's durable would take frames away from it, and the client's ordered consumer
-//! is unfit: it names each successor of its consumer, which no user of `jetstream/permissions` may do, and it
-//! restarts at the beginning of the stream if it breaks before the first message. A [`StreamReader`] creates
-//! an ephemeral consumer in the server's memory instead, lets the server choose its name, acknowledges
-//! nothing, and after a break continues after the last message that it returned.
+//! Reading through the exporter's durable would take frames away from it, and the client's ordered
+//! consumer is unfit: it names each successor of its consumer, which no user of
+//! `jetstream/permissions` may do, and it restarts at the beginning of the stream if it breaks
+//! before the first message. A [`StreamReader`] creates an ephemeral consumer in the server's
+//! memory instead, lets the server choose its name, acknowledges nothing, and after a break
+//! continues after the last message that it returned.
 //!
-//! A stream loses messages only at its front. So a gap is what was purged or expired while it was read, unless
-//! single messages were deleted by hand; the stream's first sequence tells the two apart.
+//! A stream loses messages only at its front. So a gap is what was purged or expired while it was
+//! read, unless single messages were deleted by hand; the stream's first sequence tells the two
+//! apart.
 //!
 //! Invariant: each message of the part is returned once and in order of its sequence.
 
@@ -30,7 +32,8 @@ use crate::config::one_line;
 use crate::jetstream_api::{AskError, ask};
 use callsight_fold::StreamTime;
 
-/// The messages that one pull request asks for. The client sends the next one when half of them have arrived.
+/// The messages that one pull request asks for. The client sends the next one when half of them
+/// have arrived.
 const BATCH: usize = 8192;
 
 /// The most messages that are returned at a time.
@@ -170,8 +173,8 @@ pub struct Part {
     pub last_sequence: u64,
     /// The latest time at which a message of the part was stored.
     pub until: Option<StreamTime>,
-    /// Whether messages that are removed before they are read are an error. It takes all subjects: those of
-    /// others leave gaps.
+    /// Whether messages that are removed before they are read are an error. It takes all subjects:
+    /// those of others leave gaps.
     pub gapless: bool,
     /// What the server shows as the consumer's description.
     pub description: &'static str,

@@ -65,7 +65,8 @@ pub(crate) enum DeadLettersError {
     Io(#[from] io::Error),
 }
 
-/// Writes a line for each letter: when, why and where the frame was rejected, and what today's decoder says.
+/// Writes a line for each letter: when, why and where the frame was rejected, and what today's
+/// decoder says.
 pub(crate) fn show(args: DeadLetterArgs, mut output: impl Write) -> Result<(), DeadLettersError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

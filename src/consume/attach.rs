@@ -1,6 +1,7 @@
 //! Finds or creates the stream and the durable consumer, and opens it for reading.
 //!
-//! Invariant: an attached consumer delivers everything that it was not acknowledged, in order, before the rest.
+//! Invariant: an attached consumer delivers everything that it was not acknowledged, in order,
+//! before the rest.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,14 +19,16 @@ use crate::jetstream_api::AskError;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 use callsight_frame::subject::Region;
 
-/// The frames that one pull request asks for. The client sends the next one when half of them have arrived.
+/// The frames that one pull request asks for. The client sends the next one when half of them have
+/// arrived.
 const BATCH: usize = 8192;
 
-/// How long a pull request is valid. It outlives its exporter when a node or a link dies without a word. The
-/// server goes on serving it until it expires, and a successor gets nothing until then.
+/// How long a pull request is valid. It outlives its exporter when a node or a link dies without a
+/// word. The server goes on serving it until it expires, and a successor gets nothing until then.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
-/// How often the server confirms an idle pull request; the client notices when two confirmations are missing.
+/// How often the server confirms an idle pull request; the client notices when two confirmations
+/// are missing.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Which consumer is read, and whether it may be created.
@@ -112,8 +115,9 @@ pub(super) struct Attached {
     pub(super) messages: pull::Stream,
 }
 
-/// Attaches to the consumer. What was delivered to anybody before and not acknowledged is delivered again,
-/// first and at once: one acknowledgement covers a whole batch, so a later one would cover it unread.
+/// Attaches to the consumer. What was delivered to anybody before and not acknowledged is delivered
+/// again, first and at once: one acknowledgement covers a whole batch, so a later one would cover
+/// it unread.
 pub(super) async fn attach(
     context: Context,
     config: &ConsumerConfig,
@@ -128,8 +132,8 @@ pub(super) async fn attach(
     let (consumer, handover) = find_consumer(&context, config, &state, folded).await?;
     let durable = config.reader.durable();
     check(&consumer.cached_info().config, config, &durable)?;
-    // This answer says where deliveries begin. A later one might not: pull requests of a predecessor that
-    // vanished are still served, and what they got would seem to have been taken.
+    // This answer says where deliveries begin. A later one might not: pull requests of a
+    // predecessor that vanished are still served, and what they got would seem to have been taken.
     let (at_reset, reading) = match reset_consumer(&context, &stream, &durable).await {
         Ok(answer) => answer,
         Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
@@ -189,8 +193,8 @@ async fn find_stream(context: &Context, config: &ConsumerConfig) -> Result<Strea
     })
 }
 
-/// Creates the streams that are missing, under their usual names alone. Those of another cluster are created
-/// there.
+/// Creates the streams that are missing, under their usual names alone. Those of another cluster
+/// are created there.
 async fn create_streams(
     context: &Context,
     source: &Source,
@@ -242,8 +246,9 @@ async fn find_consumer(
     Ok((found.map_err(AttachError::unreachable)?, handover))
 }
 
-/// Where a new durable begins: after what this process folded of this very stream, else after what the old
-/// shards counted (`before`), else `lookback` before now. Now is the server's: the local clock may be wrong.
+/// Where a new durable begins: after what this process folded of this very stream, else after what
+/// the old shards counted (`before`), else `lookback` before now. Now is the server's: the local
+/// clock may be wrong.
 fn beginning(
     stream: &StreamState,
     folded: Option<Position>,

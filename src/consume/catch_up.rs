@@ -1,11 +1,11 @@
 //! How far the fold is behind its stream.
 //!
-//! The server is polled every few seconds while the fold takes thousands of messages a second, so an answer is
-//! out of date when it arrives. But it names the consumer sequence up to which there are messages, and that can
-//! be compared with what has been taken since.
+//! The server is polled every few seconds while the fold takes thousands of messages a second, so
+//! an answer is out of date when it arrives. But it names the consumer sequence up to which there
+//! are messages, and that can be compared with what has been taken since.
 //!
-//! After an outage the age of the oldest message that was not folded is unknown, until one is. So the first
-//! goal is what was waiting when the consumer was attached.
+//! After an outage the age of the oldest message that was not folded is unknown, until one is. So
+//! the first goal is what was waiting when the consumer was attached.
 //!
 //! Invariant: no lag is reported before everything is folded that was waiting at attachment.
 
@@ -36,13 +36,15 @@ impl CatchUp {
         Self { first: Some(goal), goal }
     }
 
-    /// Sets the last message at a poll. There may be fewer than before: streams are purged, and messages expire.
+    /// Sets the last message at a poll. There may be fewer than before: streams are purged, and
+    /// messages expire.
     pub(super) fn polled(&mut self, goal: u64) {
         self.goal = goal;
         self.first = self.first.map(|first| first.min(goal));
     }
 
-    /// How far behind a fold is that took everything up to `taken`, and whose newest message is this old.
+    /// How far behind a fold is that took everything up to `taken`, and whose newest message is
+    /// this old.
     pub(super) fn behind(&mut self, taken: u64, newest_age: Option<Duration>) -> Behind {
         if let Some(left) = self.first.and_then(|first| first.checked_sub(taken)).filter(|left| *left > 0) {
             return Behind::Unknown(left);

@@ -1,14 +1,14 @@
 //! Stream time now, from a monotonic clock.
 //!
-//! Freshness is judged by the clock of the server that stored a frame. The exporter's own wall clock may be
-//! wrong or may jump; its monotonic clock does neither, so the difference between the two is all it takes.
-//! Each answer about the consumer has the server's time, and a stored frame proves that it is at least as late
-//! as that frame.
+//! Freshness is judged by the clock of the server that stored a frame. The exporter's own wall
+//! clock may be wrong or may jump; its monotonic clock does neither, so the difference between the
+//! two is all it takes. Each answer about the consumer has the server's time, and a stored frame
+//! proves that it is at least as late as that frame.
 //!
-//! The server's clock may jump as well: it is set, or another server leads the stream. No call has aged by
-//! that. So stream time continues steadily, and the server's times are shifted by the jump from then on.
-//! Otherwise a jump forward would end every session, and after a jump back none would fall idle until the
-//! clock is where it was.
+//! The server's clock may jump as well: it is set, or another server leads the stream. No call has
+//! aged by that. So stream time continues steadily, and the server's times are shifted by the jump
+//! from then on. Otherwise a jump forward would end every session, and after a jump back none would
+//! fall idle until the clock is where it was.
 //!
 //! Invariant: stream time never jumps by more than [`JUMP`], and no frame is in its future.
 
@@ -72,8 +72,8 @@ impl StreamClock {
         None
     }
 
-    /// Translates the time at which a frame was stored. The frame is here at `instant`, so it can't have been
-    /// stored later: the clock is corrected, unless the server's has jumped.
+    /// Translates the time at which a frame was stored. The frame is here at `instant`, so it can't
+    /// have been stored later: the clock is corrected, unless the server's has jumped.
     pub(super) fn stored(&mut self, time: StreamTime, instant: Instant) -> StreamTime {
         let (time, now) = (moved(time, -self.jumped), self.at(instant));
         if time > now && time.since(now) <= JUMP {

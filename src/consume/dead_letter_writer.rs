@@ -1,14 +1,14 @@
 //! Writes dead letters, before the frames that they are about are acknowledged.
 //!
-//! The dead-letter stream may be absent, full or slow, and rejected frames may arrive by the thousand. Neither
-//! may stop the consumer. So the letters of a whole chunk are sent at once and waited for together, for a
-//! bounded time.
+//! The dead-letter stream may be absent, full or slow, and rejected frames may arrive by the
+//! thousand. Neither may stop the consumer. So the letters of a whole chunk are sent at once and
+//! waited for together, for a bounded time.
 //!
-//! Mostly, what keeps a letter from being stored passes: the connection broke, or the server has just started
-//! and does not have its streams yet. So the letter waits and is sent again while the fold goes on, and nothing
-//! is acknowledged until it is stored: if the exporter dies meanwhile, its successor gets the frame. Only what
-//! lasts makes letters count as lost. The next ones are not tried for a while then, and are lost at once if it
-//! still lasts.
+//! Mostly, what keeps a letter from being stored passes: the connection broke, or the server has
+//! just started and does not have its streams yet. So the letter waits and is sent again while the
+//! fold goes on, and nothing is acknowledged until it is stored: if the exporter dies meanwhile,
+//! its successor gets the frame. Only what lasts makes letters count as lost. The next ones are not
+//! tried for a while then, and are lost at once if it still lasts.
 //!
 //! Invariant: each rejected frame counts as one letter, stored or lost.
 
@@ -141,7 +141,8 @@ impl DeadLetterWriter {
                     stored += 1;
                     continue;
                 }
-                // Headers make a letter longer than its frame, which may be too long for the server.
+                // Headers make a letter longer than its frame, which may be too long for the
+                // server.
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                     too_long += 1;
                     continue;

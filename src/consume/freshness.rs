@@ -1,13 +1,14 @@
 //! Tells a silent region from a bridge that is down.
 //!
-//! When a region's frames stop arriving, either nobody sends any, or they are sent and do not get here. The two
-//! concern different people, and the frames alone do not tell them apart. But the server that keeps a mirror
-//! hears from its origin every second, frames or none. So three values are exported: the age of the newest
-//! frame in the stream, how long ago the mirror heard from its origin, and how many frames the mirror lacks. The
-//! last is what the origin itself says, if it answers while the mirror has not found it again, which takes half
-//! a minute.
+//! When a region's frames stop arriving, either nobody sends any, or they are sent and do not get
+//! here. The two concern different people, and the frames alone do not tell them apart. But the
+//! server that keeps a mirror hears from its origin every second, frames or none. So three values
+//! are exported: the age of the newest frame in the stream, how long ago the mirror heard from its
+//! origin, and how many frames the mirror lacks. The last is what the origin itself says, if it
+//! answers while the mirror has not found it again, which takes half a minute.
 //!
-//! Invariant: all three are kept as moments of the server's clock, so they go on ageing when nothing answers.
+//! Invariant: all three are kept as moments of the server's clock, so they go on ageing when
+//! nothing answers.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use super::server_state::StreamState;
 use callsight_fold::StreamTime;
 use callsight_fold::series::aggregates::StreamSeries;
 
-/// How much later a moment has to be to count as another one: it is computed from the answer's own time.
+/// How much later a moment has to be to count as another one: it is computed from the answer's own
+/// time.
 const NEWER_BY: Duration = Duration::from_millis(500);
 
 /// A mirror hears every second; one that has not for this long is a warning at `/readyz`.
@@ -30,9 +32,9 @@ pub(super) struct Freshness {
     mirror: Option<(u64, Contact)>,
 }
 
-/// When a mirror heard from its origin. The moment that the server reports also moves once without contact,
-/// some ten seconds after the origin was lost, when the mirror looks for it in vain. So a moment counts only
-/// if the report before it moved as well.
+/// When a mirror heard from its origin. The moment that the server reports also moves once without
+/// contact, some ten seconds after the origin was lost, when the mirror looks for it in vain. So a
+/// moment counts only if the report before it moved as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Contact {
     heard: StreamTime,
@@ -82,8 +84,9 @@ impl Freshness {
         self.mirror = Some((missing, contact));
     }
 
-    /// Exports the values as they are now. The newest frame that was folded may be younger (`taken`) than the
-    /// stream's at the last poll. Returns how far the mirror is behind, if one is read.
+    /// Exports the values as they are now. The newest frame that was folded may be younger
+    /// (`taken`) than the stream's at the last poll. Returns how far the mirror is behind, if one
+    /// is read.
     pub(super) fn export(&self, clock: Option<StreamClock>, taken: Option<Duration>) -> Option<MirrorLag> {
         let now = clock?.server_time(Instant::now());
         if let Some(age) = self.newest.map(|newest| now.since(newest)).into_iter().chain(taken).min() {

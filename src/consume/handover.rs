@@ -1,9 +1,10 @@
 //! Takes over from another number of shards, without losing a frame or counting one twice.
 //!
-//! When a deployment changes its number of shards, each new shard takes partitions over from several old ones,
-//! which did not stop at the same sequence of the stream. So a new durable begins where the old shard stopped
-//! that was furthest behind, and frames that another old shard counted are passed over, partition by partition.
-//! They still restore sessions, as frames do after a restart.
+//! When a deployment changes its number of shards, each new shard takes partitions over from
+//! several old ones, which did not stop at the same sequence of the stream. So a new durable begins
+//! where the old shard stopped that was furthest behind, and frames that another old shard counted
+//! are passed over, partition by partition. They still restore sessions, as frames do after a
+//! restart.
 //!
 //! Invariant: each frame is counted by exactly one of the old and the new shards.
 
@@ -18,7 +19,8 @@ use callsight_frame::subject::Subject;
 /// How far the old shards counted the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Handover {
-    /// A shard, or `None` for a deployment without shards, and the last stream sequence that it counted.
+    /// A shard, or `None` for a deployment without shards, and the last stream sequence that it
+    /// counted.
     floors: Vec<(Option<Shard>, u64)>,
 }
 
@@ -37,9 +39,9 @@ pub(super) enum HandoverError {
 }
 
 impl Handover {
-    /// Asks how far the old shards counted whose partitions `reader` reads. `last` is a last sequence of the
-    /// stream from before that. Unless the new durable exists already (`begun`), all of the old ones must exist
-    /// and be at rest.
+    /// Asks how far the old shards counted whose partitions `reader` reads. `last` is a last
+    /// sequence of the stream from before that. Unless the new durable exists already (`begun`),
+    /// all of the old ones must exist and be at rest.
     pub(super) async fn read(
         context: &Context,
         reader: &Reader,
@@ -87,8 +89,8 @@ impl Handover {
     }
 }
 
-/// The stream sequence up to which a durable is acknowledged. One with nothing left reaches to the end of the
-/// stream as it was before, however long ago the last frame of its partitions was.
+/// The stream sequence up to which a durable is acknowledged. One with nothing left reaches to the
+/// end of the stream as it was before, however long ago the last frame of its partitions was.
 fn floor(state: &ConsumerState, last: u64) -> u64 {
     let acknowledged = state.ack_floor.stream_seq;
     if state.num_pending == 0 && state.num_ack_pending == 0 { acknowledged.max(last) } else { acknowledged }

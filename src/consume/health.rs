@@ -10,7 +10,8 @@ use super::freshness::MirrorLag;
 use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
 
-/// The consumer's loop is stuck when its heartbeat, which beats several times a second, stops for this long.
+/// The consumer's loop is stuck when its heartbeat, which beats several times a second, stops for
+/// this long.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 /// The health of a region's consumer at its last heartbeat.

@@ -1,4 +1,5 @@
-//! What continues whatever else is waited for: sessions fall idle, and the exporter shows that it is alive.
+//! What continues whatever else is waited for: sessions fall idle, and the exporter shows that it
+//! is alive.
 //!
 //! A consumer has one task, and mostly waits for NATS, which may be away for hours.
 //!

@@ -1,13 +1,14 @@
 //! From a delivered message to the fold.
 //!
-//! JetStream delivers at least once, and one acknowledgement covers everything before it. Two things follow.
-//! A message at or under the highest stream sequence that was taken has been taken: it is a redelivery. And a
-//! hole in the consumer's own sequence is a delivery that was lost on the way, such as on a connection that
-//! broke: nothing after it may be taken, or the next acknowledgement would cover the hole.
+//! JetStream delivers at least once, and one acknowledgement covers everything before it. Two
+//! things follow. A message at or under the highest stream sequence that was taken has been taken:
+//! it is a redelivery. And a hole in the consumer's own sequence is a delivery that was lost on the
+//! way, such as on a connection that broke: nothing after it may be taken, or the next
+//! acknowledgement would cover the hole.
 //!
-//! The stream itself may be set back: a disk that lost its last seconds with the power, or one restored from a
-//! backup, gives sequences out a second time. Such a message is told from a redelivery by its time: it is later
-//! than that of everything that was taken.
+//! The stream itself may be set back: a disk that lost its last seconds with the power, or one
+//! restored from a backup, gives sequences out a second time. Such a message is told from a
+//! redelivery by its time: it is later than that of everything that was taken.
 //!
 //! Invariant: each message of the stream has its effect exactly once.
 
@@ -46,7 +47,8 @@ pub(super) struct Intake {
     rejections: RateLimit,
 }
 
-/// A delivery before a message was lost: deliveries have to begin again after the acknowledgement floor.
+/// A delivery before a message was lost: deliveries have to begin again after the acknowledgement
+/// floor.
 #[derive(Debug, thiserror::Error)]
 #[error("a delivery was lost on the way")]
 pub(super) struct MissedDelivery;
@@ -68,8 +70,8 @@ impl Intake {
         }
     }
 
-    /// Restarts deliveries after this consumer sequence. Messages up to the stream sequence `acknowledged` need
-    /// no folding any more, nor do those that a handover covers.
+    /// Restarts deliveries after this consumer sequence. Messages up to the stream sequence
+    /// `acknowledged` need no folding any more, nor do those that a handover covers.
     pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64, handover: Handover) {
         self.delivered = delivered;
         self.handover = handover;
@@ -121,7 +123,8 @@ impl Intake {
         Some(self.clock?.at(Instant::now()).since(self.newest?))
     }
 
-    /// Takes a message, which may be acknowledged then; a rejected frame once its dead letter is stored.
+    /// Takes a message, which may be acknowledged then; a rejected frame once its dead letter is
+    /// stored.
     pub(super) fn take(&mut self, message: &Message) -> Result<Option<Rejected>, MissedDelivery> {
         let info = match message.info() {
             Ok(info) => info,
@@ -189,8 +192,8 @@ impl Intake {
         let _ = self.read(&record.subject, &record.payload, |fold, frame| fold.warm(frame, at, now));
     }
 
-    /// Translates the server's time at which a message was stored into stream time, and returns it with the
-    /// stream time now.
+    /// Translates the server's time at which a message was stored into stream time, and returns it
+    /// with the stream time now.
     fn times(&mut self, stored: StreamTime) -> (StreamTime, StreamTime) {
         let now = Instant::now();
         let here = || StreamClock::new(Reading { server_time: stored, asked: now, took: Duration::ZERO });

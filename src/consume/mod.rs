@@ -1,14 +1,17 @@
 //! The durable pull loop: from a region's stream into its fold.
 //!
-//! A frame that was published and acknowledged must have its effect exactly once, whatever dies in between:
-//! the exporter, the server or the link. So JetStream keeps the position, in a durable consumer, an
-//! acknowledgement follows the fold and never precedes it, and whatever breaks ends in the same place: attach
-//! again, get everything again that was not acknowledged, and pass over what was folded already.
+//! A frame that was published and acknowledged must have its effect exactly once, whatever dies in
+//! between: the exporter, the server or the link. So JetStream keeps the position, in a durable
+//! consumer, an acknowledgement follows the fold and never precedes it, and whatever breaks ends in
+//! the same place: attach again, get everything again that was not acknowledged, and pass over what
+//! was folded already.
 //!
-//! One task per region owns its fold, so the fold waits for no lock. Its heart beats several times a second
-//! also when nothing arrives: sessions have to end when their calls fall silent, and also when NATS does.
+//! One task per region owns its fold, so the fold waits for no lock. Its heart beats several times
+//! a second also when nothing arrives: sessions have to end when their calls fall silent, and also
+//! when NATS does.
 //!
-//! Invariant: nothing is acknowledged that was not folded, or rejected with its dead letter stored or lost.
+//! Invariant: nothing is acknowledged that was not folded, or rejected with its dead letter stored
+//! or lost.
 
 mod attach;
 mod catch_up;
@@ -62,8 +65,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// The most frames that are folded before the loop looks around: one acknowledgement covers them.
 const CHUNK: usize = 1024;
 
-/// How long the client may take to queue an acknowledgement. It takes no time, unless the connection is gone
-/// and the queue is full.
+/// How long the client may take to queue an acknowledgement. It takes no time, unless the
+/// connection is gone and the queue is full.
 const ACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the last acknowledgement may take when the exporter stops.
@@ -78,16 +81,18 @@ const LOG_AGAIN: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts to consume.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Pauses double from 200 ms to [`LONGEST_PAUSE`], of which jitter takes up to half: a fleet that lost the same
-/// server must not come back in step. `backon` adds as much as it takes here, so its bounds are halved.
+/// Pauses double from 200 ms to [`LONGEST_PAUSE`], of which jitter takes up to half: a fleet that
+/// lost the same server must not come back in step. `backon` adds as much as it takes here, so its
+/// bounds are halved.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_millis(2500))
     .with_jitter()
     .without_max_times();
 
-/// The pause before the next attempt. Only what `worked` for longer than any pause starts anew with a short
-/// one: a server that accepts everybody and disconnects them at once is no better than one that is away.
+/// The pause before the next attempt. Only what `worked` for longer than any pause starts anew with
+/// a short one: a server that accepts everybody and disconnects them at once is no better than one
+/// that is away.
 fn next_pause(pauses: &mut ExponentialBackoff, worked: Duration) -> Duration {
     if worked > LONGEST_PAUSE {
         *pauses = PAUSES.build();
@@ -205,8 +210,8 @@ impl Consumer {
         Arc::clone(&self.heartbeat.health)
     }
 
-    /// Reads and folds until `shutdown` turns true, then acknowledges what was folded. Whatever breaks is
-    /// tried again, after pauses that grow to a few seconds.
+    /// Reads and folds until `shutdown` turns true, then acknowledges what was folded. Whatever
+    /// breaks is tried again, after pauses that grow to a few seconds.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let mut pauses = PAUSES.build();
         loop {
@@ -278,9 +283,10 @@ impl Consumer {
         self.pull(attached, shutdown).await
     }
 
-    /// Restores the sessions that were live before the exporter started. A restart forgets them, and each would
-    /// be missing until its client's next frame. So the frames of the last idle timeout are read again for
-    /// their gauges and watermarks alone, up to the acknowledgement floor: they have been counted.
+    /// Restores the sessions that were live before the exporter started. A restart forgets them,
+    /// and each would be missing until its client's next frame. So the frames of the last idle
+    /// timeout are read again for their gauges and watermarks alone, up to the acknowledgement
+    /// floor: they have been counted.
     async fn restore(
         &mut self,
         attached: &Attached,
@@ -320,8 +326,8 @@ impl Consumer {
         let mut deliveries = Deliveries {
             catch_up: CatchUp::new(delivered, waiting),
             progress: Progress::default(),
-            // What was taken before and not acknowledged is delivered again, and acknowledged then. An
-            // acknowledgement from before would carry a place in the former consumer sequence.
+            // What was taken before and not acknowledged is delivered again, and acknowledged then.
+            // An acknowledgement from before would carry a place in the former consumer sequence.
             last: LastTaken { message: None, sent: true, acknowledged },
         };
         loop {
@@ -340,7 +346,8 @@ impl Consumer {
         }
     }
 
-    /// Folds a chunk of deliveries, writes its dead letters and acknowledges it, up to what is lost.
+    /// Folds a chunk of deliveries, writes its dead letters and acknowledges it, up to what is
+    /// lost.
     async fn handle_chunk(
         &mut self,
         chunk: Vec<Result<Message, MessagesError>>,
@@ -373,8 +380,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Exports the state at a poll, sends dead letters that wait, and compares the state with what was taken
-    /// and acknowledged here.
+    /// Exports the state at a poll, sends dead letters that wait, and compares the state with what
+    /// was taken and acknowledged here.
     async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), End> {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
@@ -403,8 +410,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Acknowledges the last message that was taken, and with it all before, unless a letter about one of them
-    /// is not stored yet.
+    /// Acknowledges the last message that was taken, and with it all before, unless a letter about
+    /// one of them is not stored yet.
     async fn acknowledge(&mut self, last: &mut LastTaken) -> Result<(), End> {
         let Some(message) = &last.message else { return Ok(()) };
         if self.letters.is_waiting() {

@@ -1,13 +1,14 @@
 //! Notices deliveries and acknowledgements that were lost while everything looks well.
 //!
-//! A connection that breaks takes with it what is under way, in both directions, and the client library is
-//! connected again before anybody notices. If frames go on arriving, the hole in the sequence shows. If none
-//! do, only the server can say what it delivered and what it counts as acknowledged. Without asking, lost
-//! deliveries would come again after half a minute, which delays the alert for a bad call by as much.
+//! A connection that breaks takes with it what is under way, in both directions, and the client
+//! library is connected again before anybody notices. If frames go on arriving, the hole in the
+//! sequence shows. If none do, only the server can say what it delivered and what it counts as
+//! acknowledged. Without asking, lost deliveries would come again after half a minute, which delays
+//! the alert for a bad call by as much.
 //!
-//! An acknowledgement may also be too late: one that was sent before the durable was reset, and arrives after,
-//! carries a place in the former consumer sequence. The server takes it, and ignores all that follow until the
-//! new sequence is beyond that place. Another reset repairs that too.
+//! An acknowledgement may also be too late: one that was sent before the durable was reset, and
+//! arrives after, carries a place in the former consumer sequence. The server takes it, and ignores
+//! all that follow until the new sequence is beyond that place. Another reset repairs that too.
 //!
 //! Invariant: a lost delivery or acknowledgement is noticed at the second poll after it.
 

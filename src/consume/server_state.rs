@@ -90,8 +90,8 @@ impl StreamState {
         self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
     }
 
-    /// Asks the origin of a mirror that has not heard from it recently how many messages the mirror lacks. The
-    /// mirror's own number is as old as its last contact, and mostly zero.
+    /// Asks the origin of a mirror that has not heard from it recently how many messages the mirror
+    /// lacks. The mirror's own number is as old as its last contact, and mostly zero.
     pub(super) async fn ask_origin(&mut self, context: &Context) {
         let Some(mirror) = &mut self.mirror else { return };
         if mirror.active.is_some_and(|active| active < HEARD_RECENTLY) {

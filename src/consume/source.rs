@@ -1,9 +1,10 @@
 //! Where the frames of a region are read, and by whom.
 //!
-//! An exporter beside the relays reads the stream that they publish into. One that watches all regions from a
-//! single place has a choice: the mirrors that its own cluster keeps, which outlive an outage of their regions,
-//! or the streams themselves through the gateways, which are fresher by a moment and as far away as the region.
-//! Regions that share nothing have a JetStream each, addressed by domain.
+//! An exporter beside the relays reads the stream that they publish into. One that watches all
+//! regions from a single place has a choice: the mirrors that its own cluster keeps, which outlive
+//! an outage of their regions, or the streams themselves through the gateways, which are fresher by
+//! a moment and as far away as the region. Regions that share nothing have a JetStream each,
+//! addressed by domain.
 //!
 //! Invariant: two readers never share a durable.
 
@@ -84,7 +85,8 @@ pub struct Reader {
     pub deployment: Deployment,
     /// The shard, unless one exporter reads everything.
     pub shard: Option<Shard>,
-    /// The deployment's former number of shards, while it changes: a new durable begins where theirs stopped.
+    /// The deployment's former number of shards, while it changes: a new durable begins where
+    /// theirs stopped.
     pub shards_before: Option<u32>,
 }
 

@@ -26,8 +26,9 @@ pub(super) fn describe(extent: &Extent) -> String {
     }
 }
 
-/// Sends all messages that the stream stored from `since` to `until` and had in `extent`, in portions, and the
-/// error that ended the reading, if one did. Ends early when the receiver is dropped.
+/// Sends all messages that the stream stored from `since` to `until` and had in `extent`, in
+/// portions, and the error that ended the reading, if one did. Ends early when the receiver is
+/// dropped.
 pub async fn read(
     context: Context,
     extent: Extent,

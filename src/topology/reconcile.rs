@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::{Context, ErrorCode};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -150,26 +149,15 @@ impl Reconciler {
         let mut reason = "no connection".to_owned();
         loop {
             // The client waits for a server that is away, and a request that was cut off is never answered.
-            let passes = match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
+            match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
                 Ok(Ok(answer)) => return Ok(Ok(answer)),
                 Ok(Err(AskError::Refused(error))) if error.code() != UNAVAILABLE => {
                     return Ok(Err((error.error_code(), error.to_string())));
                 }
-                Ok(Err(error)) => {
-                    reason = error.to_string();
-                    match error {
-                        AskError::Refused(_) => true,
-                        AskError::Unanswered(error) => matches!(
-                            error.kind(),
-                            RequestErrorKind::TimedOut
-                                | RequestErrorKind::NoResponders
-                                | RequestErrorKind::Other
-                        ),
-                    }
-                }
-                Err(_) => false,
-            };
-            if !passes || Instant::now() + AGAIN >= end {
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => {}
+            }
+            if Instant::now() + AGAIN >= end {
                 return Err(ReconcileError::Unanswered { name: name.clone(), reason });
             }
             sleep(AGAIN).await;
