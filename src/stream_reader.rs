@@ -277,7 +277,7 @@ impl StreamReader {
         let consumer = match timeout(ANSWER_WITHIN, creating).await.map_err(|_| self.away("no answer"))? {
             Ok(consumer) => consumer,
             Err(error) => {
-                // Whether the stream is gone for good decides if it is tried again.
+                // A stream that was deleted is not worth another attempt.
                 state(&self.context, &self.part.stream).await?;
                 return Err(self.away(error));
             }
@@ -334,7 +334,8 @@ impl StreamReader {
         if self.sequence > 0 && sequence > self.sequence + 1 {
             self.check_purged().await?;
         }
-        self.done = pending == 0 || sequence >= self.part.last_sequence;
+        // A part with gaps may end before its last sequence.
+        self.done = sequence >= self.part.last_sequence || (pending == 0 && !self.part.gapless);
         if sequence > self.part.last_sequence || self.part.until.is_some_and(|until| at > until) {
             self.done = true;
             return Ok(None);

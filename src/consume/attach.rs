@@ -91,7 +91,7 @@ impl AttachError {
 /// How far this process folded a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
-    /// Tells apart streams of one name: the sequence of another one begins anew.
+    /// Tells apart streams of one name: the sequence of another one begins again.
     pub(super) stream_created: OffsetDateTime,
     /// The highest sequence that needs no folding any more.
     pub(super) taken: u64,

@@ -90,9 +90,9 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
-/// The pause before the next attempt. Only what `worked` for longer than any pause starts anew with
-/// a short one: a server that accepts everybody and disconnects them at once is no better than one
-/// that is away.
+/// The pause before the next attempt. Only what `worked` for longer than any pause starts again
+/// with a short one: a server that accepts everybody and disconnects them at once is no better than
+/// one that is away.
 fn next_pause(pauses: &mut ExponentialBackoff, worked: Duration) -> Duration {
     if worked > LONGEST_PAUSE {
         *pauses = PAUSES.build();
@@ -265,7 +265,10 @@ impl Consumer {
         let region = self.config.source.region.clone();
         let Attached { stream_created, acknowledged, .. } = attached;
         if self.stream_created.replace(stream_created).is_some_and(|before| before != stream_created) {
-            tracing::warn!(stream = attached.stream, "the stream was made anew: its sequence begins again");
+            tracing::warn!(
+                stream = attached.stream,
+                "the stream was created again: its sequence begins again"
+            );
             self.heartbeat.intake.forget_sequence();
         }
         self.heartbeat.intake.follow(attached.reading);
