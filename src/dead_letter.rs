@@ -1,8 +1,10 @@
 //! The dead letter: a copy of a rejected frame, with the reason.
 //!
-//! A frame that is refused must neither be lost nor be redelivered for ever. So it is copied into the region's
-//! dead-letter stream before it is acknowledged, as it came, with headers that say why it was refused and where
-//! it stands in the health stream.
+//! A rejected frame must neither be lost nor be redelivered for ever. So it is copied unchanged
+//! into the region's dead-letter stream before it is acknowledged, with headers that say why it was
+//! rejected and where it is in the health stream.
+//!
+//! Invariant: two letters about one message of a stream have the same message id.
 
 use async_nats::HeaderMap;
 
@@ -12,9 +14,9 @@ use callsight_frame::subject::Region;
 
 /// Header: the reason, from the closed vocabulary of `docs/frame.md`.
 const REASON: &str = "Callsight-Reason";
-/// Header: what exactly was wrong.
+/// Header: what exactly is wrong with the frame.
 const DETAIL: &str = "Callsight-Detail";
-/// Header: the subject under which the frame stands in its stream.
+/// Header: the frame's subject in its stream.
 const SUBJECT: &str = "Callsight-Subject";
 /// Header: the frame's sequence in its stream.
 const SEQUENCE: &str = "Callsight-Sequence";
@@ -25,8 +27,9 @@ pub fn subject(region: &Region, rejection: &Rejection) -> String {
     format!("health.deadletter.{region}.{}", rejection.reason)
 }
 
-/// The headers of a dead letter. Its message id makes a letter that is written twice one letter; the moment at
-/// which the stream received the frame is part of it, because a stream made anew gives its sequences out again.
+/// The headers of a dead letter. Its message id makes a letter that is written twice one letter.
+/// The time at which the stream stored the frame is part of it, because a new stream gives the same
+/// sequences out again.
 #[must_use]
 pub fn headers(
     stream: &str,
@@ -41,28 +44,28 @@ pub fn headers(
         format!("{stream}:{sequence}:{}", received.unix_nanos()),
     );
     headers.insert(REASON, rejection.reason.label());
-    // A header is one line of text.
+    // A header is a single line of text.
     headers.insert(DETAIL, rejection.detail.replace(|character: char| character.is_control(), " "));
     headers.insert(SUBJECT, frame_subject);
     headers.insert(SEQUENCE, sequence.to_string());
     headers
 }
 
-/// A dead letter, read: why the frame was refused, and where it stands.
+/// A dead letter as it is read: why the frame was rejected, and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
-    /// The reason's label.
+    /// The label of the reason, from the closed vocabulary of `docs/frame.md`.
     pub reason: &'a str,
-    /// What exactly was wrong.
+    /// What exactly is wrong with the frame.
     pub detail: &'a str,
-    /// The subject under which the frame stands in its stream.
+    /// The frame's subject in its stream.
     pub subject: &'a str,
     /// The frame's sequence in its stream.
     pub sequence: &'a str,
 }
 
 impl<'a> DeadLetter<'a> {
-    /// Reads the headers of a message; what a header doesn't say is `unknown`.
+    /// Reads the headers of a message. Missing headers are `unknown`.
     #[must_use]
     pub fn read(headers: Option<&'a HeaderMap>) -> Self {
         let get =

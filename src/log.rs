@@ -1,29 +1,28 @@
-//! Logging where the input decides how often.
+//! Limits how often a log line is written whose cause is in the input.
 
 use std::time::{Duration, Instant};
 
-/// Lets one log line through in each interval, and counts those that it held back.
+/// Allows at most one log line per interval, and counts the lines that it suppressed.
 #[derive(Debug)]
-pub(crate) struct Bounded {
+pub(crate) struct RateLimit {
     interval: Duration,
     last: Option<Instant>,
-    held_back: u64,
+    suppressed: u64,
 }
 
-impl Bounded {
-    /// At most one line in so much time.
-    pub(crate) const fn every(interval: Duration) -> Self {
-        Self { interval, last: None, held_back: 0 }
+impl RateLimit {
+    pub(crate) const fn new(interval: Duration) -> Self {
+        Self { interval, last: None, suppressed: 0 }
     }
 
-    /// Whether to log now, and if so how many lines were held back since the last one.
-    pub(crate) fn allow(&mut self, now: Instant) -> Option<u64> {
+    /// Returns how many lines were suppressed since the last one, if one may be logged now.
+    pub(crate) fn check(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
-            self.held_back += 1;
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -32,13 +31,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_an_interval_and_a_count_of_the_others() {
+    fn one_line_per_interval_and_a_count_of_the_others() {
         let start = Instant::now();
         let interval = Duration::from_secs(1);
-        let mut bounded = Bounded::every(interval);
-        assert_eq!(bounded.allow(start), Some(0));
-        assert_eq!(bounded.allow(start + interval / 2), None);
-        assert_eq!(bounded.allow(start + interval / 2), None);
-        assert_eq!(bounded.allow(start + interval), Some(2));
+        let mut limit = RateLimit::new(interval);
+        assert_eq!(limit.check(start), Some(0));
+        assert_eq!(limit.check(start + interval / 2), None);
+        assert_eq!(limit.check(start + interval / 2), None);
+        assert_eq!(limit.check(start + interval), Some(2));
     }
 }

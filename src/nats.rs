@@ -23,7 +23,7 @@ use rand::RngExt;
 pub use self::error::NatsError;
 use self::options::options;
 use crate::config::NatsConfig;
-use crate::log::Bounded;
+use crate::log::RateLimit;
 
 /// Maximum pause between two attempts to reconnect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(4);
@@ -43,7 +43,8 @@ const IO_ERROR_HINT: &str = "no server at this address, or TLS failed: check tha
 /// # Errors
 /// [`NatsError`] when the settings can't be used, never because no server is available.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsError> {
-    let errors = Arc::new(Mutex::new(Bounded::every(LOG_ERRORS_EVERY)));
+    let errors = Arc::new(Mutex::new(RateLimit::new(LOG_ERRORS_EVERY)));
+    let servers = config.to_string();
     let connected_before = Arc::new(AtomicBool::new(false));
     let was_connected = Arc::clone(&connected_before);
     let mut options = options(config, name)?;
@@ -64,7 +65,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         })
         .event_callback(move |event| {
             connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
-            report(&event, &errors);
+            report(&event, &servers, &errors);
             async {}
         })
         .connect(config.server_addresses())
@@ -76,7 +77,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
     Ok(client)
 }
 
-fn report(event: &Event, errors: &Mutex<Bounded>) {
+fn report(event: &Event, servers: &str, errors: &Mutex<RateLimit>) {
     match event {
         Event::Connected => tracing::info!("NATS connected"),
         Event::Disconnected => tracing::warn!("NATS disconnected"),
@@ -85,13 +86,13 @@ fn report(event: &Event, errors: &Mutex<Bounded>) {
         other => {
             // A missing permission to publish causes an event per message.
             let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(held_back) = errors.allow(Instant::now()) else { return };
+            let Some(suppressed) = errors.check(Instant::now()) else { return };
             match other {
                 // The client hides the cause; the server's log has the rest.
                 Event::ClientError(error) if error.to_string().contains(IO_ERROR) => {
-                    tracing::warn!(event = %other, held_back, hint = IO_ERROR_HINT, "NATS");
+                    tracing::warn!(servers, %error, suppressed, hint = IO_ERROR_HINT, "cannot reach NATS");
                 }
-                other => tracing::warn!(event = %other, held_back, "NATS"),
+                other => tracing::warn!(event = %other, suppressed, "NATS"),
             }
         }
     }

@@ -1,42 +1,49 @@
-//! Finding the stream and the durable consumer, and taking up where they were left.
+//! Finds or creates the stream and the durable consumer, and opens it for reading.
+//!
+//! Invariant: an attached consumer delivers everything that it was not acknowledged, in order,
+//! before the rest.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
+use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 use time::OffsetDateTime;
 
-use super::answer::{AskError, StreamState, consumer_state, reset_consumer, stream_state};
 use super::clock::Reading;
-use super::handover::Handover;
+use super::handover::{Handover, HandoverError};
+use super::server_state::{StreamState, consumer_state, reset_consumer, stream_state};
 use super::source::{Reader, Source, SourceKind};
+use crate::jetstream_api::AskError;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 use callsight_frame::subject::Region;
 
-/// How many frames a pull request asks for. Another is sent when half of them have come.
+/// The frames that one pull request asks for. The client sends the next one when half of them have
+/// arrived.
 const BATCH: usize = 8192;
 
-/// How long a pull request is good for. It outlives its exporter when a node or a link dies without a word, and
-/// the server goes on serving it; until it is over, a successor gets nothing.
+/// How long a pull request is valid. It outlives its exporter when a node or a link dies without a
+/// word. The server goes on serving it until it expires, and a successor gets nothing until then.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
-/// How often the server says that it is there when it has no frames; two that don't come are missed.
+/// How often the server confirms an idle pull request; the client notices when two confirmations
+/// are missing.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Which consumer is wanted, and whether it may be made.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) source: Source,
-    pub(super) reader: Reader,
-    /// Makes what is missing, the stream with so many replicas.
-    pub(super) create: Option<usize>,
-    /// How far back a new durable begins.
-    pub(super) lookback: Duration,
+/// Which consumer is read, and whether it may be created.
+pub struct ConsumerConfig {
+    /// The region, and the stream that it is read from.
+    pub source: Source,
+    /// Whose durable is used.
+    pub reader: Reader,
+    /// The replicas of streams that are missing; `None` creates neither streams nor consumers.
+    pub create: Option<usize>,
+    /// How far back a new durable begins: the idle timeout, so that it meets every live session.
+    pub lookback: Duration,
 }
 
-/// Why the consumer can't be attached to.
+/// Why the consumer cannot be attached to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttachError {
     #[error("NATS does not answer: {0}; check --nats-url and that JetStream is enabled there")]
@@ -52,35 +59,39 @@ pub(super) enum AttachError {
          `callsight serve --create --region {region} {flags}`"
     )]
     NoConsumer { durable: String, stream: String, region: Region, flags: String },
-    #[error("stream {stream} does not append its servers' {wanted} partitions to the subjects, so it can't be shared out; declare the stream as `callsight serve --create` makes it", wanted = Shard::MOST)]
+    #[error(
+        "stream {stream} does not append its servers' {wanted} partitions to the subjects, so shards can't read it; \
+         declare the stream as `callsight serve --create` makes it",
+        wanted = Shard::MOST
+    )]
     NoPartitions { stream: String },
-    #[error(
-        "durable consumer {0} reads other subjects than are wanted; delete it, a new one is made with --create"
-    )]
+    #[error("durable consumer {0} reads other subjects; delete it, and --create makes a new one")]
     WrongSubjects(String),
-    #[error("durable consumer {durable} is still being read; stop the exporters of the layout before")]
-    StillRead { durable: String },
-    #[error(
-        "durable consumer {durable} does not exist on {stream}, so nobody knows how far the shards before had come; \
-         correct --shards-before, or leave it out to begin one idle timeout before now"
-    )]
-    NoneBefore { durable: String, stream: String },
-    #[error("durable consumer {0} acknowledges frame by frame; delete it, a new one is made with --create")]
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    #[error("durable consumer {0} acknowledges frame by frame; delete it, and --create makes a new one")]
     WrongAckPolicy(String),
     #[error("stream {stream} can't be made: {reason}")]
-    CreateStream { stream: String, reason: String },
+    CreateStream { stream: String, reason: CreateStreamError },
     #[error("durable consumer {durable} can't be made: {reason}")]
     CreateConsumer { durable: String, reason: String },
     #[error(
-        "durable consumer {durable} can't be set back to what was acknowledged: {reason}; nats-server 2.14 or newer can"
+        "durable consumer {durable} can't be set back to its acknowledgement floor: {reason}; it takes nats-server \
+         2.14 or newer"
     )]
-    Reset { durable: String, reason: String },
+    Reset { durable: String, reason: AskError },
 }
 
-/// How far a stream was folded by this process.
+impl AttachError {
+    fn unreachable(error: impl ToString) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// How far this process folded a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
-    /// When the stream was made: another time means another stream, whose sequence begins anew.
+    /// Tells apart streams of one name: the sequence of another one begins again.
     pub(super) stream_created: OffsetDateTime,
     /// The highest sequence that needs no folding any more.
     pub(super) taken: u64,
@@ -91,51 +102,44 @@ pub(super) struct Attached {
     pub(super) context: Context,
     pub(super) stream: String,
     pub(super) durable: String,
-    /// When the stream was made: another time means another stream, whose sequence begins anew.
     pub(super) stream_created: OffsetDateTime,
     pub(super) reading: Reading,
-    /// The place in the consumer's sequence after which the first message comes.
+    /// The consumer sequence after which the first message comes.
     pub(super) delivered: u64,
     /// How many messages were waiting then.
     pub(super) waiting: u64,
     /// The stream sequence up to which everything was acknowledged.
     pub(super) acknowledged: u64,
-    /// What is beyond that and was counted by others.
+    /// What is beyond that and was counted by old shards.
     pub(super) handover: Handover,
     pub(super) messages: pull::Stream,
 }
 
-/// Attaches to the consumer. What had been delivered to somebody before and not acknowledged is delivered
-/// again, first and at once: with one acknowledgement for a whole batch, a later one would cover it unread.
+/// Attaches to the consumer. What was delivered to anybody before and not acknowledged is delivered
+/// again, first and at once: one acknowledgement covers a whole batch, so a later one would cover
+/// it unread.
 pub(super) async fn attach(
     context: Context,
-    wanted: &Wanted,
+    config: &ConsumerConfig,
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
-    let (name, stream) = find_stream(&context, wanted).await?;
-    // A mirror has the subjects that the stream gave its messages, and nothing of how.
-    if wanted.reader.shard.is_some() && !wanted.source.is_mirror() && !stream.has_partitions() {
-        return Err(AttachError::NoPartitions { stream: name });
+    let state = find_stream(&context, config).await?;
+    let stream = config.source.stream.clone();
+    // A mirror has the subjects that the stream gave its messages, but not the transform.
+    if config.reader.shard.is_some() && !config.source.is_mirror() && !state.has_partitions() {
+        return Err(AttachError::NoPartitions { stream });
     }
-    let (consumer, handover) = find_consumer(&context, wanted, &name, &stream, folded).await?;
-    let durable = wanted.reader.durable();
-    let config = &consumer.cached_info().config;
-    if config.ack_policy != AckPolicy::All {
-        return Err(AttachError::WrongAckPolicy(durable));
-    }
-    let single = Some(&config.filter_subject).filter(|subject| !subject.is_empty());
-    let read: BTreeSet<_> = config.filter_subjects.iter().chain(single).cloned().collect();
-    if read != wanted.reader.subjects(&wanted.source.region).into_iter().collect() {
-        return Err(AttachError::WrongSubjects(durable));
-    }
-    // The answer tells where deliveries begin. A later one might not: pull requests of a predecessor that
-    // vanished without a word are still served, and what they got would seem to have been taken.
-    let (state, reading) = match reset_consumer(&context, &name, &durable).await {
+    let (consumer, handover) = find_consumer(&context, config, &state, folded).await?;
+    let durable = config.reader.durable();
+    check(&consumer.cached_info().config, config, &durable)?;
+    // This answer says where deliveries begin. A later one might not: pull requests of a
+    // predecessor that vanished are still served, and what they got would seem to have been taken.
+    let (at_reset, reading) = match reset_consumer(&context, &stream, &durable).await {
         Ok(answer) => answer,
         Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
-            return Err(AttachError::Unreachable(error.to_string()));
+            return Err(AttachError::unreachable(error));
         }
-        Err(error) => return Err(AttachError::Reset { durable, reason: error.to_string() }),
+        Err(reason) => return Err(AttachError::Reset { durable, reason }),
     };
     let messages = consumer
         .stream()
@@ -144,45 +148,58 @@ pub(super) async fn attach(
         .heartbeat(HEARTBEAT)
         .messages()
         .await
-        .map_err(|error| AttachError::Unreachable(error.to_string()))?;
+        .map_err(AttachError::unreachable)?;
     Ok(Attached {
-        stream: name,
-        stream_created: stream.created,
+        stream,
+        stream_created: state.created,
         durable,
         context,
         reading,
-        delivered: state.delivered.consumer_seq,
-        waiting: state.num_pending,
-        acknowledged: state.ack_floor.stream_seq,
+        delivered: at_reset.delivered.consumer_seq,
+        waiting: at_reset.num_pending,
+        acknowledged: at_reset.ack_floor.stream_seq,
         handover,
         messages,
     })
 }
 
-async fn find_stream(context: &Context, wanted: &Wanted) -> Result<(String, StreamState), AttachError> {
-    let Source { region, kind, stream: name, .. } = wanted.source.clone();
-    if let Some(replicas) = wanted.create
-        && let Err(error) = make_streams(context, &wanted.source, replicas).await
-    {
-        use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
-        let reason = error.to_string();
-        return Err(match error.kind() {
-            Kind::TimedOut | Kind::JetStreamUnavailable | Kind::Response => AttachError::Unreachable(reason),
-            _ => AttachError::CreateStream { stream: name, reason },
-        });
+fn check(found: &consumer::Config, config: &ConsumerConfig, durable: &str) -> Result<(), AttachError> {
+    if found.ack_policy != AckPolicy::All {
+        return Err(AttachError::WrongAckPolicy(durable.to_owned()));
     }
-    match stream_state(context, &name).await {
-        Ok(state) => Ok((name, state)),
-        Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => Err(match kind {
-            SourceKind::Own => AttachError::NoStream { stream: name, region },
-            SourceKind::Remote | SourceKind::Mirror => AttachError::NoOtherStream { stream: name, region },
-        }),
-        Err(error) => Err(AttachError::Unreachable(error.to_string())),
+    let single = Some(&found.filter_subject).filter(|subject| !subject.is_empty());
+    let subjects: BTreeSet<_> = found.filter_subjects.iter().chain(single).cloned().collect();
+    if subjects != config.reader.subjects(&config.source.region).into_iter().collect() {
+        return Err(AttachError::WrongSubjects(durable.to_owned()));
     }
+    Ok(())
 }
 
-/// Makes what is missing of the streams, under their usual names alone. Those of another cluster are made there.
-async fn make_streams(context: &Context, source: &Source, replicas: usize) -> Result<(), CreateStreamError> {
+async fn find_stream(context: &Context, config: &ConsumerConfig) -> Result<StreamState, AttachError> {
+    use CreateStreamErrorKind::{JetStreamUnavailable, Response, TimedOut};
+    let Source { region, kind, stream, .. } = config.source.clone();
+    if let Some(replicas) = config.create
+        && let Err(reason) = create_streams(context, &config.source, replicas).await
+    {
+        return Err(match reason.kind() {
+            TimedOut | JetStreamUnavailable | Response => AttachError::unreachable(reason),
+            _ => AttachError::CreateStream { stream, reason },
+        });
+    }
+    stream_state(context, &stream).await.map_err(|error| match kind {
+        _ if !error.is(ErrorCode::STREAM_NOT_FOUND) => AttachError::unreachable(error),
+        SourceKind::Own => AttachError::NoStream { stream, region },
+        SourceKind::Remote | SourceKind::Mirror => AttachError::NoOtherStream { stream, region },
+    })
+}
+
+/// Creates the streams that are missing, under their usual names alone. Those of another cluster
+/// are created there.
+async fn create_streams(
+    context: &Context,
+    source: &Source,
+    replicas: usize,
+) -> Result<(), CreateStreamError> {
     let usual = Source::new(source.region.clone(), source.kind);
     match source.kind {
         _ if source.stream != usual.stream => Ok(()),
@@ -196,61 +213,54 @@ async fn make_streams(context: &Context, source: &Source, replicas: usize) -> Re
 
 async fn find_consumer(
     context: &Context,
-    wanted: &Wanted,
-    stream: &str,
+    config: &ConsumerConfig,
     state: &StreamState,
     folded: Option<Position>,
 ) -> Result<(Consumer<pull::Config>, Handover), AttachError> {
-    let durable = wanted.reader.durable();
-    let handover = match consumer_state(context, stream, &durable).await {
-        Ok(_) => Handover::read(context, wanted, stream, state.state.last_seq, true).await?,
-        Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
-            if wanted.create.is_none() {
-                return Err(AttachError::NoConsumer {
-                    durable,
-                    stream: stream.to_owned(),
-                    region: wanted.source.region.clone(),
-                    flags: wanted.reader.flags(),
-                });
-            }
-            let handover = Handover::read(context, wanted, stream, state.state.last_seq, false).await?;
-            let begin = beginning(state, folded, handover.begin(), wanted.lookback);
-            tracing::info!(stream, durable, ?begin, "creating the durable consumer");
-            let config = pull::Config {
-                durable_name: Some(durable.clone()),
-                deliver_policy: begin,
-                filter_subjects: wanted.reader.subjects(&wanted.source.region),
-                ..consumer_config(&wanted.reader.deployment, state.server_time)
-            };
-            if let Err(error) = context.create_consumer_on_stream(config, stream).await {
-                return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
-            }
-            handover
-        }
-        Err(error) => return Err(AttachError::Unreachable(error.to_string())),
+    let ConsumerConfig { source, reader, create, lookback } = config;
+    let (stream, durable) = (&source.stream, reader.durable());
+    let exists = match consumer_state(context, stream, &durable).await {
+        Ok(_) => true,
+        Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => false,
+        Err(error) => return Err(AttachError::unreachable(error)),
     };
+    if !exists && create.is_none() {
+        let (stream, region) = (stream.clone(), source.region.clone());
+        return Err(AttachError::NoConsumer { durable, stream, region, flags: reader.flags() });
+    }
+    let handover = Handover::read(context, reader, stream, state.state.last_seq, exists).await?;
+    if !exists {
+        let begin = beginning(state, folded, handover.begin(), *lookback);
+        tracing::info!(stream, durable, ?begin, "creating the durable consumer");
+        let config = pull::Config {
+            durable_name: Some(durable.clone()),
+            deliver_policy: begin,
+            filter_subjects: reader.subjects(&source.region),
+            ..consumer_config(&reader.deployment, state.server_time)
+        };
+        if let Err(error) = context.create_consumer_on_stream(config, stream).await {
+            return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
+        }
+    }
     let found = context.get_consumer_from_stream(&durable, stream).await;
-    Ok((found.map_err(|error| AttachError::Unreachable(error.to_string()))?, handover))
+    Ok((found.map_err(AttachError::unreachable)?, handover))
 }
 
-/// Where a new durable begins: after what this process has folded, if it has folded this very stream, else after
-/// what the shards `before` have, else a while before now. Now is the server's: the local clock may be anywhere.
+/// Where a new durable begins: after what this process folded of this very stream, else after what
+/// the old shards counted (`before`), else `lookback` before now. Now is the server's: the local
+/// clock may be wrong.
 fn beginning(
     stream: &StreamState,
     folded: Option<Position>,
     before: Option<u64>,
     lookback: Duration,
 ) -> DeliverPolicy {
-    match folded {
-        Some(Position { stream_created, taken })
-            if stream_created == stream.created && taken <= stream.state.last_seq =>
-        {
-            DeliverPolicy::ByStartSequence { start_sequence: taken + 1 }
-        }
-        _ => match before {
-            Some(floor) => DeliverPolicy::ByStartSequence { start_sequence: floor + 1 },
-            None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
-        },
+    let folded = folded
+        .filter(|folded| folded.stream_created == stream.created && folded.taken <= stream.state.last_seq)
+        .map(|folded| folded.taken);
+    match folded.or(before) {
+        Some(last) => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+        None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
     }
 }
 

@@ -1,49 +1,50 @@
-//! Telling how far the fold is behind its stream.
+//! How far the fold is behind its stream.
 //!
-//! The server is asked every few seconds what it has, while the fold takes thousands of messages a second: an
-//! answer is out of date as soon as it is there. But it names a place in the consumer's sequence up to which
-//! there are messages, and that place can be compared with what has been taken since.
+//! The server is polled every few seconds while the fold takes thousands of messages a second, so
+//! an answer is out of date when it arrives. But it names the consumer sequence up to which there
+//! are messages, and that can be compared with what has been taken since.
 //!
-//! After an outage nobody knows how old the oldest message is that has not been folded, until one is. So the
-//! first goal is what was waiting when the consumer was attached; before that is folded, nothing may be relied
-//! on, whatever the lag.
+//! After an outage the age of the oldest message that was not folded is unknown, until one is. So
+//! the first goal is what was waiting when the consumer was attached.
+//!
+//! Invariant: no lag is reported before everything is folded that was waiting at attachment.
 
 use std::time::Duration;
 
-/// The goals of a consumer since it was attached.
+/// The consumer sequences that an attached consumer has to reach.
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    /// The place in the consumer's sequence up to which there were messages when it was attached; none once
-    /// they are folded.
+    /// The last message that was waiting at attachment; `None` once it is folded.
     first: Option<u64>,
-    /// The same when the server was last asked.
+    /// The last message at the last poll.
     goal: u64,
 }
 
-/// How far the fold is behind.
+/// How far the fold is behind its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// So many messages from before it was attached are left.
+    /// This many messages that were waiting at attachment are left, of unknown age.
     Unknown(u64),
-    /// So many messages are left, and the oldest of them is no older than this.
+    /// This many messages are left, and none of them is older than this.
     By(u64, Duration),
 }
 
 impl CatchUp {
-    /// The consumer is attached: its sequence goes on after `delivered`, and so many messages are waiting.
+    /// Starts at attachment: deliveries begin after `delivered`, and `waiting` messages are there.
     pub(super) const fn new(delivered: u64, waiting: u64) -> Self {
         let goal = delivered + waiting;
         Self { first: Some(goal), goal }
     }
 
-    /// The server says that there are messages up to this place. There may be fewer than before: streams are
-    /// purged, and their oldest messages go.
-    pub(super) fn asked(&mut self, goal: u64) {
+    /// Sets the last message at a poll. There may be fewer than before: streams are purged, and
+    /// messages expire.
+    pub(super) fn polled(&mut self, goal: u64) {
         self.goal = goal;
         self.first = self.first.map(|first| first.min(goal));
     }
 
-    /// How far behind a fold is that took everything up to a place, and that took a message of this age last.
+    /// How far behind a fold is that took everything up to `taken`, and whose newest message is
+    /// this old.
     pub(super) fn behind(&mut self, taken: u64, newest_age: Option<Duration>) -> Behind {
         if let Some(left) = self.first.and_then(|first| first.checked_sub(taken)).filter(|left| *left > 0) {
             return Behind::Unknown(left);
@@ -66,11 +67,11 @@ mod tests {
     fn nothing_is_known_before_what_was_waiting_is_folded() {
         let mut catch_up = CatchUp::new(100, 50);
         assert_eq!(catch_up.behind(100, None), Behind::Unknown(50));
-        catch_up.asked(170);
+        catch_up.polled(170);
         assert_eq!(catch_up.behind(149, AGE), Behind::Unknown(1));
         assert_eq!(catch_up.behind(150, AGE), Behind::By(20, AGE.unwrap()));
         assert_eq!(catch_up.behind(170, AGE), Behind::By(0, Duration::ZERO));
-        catch_up.asked(180);
+        catch_up.polled(180);
         assert_eq!(catch_up.behind(170, AGE), Behind::By(10, AGE.unwrap()));
     }
 
@@ -83,7 +84,7 @@ mod tests {
     fn a_purge_takes_the_goal_away() {
         let mut catch_up = CatchUp::new(100, 50);
         assert_eq!(catch_up.behind(110, AGE), Behind::Unknown(40));
-        catch_up.asked(110);
+        catch_up.polled(110);
         assert_eq!(catch_up.behind(110, AGE), Behind::By(0, Duration::ZERO));
     }
 }

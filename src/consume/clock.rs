@@ -1,36 +1,38 @@
-//! Stream time as it is now, told from a monotonic clock.
+//! Stream time now, from a monotonic clock.
 //!
-//! Freshness is judged by the clock of the server that stored a frame. The exporter's own wall clock may be
-//! wrong or may jump; its monotonic clock does neither, so it is enough to know how far the two are apart.
-//! The server tells its time with every answer about the consumer, and a stored frame proves that it is at
-//! least as late as that frame.
+//! Freshness is judged by the clock of the server that stored a frame. The exporter's own wall
+//! clock may be wrong or may jump; its monotonic clock does neither, so the difference between the
+//! two is all it takes. Each answer about the consumer has the server's time, and a stored frame
+//! proves that it is at least as late as that frame.
 //!
-//! The server's clock may jump as well: it is set, or another server leads the stream. No call has aged by
-//! that, so the time that is told here goes on as if nothing had happened, and the server's readings and
-//! frames are moved by the jump from then on. Otherwise every session would go at a jump forward, and none at
-//! a jump back until the clock is where it had been.
+//! The server's clock may jump as well: it is set, or another server leads the stream. No call has
+//! aged by that. So stream time continues steadily, and the server's times are shifted by the jump
+//! from then on. Otherwise a jump forward would end every session, and after a jump back none would
+//! fall idle until the clock is where it was.
+//!
+//! Invariant: stream time never jumps by more than [`JUMP`], and no frame is in its future.
 
 use std::time::{Duration, Instant};
 
 use callsight_fold::StreamTime;
 
-/// A difference that no drift and no slow answer explains.
+/// A difference that neither drift nor a slow answer explains.
 const JUMP: Duration = Duration::from_secs(5);
 
-/// An answer that took longer doesn't say well enough what time it is, unless there is no better one.
+/// An answer that took longer is too vague to correct the clock.
 const VAGUE: Duration = Duration::from_secs(1);
 
-/// The server's time as an answer told it.
+/// The server's time in one answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     pub(super) server_time: StreamTime,
-    /// When the question left.
+    /// When the request was sent.
     pub(super) asked: Instant,
     /// How long the answer took.
     pub(super) took: Duration,
 }
 
-/// A reading of stream time that runs on by itself, and steadily.
+/// Runs on by itself from the last reading, and steadily.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamClock {
     anchor: Instant,
@@ -40,9 +42,8 @@ pub(super) struct StreamClock {
 }
 
 impl StreamClock {
-    /// A clock that shows the server's time.
     pub(super) fn new(reading: Reading) -> Self {
-        // The answer was made somewhere between question and arrival, most probably in the middle.
+        // The answer was written between request and arrival, most probably half way.
         Self { anchor: reading.asked + reading.took / 2, at_anchor: reading.server_time, jumped: 0 }
     }
 
@@ -51,12 +52,12 @@ impl StreamClock {
         self.at_anchor + instant.saturating_duration_since(self.anchor)
     }
 
-    /// What the server's clock shows at a moment.
+    /// The server's time at a moment, its jumps included.
     pub(super) fn server_time(&self, instant: Instant) -> StreamTime {
         moved(self.at(instant), self.jumped)
     }
 
-    /// Follows the server's clock, but for its jumps; tells such a jump, in nanoseconds.
+    /// Follows the server's clock, but for a jump, which it returns in nanoseconds.
     pub(super) fn follow(&mut self, reading: Reading) -> Option<i128> {
         if reading.took > VAGUE {
             return None;
@@ -71,8 +72,8 @@ impl StreamClock {
         None
     }
 
-    /// When a frame was stored, by this clock. It is here at `instant`, so it can't have been later: the clock
-    /// is put right, unless it is the server's that jumped.
+    /// Translates the time at which a frame was stored. The frame is here at `instant`, so it can't
+    /// have been stored later: the clock is corrected, unless the server's has jumped.
     pub(super) fn stored(&mut self, time: StreamTime, instant: Instant) -> StreamTime {
         let (time, now) = (moved(time, -self.jumped), self.at(instant));
         if time > now && time.since(now) <= JUMP {

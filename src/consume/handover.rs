@@ -1,66 +1,85 @@
-//! Taking over from another number of shards, without losing a frame and without counting one twice.
+//! Takes over from another number of shards, without losing a frame or counting one twice.
 //!
-//! When a deployment gets another number of shards, each new shard takes partitions over from several old ones, and
-//! those did not stop at the same place of the stream. So a new durable begins where the one stopped that was
-//! furthest behind, and the frames that were counted by those further ahead are passed over: partition by
-//! partition it is known how far the stream was counted. They still tell how their sessions are, which is all
-//! that a restart would take from them.
+//! When a deployment changes its number of shards, each new shard takes partitions over from
+//! several old ones, which did not stop at the same sequence of the stream. So a new durable begins
+//! where the old shard stopped that was furthest behind, and frames that another old shard counted
+//! are passed over, partition by partition. They still restore sessions, as frames do after a
+//! restart.
+//!
+//! Invariant: each frame is counted by exactly one of the old and the new shards.
 
 use async_nats::jetstream::{Context, ErrorCode};
 
-use super::answer::{ConsumerState, consumer_state};
-use super::attach::{AttachError, Wanted};
+use super::server_state::{ConsumerState, consumer_state};
+use super::source::Reader;
+use crate::jetstream_api::AskError;
 use crate::topology::{Shard, durable_name};
 use callsight_frame::subject::Subject;
 
-/// How far the shards before have counted the stream: each one's share, and a sequence.
+/// How far the old shards counted the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Handover {
-    /// No shard stands for a deployment that was not sharded.
+    /// A shard, or `None` for a deployment without shards, and the last stream sequence that it
+    /// counted.
     floors: Vec<(Option<Shard>, u64)>,
 }
 
+/// Why the old shards' work cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandoverError {
+    #[error("durable consumer {durable} is still being read; stop the exporters of the old layout")]
+    StillRead { durable: String },
+    #[error(
+        "durable consumer {durable} does not exist on {stream}, so how far the old shards counted is unknown; \
+         correct --shards-before, or leave it out to begin one idle timeout before now"
+    )]
+    Missing { durable: String, stream: String },
+    #[error("NATS does not answer: {0}; check --nats-url and that JetStream is enabled there")]
+    Unanswered(AskError),
+}
+
 impl Handover {
-    /// Asks how far the shards before have come that had partitions of `wanted`. `last` is the last sequence of
-    /// the stream, asked for before. Unless it is `begun`, all of them must be there and at rest.
+    /// Asks how far the old shards counted whose partitions `reader` reads. `last` is a last
+    /// sequence of the stream from before that. Unless the new durable exists already (`begun`),
+    /// all of the old ones must exist and be at rest.
     pub(super) async fn read(
         context: &Context,
-        wanted: &Wanted,
+        reader: &Reader,
         stream: &str,
         last: u64,
         begun: bool,
-    ) -> Result<Self, AttachError> {
+    ) -> Result<Self, HandoverError> {
         let mut floors = Vec::new();
-        let Some(before) = wanted.reader.shards_before else { return Ok(Self { floors }) };
+        let Some(before) = reader.shards_before else { return Ok(Self { floors }) };
         let shards: Vec<_> = if before == 1 {
             vec![None]
         } else {
-            let shared = |shard: &Shard| wanted.reader.shard.is_none_or(|own| own.shares_with(*shard));
+            let shared = |shard: &Shard| reader.shard.is_none_or(|own| own.shares_with(*shard));
             Shard::all(before).filter(shared).map(Some).collect()
         };
         for shard in shards {
-            let durable = durable_name(&wanted.reader.deployment, shard);
+            let durable = durable_name(&reader.deployment, shard);
             match consumer_state(context, stream, &durable).await {
                 Ok((state, _)) if !begun && state.num_waiting > 0 => {
-                    return Err(AttachError::StillRead { durable });
+                    return Err(HandoverError::StillRead { durable });
                 }
                 Ok((state, _)) => floors.push((shard, floor(&state, last))),
                 Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) && begun => {}
                 Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
-                    return Err(AttachError::NoneBefore { durable, stream: stream.to_owned() });
+                    return Err(HandoverError::Missing { durable, stream: stream.to_owned() });
                 }
-                Err(error) => return Err(AttachError::Unreachable(error.to_string())),
+                Err(error) => return Err(HandoverError::Unanswered(error)),
             }
         }
         Ok(Self { floors })
     }
 
-    /// The sequence up to which nobody need read again.
+    /// The stream sequence up to which all old shards counted their partitions.
     pub(super) fn begin(&self) -> Option<u64> {
         self.floors.iter().map(|(_, floor)| *floor).min()
     }
 
-    /// Whether a message was counted by a shard before.
+    /// Whether an old shard counted a message.
     pub(super) fn covers(&self, subject: &str, sequence: u64) -> bool {
         self.floors.iter().any(|(_, floor)| sequence <= *floor)
             && Subject::parse(subject).ok().and_then(|subject| subject.partition).is_some_and(|partition| {
@@ -70,8 +89,8 @@ impl Handover {
     }
 }
 
-/// How far a durable was acknowledged. One that nothing is left for is as far as its stream was before it was
-/// asked, however long ago its share had its last frame.
+/// The stream sequence up to which a durable is acknowledged. One with nothing left reaches to the
+/// end of the stream as it was before, however long ago the last frame of its partitions was.
 fn floor(state: &ConsumerState, last: u64) -> u64 {
     let acknowledged = state.ack_floor.stream_seq;
     if state.num_pending == 0 && state.num_ack_pending == 0 { acknowledged.max(last) } else { acknowledged }

@@ -1,4 +1,6 @@
-//! How the consumer of a region is doing, for those who ask over HTTP.
+//! The health of a region's consumer, as `/readyz` and `/livez` report it.
+//!
+//! Invariant: a region is ready only while what it serves is complete and current.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,20 +10,21 @@ use super::freshness::MirrorLag;
 use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
 
-/// Without a sign of life for so long the consumer's loop is stuck: it comes round several times a second.
+/// The consumer's loop is stuck when its heartbeat, which beats several times a second, stops for
+/// this long.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 
-/// What the consumer's loop last said of itself.
+/// The health of a region's consumer at its last heartbeat.
 pub struct RegionHealth {
     region: Region,
     state: Mutex<State>,
 }
 
 struct State {
-    /// What keeps the consumer from being attached.
+    /// Why the consumer is not attached, or not ready whatever the lag.
     problem: Option<String>,
     connected: bool,
-    /// What is wrong without keeping anyone from relying on what is served.
+    /// What is wrong although the region may be ready.
     warning: Option<String>,
     pending: u64,
     lag: Duration,
@@ -31,7 +34,7 @@ struct State {
     beat: Instant,
 }
 
-/// A reading of a region's health.
+/// A region's health at one moment.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct HealthReport {
     /// The region.
@@ -41,7 +44,7 @@ pub struct HealthReport {
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What is wrong all the same.
+    /// What is wrong although it may be ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
     /// Frames in the stream that have not been folded.
@@ -50,10 +53,10 @@ pub struct HealthReport {
     pub lag_seconds: f64,
     /// Live sessions.
     pub live_sessions: usize,
-    /// Frames that the mirror has not got, as far as is known, if a mirror is read.
+    /// Frames that the mirror lacks, if a mirror is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mirror_lag_frames: Option<u64>,
-    /// How long ago the mirror heard of the region, in seconds.
+    /// How long ago the mirror heard from its origin, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mirror_lag_seconds: Option<f64>,
 }
@@ -78,35 +81,37 @@ impl RegionHealth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn beat(&self, live_sessions: usize, clock: Option<StreamClock>, connected: bool) {
+    pub(super) fn beat(
+        &self,
+        live_sessions: usize,
+        clock: Option<StreamClock>,
+        mirror: Option<MirrorLag>,
+        connected: bool,
+    ) {
         let mut state = self.state();
         state.connected = connected;
         state.beat = Instant::now();
         state.live_sessions = live_sessions;
+        state.mirror = mirror;
         state.clock = clock;
     }
 
-    pub(super) fn mirror(&self, mirror: Option<MirrorLag>) {
-        self.state().mirror = mirror;
-    }
-
     pub(super) fn detached(&self, problem: String) {
-        let mut state = self.state();
-        state.problem = Some(problem);
+        self.state().problem = Some(problem);
     }
 
-    pub(super) fn warn(&self, warning: Option<&str>) {
-        self.state().warning = warning.map(ToOwned::to_owned);
+    pub(super) fn warn(&self, warning: Option<String>) {
+        self.state().warning = warning;
     }
 
-    /// It is attached, and this many frames that were waiting then are not folded: how old they are is not known.
+    /// Sets how many of the frames are left that were waiting at attachment. Their age is unknown.
     pub(super) fn catching_up(&self, left: u64) {
         let mut state = self.state();
         state.problem = Some(format!("catching up: {left} frames that were waiting are left"));
         state.pending = left;
     }
 
-    /// It is attached, and this far behind.
+    /// Sets how far an attached consumer is behind, which may make it ready.
     pub(super) fn lag(&self, pending: u64, lag: Duration) {
         let mut state = self.state();
         state.problem = None;
@@ -114,19 +119,19 @@ impl RegionHealth {
         state.lag = lag;
     }
 
-    /// Stream time now, once it is known.
+    /// Stream time now; `None` before the consumer was attached for the first time.
     #[must_use]
     pub fn stream_now(&self) -> Option<StreamTime> {
         self.state().clock.map(|clock| clock.at(Instant::now()))
     }
 
-    /// How far the mirror that is read is behind the region, if one is and that is known.
+    /// The region and how far its mirror is behind, if a mirror is read and its lag is known.
     #[must_use]
     pub fn mirror_lag(&self) -> Option<(String, MirrorLag)> {
         self.state().mirror.map(|lag| (self.region.to_string(), lag))
     }
 
-    /// Why the consumer's loop is stuck, if it is.
+    /// Why the process is to be restarted, if the consumer's loop is stuck.
     #[must_use]
     pub fn stuck(&self) -> Option<String> {
         self.stuck_at(Instant::now())
@@ -139,7 +144,7 @@ impl RegionHealth {
         })
     }
 
-    /// How the region is doing; ready if it is attached and no further behind than `max_lag`.
+    /// The region's health. It is ready if it is attached and no further behind than `max_lag`.
     #[must_use]
     pub fn report(&self, max_lag: Duration) -> HealthReport {
         let state = self.state();
@@ -158,7 +163,7 @@ impl RegionHealth {
             region: self.region.to_string(),
             ready: why.is_none(),
             why,
-            warning: state.warning.clone(),
+            warning: state.warning.clone().or_else(|| state.mirror.and_then(MirrorLag::warning)),
             pending_frames: state.pending,
             lag_seconds: state.lag.as_secs_f64(),
             live_sessions: state.live_sessions,
@@ -176,7 +181,7 @@ mod tests {
     fn only_a_loop_that_stopped_beating_is_stuck() {
         let health = RegionHealth::new("us".parse().unwrap());
         health.detached("NATS is away, and has been for days".to_owned());
-        health.beat(0, None, true);
+        health.beat(0, None, None, true);
         let beat = Instant::now();
         assert_eq!(health.stuck_at(beat), None);
         assert_eq!(health.stuck_at(beat + STUCK_AFTER / 2), None);

@@ -1,56 +1,57 @@
-//! From a delivered message to the fold: each message of the stream has its effect exactly once.
+//! From a delivered message to the fold.
 //!
-//! JetStream delivers at least once, and one acknowledgement covers everything up to it. Two things follow.
-//! A message at or under the highest stream sequence that was taken has been taken: it is a redelivery. And a
-//! hole in the consumer's own sequence is a delivery that got lost on the way, on a connection that broke,
-//! say: nothing after it may be taken, or the next acknowledgement would cover the hole.
+//! JetStream delivers at least once, and one acknowledgement covers everything before it. Two
+//! things follow. A message at or under the highest stream sequence that was taken has been taken:
+//! it is a redelivery. And a hole in the consumer's own sequence is a delivery that was lost on the
+//! way, such as on a connection that broke: nothing after it may be taken, or the next
+//! acknowledgement would cover the hole.
 //!
-//! The stream itself may be set back: a disk that lost its last seconds with the power, or one that comes from a
-//! backup, gives sequences out a second time. What tells such a message from a redelivery is its time: it is
-//! later than that of everything that was taken.
+//! The stream itself may be set back: a disk that lost its last seconds with the power, or one
+//! restored from a backup, gives sequences out a second time. Such a message is told from a
+//! redelivery by its time: it is later than that of everything that was taken.
+//!
+//! Invariant: each message of the stream has its effect exactly once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
 
-use super::burial::Rejected;
-use super::clock::StreamClock;
+use super::clock::{Reading, StreamClock};
+use super::dead_letter_writer::Rejected;
 use super::handover::Handover;
-use crate::log::Bounded;
+use crate::log::RateLimit;
+use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::RegionSeries;
 use callsight_fold::{Fold, Outcome, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Decoder, Frame, Reason, Rejection};
 
-/// Takes messages of one region in order.
+/// Takes the messages of one region in order.
 pub(super) struct Intake {
     region: Region,
-    pub(super) fold: Fold,
+    fold: Fold,
     decoder: Decoder,
     own: Arc<RegionSeries>,
-    /// The highest stream sequence that was taken, by this process or by the ones before it.
+    /// Known from the first attachment on.
+    clock: Option<StreamClock>,
+    /// The highest stream sequence that was taken, by this process or by its predecessors.
     taken: u64,
-    /// The latest moment at which the server says to have stored something that was taken.
+    /// The latest time at which a message that was taken was stored, by the server's clock.
     latest: Option<StreamTime>,
-    /// What was counted by the shards before.
     handover: Handover,
-    /// The last message's place in the consumer's sequence.
+    /// The consumer sequence of the last message.
     delivered: u64,
     /// The stream time of the newest frame that was taken.
-    pub(super) newest: Option<StreamTime>,
-    rejections: Bounded,
+    newest: Option<StreamTime>,
+    rejections: RateLimit,
 }
 
-/// What a message was to the intake.
-pub(super) enum Taken {
-    /// It was taken, now or before, and may be acknowledged.
-    Yes,
-    /// It was refused: to be acknowledged once its dead letter is written.
-    Rejected(Rejected),
-    /// A delivery before it got lost: read again from what was acknowledged.
-    AfterHole,
-}
+/// A delivery before a message was lost: deliveries have to begin again after the acknowledgement
+/// floor.
+#[derive(Debug, thiserror::Error)]
+#[error("a delivery was lost on the way")]
+pub(super) struct MissedDelivery;
 
 impl Intake {
     pub(super) fn new(region: Region, fold: Fold, own: Arc<RegionSeries>) -> Self {
@@ -59,24 +60,25 @@ impl Intake {
             fold,
             decoder: Decoder::default(),
             own,
+            clock: None,
             taken: 0,
             latest: None,
             handover: Handover::default(),
             delivered: 0,
             newest: None,
-            rejections: Bounded::every(Duration::from_secs(1)),
+            rejections: RateLimit::new(Duration::from_secs(1)),
         }
     }
 
-    /// Deliveries begin anew after this place in the consumer's sequence; in the stream's sequence, everything
-    /// up to `acknowledged` needs no folding any more, nor does what a handover covers.
+    /// Restarts deliveries after this consumer sequence. Messages up to the stream sequence
+    /// `acknowledged` need no folding any more, nor do those that a handover covers.
     pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64, handover: Handover) {
         self.delivered = delivered;
         self.handover = handover;
         self.taken = self.taken.max(acknowledged);
     }
 
-    /// The stream is another one than before: its sequence begins anew.
+    /// Restarts the stream sequence, which belongs to another stream from now on.
     pub(super) fn forget_sequence(&mut self) {
         self.taken = 0;
         self.latest = None;
@@ -87,22 +89,53 @@ impl Intake {
         self.taken
     }
 
-    /// The last message's place in the consumer's sequence.
+    /// The consumer sequence of the last message.
     pub(super) const fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    pub(super) fn take(&mut self, message: &Message, clock: &mut StreamClock) -> Taken {
+    pub(super) const fn clock(&self) -> Option<StreamClock> {
+        self.clock
+    }
+
+    /// Follows the clock of the stream's server.
+    pub(super) fn follow(&mut self, reading: Reading) {
+        let clock = self.clock.get_or_insert_with(|| StreamClock::new(reading));
+        if let Some(nanos) = clock.follow(reading) {
+            let milliseconds = nanos / 1_000_000;
+            tracing::warn!(region = %self.region, milliseconds, "the clock of the stream's server jumped");
+        }
+    }
+
+    /// Lets sessions fall idle.
+    pub(super) fn tick(&mut self) {
+        if let Some(clock) = self.clock {
+            self.fold.tick(clock.at(Instant::now()));
+        }
+    }
+
+    pub(super) fn live_sessions(&self) -> usize {
+        self.fold.live_sessions()
+    }
+
+    /// The age of the newest frame that was taken.
+    pub(super) fn newest_age(&self) -> Option<Duration> {
+        Some(self.clock?.at(Instant::now()).since(self.newest?))
+    }
+
+    /// Takes a message, which may be acknowledged then; a rejected frame once its dead letter is
+    /// stored.
+    pub(super) fn take(&mut self, message: &Message) -> Result<Option<Rejected>, MissedDelivery> {
         let info = match message.info() {
             Ok(info) => info,
             Err(error) => {
-                // The server wrote the reply subject; a message without one was not delivered by a consumer.
+                // The server writes the reply subject; a message without one is not a delivery.
                 tracing::error!(%error, subject = %message.subject, "message without delivery information");
-                return Taken::AfterHole;
+                return Err(MissedDelivery);
             }
         };
         if info.consumer_sequence != self.delivered + 1 {
-            return Taken::AfterHole;
+            return Err(MissedDelivery);
         }
         self.delivered = info.consumer_sequence;
         self.own.received.increment(1);
@@ -110,70 +143,62 @@ impl Intake {
         if info.stream_sequence <= self.taken {
             if self.latest.is_none_or(|latest| stored <= latest) {
                 self.own.redelivered.increment(1);
-                return Taken::Yes;
+                return Ok(None);
             }
             tracing::warn!(
                 region = %self.region,
                 taken = self.taken,
                 sequence = info.stream_sequence,
-                "the stream was set back: it gives out sequences that it gave out before"
+                "the stream was set back: it gives sequences out again"
             );
         }
         self.taken = info.stream_sequence;
         self.latest = self.latest.max(Some(stored));
 
-        let now = Instant::now();
-        let at = clock.stored(stored, now);
+        let (at, now) = self.times(stored);
         self.newest = self.newest.max(Some(at));
-        let present = clock.at(now);
         if self.handover.covers(&message.subject, info.stream_sequence) {
             self.own.redelivered.increment(1);
-            // What can't be read was rejected and counted by the other one.
-            let _ =
-                self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, present));
-            return Taken::Yes;
+            // What can't be read was rejected and counted by the old shard.
+            let _ = self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, now));
+            return Ok(None);
         }
-        let read =
-            self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, present));
-        let Err(rejection) = read else { return Taken::Yes };
+        let read = self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, now));
+        let Err(rejection) = read else { return Ok(None) };
         self.own.rejected(rejection.reason).increment(1);
-        if let Some(unlogged) = self.rejections.allow(now) {
+        if let Some(suppressed) = self.rejections.check(Instant::now()) {
             tracing::warn!(
                 reason = rejection.reason.label(),
                 detail = rejection.detail,
                 subject = %message.subject,
                 sequence = info.stream_sequence,
-                unlogged,
+                suppressed,
                 "frame rejected"
             );
         }
-        Taken::Rejected(Rejected {
+        Ok(Some(Rejected {
             subject: message.subject.clone(),
             payload: message.payload.clone(),
             sequence: info.stream_sequence,
             received: stored,
             rejection,
-        })
+        }))
     }
 
-    /// Restores what a message had brought before, unless it lies beyond what was acknowledged. Tells its
-    /// place in the stream, and how many follow it.
-    pub(super) fn restore(
-        &mut self,
-        message: &Message,
-        clock: &mut StreamClock,
-        acknowledged: u64,
-    ) -> Option<(u64, u64)> {
-        let info = message.info().ok()?;
-        if info.stream_sequence > acknowledged {
-            return None;
-        }
-        let now = Instant::now();
-        let at = clock.stored(StreamTime::from_unix_nanos(info.published.unix_timestamp_nanos()), now);
-        let present = clock.at(now);
+    /// Restores the session of a frame that was counted before the exporter started.
+    pub(super) fn restore(&mut self, record: &Record) {
+        let (at, now) = self.times(record.at);
         // What can't be read was rejected and counted before.
-        let _ = self.read(&message.subject, &message.payload, |fold, frame| fold.warm(frame, at, present));
-        Some((info.stream_sequence, info.pending))
+        let _ = self.read(&record.subject, &record.payload, |fold, frame| fold.warm(frame, at, now));
+    }
+
+    /// Translates the server's time at which a message was stored into stream time, and returns it
+    /// with the stream time now.
+    fn times(&mut self, stored: StreamTime) -> (StreamTime, StreamTime) {
+        let now = Instant::now();
+        let here = || StreamClock::new(Reading { server_time: stored, asked: now, took: Duration::ZERO });
+        let clock = self.clock.get_or_insert_with(here);
+        (clock.stored(stored, now), clock.at(now))
     }
 
     /// Reads a message and gives its frame to the fold.

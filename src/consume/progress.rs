@@ -1,38 +1,40 @@
-//! Noticing that deliveries or acknowledgements go astray while everything looks well.
+//! Notices deliveries and acknowledgements that were lost while everything looks well.
 //!
-//! A connection that breaks takes with it what was under way, in both directions, and the client library is
-//! attached again before anybody notices. If frames go on arriving, the hole in the sequence shows. If none do,
-//! only the server knows what it delivered and what it took as acknowledged; without asking, what got lost would
-//! come again after half a minute, which is as long as a call may be bad before somebody is told.
+//! A connection that breaks takes with it what is under way, in both directions, and the client
+//! library is connected again before anybody notices. If frames go on arriving, the hole in the
+//! sequence shows. If none do, only the server can say what it delivered and what it counts as
+//! acknowledged. Without asking, lost deliveries would come again after half a minute, which delays
+//! the alert for a bad call by as much.
 //!
-//! And an acknowledgement may be too late: one that left before the durable was set back, and arrives after,
-//! carries a place in the former sequence. The server takes it, and ignores all that follow until the new
-//! sequence is beyond that place. Setting the durable back once more mends that too.
+//! An acknowledgement may also be too late: one that was sent before the durable was reset, and
+//! arrives after, carries a place in the former consumer sequence. The server takes it, and ignores
+//! all that follow until the new sequence is beyond that place. Another reset repairs that too.
+//!
+//! Invariant: a lost delivery or acknowledgement is noticed at the second poll after it.
 
-/// How far both sides are.
+/// How far the server and this process are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The place in the consumer's sequence that the server has delivered up to.
+    /// The consumer sequence up to which the server delivered.
     pub(super) sent: u64,
-    /// The place in it that was taken up to.
+    /// The consumer sequence up to which deliveries were taken.
     pub(super) taken: u64,
-    /// The stream sequence that was acknowledged.
+    /// The stream sequence up to which acknowledgements were sent.
     pub(super) acknowledged: u64,
-    /// The stream sequence that the server knows as acknowledged.
+    /// The stream sequence up to which the server counts messages as acknowledged.
     pub(super) floor: u64,
 }
 
-/// What follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Fine,
-    /// The last acknowledgement got lost: send it again.
-    AcknowledgeAgain,
-    /// Attach again.
-    Lost(&'static str),
+/// What only attaching again repairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Stalled {
+    #[error("deliveries do not arrive")]
+    Deliveries,
+    #[error("acknowledgements have no effect")]
+    Acknowledgements,
 }
 
-/// Compares how far both sides are with how far they were when it was last asked.
+/// Compares both sides at each poll with the poll before.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     before: Option<Mark>,
@@ -40,19 +42,20 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn judge(&mut self, now: Mark) -> Verdict {
-        let Some(before) = self.before.replace(now) else { return Verdict::Fine };
+    /// Returns whether the last acknowledgement was lost and has to be sent again.
+    pub(super) fn check(&mut self, now: Mark) -> Result<bool, Stalled> {
+        let Some(before) = self.before.replace(now) else { return Ok(false) };
         if now.taken == before.taken && now.taken < before.sent {
-            return Verdict::Lost("what was delivered did not arrive");
+            return Err(Stalled::Deliveries);
         }
         if now.floor >= before.acknowledged {
             self.repeated = false;
-            return Verdict::Fine;
+            return Ok(false);
         }
         if std::mem::replace(&mut self.repeated, true) {
-            return Verdict::Lost("acknowledgements have no effect");
+            return Err(Stalled::Acknowledgements);
         }
-        Verdict::AcknowledgeAgain
+        Ok(true)
     }
 }
 
@@ -70,29 +73,29 @@ mod tests {
         for now in
             [mark(0, 0, 0, 0), mark(9, 0, 0, 0), mark(20, 9, 9, 0), mark(20, 20, 20, 9), mark(20, 20, 20, 20)]
         {
-            assert_eq!(progress.judge(now), Verdict::Fine, "{now:?}");
+            assert_eq!(progress.check(now), Ok(false), "{now:?}");
         }
     }
 
     #[test]
     fn deliveries_that_never_arrive_are_lost() {
         let mut progress = Progress::default();
-        assert_eq!(progress.judge(mark(9, 4, 4, 4)), Verdict::Fine);
-        assert!(matches!(progress.judge(mark(9, 4, 4, 4)), Verdict::Lost(_)));
+        assert_eq!(progress.check(mark(9, 4, 4, 4)), Ok(false));
+        assert_eq!(progress.check(mark(9, 4, 4, 4)), Err(Stalled::Deliveries));
     }
 
     #[test]
     fn an_acknowledgement_without_effect_is_sent_again_once() {
         let mut progress = Progress::default();
-        assert_eq!(progress.judge(mark(9, 9, 9, 4)), Verdict::Fine);
-        assert_eq!(progress.judge(mark(9, 9, 9, 4)), Verdict::AcknowledgeAgain);
-        assert!(matches!(progress.judge(mark(9, 9, 9, 4)), Verdict::Lost(_)));
+        assert_eq!(progress.check(mark(9, 9, 9, 4)), Ok(false));
+        assert_eq!(progress.check(mark(9, 9, 9, 4)), Ok(true));
+        assert_eq!(progress.check(mark(9, 9, 9, 4)), Err(Stalled::Acknowledgements));
 
         let mut progress = Progress::default();
-        progress.judge(mark(9, 9, 9, 4));
-        assert_eq!(progress.judge(mark(9, 9, 9, 4)), Verdict::AcknowledgeAgain);
-        assert_eq!(progress.judge(mark(9, 9, 9, 9)), Verdict::Fine);
-        assert_eq!(progress.judge(mark(20, 20, 20, 9)), Verdict::Fine);
-        assert_eq!(progress.judge(mark(20, 20, 20, 9)), Verdict::AcknowledgeAgain, "one by one");
+        progress.check(mark(9, 9, 9, 4)).unwrap();
+        assert_eq!(progress.check(mark(9, 9, 9, 4)), Ok(true));
+        assert_eq!(progress.check(mark(9, 9, 9, 9)), Ok(false));
+        assert_eq!(progress.check(mark(20, 20, 20, 9)), Ok(false));
+        assert_eq!(progress.check(mark(20, 20, 20, 9)), Ok(true), "one by one");
     }
 }

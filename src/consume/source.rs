@@ -1,9 +1,12 @@
 //! Where the frames of a region are read, and by whom.
 //!
-//! An exporter that stands beside the relays reads the stream that they publish into. One that watches all regions
-//! from a single place has a choice: the mirrors that its own cluster keeps, which are there also when their
-//! regions are not, or the streams themselves, through the gateways, which are fresher by a moment and as far away as
-//! the region is. And where regions share nothing, each has its own JetStream, told apart by domain.
+//! An exporter beside the relays reads the stream that they publish into. One that watches all
+//! regions from a single place has a choice: the mirrors that its own cluster keeps, which outlive
+//! an outage of their regions, or the streams themselves through the gateways, which are fresher by
+//! a moment and as far away as the region. Regions that share nothing have a JetStream each,
+//! addressed by domain.
+//!
+//! Invariant: two readers never share a durable.
 
 use async_nats::Client;
 use async_nats::jetstream::{self, Context};
@@ -11,7 +14,7 @@ use async_nats::jetstream::{self, Context};
 use crate::topology::{Deployment, Shard, durable_name, mirror_stream_name, stream_name};
 use callsight_frame::subject::Region;
 
-/// A region, and which stream its frames are read from.
+/// A region, and the stream that its frames are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The region.
@@ -20,30 +23,30 @@ pub struct Source {
     pub kind: SourceKind,
     /// The stream's name.
     pub stream: String,
-    /// How the JetStream is addressed that has it.
+    /// How the JetStream that has it is addressed.
     pub api: JetStreamApi,
 }
 
 /// What a stream is to its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {
-    /// The stream that relays publish into, in the cluster that is connected to.
+    /// The stream that relays publish into, in this cluster.
     Own,
-    /// The same, in another cluster.
+    /// The stream that relays publish into, in another cluster.
     Remote,
-    /// A copy of it, in the cluster that is connected to.
+    /// A copy of the region's stream, in this cluster.
     Mirror,
 }
 
 /// How a JetStream is addressed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum JetStreamApi {
-    /// As the one that is there.
+    /// The one of the server that is connected to.
     #[default]
     Local,
-    /// As the one of a domain, beyond a leaf node.
+    /// The one of a domain, beyond a leaf node.
     Domain(String),
-    /// Under a prefix, as another account exports it.
+    /// One that another account exports under a prefix.
     Prefix(String),
 }
 
@@ -68,21 +71,22 @@ impl Source {
         }
     }
 
-    /// Whether frames get there by way of another stream.
+    /// Whether the stream is a copy of another one.
     #[must_use]
     pub fn is_mirror(&self) -> bool {
         self.kind == SourceKind::Mirror
     }
 }
 
-/// Who reads: a deployment, or one of the shards that it is shared out to.
+/// Who reads: a deployment, or one of its shards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reader {
     /// The deployment.
     pub deployment: Deployment,
     /// The shard, unless one exporter reads everything.
     pub shard: Option<Shard>,
-    /// How many shards the deployment had, while that changes: a new durable begins where theirs were left.
+    /// The deployment's former number of shards, while it changes: a new durable begins where
+    /// theirs stopped.
     pub shards_before: Option<u32>,
 }
 
@@ -99,7 +103,7 @@ impl Reader {
         durable_name(&self.deployment, self.shard)
     }
 
-    /// The subjects that it reads of a region's stream; none in particular if it reads everything.
+    /// The subjects that it reads of a region's stream; none if it reads all of them.
     pub(super) fn subjects(&self, region: &Region) -> Vec<String> {
         self.shard.map(|shard| shard.subjects(region)).unwrap_or_default()
     }

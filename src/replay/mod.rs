@@ -40,11 +40,11 @@ use heal::HealError;
 use progress::Control;
 use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
-use source::{Extent, ReadError, Record};
 use window::Window;
 
 use crate::config::one_line;
 use crate::nats::NatsError;
+use crate::stream_reader::{Extent, ReadError, Record};
 use crate::topology::{mirror_stream_name, stream_name};
 use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
@@ -129,7 +129,7 @@ pub async fn run(
     control: Control,
 ) -> Result<Replayed, ReplayError> {
     let (window, since) = (config.window, config.since());
-    let held = extents.iter().map(Extent::describe).collect::<Vec<_>>().join("; ");
+    let held = extents.iter().map(source::describe).collect::<Vec<_>>().join("; ");
     let overlaps =
         |extent: &Extent| extent.held.is_some_and(|(first, last)| first <= window.to && last >= since);
     if !extents.iter().any(overlaps) {

@@ -9,8 +9,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::RequestErrorKind;
-use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -20,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::change::Running;
 use super::declare::{Declared, Name};
 use super::plan::{Action, Step};
+use crate::jetstream_api::{AskError, ask};
 
 /// Pause before a request is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -156,23 +155,13 @@ impl Reconciler {
         let mut reason = "no connection".to_owned();
         loop {
             // The client waits for an absent server, and an interrupted request is never answered.
-            let asked = self.context.request(subject.clone(), question);
-            match timeout_at(end, asked).await {
-                Ok(Ok(Response::Ok(answer))) => return Ok(Ok(answer)),
-                Ok(Ok(Response::Err { error })) if error.code() != UNAVAILABLE => {
+            match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
+                Ok(Ok(answer)) => return Ok(Ok(answer)),
+                Ok(Err(AskError::Refused(error))) if error.code() != UNAVAILABLE => {
                     return Ok(Err((error.error_code(), error.to_string())));
                 }
-                Ok(Ok(Response::Err { error })) => reason = error.to_string(),
-                Ok(Err(error)) => {
-                    reason = error.to_string();
-                    if !matches!(
-                        error.kind(),
-                        RequestErrorKind::TimedOut | RequestErrorKind::NoResponders | RequestErrorKind::Other
-                    ) {
-                        return Err(ReconcileError::Unanswered { name: name.clone(), reason });
-                    }
-                }
-                Err(_) => return Err(ReconcileError::Unanswered { name: name.clone(), reason }),
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => {}
             }
             if Instant::now() + AGAIN >= end {
                 return Err(ReconcileError::Unanswered { name: name.clone(), reason });

@@ -14,8 +14,8 @@ use std::time::Duration;
 use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber, header};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::{FutureExt, StreamExt};
-use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -51,6 +51,7 @@ pub(super) struct Delivery {
     connects: u64,
     /// Consecutive pauses since the stream last stored a frame.
     setbacks: u32,
+    waits: ExponentialBackoff,
     /// End of the current pause.
     paused_until: Option<Instant>,
     /// Earliest time of the next log line about a rejected frame.
@@ -73,6 +74,7 @@ impl Delivery {
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(PublishError::Subscribe)?;
         let window = Window::new(config.ack_timeout);
         let connects = client.statistics().connects.load(Ordering::Relaxed);
+        let waits = waits(&config);
         Ok(Self {
             client,
             subject,
@@ -85,6 +87,7 @@ impl Delivery {
             window,
             connects,
             setbacks: 0,
+            waits,
             paused_until: None,
             log_refusals_from: Instant::now(),
         })
@@ -192,7 +195,9 @@ impl Delivery {
         match Answer::read(message.status, &message.payload) {
             Answer::Stored { duplicate } => {
                 if self.window.settle(number).is_some() {
-                    self.setbacks = 0;
+                    if std::mem::take(&mut self.setbacks) > 0 {
+                        self.waits = waits(&self.config);
+                    }
                     add(&self.counters.acknowledged, 1);
                     add(&self.counters.duplicates, duplicate.into());
                 }
@@ -211,8 +216,7 @@ impl Delivery {
     fn back_off(&mut self, now: Instant, why: &'static str) {
         if self.paused_until.is_none_or(|until| until <= now) {
             self.setbacks = self.setbacks.saturating_add(1);
-            let longest = longest_wait(&self.config, self.setbacks);
-            self.paused_until = Some(now + longest.mul_f64(rand::rng().random_range(0.5..=1.0)));
+            self.paused_until = self.waits.next().map(|wait| now + wait);
             if self.setbacks >= SETBACKS_TO_LOG && self.setbacks.is_power_of_two() {
                 tracing::warn!(
                     subject = %self.subject,
@@ -261,10 +265,15 @@ impl Delivery {
     }
 }
 
-/// Maximum pause after consecutive setbacks; jitter removes up to half of it.
-fn longest_wait(config: &PublisherConfig, setbacks: u32) -> Duration {
-    let doublings = setbacks.saturating_sub(1).min(16);
-    config.retry_first.saturating_mul(1 << doublings).min(config.retry_longest)
+/// The pauses after consecutive setbacks. They double from the first to the longest, and jitter
+/// removes up to half of each; `backon` adds instead, so its bounds are halved.
+fn waits(config: &PublisherConfig) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(config.retry_first.min(config.retry_longest) / 2)
+        .with_max_delay(config.retry_longest / 2)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 #[cfg(test)]
@@ -274,8 +283,13 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_bound() {
         let config = PublisherConfig::new("us".parse().unwrap(), "relay", "r1");
-        let waits: Vec<u128> = (1..=7).map(|n| longest_wait(&config, n).as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 2000, 2000]);
-        assert_eq!(longest_wait(&config, u32::MAX), config.retry_longest);
+        let mut waits = waits(&config);
+        for milliseconds in [100, 200, 400, 800, 1600, 2000, 2000] {
+            let longest = Duration::from_millis(milliseconds);
+            let wait = waits.next().unwrap();
+            // `backon` computes with 24 bits.
+            let rounding = Duration::from_micros(10);
+            assert!((longest / 2 - rounding..=longest + rounding).contains(&wait), "{wait:?}");
+        }
     }
 }

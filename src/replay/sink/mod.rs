@@ -20,8 +20,8 @@ use std::path::PathBuf;
 
 use super::account::Account;
 use super::sample::Step;
-use super::source::Record;
 use crate::config::one_line;
+use crate::stream_reader::Record;
 use callsight_fold::Outcome;
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, Rejection};

@@ -423,5 +423,5 @@ async fn a_shard_refuses_what_would_lose_or_double_frames() {
         ..Default::default()
     };
     stream.create_consumer(everything).await.unwrap();
-    why(&["--shard=1/2"], "reads other subjects than are wanted").await;
+    why(&["--shard=1/2"], "reads other subjects").await;
 }

@@ -1,27 +1,28 @@
-//! What the server says of a consumer and of a stream, in as much as it matters here.
+//! Consumers and streams as the server describes them, with the server's own time.
+//!
+//! Freshness is judged by that time, and the client's types drop it.
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::context::RequestError;
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::{SourceInfo, SubjectTransform};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::clock::Reading;
+use crate::jetstream_api::{AskError, ask};
 use crate::topology::Shard;
 use callsight_fold::StreamTime;
 
-/// A mirror that heard of its origin within so many nanoseconds knows what it is missing.
-const HEARD_LATELY: u64 = 5_000_000_000;
+/// A mirror that heard from its origin this recently says itself how many messages it lacks.
+const HEARD_RECENTLY: Duration = Duration::from_secs(5);
 
-/// How long the origin may take to tell.
+/// How long the origin may take to answer.
 const ORIGIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the server says of a consumer, the server's own time with it.
+/// The state of a consumer.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ConsumerState {
     #[serde(rename = "ts", with = "time::serde::rfc3339")]
@@ -35,30 +36,37 @@ pub(super) struct ConsumerState {
 }
 
 impl ConsumerState {
-    /// The place in the consumer's sequence up to which there are messages.
+    /// The consumer sequence up to which there are messages.
     pub(super) const fn end(&self) -> u64 {
         self.delivered.consumer_seq + self.num_pending
     }
 }
 
-/// A place in the sequence of a consumer, and the one in its stream.
+/// A message's sequence in the consumer and in the stream.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Sequences {
     pub(super) consumer_seq: u64,
     pub(super) stream_seq: u64,
 }
 
-/// What the server says of a stream, the server's own time with it.
+/// The state of a stream.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamState {
     #[serde(rename = "ts", with = "time::serde::rfc3339")]
     pub(super) server_time: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) created: OffsetDateTime,
-    pub(super) state: LastSequence,
-    mirror: Option<MirrorState>,
+    pub(super) state: LastMessage,
+    mirror: Option<SourceInfo>,
     #[serde(default)]
     config: StreamConfig,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct LastMessage {
+    pub(super) last_seq: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    last_ts: OffsetDateTime,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -66,34 +74,27 @@ struct StreamConfig {
     subject_transform: Option<SubjectTransform>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct SubjectTransform {
-    dest: String,
-}
-
 impl StreamState {
-    /// What time it was at the server.
     pub(super) fn server_time(&self) -> StreamTime {
         StreamTime::from_unix_nanos(self.server_time.unix_timestamp_nanos())
     }
 
     /// When the newest message was stored, if there has been one.
     pub(super) fn newest(&self) -> Option<StreamTime> {
-        let LastSequence { last_seq, last_ts } = self.state;
+        let LastMessage { last_seq, last_ts } = self.state;
         (last_seq > 0).then(|| StreamTime::from_unix_nanos(last_ts.unix_timestamp_nanos()))
     }
 
-    /// Of a mirror: the messages that it has not got, and for how long it has not heard of its origin, if it ever has.
+    /// Of a mirror: how many messages it lacks, and how long ago it heard from its origin, if ever.
     pub(super) fn mirror(&self) -> Option<(u64, Option<Duration>)> {
-        let MirrorState { lag, active, .. } = self.mirror.as_ref()?;
-        Some((*lag, u64::try_from(*active).ok().map(Duration::from_nanos)))
+        self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
     }
 
-    /// Asks the stream that this one is a mirror of, if it has not heard of it lately. What it then says to be missing
-    /// is from before, and mostly nothing.
+    /// Asks the origin of a mirror that has not heard from it recently how many messages the mirror
+    /// lacks. The mirror's own number is as old as its last contact, and mostly zero.
     pub(super) async fn ask_origin(&mut self, context: &Context) {
         let Some(mirror) = &mut self.mirror else { return };
-        if u64::try_from(mirror.active).is_ok_and(|active| active < HEARD_LATELY) {
+        if mirror.active.is_some_and(|active| active < HEARD_RECENTLY) {
             return;
         }
         let asked = timeout(ORIGIN_WITHIN, stream_state(context, &mirror.name)).await;
@@ -102,72 +103,26 @@ impl StreamState {
         }
     }
 
-    /// One of which no more matters than this.
+    /// Whether the stream appends the partitions that shards filter for.
+    pub(super) fn has_partitions(&self) -> bool {
+        let transform = self.config.subject_transform.as_ref();
+        let partition = transform.and_then(|transform| transform.destination.rsplit_once(".{{partition("));
+        let count = partition.and_then(|(_, arguments)| arguments.split_once(','));
+        count.is_some_and(|(count, _)| count.trim().parse() == Ok(Shard::MOST))
+    }
+
     #[cfg(test)]
     pub(super) fn of(server_time: OffsetDateTime, created: OffsetDateTime, last_seq: u64) -> Self {
         Self {
             server_time,
             created,
-            state: LastSequence { last_seq, last_ts: created },
+            state: LastMessage { last_seq, last_ts: created },
             mirror: None,
             config: StreamConfig::default(),
         }
     }
-
-    /// Whether the stream appends the partitions that shards filter for.
-    pub(super) fn has_partitions(&self) -> bool {
-        let transform = self.config.subject_transform.as_ref();
-        let partition = transform.and_then(|transform| transform.dest.rsplit_once(".{{partition("));
-        let count = partition.and_then(|(_, arguments)| arguments.split_once(','));
-        count.is_some_and(|(count, _)| count.trim().parse() == Ok(Shard::MOST))
-    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct LastSequence {
-    pub(super) last_seq: u64,
-    #[serde(with = "time::serde::rfc3339")]
-    last_ts: OffsetDateTime,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct MirrorState {
-    name: String,
-    lag: u64,
-    /// Nanoseconds since it heard of its origin; negative if it never has.
-    active: i64,
-}
-
-/// Why there is no answer that can be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("{reason}")]
-    Refused { code: ErrorCode, reason: String },
-    #[error("{0}")]
-    Unanswered(RequestError),
-}
-
-impl AskError {
-    pub(super) fn is(&self, code: ErrorCode) -> bool {
-        matches!(self, Self::Refused { code: refused, .. } if *refused == code)
-    }
-}
-
-async fn ask<T: DeserializeOwned>(
-    context: &Context,
-    subject: String,
-    question: &Value,
-) -> Result<T, AskError> {
-    match context.request(subject, question).await {
-        Ok(Response::Ok(answer)) => Ok(answer),
-        Ok(Response::Err { error }) => {
-            Err(AskError::Refused { code: error.error_code(), reason: error.to_string() })
-        }
-        Err(error) => Err(AskError::Unanswered(error)),
-    }
-}
-
-/// [`ask`] for an answer that tells the consumer's state, and with it the server's time.
 async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
     let asked = Instant::now();
     let state: ConsumerState = ask(context, subject, &json!({})).await?;
@@ -175,7 +130,6 @@ async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerSta
     Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
 }
 
-/// Asks for the consumer's state.
 pub(super) async fn consumer_state(
     context: &Context,
     stream: &str,
@@ -184,12 +138,11 @@ pub(super) async fn consumer_state(
     ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
 }
 
-/// Asks for the stream's state.
 pub(super) async fn stream_state(context: &Context, stream: &str) -> Result<StreamState, AskError> {
     ask(context, format!("STREAM.INFO.{stream}"), &json!({})).await
 }
 
-/// Sets a consumer back to what it knows as acknowledged, and tells its state then.
+/// Sets a consumer back to its acknowledgement floor, and returns its state then.
 pub(super) async fn reset_consumer(
     context: &Context,
     stream: &str,
@@ -211,7 +164,8 @@ mod tests {
             ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(8,2)}}", false),
             ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}", false),
         ] {
-            stream.config.subject_transform = Some(SubjectTransform { dest: dest.to_owned() });
+            stream.config.subject_transform =
+                Some(SubjectTransform { source: String::new(), destination: dest.to_owned() });
             assert_eq!(stream.has_partitions(), has, "{dest}");
         }
     }
