@@ -1,10 +1,10 @@
-//! Finding the holes in Prometheus that a replay can fill.
+//! Finding the gaps in Prometheus that a replay can fill.
 //!
-//! While the exporter or Prometheus is down, the graphs get a hole, though the stream has every
+//! While the exporter or Prometheus is down, the graphs get a gap, though the stream has every
 //! frame. Replayed samples fill it if they carry the labels of the live series, follow the rhythm
-//! of its scrapes, and continue its counters. All three are read from the samples beside the hole.
+//! of its scrapes, and continue its counters. All three are read from the samples beside the gap.
 //!
-//! Invariant: no moment of a hole has a sample of any target.
+//! Invariant: no moment of a gap has a sample of any target.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use callsight_frame::subject::Region;
 /// How much of the window one query covers: raw samples are many.
 const PORTION: Duration = Duration::from_secs(3600);
 
-/// By how many milliseconds the moments of a hole are later than the rhythm. A scrape that fails
+/// By how many milliseconds the moments of a gap are later than the rhythm. A scrape that fails
 /// marks all series as ended at its own moment: a sample at the same moment would contradict the
 /// marker, and one before it would be hidden by it.
 const BEHIND: i64 = 10;
@@ -34,7 +34,7 @@ const OURS: &[&str] = &["__name__", "region", "server_url", "server_type", "oper
 /// When each target has samples, in Unix milliseconds.
 type Targets = BTreeMap<Labels, BTreeSet<i64>>;
 
-/// Why holes can't be found.
+/// Why gaps can't be found.
 #[derive(Debug, thiserror::Error)]
 pub enum HealError {
     /// Prometheus does not answer, or not as it should.
@@ -45,7 +45,7 @@ pub enum HealError {
         /// The problem.
         problem: String,
     },
-    /// There are no samples beside a hole.
+    /// There are no samples beside a gap.
     #[error(
         "{address} has fewer than two samples of {metric}{{region=\"{region}\"}} from {window}, too few to find labels \
          and scrape interval; widen the window until it has some"
@@ -73,25 +73,25 @@ pub struct Neighbour {
 
 /// Missing samples.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hole {
+pub struct Gap {
     /// The missing moments, as the steps of a window.
     pub window: Window,
     /// The targets with samples beside it.
     pub neighbours: Vec<Neighbour>,
 }
 
-/// Finds the holes in a region's series within a window, in order.
+/// Finds the gaps in a region's series within a window, in order.
 ///
 /// # Errors
 /// [`HealError`].
-pub fn holes(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Vec<Hole>, HealError> {
+pub fn gaps(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Vec<Gap>, HealError> {
     let targets = targets(prometheus, region, window)?;
-    let Some((gaps, interval)) = gaps(&targets, window) else {
+    let Some((gaps, interval)) = raw_gaps(&targets, window) else {
         let (address, region) = (prometheus.address().to_string(), region.clone());
         let (metric, window) = (SESSIONS.name, window.to_string());
         return Err(HealError::TooFewSamples { address, metric, region, window });
     };
-    let hole = |gap: Gap| {
+    let with_neighbours = |gap: RawGap| {
         let beside = gap.before.or(gap.after).unwrap_or(gap.first);
         let near = |at: &i64| (at - beside).abs() <= interval / 2;
         let near = targets.iter().filter(|(_, moments)| moments.iter().any(near));
@@ -101,9 +101,9 @@ pub fn holes(prometheus: &PrometheusApi, region: &Region, window: Window) -> Res
         let (from, to) = (from_unix_millis(gap.first + behind), from_unix_millis(gap.last + behind));
         let step = Duration::from_millis(interval.unsigned_abs());
         let window = Window { from, to, step, origin: from };
-        Ok(Hole { window, neighbours: neighbours.collect::<Result<_, _>>()? })
+        Ok(Gap { window, neighbours: neighbours.collect::<Result<_, _>>()? })
     };
-    gaps.into_iter().map(hole).collect()
+    gaps.into_iter().map(with_neighbours).collect()
 }
 
 fn query(prometheus: &PrometheusApi, query: &str, at: StreamTime) -> Result<Vec<FoundSeries>, HealError> {
@@ -131,7 +131,7 @@ fn targets(prometheus: &PrometheusApi, region: &Region, window: Window) -> Resul
 }
 
 /// Reads the state of a target's series at a moment. Counters continue only if that is `before` the
-/// hole.
+/// gap.
 fn neighbour(
     prometheus: &PrometheusApi,
     region: &Region,
@@ -185,7 +185,7 @@ fn our_edge(name: &str, theirs: &str) -> Option<String> {
 
 /// Moments at which no target has a sample, in Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Gap {
+struct RawGap {
     first: i64,
     last: i64,
     /// The samples before and after them.
@@ -193,8 +193,8 @@ struct Gap {
     after: Option<i64>,
 }
 
-/// Finds gaps, and the scrape interval. `None` if there are too few samples.
-fn gaps(targets: &Targets, window: Window) -> Option<(Vec<Gap>, i64)> {
+/// Finds gaps alone, and the scrape interval. `None` if there are too few samples.
+fn raw_gaps(targets: &Targets, window: Window) -> Option<(Vec<RawGap>, i64)> {
     let mut distances: Vec<i64> = targets
         .values()
         .flat_map(|moments| moments.iter().zip(moments.iter().skip(1)).map(|(a, b)| b - a))
@@ -208,7 +208,7 @@ fn gaps(targets: &Targets, window: Window) -> Option<(Vec<Gap>, i64)> {
     let mut gaps = Vec::new();
     let mut add = |first: i64, last: i64, before, after| {
         if first <= last {
-            gaps.push(Gap { first, last, before, after });
+            gaps.push(RawGap { first, last, before, after });
         }
     };
     // A scrape may be late, so a sample is missing only after one and a half intervals.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn found(all: &[(&str, &[i64])], window: Window) -> Vec<(i64, i64)> {
-        let (gaps, _) = gaps(&targets(all), window).unwrap();
+        let (gaps, _) = raw_gaps(&targets(all), window).unwrap();
         gaps.iter().map(|gap| (gap.first / 1000, gap.last / 1000)).collect()
     }
 
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn too_few_samples_have_no_rhythm() {
-        assert_eq!(gaps(&targets(&[("a", &[100])]), window(90, 200)), None);
-        assert_eq!(gaps(&targets(&[]), window(90, 200)), None);
+        assert_eq!(raw_gaps(&targets(&[("a", &[100])]), window(90, 200)), None);
+        assert_eq!(raw_gaps(&targets(&[]), window(90, 200)), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
 //! - [`sample`] is the shape of a step;
 //! - [`sink`] has a module for each output, [`report`] and [`backtest`] are larger ones;
-//! - [`heal`] finds the holes in Prometheus that a replay can fill.
+//! - [`heal`] finds the gaps in Prometheus that a replay can fill.
 //!
 //! Invariant: the folded records of all regions are in the order of their time, and a step is what
 //! a scrape at that moment would have shown.
@@ -61,7 +61,7 @@ pub enum ReplayError {
     /// The replay can't be resumed.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// Holes can't be found.
+    /// Gaps can't be found.
     #[error(transparent)]
     Heal(#[from] HealError),
     /// Rules can't be evaluated.

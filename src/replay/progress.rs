@@ -2,6 +2,8 @@
 //!
 //! Several threads work on a replay, one shows its progress, and a signal may stop it. They share a
 //! [`Control`].
+//!
+//! Invariant: a replay that is stopped stays stopped.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,6 @@
-//! The flags of `callsight replay`, and what they mean together.
+//! The flags of `callsight replay`: four groups, each of which validates its own.
+//!
+//! Invariant: what contradicts itself is rejected with the names of the flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -156,14 +158,14 @@ struct RemoteWriteArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Healing")]
 struct HealArgs {
-    /// Fill the holes that `--prometheus` has in the region's series within the window, and do
+    /// Fill the gaps that `--prometheus` has in the region's series within the window, and do
     /// nothing else.
     ///
-    /// Labels, times and the state of counters are taken from the samples beside each hole.
+    /// Labels, times and the state of counters are taken from the samples beside each gap.
     #[arg(long)]
     heal: bool,
 
-    /// The Prometheus that has the holes; samples are sent to its `/api/v1/write`, or to
+    /// The Prometheus that has the gaps; samples are sent to its `/api/v1/write`, or to
     /// `--remote-write`
     #[arg(long, value_name = "URL", hide_env_values = true)]
     prometheus: Option<Address>,
@@ -254,11 +256,11 @@ impl RemoteWriteArgs {
     fn heal(self, prometheus: Address, others: &Outputs, filter: &Filter) -> Result<HealConfig, ConfigError> {
         if !others.is_empty() || self.resume.is_some() {
             return rejected(
-                "`--heal` fills holes and nothing else; leave the other outputs and `--resume` out",
+                "`--heal` fills gaps and nothing else; leave the other outputs and `--resume` out",
             );
         }
         if !filter.is_open() {
-            return rejected("`--heal` fills holes with all calls; leave `--meeting` and `--session` out");
+            return rejected("`--heal` fills gaps with all calls; leave `--meeting` and `--session` out");
         }
         let headers = self.remote_write_header;
         let address = self.remote_write.unwrap_or_else(|| prometheus.below("api/v1/write"));

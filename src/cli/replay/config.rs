@@ -50,7 +50,7 @@ pub(super) struct RemoteWriteOutput {
 
 #[derive(Clone, Debug)]
 pub(super) struct HealConfig {
-    /// The Prometheus that has the holes.
+    /// The Prometheus that has the gaps.
     pub(super) prometheus: Address,
     /// Headers of each query.
     pub(super) headers: Vec<Header>,

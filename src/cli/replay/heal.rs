@@ -1,4 +1,4 @@
-//! Filling the holes of a Prometheus.
+//! Filling the gaps of a Prometheus: each gap is a replay of its own, with the gap as its window.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use async_nats::jetstream::Context;
 
 use super::config::HealConfig;
 use crate::replay::engine::EngineConfig;
-use crate::replay::heal::{Hole, Neighbour, holes};
+use crate::replay::heal::{Gap, Neighbour, gaps};
 use crate::replay::progress::Control;
 use crate::replay::prometheus::{PrometheusApi, label_text};
 use crate::replay::sink::Sink;
@@ -14,7 +14,7 @@ use crate::replay::sink::remote_write::{RemoteWrite, RemoteWriteConfig};
 use crate::replay::window::rfc3339;
 use crate::replay::{self, ReplayError, Replayed};
 
-/// Fills the holes of each region. Returns the summary.
+/// Fills the gaps of each region. Returns the summary.
 pub(super) async fn heal(
     context: &Context,
     engine: &EngineConfig,
@@ -25,43 +25,42 @@ pub(super) async fn heal(
     let prometheus = Arc::new(PrometheusApi::new(config.prometheus.clone(), config.headers.clone()));
     let mut summary = String::new();
     for region in &engine.regions {
-        control.phase("looking for holes");
+        control.phase("looking for gaps");
         let (api, of, window) = (Arc::clone(&prometheus), region.clone(), engine.window);
-        let looking = tokio::task::spawn_blocking(move || holes(&api, &of, window));
-        let holes = control.unless_stopped(looking).await?.map_err(|_| ReplayError::Panicked)??;
-        if holes.is_empty() {
-            summary += &format!("{region}: no hole from {window}\n");
+        let looking = tokio::task::spawn_blocking(move || gaps(&api, &of, window));
+        let gaps = control.unless_stopped(looking).await?.map_err(|_| ReplayError::Panicked)??;
+        if gaps.is_empty() {
+            summary += &format!("{region}: no gap from {window}\n");
         }
-        for hole in holes {
-            let [first, last] = [hole.window.from, hole.window.to].map(rfc3339);
-            let step = humantime::format_duration(hole.window.step);
-            let engine =
-                EngineConfig { regions: vec![region.clone()], window: hole.window, ..engine.clone() };
-            let filled = fill(context, engine, mirror, &config, hole, control).await?;
+        for gap in gaps {
+            let [first, last] = [gap.window.from, gap.window.to].map(rfc3339);
+            let step = humantime::format_duration(gap.window.step);
+            let engine = EngineConfig { regions: vec![region.clone()], window: gap.window, ..engine.clone() };
+            let filled = fill(context, engine, mirror, &config, gap, control).await?;
             summary += &format!("{region}: {first} to {last}, every {step}: {filled}\n");
         }
     }
     Ok(summary)
 }
 
-/// Fills a hole. Returns what it was filled with.
+/// Fills a gap. Returns what it was filled with.
 async fn fill(
     context: &Context,
     engine: EngineConfig,
     mirror: bool,
     config: &HealConfig,
-    hole: Hole,
+    gap: Gap,
     control: &Control,
 ) -> Result<String, ReplayError> {
     control.phase("filling");
     let targets: Vec<_> =
-        hole.neighbours.iter().map(|neighbour| format!("{{{}}}", label_text(&neighbour.labels))).collect();
+        gap.neighbours.iter().map(|neighbour| format!("{{{}}}", label_text(&neighbour.labels))).collect();
     let sink = |Neighbour { labels, continuation }| {
         let receiver = config.receiver.clone();
         let config = RemoteWriteConfig { receiver, labels, ends: false, continuation };
-        Box::new(RemoteWrite::new(config, hole.window.step, None, control.clone())) as Box<dyn Sink>
+        Box::new(RemoteWrite::new(config, gap.window.step, None, control.clone())) as Box<dyn Sink>
     };
-    let sinks = hole.neighbours.into_iter().map(sink).collect();
+    let sinks = gap.neighbours.into_iter().map(sink).collect();
     let extents = control.unless_stopped(replay::extents(context, &engine.regions, mirror)).await??;
     match replay::run(context, engine, extents, sinks, control.clone()).await {
         Ok(Replayed { account, .. }) => {

@@ -24,7 +24,7 @@ pub struct Frames {
     line: Vec<u8>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct FrameLine<'a> {
     region: &'a str,
     subject: &'a str,
@@ -60,10 +60,7 @@ impl Sink for Frames {
             sequence: record.sequence,
             time: exact(record.at),
             outcome: "rejected",
-            frame: None,
-            reason: None,
-            detail: None,
-            payload_base64: None,
+            ..FrameLine::default()
         };
         match seen.fate {
             Fate::Taken(frame, outcome) => {

@@ -60,11 +60,11 @@ pub struct RemoteWriteConfig {
     pub continuation: Continuation,
 }
 
-/// What makes replayed samples continue the live series before a hole. Empty for a replay under its
+/// What makes replayed samples continue the live series before a gap. Empty for a replay under its
 /// own label.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Continuation {
-    /// The values of the aggregates' counters before the hole, by [`series_key`].
+    /// The values of the aggregates' counters before the gap, by [`series_key`].
     pub counted: BTreeMap<String, f64>,
     /// The receiver's spelling of bucket edges, by this program's, where the two differ.
     pub edges: BTreeMap<String, String>,

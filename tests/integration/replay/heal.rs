@@ -116,5 +116,5 @@ async fn no_hole_is_left_of_a_minute_without_the_exporter() {
     let again = replayed(&url, &["--from", &from, "--to", &to, "--heal", "--prometheus", &prometheus_url]);
     assert_eq!(again, "");
     let again = Callsight::run(&args);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("us: no hole from"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("us: no gap from"), "{again:?}");
 }
