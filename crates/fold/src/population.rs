@@ -113,30 +113,19 @@ impl Servers {
             return;
         }
         let server = &mut self.servers[index.0];
-        shift(&mut server.peer_connections, before.peers, now.peers, &server.series.peer_connections);
+        let series = &server.series;
+        shift(&mut server.peer_connections, before.peers, now.peers, &series.peer_connections);
+        let flag = |count: &mut usize, is: fn(&Health) -> bool, gauge| {
+            shift(count, usize::from(is(&before)), usize::from(is(&now)), gauge);
+        };
+        flag(&mut server.one_way_audio, |health| health.degraded.one_way_audio(), &series.one_way_audio);
+        flag(&mut server.degraded_any, |health| health.degraded.by_any(), &series.degraded_any);
+        flag(&mut server.hidden, |health| health.hidden, &series.hidden);
         for signal in Signal::ALL {
-            let (count, gauge) =
-                (&mut server.degraded[signal as usize], &server.series.degraded[signal as usize]);
-            shift(
-                count,
-                usize::from(before.degraded.by(signal)),
-                usize::from(now.degraded.by(signal)),
-                gauge,
-            );
+            let (was, is) = (before.degraded.by(signal), now.degraded.by(signal));
+            let count = &mut server.degraded[signal as usize];
+            shift(count, usize::from(was), usize::from(is), &series.degraded[signal as usize]);
         }
-        shift(
-            &mut server.one_way_audio,
-            usize::from(before.degraded.one_way_audio()),
-            usize::from(now.degraded.one_way_audio()),
-            &server.series.one_way_audio,
-        );
-        shift(
-            &mut server.degraded_any,
-            usize::from(before.degraded.by_any()),
-            usize::from(now.degraded.by_any()),
-            &server.series.degraded_any,
-        );
-        shift(&mut server.hidden, usize::from(before.hidden), usize::from(now.hidden), &server.series.hidden);
     }
 }
 

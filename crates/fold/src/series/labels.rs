@@ -5,7 +5,7 @@
 //! catalogue, so a value is found by walking over names that are known, and borrowed from the text
 //! unless it had to be escaped.
 //!
-//! Invariant: [`Labels`] yields the values that [`render`] was given.
+//! Invariant: [`Labels`] yields the values that the text was written from.
 
 use std::borrow::Cow;
 

@@ -18,4 +18,5 @@ pub mod judgement;
 pub mod labels;
 pub mod reading;
 mod recorder;
-pub mod reference;
+#[cfg(test)]
+mod reference;

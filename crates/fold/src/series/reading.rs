@@ -1,10 +1,14 @@
-//! Reading back what the exposition writes: samples by line, labels by name.
+//! Reads the page of another exporter: samples by line, labels by name.
 //!
-//! The aggregates are kept by a library that hands them out as text alone, and a detail row keeps
-//! its labels as the text that a scrape needs. Who wants numbers of them inside this process reads
-//! that text again, without copying it.
+//! A rollout compares two exporters, of which it has the pages alone. A page has lines of any
+//! writer, in any order of labels, so this is a general parser; readers of this process's own series
+//! take typed values from the recorders instead.
+//!
+//! Invariant: a line that is not a valid sample yields nothing, and never a wrong one.
 
 use std::borrow::Cow;
+
+use super::labels::take_value;
 
 /// A line of the exposition.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,58 +52,24 @@ pub fn labels(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     std::iter::from_fn(move || {
         let (name, value, after) = next_label(rest)?;
         rest = after;
-        Some((name, unescape(value)))
+        Some((name, value))
     })
 }
 
-/// The name and the value of the first label, escaped, and what follows it.
-fn next_label(text: &str) -> Option<(&str, &str, &str)> {
+/// The name and the value of the first label, and the text after it.
+fn next_label(text: &str) -> Option<(&str, Cow<'_, str>, &str)> {
     let (name, after) = text.trim_start_matches([' ', ',']).split_once("=\"")?;
-    let end = closing_quote(after)?;
-    Some((name.trim_end(), &after[..end], &after[end + 1..]))
+    let (value, after) = take_value(after)?;
+    Some((name.trim_end(), value, after))
 }
 
-/// Where the labels end: a brace in a value does not count.
+/// The offset of the brace that ends the labels; a brace in a value does not count.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut rest = text;
     while !rest.trim_start_matches([' ', ',']).starts_with('}') {
         (_, _, rest) = next_label(rest)?;
     }
     Some(text.len() - rest.trim_start_matches([' ', ',']).len())
-}
-
-/// The value of one label.
-#[must_use]
-pub fn label<'a>(text: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    labels(text).find(|(known, _)| *known == name).map(|(_, value)| value)
-}
-
-fn closing_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    text.bytes().position(|byte| {
-        let closing = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        closing
-    })
-}
-
-fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        plain.push(match character {
-            '\\' => match characters.next() {
-                Some('n') => '\n',
-                Some(other) => other,
-                None => '\\',
-            },
-            other => other,
-        });
-    }
-    Cow::Owned(plain)
 }
 
 #[cfg(test)]
@@ -148,8 +118,5 @@ mod tests {
         let expected =
             [("region", "us"), ("odd", "a \"quote\", a \\ and a\nline"), ("empty", ""), ("brace", "}")];
         assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
-        assert_eq!(label(text, "brace").as_deref(), Some("}"));
-        assert_eq!(label(text, "none"), None);
-        assert!(matches!(label(text, "region"), Some(Cow::Borrowed("us"))));
     }
 }

@@ -7,8 +7,7 @@ use std::fmt::Write;
 use super::catalogue::{CATALOGUE, Kind, Plane};
 
 /// Writes the tables of `docs/metrics.md`, one section per plane.
-#[must_use]
-pub fn reference() -> String {
+fn reference() -> String {
     let mut page = String::new();
     for plane in Plane::ALL {
         let (title, about) = match plane {
@@ -53,25 +52,17 @@ pub fn reference() -> String {
     page
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `UPDATE_DOCS=1` rewrites what follows the mark.
-    #[test]
-    fn the_documentation_is_that_of_the_catalogue() {
-        const MARK: &str = "<!-- generated from crates/fold/src/series/catalogue.rs -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
-        let page = std::fs::read_to_string(path).unwrap();
-        let (intro, _) = page.split_once(MARK).expect("docs/metrics.md has its mark");
-        let expected = format!("{intro}{MARK}{}", reference());
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, expected).unwrap();
-        } else {
-            assert!(
-                page == expected,
-                "docs/metrics.md is out of date; run UPDATE_DOCS=1 cargo test reference"
-            );
-        }
+/// `UPDATE_DOCS=1` rewrites what follows the mark.
+#[test]
+fn the_documentation_is_that_of_the_catalogue() {
+    const MARK: &str = "<!-- generated from crates/fold/src/series/catalogue.rs -->\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (intro, _) = page.split_once(MARK).expect("docs/metrics.md has its mark");
+    let expected = format!("{intro}{MARK}{}", reference());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, expected).unwrap();
+    } else {
+        assert!(page == expected, "docs/metrics.md is out of date; run UPDATE_DOCS=1 cargo test reference");
     }
 }
