@@ -1,286 +1,382 @@
-//! Asking an exporter or a NATS server over HTTP: one GET, one answer, within a time.
+//! The HTTP client, for everything that Callsight asks or sends over HTTP.
 //!
-//! The gates of a rollout ask exporters that may have hundreds of megabytes to say, behind the same TLS and passwords
-//! as they have for Prometheus. hyper and rustls are here already, to serve them; a client beside them is this file. A
-//! body is handed on in the pieces in which it comes, so nobody has to hold a page whole.
+//! A rollout asks exporters and NATS servers, a replay asks Prometheus and writes to receivers of remote write. Both
+//! need the same TLS, passwords, time limits and errors, so both use this module. ureq blocks the calling thread, which
+//! suits a replay; async code uses [`HttpClient::get`], which has a thread of its own for each request.
+//!
+//! Invariant: no error and no `Debug` output shows a password, a token or the value of a header, and no answer is
+//! waited for longer than the client's time limit.
 
+use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::body::Body;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use percent_encoding::percent_decode_str;
+use tokio::sync::oneshot;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
 use crate::config::one_line;
 use crate::tls;
 
-/// How long an answer may take. An exporter writes half a million series in less than two seconds.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Time limit of requests to Prometheus and to receivers of remote write, which may have much to do.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// An address to ask, `http://` or `https://`, without a user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Time limit of requests to exporters and NATS servers. An exporter writes half a million series in under two seconds.
+pub(crate) const PROBE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most that is read of an answer to a POST, in bytes.
+const ANSWER_BYTES: u64 = 256 << 20;
+
+/// The URL of a server to probe: `http://` or `https://`, without user and query.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint(Url);
 
-/// The text is no such address.
+/// The text is not an [`Endpoint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write http://host:port or https://host:port, without user and query")]
 pub(crate) struct InvalidEndpoint;
 
-impl std::str::FromStr for Endpoint {
+impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
-        let url = Url::parse(text).map_err(|_| InvalidEndpoint)?;
+        let url = http_url(text).ok_or(InvalidEndpoint)?;
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if plain && matches!(url.scheme(), "http" | "https") && url.has_host() {
-            Ok(Self(url))
-        } else {
-            Err(InvalidEndpoint)
-        }
+        plain.then_some(Self(url)).ok_or(InvalidEndpoint)
     }
 }
 
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_str().trim_end_matches('/'))
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Endpoint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-/// Who asks, and whom it trusts.
+/// The URL of a server, with what it takes to be let in. A user and password in it are sent as basic auth.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    url: Url,
+    authorization: Option<String>,
+}
+
+/// The text is not an [`Address`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write http://host:port/path or https://…; percent-encode special characters of a password")]
+pub struct AddressError;
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let mut url = http_url(text).ok_or(AddressError)?;
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from);
+        let user = decoded(url.username()).map_err(|_| AddressError)?;
+        let password = decoded(url.password().unwrap_or_default()).map_err(|_| AddressError)?;
+        let login = !user.is_empty() || !password.is_empty();
+        let authorization = login.then(|| basic_auth(&user, &password));
+        url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| AddressError)?;
+        Ok(Self { url, authorization })
+    }
+}
+
+impl Address {
+    /// An address below this one, such as `api/v1/query`.
+    #[must_use]
+    pub fn below(&self, path: &str) -> Self {
+        let mut below = self.clone();
+        let base = below.url.path().trim_end_matches('/').to_owned();
+        below.url.set_path(&format!("{base}/{path}"));
+        below
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A query may hold a token.
+        let mut shown = self.url.clone();
+        shown.set_query(None);
+        write!(f, "{shown}")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// A header that a server requires, such as `X-Scope-OrgID: team`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header {
+    name: String,
+    value: String,
+}
+
+/// The text is not a [`Header`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write a header as `Name: value`")]
+pub struct HeaderError;
+
+impl FromStr for Header {
+    type Err = HeaderError;
+
+    fn from_str(text: &str) -> Result<Self, HeaderError> {
+        let (name, value) = text.split_once(':').ok_or(HeaderError)?;
+        let (name, value) = (name.trim(), value.trim());
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let text = |byte: u8| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic();
+        if name.is_empty() || !name.bytes().all(token) || !value.bytes().all(text) {
+            return Err(HeaderError);
+        }
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Header({}: ***)", self.name)
+    }
+}
+
+/// How to be let in by exporters that have a web config, and which authorities to trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(crate) struct Access {
-    /// The user of basic auth.
+pub(crate) struct HttpAccess {
+    /// The user of basic auth; needs `password_file`.
     pub(crate) user: Option<String>,
-    /// Its password, the first line of a file.
+    /// A file whose first line is the password.
     pub(crate) password_file: Option<PathBuf>,
     /// Certificate authorities to trust instead of the system's, a file in PEM.
     pub(crate) ca: Option<PathBuf>,
 }
 
-/// Why there is no answer.
+/// The settings of an [`HttpAccess`] can't be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
-    /// A file can't be read.
+pub(crate) enum AccessError {
     #[error("cannot read `{}`", one_line(&path.display().to_string()))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file does not hold what it should.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// `problem` never quotes the file.
     #[error("`{}` {problem}", one_line(&path.display().to_string()))]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, never quoting it.
-        problem: String,
-    },
-    /// A setting lacks its other half.
+    Unusable { path: PathBuf, problem: String },
     #[error("a user needs a password file, and a password file a user")]
     HalfAUser,
-    /// Nobody listens there.
-    #[error("cannot connect to {to}")]
-    Connect {
-        /// Host and port.
-        to: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The TLS settings can't be used.
-    #[error("cannot set up TLS")]
-    Tls(#[from] rustls::Error),
-    /// The host can't stand in a certificate.
-    #[error("the host is no name that a certificate can have")]
-    Name(#[from] InvalidDnsNameError),
-    /// The connection broke, or does not speak HTTP.
-    #[error("no HTTP answer")]
-    Http(#[from] hyper::Error),
-    /// The answer took too long.
-    #[error("no answer within {}", humantime::format_duration(*.0))]
-    Slow(Duration),
-    /// The body is longer than anybody expects.
-    #[error("the answer is longer than {0} bytes")]
-    Long(usize),
 }
 
-/// Who asks, with its secrets read and ready.
-#[derive(Clone)]
-pub(crate) struct HttpClient {
-    authorization: Option<HeaderValue>,
-    tls: TlsConnector,
+/// A request has no usable answer. Any status is an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The answer was not complete within the time limit.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Slow(Duration),
+    /// The body is longer than this many bytes.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(u64),
+    /// The connection can't be made, breaks, or does not carry HTTP.
+    #[error(transparent)]
+    Exchange(ureq::Error),
+    /// The system has no thread left for the request.
+    #[error("cannot start a thread for the request")]
+    Thread(#[source] io::Error),
+}
+
+/// What a server answered, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// How long to wait before asking again, if it says so.
+    pub retry_after: Option<Duration>,
+    /// The body, as text.
+    pub body: String,
+}
+
+impl Answer {
+    /// Status and first line, short enough to be shown.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        let line = self.body.lines().next().unwrap_or_default();
+        let excerpt: String = line.chars().filter(|character| !character.is_control()).take(300).collect();
+        if excerpt.is_empty() {
+            format!("status {}", self.status)
+        } else {
+            format!("status {}: {excerpt}", self.status)
+        }
+    }
+}
+
+/// Sends requests, with the same headers in each.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    agent: ureq::Agent,
+    headers: Vec<Header>,
+    within: Duration,
 }
 
 impl HttpClient {
-    /// Reads the files that `access` names.
+    /// A client that trusts the system's authorities and waits for an answer no longer than `within`.
+    #[must_use]
+    pub fn new(headers: Vec<Header>, within: Duration) -> Self {
+        let system = rustls_native_certs::load_native_certs().certs;
+        let agent = ureq::Agent::new_with_config(config(&system, within).build());
+        Self { agent, headers, within }
+    }
+
+    /// A client for [`Self::get`].
+    ///
+    /// Each request has a connection of its own and goes through no proxy: behind the same address another exporter
+    /// may answer next time.
     ///
     /// # Errors
     /// Files that can't be read or used.
-    pub(crate) fn new(access: &Access) -> Result<Self, HttpError> {
-        let authorization = match (&access.user, &access.password_file) {
-            (None, None) => None,
-            (Some(user), Some(path)) => Some(basic_auth(user, path)?),
-            _ => return Err(HttpError::HalfAUser),
+    pub(crate) fn probing(access: &HttpAccess) -> Result<Self, AccessError> {
+        let headers = match (&access.user, &access.password_file) {
+            (None, None) => Vec::new(),
+            (Some(user), Some(path)) => {
+                let value = basic_auth(user, &password(path)?);
+                vec![Header { name: "Authorization".to_owned(), value }]
+            }
+            _ => return Err(AccessError::HalfAUser),
         };
         let roots = match &access.ca {
-            Some(path) => tls::authorities(&read(path)?).map_err(|problem| HttpError::Unusable {
-                path: path.clone(),
-                problem: problem.to_string(),
-            })?,
-            None => {
-                // Without any the handshake says that the issuer is unknown, which is what there is to say.
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                roots
+            Some(path) => {
+                let pem = read(path)?;
+                let roots = tls::authorities(&pem).and_then(|_| tls::certificates(&pem));
+                roots.map_err(|problem| unusable(path, &problem.to_string()))?
             }
+            None => rustls_native_certs::load_native_certs().certs,
         };
-        let config = ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { authorization, tls: Arc::new(config).into() })
+        let config = config(&roots, PROBE_WITHIN)
+            .accept("text/plain; version=0.0.4, application/json")
+            .max_idle_connections(0)
+            .max_redirects(0)
+            .proxy(None);
+        Ok(Self { agent: config.build().new_agent(), headers, within: PROBE_WITHIN })
     }
 
-    /// The status of a GET of `path` under `endpoint`; `take` gets the body piece by piece.
+    /// Sends a body with the headers of its format, and blocks until the answer is there.
     ///
     /// # Errors
-    /// No answer, or none within `within`. Any status is an answer.
-    pub(crate) async fn get(
-        &self,
-        endpoint: &Endpoint,
-        path: &str,
-        within: Duration,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<u16, HttpError> {
-        let asked = self.ask(endpoint, path, &mut take);
-        tokio::time::timeout(within, asked).await.unwrap_or(Err(HttpError::Slow(within)))
+    /// [`HttpError`].
+    pub fn post(&self, to: &Address, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, HttpError> {
+        let mut request = self.agent.post(to.url.as_str());
+        let login = to.authorization.as_deref().map(|value| ("Authorization", value));
+        for (name, value) in headers.iter().copied().chain(login).chain(self.own_headers()) {
+            request = request.header(name, value);
+        }
+        let mut response = request.send(body).map_err(|error| self.failed(error))?;
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES).lossy_utf8(true).read_to_string();
+        Ok(Answer {
+            status: response.status().as_u16(),
+            retry_after: retry_after.map(Duration::from_secs),
+            body: body.map_err(|error| self.failed(error))?,
+        })
     }
 
-    /// [`Self::get`] with the body as it is, of at most `limit` bytes.
+    /// The status of a GET of `path` below `from`, and `sink`, to which the body was written piece by piece: a page of
+    /// metrics may have hundreds of megabytes, which are never held as a whole.
+    ///
+    /// A caller that gives up leaves the thread behind for the rest of the time limit; it does not delay the end of
+    /// the process, as tokio's blocking threads would.
     ///
     /// # Errors
-    /// Those of [`Self::get`], and a longer body.
-    pub(crate) async fn get_whole(
+    /// [`HttpError`]; [`HttpError::TooLong`] for a body of more than `limit` bytes.
+    pub(crate) async fn get<S: Write + Send + 'static>(
         &self,
-        endpoint: &Endpoint,
+        from: &Endpoint,
         path: &str,
-        within: Duration,
-        limit: usize,
-    ) -> Result<(u16, Vec<u8>), HttpError> {
-        let mut body = Vec::new();
-        let mut long = false;
-        let answered = self.get(endpoint, path, within, |piece| {
-            long |= body.len() + piece.len() > limit;
-            if !long {
-                body.extend_from_slice(piece);
-            }
-        });
-        let status = answered.await?;
-        if long { Err(HttpError::Long(limit)) } else { Ok((status, body)) }
+        limit: u64,
+        sink: S,
+    ) -> Result<(u16, S), HttpError> {
+        let (client, url) = (self.clone(), format!("{from}{path}"));
+        let (sender, receiver) = oneshot::channel();
+        let exchange = move || {
+            // Nobody receives the answer if the caller has given up.
+            let _ = sender.send(client.get_blocking(&url, limit, sink));
+        };
+        thread::Builder::new().name("http".to_owned()).spawn(exchange).map_err(HttpError::Thread)?;
+        receiver.await.unwrap_or_else(|ended| Err(HttpError::Thread(io::Error::other(ended))))
     }
 
-    async fn ask(
-        &self,
-        Endpoint(url): &Endpoint,
-        path: &str,
-        take: &mut impl FnMut(&[u8]),
-    ) -> Result<u16, HttpError> {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let port = url.port_or_known_default().unwrap_or(80);
-        let stream = TcpStream::connect((host, port))
-            .await
-            .map_err(|source| HttpError::Connect { to: format!("{host}:{port}"), source })?;
-        let target = format!("{}{path}", url.path().trim_end_matches('/'));
-        if url.scheme() == "https" {
-            let name = ServerName::try_from(host.to_owned())?;
-            let stream = self
-                .tls
-                .connect(name, stream)
-                .await
-                .map_err(|source| HttpError::Connect { to: format!("{host}:{port} over TLS"), source })?;
-            self.request(stream, url, &target, take).await
-        } else {
-            self.request(stream, url, &target, take).await
+    fn get_blocking<S: Write>(&self, url: &str, limit: u64, mut sink: S) -> Result<(u16, S), HttpError> {
+        let mut request = self.agent.get(url);
+        for (name, value) in self.own_headers() {
+            request = request.header(name, value);
         }
+        let mut response = request.call().map_err(|error| self.failed(error))?;
+        let mut body = response.body_mut().with_config().limit(limit).reader();
+        io::copy(&mut body, &mut sink).map_err(|error| self.failed(error.into()))?;
+        Ok((response.status().as_u16(), sink))
     }
 
-    async fn request(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        url: &Url,
-        target: &str,
-        take: &mut impl FnMut(&[u8]),
-    ) -> Result<u16, HttpError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = hyper::Request::new(String::new());
-        if let Ok(uri) = target.parse() {
-            *request.uri_mut() = uri;
+    fn own_headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|header| (&*header.name, &*header.value))
+    }
+
+    fn failed(&self, error: ureq::Error) -> HttpError {
+        match error {
+            ureq::Error::Timeout(_) => HttpError::Slow(self.within),
+            ureq::Error::BodyExceedsLimit(limit) => HttpError::TooLong(limit),
+            error => HttpError::Exchange(error),
         }
-        let headers = request.headers_mut();
-        let authority = url.authority();
-        if let Ok(host) = HeaderValue::from_str(authority) {
-            headers.insert(HOST, host);
-        }
-        headers
-            .insert(USER_AGENT, HeaderValue::from_static(concat!("callsight/", env!("CARGO_PKG_VERSION"))));
-        headers.insert(ACCEPT, HeaderValue::from_static("text/plain; version=0.0.4, application/json"));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        // The connection only moves while it is driven, and ends with this set.
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let mut body = pin!(response.into_body());
-        while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await {
-            if let Some(data) = frame?.data_ref() {
-                take(data);
-            }
-        }
-        Ok(status)
     }
 }
 
-fn basic_auth(user: &str, path: &Path) -> Result<HeaderValue, HttpError> {
-    let file = read(path)?;
-    let unusable = |problem: &str| HttpError::Unusable { path: path.to_owned(), problem: problem.to_owned() };
-    let text = std::str::from_utf8(&file).map_err(|_| unusable("is not UTF-8"))?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.is_empty() {
-        return Err(unusable("holds no password in its first line"));
-    }
-    let encoded = STANDARD.encode(format!("{user}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}"))
-        .map_err(|_| unusable("holds what cannot be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
+fn config(
+    roots: &[impl AsRef<[u8]>],
+    within: Duration,
+) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    // Without any the handshake fails with an unknown issuer, which is what there is to say.
+    let roots: Vec<_> = roots.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(tls::provider())
+        .build();
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(within))
+        .user_agent(concat!("callsight/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, HttpError> {
-    fs::read(path).map_err(|source| HttpError::Unreadable { path: path.to_owned(), source })
+fn http_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let usable = matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
+    usable.then_some(url)
+}
+
+fn basic_auth(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// The first line of a file.
+fn password(path: &Path) -> Result<String, AccessError> {
+    let text = String::from_utf8(read(path)?).map_err(|_| unusable(path, "is not UTF-8"))?;
+    let line = text.lines().next().filter(|line| !line.is_empty());
+    line.map(str::to_owned).ok_or_else(|| unusable(path, "holds no password in its first line"))
+}
+
+fn unusable(path: &Path, problem: &str) -> AccessError {
+    AccessError::Unusable { path: path.to_owned(), problem: problem.to_owned() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AccessError> {
+    fs::read(path).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -302,16 +398,84 @@ mod tests {
 
     #[test]
     fn a_user_needs_a_password_and_the_file_is_never_quoted() {
-        let half = Access { user: Some("prometheus".to_owned()), ..Access::default() };
-        assert!(matches!(HttpClient::new(&half), Err(HttpError::HalfAUser)));
+        let half = HttpAccess { user: Some("prometheus".to_owned()), ..HttpAccess::default() };
+        assert!(matches!(HttpClient::probing(&half), Err(AccessError::HalfAUser)));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("password");
         fs::write(&file, b"\nhunter2\n").unwrap();
-        let access = Access { password_file: Some(file.clone()), ..half };
-        let error = HttpClient::new(&access).err().unwrap().to_string();
+        let access = HttpAccess { password_file: Some(file.clone()), ..half };
+        let error = HttpClient::probing(&access).err().unwrap().to_string();
         assert!(error.contains("no password in its first line") && !error.contains("hunter2"), "{error}");
         fs::write(&file, b"hunter2\n").unwrap();
-        let client = HttpClient::new(&access).ok().unwrap();
-        assert_eq!(client.authorization.unwrap(), "Basic cHJvbWV0aGV1czpodW50ZXIy");
+        let client = HttpClient::probing(&access).ok().unwrap();
+        assert_eq!(client.headers[0].value, "Basic cHJvbWV0aGV1czpodW50ZXIy");
+        assert!(!format!("{client:?}").contains("Basic"), "{client:?}");
+    }
+
+    #[test]
+    fn an_address_shows_no_secret() {
+        let address: Address = "https://me:hunter2%21@prometheus.example/base/?token=s3cr3t".parse().unwrap();
+        assert_eq!(address.to_string(), "https://prometheus.example/base/");
+        assert_eq!(address.authorization.as_deref(), Some("Basic bWU6aHVudGVyMiE="));
+        assert_eq!(address.below("api/v1/query").to_string(), "https://prometheus.example/base/api/v1/query");
+        let header: Header = "X-Scope-OrgID: team".parse().unwrap();
+        assert_eq!((&*header.name, &*header.value), ("X-Scope-OrgID", "team"));
+        for shown in [format!("{address:?}"), format!("{header:?}")] {
+            assert!(!["hunter2", "s3cr3t", "team"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for bad in ["", "prometheus:9090", "ftp://host/", "http://", "/api/v1/write"] {
+            assert_eq!(bad.parse::<Address>(), Err(AddressError), "{bad}");
+        }
+        for bad in ["", "name", ": value", "na me: value", "name: line\nbreak"] {
+            assert_eq!(bad.parse::<Header>(), Err(HeaderError), "{bad}");
+        }
+    }
+
+    /// Serves one connection with this text and ends.
+    fn serve(answer: Vec<u8>) -> Endpoint {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let _ = io::Read::read(&mut connection, &mut [0; 4096]);
+            connection.write_all(&answer)
+        });
+        endpoint
+    }
+
+    /// Remembers how long the longest piece was.
+    #[derive(Default)]
+    struct Pieces {
+        longest: usize,
+        sum: usize,
+    }
+
+    impl Write for Pieces {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            (self.longest, self.sum) = (self.longest.max(piece.len()), self.sum + piece.len());
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_handed_on_in_pieces_unless_it_is_too_long() {
+        const LENGTH: usize = 4 << 20;
+        let mut answer = format!("HTTP/1.1 503 x\r\ncontent-length: {LENGTH}\r\n\r\n").into_bytes();
+        answer.resize(answer.len() + LENGTH, b'x');
+        let client = HttpClient::probing(&HttpAccess::default()).unwrap();
+        let endpoint = serve(answer.clone());
+        let (status, pieces) = client.get(&endpoint, "/metrics", u64::MAX, Pieces::default()).await.unwrap();
+        assert_eq!((status, pieces.sum), (503, LENGTH));
+        assert!(pieces.longest <= 256 * 1024, "{}", pieces.longest);
+        let long = client.get(&serve(answer), "/readyz", 1000, Vec::new()).await.err().unwrap();
+        assert_eq!(long.to_string(), "the answer is longer than 1000 bytes");
     }
 }

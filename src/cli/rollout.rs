@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::CliError;
 use super::process::start;
 use crate::config::ConfigError;
-use crate::http_client::{Access, HttpClient};
+use crate::http_client::{HttpAccess, HttpClient};
 
 /// Put a new exporter in the place of the old one
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ struct HttpArgs {
 }
 
 impl HttpArgs {
-    fn validate(self) -> Result<Access, ConfigError> {
+    fn validate(self) -> Result<HttpAccess, ConfigError> {
         let lacking =
             |flag: &str, other: &str| Err(ConfigError::Rejected(format!("`{flag}` needs `{other}` too")));
         match (&self.http_user, &self.http_password_file) {
@@ -52,12 +52,12 @@ impl HttpArgs {
             (None, Some(_)) => return lacking("--http-password-file", "--http-user"),
             _ => {}
         }
-        Ok(Access { user: self.http_user, password_file: self.http_password_file, ca: self.http_ca })
+        Ok(HttpAccess { user: self.http_user, password_file: self.http_password_file, ca: self.http_ca })
     }
 }
 
-fn client(access: &Access) -> Result<HttpClient, CliError> {
-    HttpClient::new(access).map_err(|error| CliError::caused("cannot ask the exporters", error))
+fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {
+    HttpClient::probing(access).map_err(|error| CliError::caused("cannot ask the exporters", error))
 }
 
 /// Runs the command chosen.

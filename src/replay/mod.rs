@@ -19,7 +19,6 @@ pub mod account;
 pub mod backtest;
 pub mod engine;
 pub mod heal;
-pub mod http;
 pub mod progress;
 pub mod prometheus;
 pub mod report;

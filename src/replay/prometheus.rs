@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::http::{ANSWER_WITHIN, Address, Answer, Client, Header};
+use crate::http_client::{ANSWER_WITHIN, Address, Answer, Header, HttpClient};
 
 /// Labels by name.
 pub type Labels = BTreeMap<String, String>;
@@ -13,7 +13,7 @@ pub type Labels = BTreeMap<String, String>;
 /// A client of one Prometheus.
 pub struct PrometheusApi {
     address: Address,
-    client: Client,
+    client: HttpClient,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +49,7 @@ impl PrometheusApi {
     /// Makes a client that sends these headers with each query.
     #[must_use]
     pub fn new(address: Address, headers: Vec<Header>) -> Self {
-        Self { address, client: Client::new(headers, ANSWER_WITHIN) }
+        Self { address, client: HttpClient::new(headers, ANSWER_WITHIN) }
     }
 
     /// The address of the server.
@@ -66,7 +66,7 @@ impl PrometheusApi {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let form = [("Content-Type", "application/x-www-form-urlencoded")];
         let address = self.address.below(&format!("api/v1/{path}"));
-        let answer = self.client.post(&address, &form, body.as_bytes())?;
+        let answer = self.client.post(&address, &form, body.as_bytes()).map_err(|error| error.to_string())?;
         let Answer { status: 200, body, .. } = &answer else { return Err(answer.excerpt()) };
         let response: Response = serde_json::from_str(body).map_err(|error| error.to_string())?;
         Ok(response.data.result)

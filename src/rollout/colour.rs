@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 
 use super::page::{Buckets, Page, PageError, Reader};
-use crate::http_client::{ANSWER_WITHIN, Endpoint, HttpClient, HttpError};
+use crate::http_client::{Endpoint, HttpClient, HttpError};
 
 /// The longest answer of `/readyz`: a line a region.
-const READINESS_LIMIT: usize = 1 << 20;
+const READINESS_LIMIT: u64 = 1 << 20;
 
 /// Where the exporters of one colour answer. Shards share the frames out, so their pages are summed.
 #[derive(Clone)]
@@ -169,7 +169,7 @@ impl Colour {
 
     async fn ask_readiness(&self, endpoint: &Endpoint) -> Result<ReadyAnswer, ColourError> {
         let path = "/readyz";
-        let answer = self.http.get_whole(endpoint, path, ANSWER_WITHIN, READINESS_LIMIT).await;
+        let answer = self.http.get(endpoint, path, READINESS_LIMIT, Vec::new()).await;
         let (status, body) = answer.map_err(|source| self.silent(endpoint, source))?;
         if !matches!(status, 200 | 503) {
             return Err(self.status(endpoint, path, status));
@@ -193,9 +193,8 @@ impl Colour {
 
     async fn scrape(&self, endpoint: &Endpoint) -> Result<Page, ColourError> {
         let path = "/metrics";
-        let mut reader = Reader::default();
-        let answer = self.http.get(endpoint, path, ANSWER_WITHIN, |piece| reader.take(piece)).await;
-        let status = answer.map_err(|source| self.silent(endpoint, source))?;
+        let answer = self.http.get(endpoint, path, u64::MAX, Reader::default()).await;
+        let (status, reader) = answer.map_err(|source| self.silent(endpoint, source))?;
         if status != 200 {
             return Err(self.status(endpoint, path, status));
         }

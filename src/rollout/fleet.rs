@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::compare::Terms;
 use super::judge::Tolerances;
 use crate::config::{NatsUrl, duration, one_line};
-use crate::http_client::{Access, Endpoint};
+use crate::http_client::{Endpoint, HttpAccess};
 use callsight_frame::subject::Region;
 
 /// The whole file.
@@ -156,7 +156,7 @@ pub(crate) struct Gates {
     /// Days that a certificate must still be good for.
     pub(crate) certificate_days: u32,
     /// How to ask the exporters.
-    pub(crate) http: Access,
+    pub(crate) http: HttpAccess,
 }
 
 impl Default for Gates {
@@ -170,7 +170,7 @@ impl Default for Gates {
             max_lag: seconds(10),
             compare: Tolerances::default(),
             certificate_days: 14,
-            http: Access::default(),
+            http: HttpAccess::default(),
         }
     }
 }

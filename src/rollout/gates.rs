@@ -14,13 +14,13 @@ use super::deploy::{Known, Run};
 use super::fleet::{Address, Certificate, Service};
 use super::steps::StepError;
 use super::table;
-use crate::http_client::ANSWER_WITHIN;
+use crate::http_client::PROBE_WITHIN;
 
 /// How often an exporter that is not ready is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest answer of `/gatewayz`.
-const GATEWAYZ_LIMIT: usize = 4 << 20;
+const GATEWAYZ_LIMIT: u64 = 4 << 20;
 
 impl Run<'_> {
     /// Each NATS server must have a gateway to each other cluster. The way back is the other cluster's own line.
@@ -33,7 +33,7 @@ impl Run<'_> {
         let wanted = &cluster.region.gateways;
         for monitor in &cluster.region.monitors {
             let (endpoint, _forward) = cluster.reach(monitor, "default").await?;
-            let answer = self.http.get_whole(&endpoint, "/gatewayz", ANSWER_WITHIN, GATEWAYZ_LIMIT);
+            let answer = self.http.get(&endpoint, "/gatewayz", GATEWAYZ_LIMIT, Vec::new());
             let failed = |source| StepError::Monitor { at: monitor.to_string(), source };
             let (status, body) = cluster.scope.within(answer).await?.map_err(failed)?;
             let gateways: Option<Gatewayz> = serde_json::from_slice(&body).ok().filter(|_| status == 200);
@@ -193,7 +193,7 @@ async fn certificate_end(cluster: &Cluster<'_>, which: &Certificate) -> Result<O
             certificate::end_of_pem(&pem)
         }
         Certificate::Server { host, port, nats } => {
-            let asked = tokio::time::timeout(ANSWER_WITHIN, certificate::end_of_server(host, *port, *nats));
+            let asked = tokio::time::timeout(PROBE_WITHIN, certificate::end_of_server(host, *port, *nats));
             let answer = cluster.scope.within(asked).await?;
             answer.unwrap_or_else(|slow| Err(std::io::Error::other(slow).into()))
         }

@@ -5,6 +5,7 @@
 //! only aggregates and the exporter's own are kept.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use callsight_fold::series::reading;
 
@@ -53,6 +54,17 @@ pub(crate) struct Reader {
     rest: Vec<u8>,
     line: usize,
     error: Option<PageError>,
+}
+
+impl io::Write for Reader {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.take(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Reader {

@@ -11,7 +11,7 @@ use super::super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, dis
 use super::config::{HealConfig, Outputs, RemoteWriteOutput, ReplayConfig, ReplayTask};
 use crate::config::{ConfigError, duration_between};
 use crate::replay::engine::{EngineConfig, Filter};
-use crate::replay::http::{Address, Header};
+use crate::http_client::{Address, Header};
 use crate::replay::sink::output::Target;
 use crate::replay::sink::remote_write::ReceiverConfig;
 use crate::replay::window::{Moment, Window};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CliError, HttpArgs, client, print};
 use crate::cli::args::{ProcessArgs, distinct, joined};
 use crate::config::{ConfigError, duration_between, ratio, whole};
-use crate::http_client::{Access, Endpoint};
+use crate::http_client::{Endpoint, HttpAccess};
 use crate::rollout::colour::Colour;
 use crate::rollout::compare::{Terms, compare};
 use crate::rollout::judge::Tolerances;
@@ -150,7 +150,7 @@ pub(crate) struct CompareConfig {
     blue: Vec<Endpoint>,
     green: Vec<Endpoint>,
     terms: Terms,
-    access: Access,
+    access: HttpAccess,
     json: bool,
 }
 

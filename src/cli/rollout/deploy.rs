@@ -207,7 +207,7 @@ pub(crate) async fn run(config: DeployConfig) -> Result<(), CliError> {
     let DeployConfig { fleet, order, undo: left } = config;
     let fleet = Fleet::read(&fleet).map_err(CliError::other)?;
     let plan = plan(&fleet, &order.request).map_err(CliError::other)?;
-    let http = HttpClient::new(&fleet.gates.http)
+    let http = HttpClient::probing(&fleet.gates.http)
         .map_err(|error| CliError::caused("cannot use `gates.http` of the fleet", error))?;
     let (stop, stopping) = watch::channel(false);
     let signal = stop_signal()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CliError, HttpArgs, client, print};
 use crate::cli::args::{NatsArgs, ProcessArgs, distinct, joined};
 use crate::config::{ConfigError, NatsConfig, duration_between};
-use crate::http_client::{Access, Endpoint};
+use crate::http_client::{Endpoint, HttpAccess};
 use crate::nats;
 use crate::rollout::colour::Colour;
 use crate::rollout::retire::{Retirement, check_active, delete_durables};
@@ -59,7 +59,7 @@ pub(crate) struct RetireConfig {
     retirement: Retirement,
     active: Endpoint,
     nats: NatsConfig,
-    access: Access,
+    access: HttpAccess,
 }
 
 impl RetireArgs {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::SinkError;
-use crate::replay::http::{ANSWER_WITHIN, Address, Answer, Client, Header};
+use crate::http_client::{ANSWER_WITHIN, Address, Answer, Header, HttpClient};
 use crate::replay::progress::Control;
 
 /// What makes a body a request of remote write 1.0.
@@ -37,7 +37,7 @@ pub struct ReceiverConfig {
 
 pub(super) struct Receiver {
     config: ReceiverConfig,
-    client: Client,
+    client: HttpClient,
     control: Control,
 }
 
@@ -47,7 +47,7 @@ const fn may_pass(status: u16) -> bool {
 
 impl Receiver {
     pub(super) fn new(config: ReceiverConfig, control: Control) -> Self {
-        let client = Client::new(config.headers.clone(), ANSWER_WITHIN.min(config.patience));
+        let client = HttpClient::new(config.headers.clone(), ANSWER_WITHIN.min(config.patience));
         Self { config, client, control }
     }
 
@@ -68,7 +68,7 @@ impl Receiver {
                     let refused = format!("{address} refused the samples: {excerpt}{advice}");
                     return Err(SinkError::Receiver(refused));
                 }
-                Err(problem) => (problem, pause),
+                Err(error) => (error.to_string(), pause),
             };
             if began.elapsed() + wait > *patience {
                 let patience = humantime::format_duration(*patience);
