@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,9 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::prelude::FromDer as _;
 
 use crate::tls;
 
@@ -24,9 +27,8 @@ pub(crate) enum CertificateError {
     /// No PEM.
     #[error("it {0}")]
     Pem(#[from] tls::PemError),
-    /// Not a certificate within.
-    #[error("it holds what is no X.509 certificate")]
-    Structure,
+    #[error("it is not an X.509 certificate")]
+    Structure(#[from] x509_parser::nom::Err<X509Error>),
     /// The server can't be reached.
     #[error("the server cannot be asked")]
     Connect(#[from] std::io::Error),
@@ -84,73 +86,13 @@ pub(crate) fn shown(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }
 
+/// The earliest end of validity among these.
 fn earliest(certificates: &[CertificateDer<'_>]) -> Result<OffsetDateTime, CertificateError> {
-    let ends: Option<Vec<_>> = certificates.iter().map(|certificate| not_after(certificate)).collect();
-    ends.and_then(|ends| ends.into_iter().min()).ok_or(CertificateError::Structure)
-}
-
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-
-/// `Certificate → tbsCertificate → validity → notAfter`, RFC 5280, 4.1.
-fn not_after(der: &[u8]) -> Option<OffsetDateTime> {
-    let (certificate, _) = expect(der, SEQUENCE)?;
-    let (to_be_signed, _) = expect(certificate, SEQUENCE)?;
-    // [0] version, unless it is the first; serialNumber; signature; issuer; validity.
-    let mut rest = to_be_signed;
-    if rest.first() == Some(&VERSION) {
-        rest = element(rest)?.2;
-    }
-    for _ in 0..3 {
-        rest = element(rest)?.2;
-    }
-    let (validity, _) = expect(rest, SEQUENCE)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, value, _) = element(rest)?;
-    moment(tag, std::str::from_utf8(value).ok()?)
-}
-
-fn moment(tag: u8, text: &str) -> Option<OffsetDateTime> {
-    let text = match tag {
-        GENERALIZED_TIME => text.to_owned(),
-        // Two digits of a year, of which 50 and more are of the last century.
-        UTC_TIME => {
-            let year: u8 = text.get(..2)?.parse().ok()?;
-            format!("{}{text}", if year < 50 { "20" } else { "19" })
-        }
-        _ => return None,
+    let end = |der: &CertificateDer<'_>| {
+        X509Certificate::from_der(der).map(|(_, certificate)| certificate.validity().not_after.to_datetime())
     };
-    let digits = text.strip_suffix('Z').filter(|digits| digits.len() == 14 && digits.is_ascii())?;
-    let two = |at: usize| digits[at..at + 2].parse::<u8>().ok();
-    let date =
-        Date::from_calendar_date(digits[..4].parse().ok()?, Month::try_from(two(4)?).ok()?, two(6)?).ok()?;
-    let time = Time::from_hms(two(8)?, two(10)?, two(12)?).ok()?;
-    Some(PrimitiveDateTime::new(date, time).assume_utc())
-}
-
-fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, value, rest) = element(der)?;
-    (found == tag).then_some((value, rest))
-}
-
-/// Tag, value and what follows.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let mut length = usize::from(first);
-    if first >= 0x80 {
-        let bytes = usize::from(first & 0x7f);
-        if bytes == 0 || bytes > 4 {
-            return None;
-        }
-        let (digits, after) = rest.split_at_checked(bytes)?;
-        length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
-        rest = after;
-    }
-    let (value, rest) = rest.split_at_checked(length)?;
-    Some((tag, value, rest))
+    let ends: Result<Vec<_>, _> = certificates.iter().map(end).collect();
+    ends?.into_iter().min().ok_or(CertificateError::None)
 }
 
 /// Takes whatever is shown: nothing is sent over such a connection.
@@ -222,10 +164,9 @@ mod tests {
         let error = end_of_pem(b"nothing").unwrap_err();
         assert!(error.to_string().contains("holds no certificate in PEM"), "{error}");
         let der = tls::certificates(until(at("2031-02-03T00:00:00")).as_bytes()).unwrap().remove(0);
-        for length in 0..120 {
-            assert_eq!(not_after(&der[..length]), None);
+        for length in 0..der.len() {
+            assert!(earliest(&[CertificateDer::from(&der[..length])]).is_err());
         }
-        assert_eq!(not_after(&[SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use similar::Algorithm;
+
 /// Unchanged lines around a change.
 const CONTEXT: usize = 3;
-
-/// The largest table of a comparison line by line; beyond it both versions are shown whole.
-const MAX_CELLS: usize = 16_000_000;
 
 /// The difference between two renderings, empty if there is none.
 pub(crate) fn manifests(before: &str, after: &str) -> String {
@@ -66,84 +65,20 @@ fn hide(lines: &mut [String]) {
     }
 }
 
-/// One line of a difference.
-#[derive(Clone, Copy)]
-enum Edit<'a> {
-    Same(&'a str),
-    Removed(&'a str),
-    Added(&'a str),
-}
-
+/// The changed lines with [`CONTEXT`] lines around them, `…` where lines are left out.
 fn unified(old: &[String], new: &[String]) -> String {
-    let edits = edits(old, new);
-    let changed: Vec<bool> = edits.iter().map(|edit| !matches!(edit, Edit::Same(_))).collect();
-    let near = |at: usize| {
-        let from = at.saturating_sub(CONTEXT);
-        changed[from..(at + CONTEXT + 1).min(changed.len())].contains(&true)
-    };
     let mut text = String::new();
-    let mut left_out = false;
-    for (at, edit) in edits.iter().enumerate() {
-        if !near(at) {
-            left_out = true;
-            continue;
-        }
-        if left_out {
+    let mut shown = 0;
+    for hunk in similar::group_diff_ops(similar::capture_diff_slices(Algorithm::Myers, old, new), CONTEXT) {
+        if hunk.first().is_some_and(|first| first.old_range().start > shown) {
             text.push_str("  …\n");
-            left_out = false;
         }
-        let (sign, line) = match edit {
-            Edit::Same(line) => (' ', line),
-            Edit::Removed(line) => ('-', line),
-            Edit::Added(line) => ('+', line),
-        };
-        text.push_str(&format!("{sign} {line}\n"));
+        shown = hunk.last().map_or(shown, |last| last.old_range().end);
+        for change in hunk.iter().flat_map(|op| op.iter_changes(old, new)) {
+            text.push_str(&format!("{} {}\n", change.tag(), change.value()));
+        }
     }
     text
-}
-
-/// By the longest common subsequence of what lies between the equal ends.
-fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<Edit<'a>> {
-    let head = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let tail =
-        old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(old, new)| old == new).count();
-    let (old_end, new_end) = (old.len() - tail, new.len() - tail);
-    let (a, b) = (&old[head..old_end], &new[head..new_end]);
-    let mut edits: Vec<_> = old[..head].iter().map(|line| Edit::Same(line)).collect();
-    if a.len().saturating_mul(b.len()) > MAX_CELLS {
-        edits.extend(a.iter().map(|line| Edit::Removed(line)));
-        edits.extend(b.iter().map(|line| Edit::Added(line)));
-    } else {
-        // `lengths[i][j]` is that of the longest common subsequence of `a[i..]` and `b[j..]`.
-        let width = b.len() + 1;
-        let mut lengths = vec![0_u32; (a.len() + 1) * width];
-        for i in (0..a.len()).rev() {
-            for j in (0..b.len()).rev() {
-                lengths[i * width + j] = if a[i] == b[j] {
-                    lengths[(i + 1) * width + j + 1] + 1
-                } else {
-                    lengths[(i + 1) * width + j].max(lengths[i * width + j + 1])
-                };
-            }
-        }
-        let (mut i, mut j) = (0, 0);
-        while i < a.len() || j < b.len() {
-            if i < a.len() && j < b.len() && a[i] == b[j] {
-                edits.push(Edit::Same(&a[i]));
-                (i, j) = (i + 1, j + 1);
-            } else if j == b.len()
-                || i < a.len() && lengths[(i + 1) * width + j] >= lengths[i * width + j + 1]
-            {
-                edits.push(Edit::Removed(&a[i]));
-                i += 1;
-            } else {
-                edits.push(Edit::Added(&b[j]));
-                j += 1;
-            }
-        }
-    }
-    edits.extend(old[old_end..].iter().map(|line| Edit::Same(line)));
-    edits
 }
 
 #[cfg(test)]
@@ -175,26 +110,5 @@ mod tests {
         let other = manifests(BEFORE, &BEFORE.replace("aHVudGVyMg==", "b3RoZXI="));
         assert!(other.starts_with("Secret s is changed") && !other.contains("b3RoZXI"), "{other}");
         assert!(manifests("", BEFORE).contains("Service callsight is added:\n+ "));
-    }
-
-    #[test]
-    fn edits_lead_from_the_one_to_the_other() {
-        let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
-        for (old, new) in [("abcdef", "abxdyf"), ("", "abc"), ("abc", ""), ("aaab", "baaa"), ("xaxbx", "ab")]
-        {
-            let (old, new) = (lines(old), lines(new));
-            let edits = edits(&old, &new);
-            let side = |keep_removed: bool| {
-                edits
-                    .iter()
-                    .filter_map(|edit| match edit {
-                        Edit::Same(line) => Some((*line).to_owned()),
-                        Edit::Removed(line) => keep_removed.then(|| (*line).to_owned()),
-                        Edit::Added(line) => (!keep_removed).then(|| (*line).to_owned()),
-                    })
-                    .collect::<Vec<_>>()
-            };
-            assert_eq!((side(true), side(false)), (old.clone(), new.clone()));
-        }
     }
 }
