@@ -1,4 +1,4 @@
-//! `callsight rollout`: from one version of the exporter to the next.
+//! `callsight rollout`: replaces an exporter by a new version.
 
 mod compare;
 mod deploy;
@@ -12,7 +12,7 @@ use super::process::start;
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};
 
-/// Put a new exporter in the place of the old one
+/// Replace an exporter by a new version of it, without a gap
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
     #[command(subcommand)]
@@ -27,18 +27,18 @@ enum RolloutCommand {
     Deploy(Box<deploy::DeployArgs>),
 }
 
-/// How to ask exporters that have a web config.
+/// How to be let in by exporters that have a web config.
 #[derive(Clone, Debug, clap::Args)]
 struct HttpArgs {
-    /// User of basic auth, where the exporters have a web config; with `--http-password-file`
+    /// User for basic auth, if the exporters have a web config; with `--http-password-file`
     #[arg(long, value_name = "NAME", help_heading = "HTTP")]
     http_user: Option<String>,
 
-    /// Password of `--http-user`, the first line of a file
+    /// File whose first line is the password of `--http-user`
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     http_password_file: Option<PathBuf>,
 
-    /// Certificate authorities to trust for `https://` instead of the system's, a file in PEM
+    /// PEM file of certificate authorities to trust for `https://` instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     http_ca: Option<PathBuf>,
 }
@@ -82,7 +82,7 @@ pub(super) fn execute(args: RolloutArgs) -> Result<(), CliError> {
     }
 }
 
-/// What the settings are, in one line.
+/// The settings in one line, for `--check-config`.
 pub(super) fn check(args: RolloutArgs) -> Result<String, ConfigError> {
     Ok(match args.command {
         RolloutCommand::Compare(args) => args.validate()?.1.to_string(),

@@ -35,7 +35,7 @@ struct State {
 }
 
 /// A region's health at one moment.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct HealthReport {
     /// The region.
     pub region: String,

@@ -1,7 +1,8 @@
-//! When a certificate runs out.
+//! Reads when a certificate expires.
 //!
-//! rustls says whether a certificate is good now, and not until when. That is one field of a structure that has not
-//! changed since 1988, so it is walked to here, instead of taking a parser for all of X.509 into the program.
+//! rustls says whether a certificate is valid now, but not until when. A gate needs the date before it is too late.
+//!
+//! Invariant: the connection that reads a server's certificate verifies nothing, so nothing is ever sent over it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,35 +22,30 @@ use x509_parser::prelude::FromDer as _;
 
 use crate::tls;
 
-/// Why nobody knows when it runs out.
+/// The expiry of a certificate can't be read. Shown after the name of its place.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
-    /// No PEM.
     #[error("it {0}")]
     Pem(#[from] tls::PemError),
     #[error("it is not an X.509 certificate")]
     Structure(#[from] x509_parser::nom::Err<X509Error>),
-    /// The server can't be reached.
-    #[error("the server cannot be asked")]
+    #[error("cannot connect to the server")]
     Connect(#[from] std::io::Error),
-    /// It shows none.
-    #[error("the server shows no certificate")]
+    #[error("the server presents no certificate")]
     None,
-    /// TLS can't be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The host is no name.
-    #[error("the host is no name that a certificate can have")]
+    #[error("the host is not a valid name for a certificate")]
     Name,
 }
 
-/// The earliest end of those in a PEM file: a chain is as good as its weakest link.
+/// The earliest end of validity in a PEM file, since a chain is as good as its weakest link.
 pub(crate) fn end_of_pem(pem: &[u8]) -> Result<OffsetDateTime, CertificateError> {
     earliest(&tls::certificates(pem)?)
 }
 
-/// The earliest end of those that a server shows. Whether they are to be trusted is not asked: one that has run out
-/// must be told, too.
+/// The earliest end of validity that a server presents. `nats` servers greet before the handshake. Trust is not
+/// verified, so that the date of an expired certificate is read too.
 pub(crate) async fn end_of_server(
     host: &str,
     port: u16,
@@ -57,7 +53,6 @@ pub(crate) async fn end_of_server(
 ) -> Result<OffsetDateTime, CertificateError> {
     let mut stream = TcpStream::connect((host, port)).await?;
     if nats {
-        // It greets in the clear, and then waits for the handshake.
         let mut greeting = String::new();
         BufReader::with_capacity(1, &mut stream).read_line(&mut greeting).await?;
     }
@@ -65,7 +60,7 @@ pub(crate) async fn end_of_server(
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Onlooker(provider)))
+        .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         .with_no_client_auth();
     let name = match host.parse::<IpAddr>() {
         Ok(address) => ServerName::IpAddress(address.into()),
@@ -76,13 +71,12 @@ pub(crate) async fn end_of_server(
     earliest(certificates)
 }
 
-/// Whole days from `now` to `end`, negative once it is over.
+/// Whole days from `now` to `end`; negative once it has passed.
 pub(crate) fn days_left(end: OffsetDateTime, now: OffsetDateTime) -> i64 {
     (end - now).whole_seconds().div_euclid(24 * 60 * 60)
 }
 
-/// A moment as it is told.
-pub(crate) fn shown(at: OffsetDateTime) -> String {
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }
 
@@ -95,11 +89,11 @@ fn earliest(certificates: &[CertificateDer<'_>]) -> Result<OffsetDateTime, Certi
     ends?.into_iter().min().ok_or(CertificateError::None)
 }
 
-/// Takes whatever is shown: nothing is sent over such a connection.
+/// Accepts any certificate, to read its date.
 #[derive(Debug)]
-struct Onlooker(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Onlooker {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -152,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_end_is_read_in_both_notations_and_the_earliest_counts() {
-        // Up to 2049 two digits of the year are written, four from then on.
+        // Years up to 2049 are written with two digits, later ones with four.
         let (soon, late) = (at("2031-02-03T04:05:06"), at("2050-01-01T00:00:00"));
         assert_eq!(end_of_pem(until(soon).as_bytes()).unwrap(), soon);
         assert_eq!(end_of_pem(until(late).as_bytes()).unwrap(), late);
@@ -160,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_told() {
+    fn what_is_no_certificate_is_refused() {
         let error = end_of_pem(b"nothing").unwrap_err();
         assert!(error.to_string().contains("holds no certificate in PEM"), "{error}");
         let der = tls::certificates(until(at("2031-02-03T00:00:00")).as_bytes()).unwrap().remove(0);
@@ -170,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn days_left_are_whole_and_negative_once_it_is_over() {
+    fn days_left_are_whole_and_negative_after_the_end() {
         let now = at("2031-01-01T12:00:00");
         assert_eq!(days_left(at("2031-01-15T12:00:00"), now), 14);
         assert_eq!(days_left(at("2031-01-15T11:59:00"), now), 13);

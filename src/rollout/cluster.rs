@@ -1,8 +1,10 @@
-//! helm and kubectl, as a person would call them.
+//! Calls helm and kubectl, as an operator would.
 //!
-//! Both know how to reach a cluster, who is who and what a release is; doing that again here would be a second truth.
-//! Each call has a deadline and can be interrupted: the tool gets SIGTERM and time to put its own affairs in order,
-//! since a helm that is killed leaves a release half way.
+//! Both know how to reach and authenticate to a cluster and what a release is; a second implementation would differ one
+//! day. Each call has a deadline and can be interrupted: the tool gets SIGTERM and time to clean up, since a helm that
+//! is killed leaves its release in a pending state.
+//!
+//! Invariant: no tool outlives its call, and no error shows the value of a flag.
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
@@ -14,39 +16,38 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::fleet::{Address, FleetRegion, Service};
+use super::colour::Colour;
+use super::fleet::{FleetAddress, FleetRegion, FleetService};
 use crate::http_client::Endpoint;
 
-/// How long an interrupted tool may take to end.
+/// How long an interrupted tool may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How much of what a failed tool said is told.
-const TOLD_BYTES: usize = 600;
+/// How much of a failed tool's error output is shown.
+const SHOWN_BYTES: usize = 600;
 
-/// How long it may take until a port is forwarded.
+/// How long kubectl may take to forward a port.
 const FORWARD_WITHIN: Duration = Duration::from_secs(20);
 
-/// Until when, and unless somebody says stop.
+/// What ends a step early: its deadline, or a signal.
 #[derive(Clone, Debug)]
-pub(crate) struct Scope {
+pub(crate) struct StepLimit {
     pub(crate) deadline: Instant,
+    /// Turns true when the process receives a signal.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// Why a step ended early.
+/// A step ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CutShort {
-    /// Its time was up.
     #[error("timed out")]
     TimedOut,
-    /// Somebody sent a signal.
     #[error("interrupted")]
     Interrupted,
 }
 
-impl Scope {
-    /// Waits for the deadline or the signal.
-    async fn end(&self) -> CutShort {
+impl StepLimit {
+    async fn reached(&self) -> CutShort {
         let mut stop = self.stop.clone();
         let stopped = async {
             if stop.wait_for(|stop| *stop).await.is_err() {
@@ -59,124 +60,113 @@ impl Scope {
         }
     }
 
-    /// Runs something that may be dropped at any moment.
+    /// Runs work that may be dropped at any moment.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, CutShort> {
         tokio::select! {
             done = work => Ok(done),
-            cut = self.end() => Err(cut),
+            cut = self.reached() => Err(cut),
         }
     }
 
-    /// What is left of the time.
     pub(crate) fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    /// The rest of the time, as the value of `--timeout`.
+    pub(crate) fn timeout_flag(&self) -> String {
+        timeout_flag(self.left())
+    }
 }
 
-/// Why a call of a tool failed.
+/// The value of `--timeout` for helm and kubectl: whole seconds, at least one.
+pub(crate) fn timeout_flag(timeout: Duration) -> String {
+    format!("{}s", timeout.as_secs().max(1))
+}
+
+/// A call of a tool failed. `call` is the command without its flags, `output` the end of what it printed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
-    /// It is not there.
     #[error("cannot start {tool}; put it on PATH")]
-    Start {
-        /// The program.
-        tool: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// It says no.
-    #[error("{call} failed ({status}): {said}")]
-    Failed {
-        /// What was called, without values.
-        call: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// The end of its error output.
-        said: String,
-    },
-    /// It did not end in time, or was interrupted.
+    Start { tool: &'static str, source: std::io::Error },
+    #[error("{call} failed ({status}): {output}")]
+    Failed { call: String, status: ExitStatus, output: String },
     #[error("{call} {cut}")]
-    Cut {
-        /// What was called.
-        call: String,
-        /// Why.
-        cut: CutShort,
-    },
-    /// What it says can't be read.
-    #[error("{call} says nothing that can be read: {said}")]
-    Unreadable {
-        /// What was called.
-        call: String,
-        /// What it said.
-        said: String,
-    },
+    Cut { call: String, cut: CutShort },
+    #[error("cannot understand the output of {call}: {output}")]
+    Unreadable { call: String, output: String },
 }
 
-/// One region's cluster through the tools.
+/// The cluster of one region, through the tools.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster<'a> {
     pub(crate) region: &'a FleetRegion,
-    pub(crate) scope: Scope,
+    pub(crate) limit: StepLimit,
 }
 
-/// A release as helm lists it.
+/// A release, as `helm list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-pub(crate) struct Release {
+pub(crate) struct HelmRelease {
     pub(crate) revision: String,
     pub(crate) status: String,
 }
 
 impl Cluster<'_> {
-    /// `helm` with its context and namespace.
-    pub(crate) async fn helm(&self, service: &Service, arguments: &[&str]) -> Result<String, ToolError> {
+    /// Runs `helm` in the service's namespace.
+    pub(crate) async fn helm(&self, service: &FleetService, arguments: &[&str]) -> Result<String, ToolError> {
         let place = ["--kube-context", &self.region.context, "--namespace", &service.namespace];
         self.run("helm", &[arguments, &place].concat()).await
     }
 
-    /// `kubectl` with its context and a namespace.
+    /// Runs `kubectl` in a namespace.
     pub(crate) async fn kubectl(&self, namespace: &str, arguments: &[&str]) -> Result<String, ToolError> {
         let place = ["--context", &self.region.context, "--namespace", namespace];
         self.run("kubectl", &[&place, arguments].concat()).await
     }
 
-    /// The release of a service, if it is installed.
-    pub(crate) async fn release(&self, service: &Service) -> Result<Option<Release>, ToolError> {
+    /// The release of a service; `None` if it is not installed.
+    pub(crate) async fn release(&self, service: &FleetService) -> Result<Option<HelmRelease>, ToolError> {
         let name = format!("^{}$", service.release);
         let said = self.helm(service, &["list", "--filter", &name, "--output", "json"]).await?;
-        let releases: Vec<Release> =
+        let releases: Vec<HelmRelease> =
             serde_json::from_str(&said).map_err(|_| unreadable("helm list", &said))?;
         Ok(releases.into_iter().next())
     }
 
     /// The colour to which the service leads.
-    pub(crate) async fn active_colour(&self, service: &Service) -> Result<String, ToolError> {
+    pub(crate) async fn active_colour(&self, service: &FleetService) -> Result<Colour, ToolError> {
         let path = "jsonpath={.spec.selector.colour}";
         let what = ["get", "service", &service.release, "--output", path];
         let said = self.kubectl(&service.namespace, &what).await?;
-        match said.trim() {
-            colour @ ("blue" | "green") => Ok(colour.to_owned()),
-            other => Err(unreadable("kubectl get service", other)),
-        }
+        Colour::from_name(said.trim()).ok_or_else(|| unreadable("kubectl get service", said.trim()))
     }
 
-    /// What a colour runs as, `deployment.apps/callsight-blue` or a StatefulSet; none if it doesn't.
+    /// The workload of a colour, such as `deployment.apps/callsight-blue`; `None` if it has none.
     pub(crate) async fn workload(
         &self,
-        service: &Service,
-        colour: &str,
+        service: &FleetService,
+        colour: Colour,
     ) -> Result<Option<String>, ToolError> {
-        let said = self.of_colour(service, colour, "name").await?;
+        let said = self.workloads(service, colour, "name").await?;
         Ok(said.lines().next().map(str::to_owned))
     }
 
-    /// The image of a colour's exporters; none if it has no workload.
-    pub(crate) async fn image(&self, service: &Service, colour: &str) -> Result<Option<String>, ToolError> {
+    /// The image of a colour's exporters; `None` if it has no workload.
+    pub(crate) async fn image(
+        &self,
+        service: &FleetService,
+        colour: Colour,
+    ) -> Result<Option<String>, ToolError> {
         let path = "jsonpath={.items[*].spec.template.spec.containers[0].image}";
-        let said = self.of_colour(service, colour, path).await?;
+        let said = self.workloads(service, colour, path).await?;
         Ok(said.split_whitespace().next().map(str::to_owned))
     }
 
-    async fn of_colour(&self, service: &Service, colour: &str, output: &str) -> Result<String, ToolError> {
+    async fn workloads(
+        &self,
+        service: &FleetService,
+        colour: Colour,
+        output: &str,
+    ) -> Result<String, ToolError> {
         let selector = format!(
             "app.kubernetes.io/instance={},app.kubernetes.io/component=exporter,colour={colour}",
             service.release
@@ -186,21 +176,21 @@ impl Cluster<'_> {
         self.kubectl(&service.namespace, &what).await
     }
 
-    /// What a secret holds under a key, as it is in the API: base64.
+    /// The value of a secret's key, in base64 as the API has it.
     pub(crate) async fn secret(&self, namespace: &str, name: &str, key: &str) -> Result<String, ToolError> {
         let path = format!("jsonpath={{.data.{}}}", key.replace('.', "\\."));
         self.kubectl(namespace, &["get", "secret", name, "--output", &path]).await
     }
 
-    /// An address that can be asked from here, and what keeps it so.
+    /// An endpoint that can be reached from here, and the forwarded port to keep for as long as it is used.
     pub(crate) async fn reach(
         &self,
-        address: &Address,
+        address: &FleetAddress,
         namespace: &str,
-    ) -> Result<(Endpoint, Option<Forward>), ToolError> {
+    ) -> Result<(Endpoint, Option<ForwardedPort>), ToolError> {
         let (resource, port, own) = match address {
-            Address::Direct(endpoint) => return Ok((endpoint.clone(), None)),
-            Address::Forwarded { namespace, resource, port } => (resource, port, namespace.as_deref()),
+            FleetAddress::Direct(endpoint) => return Ok((endpoint.clone(), None)),
+            FleetAddress::Forwarded { namespace, resource, port } => (resource, port, namespace.as_deref()),
         };
         let call = format!("kubectl port-forward {resource}");
         let ports = format!(":{port}");
@@ -213,7 +203,7 @@ impl Cluster<'_> {
         let mut lines = BufReader::new(stdout).lines();
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
-            self.scope.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
+            self.limit.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
         let line = match first {
             Ok(Ok(Some(line))) => line,
             _ => {
@@ -229,13 +219,13 @@ impl Cluster<'_> {
         let at = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
         let endpoint = at.and_then(|at| format!("http://{at}").parse().ok());
         let endpoint = endpoint.ok_or_else(|| unreadable(&call, &line))?;
-        // Its lines about connections must go somewhere, or it would stand still one day.
+        // kubectl prints a line per connection; without a reader it would block once the pipe is full.
         let drain = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok((endpoint, Some(Forward { _child: child, drain })))
+        Ok((endpoint, Some(ForwardedPort { _child: child, drain })))
     }
 
     async fn run(&self, tool: &'static str, arguments: &[&str]) -> Result<String, ToolError> {
-        let call = told(tool, arguments);
+        let call = without_flags(tool, arguments);
         tracing::debug!(call, "running");
         let mut command = Command::new(tool);
         command.args(arguments.iter().map(OsString::from));
@@ -248,39 +238,39 @@ impl Cluster<'_> {
             let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
             child.wait().await
         };
-        let ended = self.scope.within(ended).await;
+        let ended = self.limit.within(ended).await;
         let status = match ended {
             Ok(status) => status.map_err(|source| ToolError::Start { tool, source })?,
             Err(cut) => {
-                end(&mut child).await;
+                terminate(&mut child).await;
                 return Err(ToolError::Cut { call, cut });
             }
         };
         if status.success() {
             return Ok(String::from_utf8_lossy(&out).into_owned());
         }
-        Err(ToolError::Failed { call, status, said: end_of(&String::from_utf8_lossy(&err)) })
+        Err(ToolError::Failed { call, status, output: end_of(&String::from_utf8_lossy(&err)) })
     }
 }
 
-/// A port that kubectl forwards for as long as this is kept.
+/// A port that kubectl forwards for as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct Forward {
+pub(crate) struct ForwardedPort {
     _child: Child,
     drain: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Forward {
+impl Drop for ForwardedPort {
     fn drop(&mut self) {
         self.drain.abort();
     }
 }
 
-/// Asks a tool to end, and makes it if it won't.
-async fn end(child: &mut Child) {
+/// Sends SIGTERM, and SIGKILL if the tool does not end in time.
+async fn terminate(child: &mut Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(pid) = pid {
-        // It may have ended by itself meanwhile, and is not waited for yet: the number is still its own.
+        // Even if it has ended by now, its number can't be another's: it was not waited for yet.
         let _ = kill_process(pid, Signal::TERM);
     }
     if timeout(GRACE, child.wait()).await.is_err() {
@@ -288,20 +278,17 @@ async fn end(child: &mut Child) {
     }
 }
 
-fn unreadable(call: &str, said: &str) -> ToolError {
-    ToolError::Unreadable {
-        call: call.to_owned(),
-        said: if said.is_empty() { "nothing" } else { said }.to_owned(),
-    }
+fn unreadable(call: &str, output: &str) -> ToolError {
+    let output = if output.is_empty() { "nothing" } else { output }.to_owned();
+    ToolError::Unreadable { call: call.to_owned(), output }
 }
 
-/// The call by its verb and what it is about: flags may carry what nobody should read.
-fn told(tool: &str, arguments: &[&str]) -> String {
+/// The verb of a call and its object: flags may carry secrets.
+fn without_flags(tool: &str, arguments: &[&str]) -> String {
     let mut words = vec![tool];
     let mut arguments = arguments.iter().peekable();
     while let Some(argument) = arguments.next() {
         if argument.starts_with('-') {
-            // A flag's value, unless another flag follows.
             let has_value =
                 !argument.contains('=') && arguments.peek().is_some_and(|next| !next.starts_with('-'));
             if has_value && !SWITCHES.contains(argument) {
@@ -314,13 +301,13 @@ fn told(tool: &str, arguments: &[&str]) -> String {
     words.join(" ")
 }
 
-/// The flags that take no value, among those used here.
+/// The flags used here that take no value.
 const SWITCHES: [&str; 5] = ["--install", "--wait", "--logs", "--no-hooks", "--ignore-not-found"];
 
-/// The last of what a tool said, in one line.
+/// The end of a tool's output, in one line.
 fn end_of(text: &str) -> String {
     let text = text.trim();
-    let mut start = text.len().saturating_sub(TOLD_BYTES);
+    let mut start = text.len().saturating_sub(SHOWN_BYTES);
     while !text.is_char_boundary(start) {
         start += 1;
     }
@@ -332,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_told_without_its_flags() {
+    fn a_call_is_shown_without_its_flags() {
         let arguments = [
             "upgrade",
             "callsight",
@@ -343,14 +330,14 @@ mod tests {
             "a=secret",
             "--timeout=5m",
         ];
-        assert_eq!(told("helm", &arguments), "helm upgrade callsight helm/callsight");
+        assert_eq!(without_flags("helm", &arguments), "helm upgrade callsight helm/callsight");
         let arguments = ["--context", "us", "--namespace", "callsight", "get", "service", "callsight"];
-        assert_eq!(told("kubectl", &arguments), "kubectl get service callsight");
+        assert_eq!(without_flags("kubectl", &arguments), "kubectl get service callsight");
     }
 
     #[test]
     fn the_end_of_what_was_said_is_one_line() {
         assert_eq!(end_of("a\nb\n"), "a\\nb");
-        assert!(end_of(&"ü".repeat(1000)).len() <= TOLD_BYTES);
+        assert!(end_of(&"ü".repeat(1000)).len() <= SHOWN_BYTES);
     }
 }

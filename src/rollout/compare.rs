@@ -1,70 +1,70 @@
-//! Waiting until green may take over from blue.
+//! Waits until green may take over from blue.
 //!
-//! A pod that runs is not an exporter that is right: it may still be warming up, lag behind, read half of the frames or
-//! another region's. So before anything leads to green, both are asked how they are doing and what they count, over one
-//! window, at the same moments. A window that does not convince is followed by another until one does, or time is up:
-//! the reasons of the last one are then why green must wait. What no waiting can mend, such as an older version, ends
-//! it at once.
+//! An exporter that runs is not an exporter that is right: it may still be warming up, lag behind, read half of the
+//! frames or those of another region. So both are asked for their readiness and their metrics over one window, at the
+//! same moments. A window that does not convince is followed by another until one does or the time is up; the
+//! reasons of the last one are then why green must wait. What waiting can't change, such as an older version, ends the
+//! comparison at once.
+//!
+//! Invariant: the result is `go` only after a whole window in which both were ready and agreed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::colour::{Colour, ColourError, Readiness};
-use super::judge::{self, Judgement, Tolerances, Watched};
+use super::exporters::{ExporterError, Exporters};
+use super::failure;
+use super::judge::{self, Tolerances, WatchedWindow, WindowJudgement};
 
-/// How often somebody who is not ready is asked again.
+/// How often exporters that are not ready are asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Into how many parts readings divide a window.
+/// The number of parts into which readings divide a window.
 const PARTS: u32 = 4;
 
-/// How long to wait, and for what.
+/// How long to compare, and how exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Terms {
+pub(crate) struct ComparisonTerms {
     /// When to give up.
     pub(crate) timeout: Duration,
-    /// Over how long both are watched.
+    /// How long both are watched.
     pub(crate) window: Duration,
     /// How far green may be behind the stream.
     pub(crate) max_lag: Duration,
-    /// How far the two may be apart.
     pub(crate) tolerances: Tolerances,
 }
 
-/// What came of it.
+/// The result, as `--json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Comparison {
     /// Whether green may take over.
     pub(crate) go: bool,
-    /// Why not.
+    /// Why green must not take over; empty if it may.
     pub(crate) reasons: Vec<String>,
-    /// How long it took, in seconds.
     pub(crate) waited_seconds: f64,
-    /// How many windows were watched.
+    /// How many windows were watched to their end.
     pub(crate) windows: u32,
-    /// The last window; none if it never came to one.
-    pub(crate) judgement: Option<Judgement>,
+    /// The last window; `None` if none was watched to its end.
+    pub(crate) judgement: Option<WindowJudgement>,
 }
 
-/// Why the window under way is of no use.
+/// Why a window was abandoned.
 enum Obstacle {
-    /// It may pass.
-    Now(Vec<String>),
-    /// It will not.
+    /// Waiting may help.
+    Passing(Vec<String>),
+    /// Waiting can't help.
     Final(Vec<String>),
 }
 
-impl From<ColourError> for Obstacle {
-    fn from(error: ColourError) -> Self {
-        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        Self::Now(vec![chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")])
+impl From<ExporterError> for Obstacle {
+    fn from(error: ExporterError) -> Self {
+        Self::Passing(vec![failure::one_line(&error)])
     }
 }
 
-/// Compares until green agrees with blue, or no longer than the terms say.
-pub(crate) async fn compare(blue: &Colour, green: &Colour, terms: &Terms) -> Comparison {
+/// Compares until green agrees with blue, for at most the timeout.
+pub(crate) async fn compare(blue: &Exporters, green: &Exporters, terms: &ComparisonTerms) -> Comparison {
     let start = Instant::now();
     let end = tokio::time::Instant::now() + terms.timeout;
     let mut comparison = Comparison {
@@ -74,33 +74,26 @@ pub(crate) async fn compare(blue: &Colour, green: &Colour, terms: &Terms) -> Com
         windows: 0,
         judgement: None,
     };
-    let mut told = Vec::new();
-    loop {
-        let Ok(outcome) = tokio::time::timeout_at(end, window(blue, green, terms)).await else { break };
-        let is_final = match outcome {
+    let mut logged = Vec::new();
+    while let Ok(watched) = tokio::time::timeout_at(end, watch(blue, green, terms)).await {
+        let (reasons, is_final) = match watched {
             Ok(judgement) => {
                 comparison.windows += 1;
                 comparison.go = judgement.reasons.is_empty();
-                comparison.reasons.clone_from(&judgement.reasons);
-                let is_final = comparison.go || judgement.is_final;
+                let outcome = (judgement.reasons.clone(), comparison.go || judgement.is_final);
                 comparison.judgement = Some(judgement);
-                is_final
+                outcome
             }
-            Err(Obstacle::Now(reasons)) => {
-                comparison.reasons = reasons;
-                false
-            }
-            Err(Obstacle::Final(reasons)) => {
-                comparison.reasons = reasons;
-                true
-            }
+            Err(Obstacle::Passing(reasons)) => (reasons, false),
+            Err(Obstacle::Final(reasons)) => (reasons, true),
         };
+        comparison.reasons = reasons;
         if is_final {
             break;
         }
-        if told != comparison.reasons {
-            told.clone_from(&comparison.reasons);
-            tracing::info!(reasons = %told.join("; "), "{} has to wait", green.name);
+        if logged != comparison.reasons {
+            logged.clone_from(&comparison.reasons);
+            tracing::info!(reasons = %logged.join("; "), "{} has to wait", green.name);
         }
         if tokio::time::timeout_at(end, tokio::time::sleep(PAUSE)).await.is_err() {
             break;
@@ -111,10 +104,14 @@ pub(crate) async fn compare(blue: &Colour, green: &Colour, terms: &Terms) -> Com
 }
 
 /// Watches both for one window.
-async fn window(blue: &Colour, green: &Colour, terms: &Terms) -> Result<Judgement, Obstacle> {
-    let regions = ready(blue, green, terms).await?;
+async fn watch(
+    blue: &Exporters,
+    green: &Exporters,
+    terms: &ComparisonTerms,
+) -> Result<WindowJudgement, Obstacle> {
+    let regions = shared_regions(blue, green, terms).await?;
     let names = [&blue.name, &green.name].map(Clone::clone);
-    let mut watched = Watched { names, regions, blue: Vec::new(), green: Vec::new() };
+    let mut watched = WatchedWindow { names, regions, blue: Vec::new(), green: Vec::new() };
     let start = tokio::time::Instant::now();
     for part in 0..=PARTS {
         tokio::time::sleep_until(start + terms.window * part / PARTS).await;
@@ -122,49 +119,44 @@ async fn window(blue: &Colour, green: &Colour, terms: &Terms) -> Result<Judgemen
         watched.blue.push(ours);
         watched.green.push(theirs);
         if part > 0 {
-            ready(blue, green, terms).await?;
+            shared_regions(blue, green, terms).await?;
         }
     }
     Ok(judge::judge(&watched, &terms.tolerances))
 }
 
-/// That both are ready and what they say they are; the regions that they serve.
-async fn ready(blue: &Colour, green: &Colour, terms: &Terms) -> Result<BTreeSet<String>, Obstacle> {
+/// The regions that both serve, if both are ready.
+async fn shared_regions(
+    blue: &Exporters,
+    green: &Exporters,
+    terms: &ComparisonTerms,
+) -> Result<BTreeSet<String>, Obstacle> {
     let (ours, theirs) = tokio::try_join!(blue.readiness(), green.readiness())?;
+    let (old, new) = (&blue.name, &green.name);
     if !ours.deployments.is_disjoint(&theirs.deployments) {
         return Err(Obstacle::Final(vec![format!(
-            "{} and {} are the same exporter, deployment {}: check the addresses",
-            blue.name,
-            green.name,
+            "{old} and {new} are the same exporter, deployment {}: check the addresses",
             listed(&theirs.deployments)
         )]));
     }
     if ours.regions != theirs.regions {
+        let (ours, theirs) = (listed(&ours.regions), listed(&theirs.regions));
         return Err(Obstacle::Final(vec![format!(
-            "they watch different regions: {} {}, {} {}",
-            blue.name,
-            listed(&ours.regions),
-            green.name,
-            listed(&theirs.regions)
+            "they watch different regions: {old} {ours}, {new} {theirs}"
         )]));
     }
     let mut reasons = Vec::new();
-    for (colour, readiness) in [(blue, &ours), (green, &theirs)] {
-        reasons.extend(readiness.why_not.iter().map(|why| format!("{} is not ready: {why}", colour.name)));
+    for (name, readiness) in [(old, &ours), (new, &theirs)] {
+        reasons.extend(readiness.why_not.iter().map(|why| format!("{name} is not ready: {why}")));
     }
     if reasons.is_empty() && theirs.lag > terms.max_lag {
-        reasons.push(behind(&green.name, &theirs, terms.max_lag));
+        let (lag, allowed) = (theirs.lag.as_secs_f64(), terms.max_lag.as_secs_f64());
+        let pending = theirs.pending;
+        reasons.push(format!(
+            "{new} is {lag:.1} s and {pending} frames behind the stream, {allowed:.1} s allowed"
+        ));
     }
-    if reasons.is_empty() { Ok(ours.regions) } else { Err(Obstacle::Now(reasons)) }
-}
-
-fn behind(name: &str, green: &Readiness, max_lag: Duration) -> String {
-    format!(
-        "{name} is {:.1} s and {} frames behind the stream, {:.1} s allowed",
-        green.lag.as_secs_f64(),
-        green.pending,
-        max_lag.as_secs_f64()
-    )
+    if reasons.is_empty() { Ok(ours.regions) } else { Err(Obstacle::Passing(reasons)) }
 }
 
 fn listed(names: &BTreeSet<String>) -> String {

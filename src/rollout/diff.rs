@@ -1,13 +1,15 @@
-//! How rendered manifests differ, object by object, as `helm diff` would show it without its plugin.
+//! The difference of rendered manifests, object by object, as the plugin `helm diff` shows it.
+//!
+//! Invariant: no value of a Secret is shown.
 
 use std::collections::BTreeMap;
 
 use similar::Algorithm;
 
-/// Unchanged lines around a change.
+/// The number of unchanged lines around a change.
 const CONTEXT: usize = 3;
 
-/// The difference between two renderings, empty if there is none.
+/// The difference of two renderings; empty if there is none.
 pub(crate) fn manifests(before: &str, after: &str) -> String {
     let (before, after) = (objects(before), objects(after));
     let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
@@ -31,7 +33,7 @@ pub(crate) fn manifests(before: &str, after: &str) -> String {
     text
 }
 
-/// The lines of each object, by kind and name. What a secret holds is not shown, only that it differs.
+/// The lines of each object, by kind and name, without the values of Secrets.
 fn objects(manifest: &str) -> BTreeMap<String, Vec<String>> {
     let mut objects = BTreeMap::new();
     for document in manifest.split("\n---").map(|document| document.trim_start_matches('-')) {
@@ -50,7 +52,7 @@ fn objects(manifest: &str) -> BTreeMap<String, Vec<String>> {
     objects
 }
 
-/// Puts a digest in the place of each value under `data` and `stringData`.
+/// Replaces each value under `data` and `stringData` by a digest, which shows whether it differs.
 fn hide(lines: &mut [String]) {
     let mut within = false;
     for line in lines {

@@ -1,7 +1,9 @@
-//! The fleet: what runs in which region, how to reach it, and what must be true there.
+//! The fleet: what runs in which region, how to reach it, and what the gates require.
 //!
-//! One file says it for every deployment, so that a person chooses a strategy and a version and nothing else. It is
-//! YAML like the charts' values beside which it lies, and an unknown key is an error.
+//! One file describes it for every deployment, so that an operator chooses a strategy and a version and nothing else.
+//! It is YAML, like the charts' values next to it, and an unknown key is an error.
+//!
+//! Invariant: a [`Fleet`] that was read has unique names and only references to its own services.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::compare::Terms;
+use super::colour::Colour;
+use super::compare::ComparisonTerms;
 use super::judge::Tolerances;
 use crate::config::{NatsUrl, duration, one_line};
 use crate::http_client::{Endpoint, HttpAccess};
@@ -23,26 +26,24 @@ use callsight_frame::subject::Region;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fleet {
-    /// In the order in which a region gets them.
-    pub(crate) services: Vec<Service>,
+    /// In the order in which a region deploys them.
+    pub(crate) services: Vec<FleetService>,
     /// In the order in which they are deployed; the first is the canary.
     pub(crate) regions: Vec<FleetRegion>,
-    /// What the gates ask for.
     #[serde(default)]
-    pub(crate) gates: Gates,
+    pub(crate) gates: GateSettings,
 }
 
 /// One release of one chart, in every region.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Service {
-    /// What the inputs of a deployment call it.
+pub(crate) struct FleetService {
+    /// The name for `--services` and for the keys of a region.
     pub(crate) name: String,
-    /// How it is replaced.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ServiceKind,
     /// As helm takes it: a folder, or a name in `repository`.
     pub(crate) chart: String,
-    /// Where a chart that is no folder comes from.
+    /// Where a chart that is not a folder comes from.
     #[serde(default)]
     pub(crate) repository: Option<String>,
     /// The chart's version, for one from a repository.
@@ -50,12 +51,11 @@ pub(crate) struct Service {
     pub(crate) chart_version: Option<String>,
     /// The release's name, which is also that of the workload and the service.
     pub(crate) release: String,
-    /// Its namespace.
     pub(crate) namespace: String,
-    /// What a restart restarts, for a plain one: `statefulset/nats`.
+    /// What a restart restarts; required for a plain service: `statefulset/nats`.
     #[serde(default)]
     pub(crate) workload: Option<String>,
-    /// The port of its services, for an exporter.
+    /// The port of an exporter's services.
     #[serde(default = "metrics_port")]
     pub(crate) port: u16,
 }
@@ -67,7 +67,7 @@ fn metrics_port() -> u16 {
 /// How a service is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
+pub(crate) enum ServiceKind {
     /// Two colours side by side, one of them active: `helm/callsight`.
     Exporter,
     /// In place, by its own workload's rolling update.
@@ -89,30 +89,30 @@ pub(crate) struct FleetRegion {
     /// Values by service that are whole files, `key=path`, as helm's `--set-file` takes them.
     #[serde(default)]
     pub(crate) set_file: BTreeMap<String, Vec<String>>,
-    /// Where its exporters answer, if not at the services of the release.
     #[serde(default)]
-    pub(crate) exporters: Exporters,
+    pub(crate) exporters: ExporterAddresses,
     /// Monitoring addresses of its NATS servers.
     #[serde(default)]
-    pub(crate) monitors: Vec<Address>,
+    pub(crate) monitors: Vec<FleetAddress>,
     /// The clusters to which they must have a gateway, both ways.
     #[serde(default)]
     pub(crate) gateways: Vec<String>,
-    /// Certificates that must not run out soon.
+    /// Certificates that must not expire soon.
     #[serde(default)]
-    pub(crate) certificates: Vec<Certificate>,
-    /// How to delete a durable; without it that is left to a person.
+    pub(crate) certificates: Vec<CertificatePlace>,
+    /// How to delete a durable; without it that is left to the operator.
     #[serde(default)]
     pub(crate) nats: Option<NatsAccess>,
 }
 
-/// Where each colour's exporters answer, one address a shard, and the service that leads to the active one.
+/// Where each colour's exporters answer, one address per shard, and the service that leads to the active colour. What
+/// is not given is reached through the services of the release.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Exporters {
-    pub(crate) blue: Vec<Address>,
-    pub(crate) green: Vec<Address>,
-    pub(crate) active: Option<Address>,
+pub(crate) struct ExporterAddresses {
+    pub(crate) blue: Vec<FleetAddress>,
+    pub(crate) green: Vec<FleetAddress>,
+    pub(crate) active: Option<FleetAddress>,
 }
 
 /// An operator's connection to a region's NATS.
@@ -132,34 +132,32 @@ pub(crate) struct NatsAccess {
     pub(crate) ca: Option<PathBuf>,
 }
 
-/// What the gates ask for.
+/// What the gates require.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(crate) struct Gates {
+pub(crate) struct GateSettings {
     /// How long a new exporter may take to become ready.
     #[serde(deserialize_with = "span")]
     pub(crate) ready_within: Duration,
-    /// How long it may take to agree with the old one.
+    /// How long it may take, in addition to the window, to agree with the old one.
     #[serde(deserialize_with = "span")]
     pub(crate) compare_within: Duration,
-    /// Over how long they are compared.
+    /// How long both are watched for a comparison.
     #[serde(deserialize_with = "span")]
     pub(crate) window: Duration,
-    /// Over how long in the region that is the canary.
+    /// The window in the region that is the canary.
     #[serde(deserialize_with = "span")]
     pub(crate) soak: Duration,
     /// How far a new exporter may be behind the stream.
     #[serde(deserialize_with = "span")]
     pub(crate) max_lag: Duration,
-    /// How exactly they must agree.
     pub(crate) compare: Tolerances,
-    /// Days that a certificate must still be good for.
+    /// Days for which a certificate must still be valid.
     pub(crate) certificate_days: u32,
-    /// How to ask the exporters.
     pub(crate) http: HttpAccess,
 }
 
-impl Default for Gates {
+impl Default for GateSettings {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -175,37 +173,34 @@ impl Default for Gates {
     }
 }
 
-impl Gates {
-    /// The terms of a comparison; those of a canary watch for as long as it soaks.
-    pub(crate) fn terms(&self, soak: bool) -> Terms {
+impl GateSettings {
+    /// The terms of a comparison; a canary watches for as long as it soaks.
+    pub(crate) fn terms(&self, soak: bool) -> ComparisonTerms {
         let window = if soak { self.soak.max(self.window) } else { self.window };
         let timeout = self.compare_within + window;
-        Terms { timeout, window, max_lag: self.max_lag, tolerances: self.compare }
+        ComparisonTerms { timeout, window, max_lag: self.max_lag, tolerances: self.compare }
     }
 }
 
-/// Where something answers HTTP: an URL, or what kubectl forwards a port to.
+/// Where a server answers over HTTP: a URL, or a pod or service to which kubectl forwards a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    /// Reachable from here.
+pub(crate) enum FleetAddress {
     Direct(Endpoint),
     /// `[NAMESPACE/]svc/NAME:PORT`, or a pod, through the API server.
     Forwarded {
         /// That of the service unless given.
         namespace: Option<String>,
-        /// `svc/callsight-blue`.
+        /// Such as `svc/callsight-blue`.
         resource: String,
-        /// Its port.
         port: u16,
     },
 }
 
-impl FromStr for Address {
+impl FromStr for FleetAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        const WRITE: &str =
-            "write http://host:port, or svc/NAME:PORT for what kubectl is to forward a port to";
+        const WRITE: &str = "write http://host:port, or svc/NAME:PORT to have kubectl forward a port";
         if text.contains("://") {
             return text.parse().map(Self::Direct).map_err(|_| WRITE);
         }
@@ -224,7 +219,7 @@ impl FromStr for Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for FleetAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct(endpoint) => endpoint.fmt(f),
@@ -233,7 +228,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl<'de> Deserialize<'de> for Address {
+impl<'de> Deserialize<'de> for FleetAddress {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }
@@ -241,20 +236,21 @@ impl<'de> Deserialize<'de> for Address {
 
 /// Where a certificate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Certificate {
+pub(crate) enum CertificatePlace {
     /// A file in PEM.
     File(PathBuf),
-    /// A secret in the cluster, and the key in it.
+    /// A key of a secret in the cluster.
     Secret { namespace: String, name: String, key: String },
-    /// What a server shows: `tls://host:port`, or `nats://host:port` for one that speaks NATS first.
+    /// What a server presents: `tls://host:port`, or `nats://host:port` for one that speaks NATS first.
     Server { host: String, port: u16, nats: bool },
 }
 
-impl FromStr for Certificate {
+impl FromStr for CertificatePlace {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        const WRITE: &str = "write secret/NAMESPACE/NAME or secret/NAMESPACE/NAME/KEY, file:PATH, tls://host:port or nats://host:port";
+        const WRITE: &str = "write secret/NAMESPACE/NAME or secret/NAMESPACE/NAME/KEY, file:PATH, tls://host:port \
+                             or nats://host:port";
         if let Some(path) = text.strip_prefix("file:") {
             return Ok(Self::File(path.into()));
         }
@@ -281,7 +277,7 @@ impl FromStr for Certificate {
     }
 }
 
-impl fmt::Display for Certificate {
+impl fmt::Display for CertificatePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -291,38 +287,26 @@ impl fmt::Display for Certificate {
     }
 }
 
-impl<'de> Deserialize<'de> for Certificate {
+impl<'de> Deserialize<'de> for CertificatePlace {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }
 }
 
-/// Why the file can't be used.
+/// The file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FleetError {
-    /// It can't be read.
     #[error("cannot read `{}`, the file of --fleet", one_line(&path.display().to_string()))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is not what it should be.
-    #[error("`{}` is no fleet: {problem}", one_line(&path.display().to_string()))]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("`{}` is not a valid fleet: {problem}", one_line(&path.display().to_string()))]
+    Invalid { path: PathBuf, problem: String },
 }
 
 impl Fleet {
-    /// Reads a file. Paths in it are relative to the working directory, as helm takes them.
+    /// Reads a file. Paths in it are relative to the working directory, as for helm.
     ///
     /// # Errors
-    /// [`FleetError`] with what is wrong.
+    /// [`FleetError`].
     pub(crate) fn read(path: &Path) -> Result<Self, FleetError> {
         let text = fs::read_to_string(path)
             .map_err(|source| FleetError::Unreadable { path: path.to_owned(), source })?;
@@ -335,11 +319,11 @@ impl Fleet {
         }
     }
 
-    /// What the types can't say.
+    /// What is wrong that the types can't express.
     fn problem(&self) -> Option<String> {
         let twice = |mut names: Vec<&str>| {
             names.sort_unstable();
-            names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{} is there twice", pair[0]))
+            names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{} occurs twice", pair[0]))
         };
         if self.services.is_empty() || self.regions.is_empty() {
             return Some("it needs at least one service and one region".to_owned());
@@ -348,11 +332,12 @@ impl Fleet {
             self.regions.iter().find_map(|region| {
                 let mut named = region.values.keys().chain(region.set_file.keys());
                 let unknown = named.find(|name| self.service(name).is_none())?;
-                Some(format!("region {} has values for {unknown}, which is no service", region.name))
+                Some(format!("region {} has values for {unknown}, which is not a service", region.name))
             })
         };
         let lacking = || {
-            let of = |service: &&Service| service.kind == Kind::Plain && service.workload.is_none();
+            let of =
+                |service: &&FleetService| service.kind == ServiceKind::Plain && service.workload.is_none();
             let service = self.services.iter().find(of)?;
             Some(format!(
                 "service {} needs a workload, such as statefulset/{}",
@@ -362,7 +347,7 @@ impl Fleet {
         let blind = || {
             let of = |region: &&FleetRegion| !region.gateways.is_empty() && region.monitors.is_empty();
             let region = self.regions.iter().find(of)?;
-            Some(format!("region {} names gateways and no monitors to ask for them", region.name))
+            Some(format!("region {} names gateways, but no monitors to ask for them", region.name))
         };
         twice(self.services.iter().map(|service| service.name.as_str()).collect())
             .or_else(|| twice(self.regions.iter().map(|region| region.name.as_str()).collect()))
@@ -371,21 +356,22 @@ impl Fleet {
             .or_else(blind)
     }
 
-    /// The service of a name.
-    pub(crate) fn service(&self, name: &str) -> Option<&Service> {
+    pub(crate) fn service(&self, name: &str) -> Option<&FleetService> {
         self.services.iter().find(|service| service.name == name)
     }
 
-    /// The region of a name.
     pub(crate) fn region(&self, name: &str) -> Option<&FleetRegion> {
         self.regions.iter().find(|region| region.name.as_str() == name)
     }
 }
 
 impl FleetRegion {
-    /// Where a colour's exporters answer.
-    pub(crate) fn colour(&self, service: &Service, colour: &str) -> Vec<Address> {
-        let given = if colour == "blue" { &self.exporters.blue } else { &self.exporters.green };
+    /// Where the exporters of a colour answer, one address per shard.
+    pub(crate) fn addresses(&self, service: &FleetService, colour: Colour) -> Vec<FleetAddress> {
+        let given = match colour {
+            Colour::Blue => &self.exporters.blue,
+            Colour::Green => &self.exporters.green,
+        };
         if given.is_empty() {
             vec![service.address(&format!("{}-{colour}", service.release))]
         } else {
@@ -393,15 +379,15 @@ impl FleetRegion {
         }
     }
 
-    /// Where the active colour answers.
-    pub(crate) fn active(&self, service: &Service) -> Address {
+    /// Where the service of the active colour answers.
+    pub(crate) fn active_address(&self, service: &FleetService) -> FleetAddress {
         self.exporters.active.clone().unwrap_or_else(|| service.address(&service.release))
     }
 }
 
-impl Service {
-    fn address(&self, name: &str) -> Address {
-        Address::Forwarded {
+impl FleetService {
+    fn address(&self, name: &str) -> FleetAddress {
+        FleetAddress::Forwarded {
             namespace: Some(self.namespace.clone()),
             resource: format!("svc/{name}"),
             port: self.port,
@@ -423,7 +409,7 @@ where
     T: FromStr<Err: fmt::Display>,
     D: serde::Deserializer<'de>,
 {
-    // What can't be read may hold a password and is not quoted.
+    // A URL that can't be parsed may hold a password, so it is not quoted.
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }

@@ -1,4 +1,6 @@
-//! The gates: what must hold before a deployment goes on.
+//! The gates: what must hold before a deployment continues.
+//!
+//! Invariant: a gate changes nothing in a cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,194 +11,179 @@ use time::OffsetDateTime;
 
 use super::certificate::{self, CertificateError};
 use super::cluster::{Cluster, ToolError};
+use super::colour::Colour;
 use super::compare::compare;
-use super::deploy::{Known, Run};
-use super::fleet::{Address, Certificate, Service};
-use super::steps::StepError;
+use super::failure::StepError;
+use super::fleet::{CertificatePlace, FleetAddress};
+use super::plan::DeploymentMode;
+use super::run::{Run, ServiceJob};
 use super::table;
 use crate::http_client::PROBE_WITHIN;
 
 /// How often an exporter that is not ready is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest answer of `/gatewayz`.
+/// The longest answer of `/gatewayz`, in bytes.
 const GATEWAYZ_LIMIT: u64 = 4 << 20;
 
-impl Run<'_> {
-    /// Each NATS server must have a gateway to each other cluster. The way back is the other cluster's own line.
-    pub(super) async fn gateways(&self, cluster: &Cluster<'_>) -> Result<String, StepError> {
-        #[derive(serde::Deserialize)]
-        struct Gatewayz {
-            #[serde(default)]
-            outbound_gateways: Option<BTreeMap<String, serde_json::Value>>,
-        }
-        let wanted = &cluster.region.gateways;
-        for monitor in &cluster.region.monitors {
-            let (endpoint, _forward) = cluster.reach(monitor, "default").await?;
-            let answer = self.http.get(&endpoint, "/gatewayz", GATEWAYZ_LIMIT, Vec::new());
-            let failed = |source| StepError::Monitor { at: monitor.to_string(), source };
-            let (status, body) = cluster.scope.within(answer).await?.map_err(failed)?;
-            let gateways: Option<Gatewayz> = serde_json::from_slice(&body).ok().filter(|_| status == 200);
-            let Some(gateways) = gateways else {
-                return Err(StepError::Gate(format!(
-                    "{monitor} does not answer like a NATS server's monitoring port"
-                )));
-            };
-            let there = gateways.outbound_gateways.unwrap_or_default();
-            let missing: Vec<_> = wanted.iter().filter(|name| !there.contains_key(*name)).cloned().collect();
-            if !missing.is_empty() {
-                return Err(StepError::Gate(format!(
-                    "{monitor} has no gateway to {}",
-                    missing.join(" and ")
-                )));
-            }
-        }
-        Ok(format!("{} from {} servers", wanted.join(" and "), cluster.region.monitors.len()))
+/// Each NATS server of the region must have a gateway to each other cluster, as `/gatewayz` shows. Whether that cluster
+/// has one back is checked in its own region.
+pub(super) async fn gateways(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<String, StepError> {
+    #[derive(serde::Deserialize)]
+    struct Gatewayz {
+        #[serde(default)]
+        outbound_gateways: Option<BTreeMap<String, serde_json::Value>>,
     }
-
-    pub(super) async fn certificates(&self, cluster: &Cluster<'_>) -> Result<String, StepError> {
-        let least = self.fleet.gates.certificate_days;
-        let mut seen = Vec::new();
-        for which in &cluster.region.certificates {
-            let end = certificate_end(cluster, which).await?;
-            let days = certificate::days_left(end, OffsetDateTime::now_utc());
-            if days < i64::from(least) {
-                return Err(StepError::Gate(format!(
-                    "certificate {which} runs out at {}, in {days} days, and {least} are demanded: renew it",
-                    certificate::shown(end)
-                )));
-            }
-            seen.push(format!("{which}: {days} days"));
-        }
-        Ok(seen.join(", "))
-    }
-
-    pub(super) async fn ready(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        known: &Known,
-    ) -> Result<String, StepError> {
-        let addresses = cluster.region.colour(service, &known.new);
-        self.until_ready(cluster, service, &known.new, &addresses).await
-    }
-
-    pub(super) async fn active(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        known: &Known,
-    ) -> Result<String, StepError> {
-        let expected = match &known.old {
-            Some(old) if self.order.request.restart_only => old,
-            _ => &known.new,
-        };
-        self.until_ready(cluster, service, expected, &[cluster.region.active(service)]).await
-    }
-
-    /// Asks until exporters of this colour are ready, and nobody else answers.
-    pub(super) async fn until_ready(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        name: &str,
-        addresses: &[Address],
-    ) -> Result<String, StepError> {
-        let end = tokio::time::Instant::now() + self.fleet.gates.ready_within;
-        loop {
-            // A forwarded port leads to the pod of yesterday for ever, so it is forwarded anew each time.
-            let seen = cluster.scope.within(async {
-                let (colour, _forwards) = self.colour(cluster, service, name, addresses).await?;
-                let readiness = colour.readiness().await?;
-                let others: Vec<_> =
-                    readiness.deployments.iter().filter(|other| *other != name).cloned().collect();
-                if !others.is_empty() {
-                    return Err(StepError::Gate(format!(
-                        "{} answers instead of {name}",
-                        others.join(" and ")
-                    )));
-                }
-                if readiness.deployments.is_empty() {
-                    return Err(StepError::Gate(
-                        "what answers does not say which deployment it is".to_owned(),
-                    ));
-                }
-                if !readiness.why_not.is_empty() {
-                    let why = readiness.why_not.join("; ");
-                    return Err(StepError::Gate(format!("{name} is not ready: {why}")));
-                }
-                Ok(format!("{name} is ready, {:.1} s behind the stream", readiness.lag.as_secs_f64()))
-            });
-            let why = match seen.await? {
-                Ok(seen) => return Ok(seen),
-                Err(StepError::Tool(ToolError::Cut { cut, .. })) => return Err(cut.into()),
-                Err(why) => why,
-            };
-            if tokio::time::Instant::now() + PAUSE >= end {
-                return Err(why);
-            }
-            cluster.scope.within(tokio::time::sleep(PAUSE)).await?;
-        }
-    }
-
-    pub(super) async fn compare(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        known: &Known,
-        soak: bool,
-    ) -> Result<String, StepError> {
-        let Some(old) = &known.old else {
-            return Ok("a first installation: there is nothing to compare with".to_owned());
-        };
-        let addresses = |colour: &str| cluster.region.colour(service, colour);
-        let (blue, _blue) = self.colour(cluster, service, old, &addresses(old)).await?;
-        let (green, _green) = self.colour(cluster, service, &known.new, &addresses(&known.new)).await?;
-        let terms = self.fleet.gates.terms(soak);
-        let comparison = cluster.scope.within(compare(&blue, &green, &terms)).await?;
-        tracing::info!(
-            "{} is compared with {old}:\n{}",
-            known.new,
-            table::comparison(&comparison, old, &known.new)
-        );
-        if !comparison.go {
+    let wanted = &cluster.region.gateways;
+    for monitor in &cluster.region.monitors {
+        let (endpoint, _port) = cluster.reach(monitor, "default").await?;
+        let asked = run.http.get(&endpoint, "/gatewayz", GATEWAYZ_LIMIT, Vec::new());
+        let failed = |source| StepError::Monitor { at: monitor.to_string(), source };
+        let (status, body) = cluster.limit.within(asked).await?.map_err(failed)?;
+        let gateways: Option<Gatewayz> = serde_json::from_slice(&body).ok().filter(|_| status == 200);
+        let Some(gateways) = gateways else {
             return Err(StepError::Gate(format!(
-                "{} does not agree with {old}: {}",
-                known.new,
-                comparison.reasons.join("; ")
+                "{monitor} does not answer like a NATS server's monitoring port"
+            )));
+        };
+        let found = gateways.outbound_gateways.unwrap_or_default();
+        let missing: Vec<_> = wanted.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
+        if !missing.is_empty() {
+            return Err(StepError::Gate(format!("{monitor} has no gateway to {}", missing.join(" and "))));
+        }
+    }
+    Ok(format!("{} from {} servers", wanted.join(" and "), cluster.region.monitors.len()))
+}
+
+/// No certificate of the region may expire within the days that the fleet requires.
+pub(super) async fn certificates(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<String, StepError> {
+    let required = run.fleet.gates.certificate_days;
+    let mut valid = Vec::new();
+    for place in &cluster.region.certificates {
+        let end = certificate_end(cluster, place).await?;
+        let days = certificate::days_left(end, OffsetDateTime::now_utc());
+        if days < i64::from(required) {
+            return Err(StepError::Gate(format!(
+                "certificate {place} expires at {}, in {days} days, and {required} are required: renew it",
+                certificate::rfc3339(end)
             )));
         }
-        let rows = comparison.judgement.map_or(0, |judgement| judgement.rows.len());
-        let window = humantime::format_duration(terms.window);
-        Ok(format!("{} agrees with {old} in {rows} measures over {window}", known.new))
+        valid.push(format!("{place}: {days} days"));
     }
+    Ok(valid.join(", "))
 }
 
-/// The chart's own test, in the cluster and as its operator: `callsight streams verify`.
-pub(super) async fn streams(cluster: &Cluster<'_>, service: &Service) -> Result<String, StepError> {
-    if cluster.release(service).await?.is_none() {
-        return Ok("not installed yet: there is nothing to verify".to_owned());
-    }
-    let timeout = format!("{}s", cluster.scope.left().as_secs().max(1));
-    cluster.helm(service, &["test", &service.release, "--logs", "--timeout", &timeout]).await?;
-    Ok("helm test passed".to_owned())
-}
-
-async fn certificate_end(cluster: &Cluster<'_>, which: &Certificate) -> Result<OffsetDateTime, StepError> {
-    let end = match which {
-        Certificate::File(path) => {
+async fn certificate_end(
+    cluster: &Cluster<'_>,
+    place: &CertificatePlace,
+) -> Result<OffsetDateTime, StepError> {
+    let end = match place {
+        CertificatePlace::File(path) => {
             std::fs::read(path).map_err(CertificateError::from).and_then(|pem| certificate::end_of_pem(&pem))
         }
-        Certificate::Secret { namespace, name, key } => {
+        CertificatePlace::Secret { namespace, name, key } => {
             let encoded = cluster.secret(namespace, name, key).await?;
             let pem = STANDARD.decode(encoded.trim()).unwrap_or_default();
             certificate::end_of_pem(&pem)
         }
-        Certificate::Server { host, port, nats } => {
+        CertificatePlace::Server { host, port, nats } => {
             let asked = tokio::time::timeout(PROBE_WITHIN, certificate::end_of_server(host, *port, *nats));
-            let answer = cluster.scope.within(asked).await?;
+            let answer = cluster.limit.within(asked).await?;
             answer.unwrap_or_else(|slow| Err(std::io::Error::other(slow).into()))
         }
     };
-    end.map_err(|source| StepError::Certificate { which: which.to_string(), source })
+    end.map_err(|source| StepError::Certificate { which: place.to_string(), source })
+}
+
+/// Streams and durables must be as declared: the chart's own test runs `callsight streams verify` in the cluster.
+pub(super) async fn streams(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let ServiceJob { cluster, service, .. } = job;
+    if cluster.release(service).await?.is_none() {
+        return Ok("not installed yet: there is nothing to verify".to_owned());
+    }
+    let timeout = cluster.limit.timeout_flag();
+    cluster.helm(service, &["test", &service.release, "--logs", "--timeout", &timeout]).await?;
+    Ok("helm test passed".to_owned())
+}
+
+/// The new colour must become ready.
+pub(super) async fn ready(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let new = job.found.new_colour();
+    until_ready(job, new, &job.cluster.region.addresses(job.service, new)).await
+}
+
+/// The service must lead to the colour that is active now, and that colour must become ready.
+pub(super) async fn active(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let expected = match job.found.old {
+        Some(old) if job.run.order.request.mode == DeploymentMode::Restart => old,
+        _ => job.found.new_colour(),
+    };
+    until_ready(job, expected, &[job.cluster.region.active_address(job.service)]).await
+}
+
+async fn until_ready(
+    job: &ServiceJob<'_>,
+    colour: Colour,
+    addresses: &[FleetAddress],
+) -> Result<String, StepError> {
+    let limit = &job.cluster.limit;
+    let end = tokio::time::Instant::now() + job.run.fleet.gates.ready_within;
+    loop {
+        let why = match limit.within(check_ready(job, colour, addresses)).await? {
+            Ok(ready) => return Ok(ready),
+            Err(StepError::Tool(ToolError::Cut { cut, .. })) => return Err(cut.into()),
+            Err(why) => why,
+        };
+        if tokio::time::Instant::now() + PAUSE >= end {
+            return Err(why);
+        }
+        limit.within(tokio::time::sleep(PAUSE)).await?;
+    }
+}
+
+/// Only exporters of this colour may answer, and all of them must be ready.
+async fn check_ready(
+    job: &ServiceJob<'_>,
+    colour: Colour,
+    addresses: &[FleetAddress],
+) -> Result<String, StepError> {
+    // A forwarded port leads to the same pod for ever, so each attempt forwards it anew.
+    let (exporters, _ports) = job.exporters(colour.name(), addresses).await?;
+    let readiness = exporters.readiness().await?;
+    let others: Vec<_> =
+        readiness.deployments.iter().filter(|other| *other != colour.name()).cloned().collect();
+    if !others.is_empty() {
+        return Err(StepError::Gate(format!("{} answers instead of {colour}", others.join(" and "))));
+    }
+    if readiness.deployments.is_empty() {
+        return Err(StepError::Gate("what answers does not say which deployment it is".to_owned()));
+    }
+    if !readiness.why_not.is_empty() {
+        return Err(StepError::Gate(format!("{colour} is not ready: {}", readiness.why_not.join("; "))));
+    }
+    Ok(format!("{colour} is ready, {:.1} s behind the stream", readiness.lag.as_secs_f64()))
+}
+
+/// The new colour must agree with the old one.
+pub(super) async fn compare_colours(job: &ServiceJob<'_>, soak: bool) -> Result<String, StepError> {
+    let Some(old) = job.found.old else {
+        return Ok("a first installation: there is nothing to compare with".to_owned());
+    };
+    let new = job.found.new_colour();
+    let addresses = |colour| job.cluster.region.addresses(job.service, colour);
+    let (blue, _blue) = job.exporters(old.name(), &addresses(old)).await?;
+    let (green, _green) = job.exporters(new.name(), &addresses(new)).await?;
+    let terms = job.run.fleet.gates.terms(soak);
+    let comparison = job.cluster.limit.within(compare(&blue, &green, &terms)).await?;
+    tracing::info!(
+        "comparison of {new} with {old}:\n{}",
+        table::comparison(&comparison, old.name(), new.name())
+    );
+    if !comparison.go {
+        let reasons = comparison.reasons.join("; ");
+        return Err(StepError::Gate(format!("{new} does not agree with {old}: {reasons}")));
+    }
+    let rows = comparison.judgement.map_or(0, |judgement| judgement.rows.len());
+    let window = humantime::format_duration(terms.window);
+    Ok(format!("{new} agrees with {old} in {rows} measures over {window}"))
 }

@@ -1,41 +1,44 @@
-//! Whether two colours that were watched over the same window say the same of the same calls.
+//! Judges whether two colours that were watched over the same window say the same about the same calls.
 //!
-//! Both fold the same frames, so they agree but for two things: at the edges of the window one may have folded a frame
-//! that the other has not, and a session falls idle a moment earlier here than there. What the tolerances allow is
-//! therefore a share of blue's value or what a few sessions make, whichever is more: a share alone would stop every
-//! rollout at night, when two of three sessions are 67 %, and a number alone would let a large population drift.
+//! Both fold the same frames, so they differ in two ways only: at the edges of the window one may have folded a frame
+//! that the other has not, and a session falls idle a moment earlier in one than in the other. So the tolerances allow
+//! a share of blue's value or what a few sessions make, whichever is more: a share alone would stop every rollout at
+//! night, when two of three sessions are 67 %, and a number alone would let a large population drift.
+//!
+//! Invariant: judging is pure; the same readings always give the same judgement.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use callsight_fold::series::catalogue::{self, Metric, Plane};
 use serde::Serialize;
 
-use super::colour::Reading;
-use super::page::Buckets;
+use super::exporters::MetricsReading;
+use super::page::CumulativeBuckets;
 
-/// Fewer round trips than these have no 95th percentile worth a comparison.
+/// The fewest round trips whose 95th percentile is worth a comparison.
 const FEWEST_ROUND_TRIPS: f64 = 20.0;
 
-/// How many events more or less are none: concealment and freezes come in bursts, and a burst may lie on an edge.
+/// Events more or less that are no difference: concealment and freezes come in bursts, and a burst may lie on an edge.
 const EDGE_EVENTS: f64 = 5.0;
 
-/// How far the two may be apart.
+/// How far the two may differ.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Tolerances {
-    /// Of populations and live series, as a share of blue's.
+    /// For populations and live series, as a share of blue's value.
     pub(crate) tolerance: f64,
-    /// Of rates, as a share of blue's.
+    /// For rates, as a share of blue's value.
     pub(crate) rate_tolerance: f64,
-    /// Of the round trips' 95th percentile, as a share of blue's.
+    /// For the 95th percentile of the round trip, as a share of blue's value.
     pub(crate) rtt_tolerance: f64,
-    /// Sessions more or less that are none, and with them what so many sessions send.
+    /// Sessions more or less that are no difference, with what so many sessions send.
     pub(crate) floor: f64,
-    /// Milliseconds more or less of the 95th percentile that are none.
+    /// Milliseconds of the 95th percentile more or less that are no difference.
     pub(crate) rtt_floor_ms: f64,
     /// Live sessions that blue must have: without calls there is nothing to compare.
     pub(crate) min_sessions: f64,
-    /// Whether green may be of an older version than blue.
+    /// Whether green may have an older version than blue.
     pub(crate) allow_older: bool,
 }
 
@@ -53,117 +56,105 @@ impl Default for Tolerances {
     }
 }
 
-/// What two colours were seen to say over one window.
+/// The readings of two colours over one window.
 #[derive(Clone, Debug)]
-pub(crate) struct Watched {
-    /// What the old one and the new one are called.
+pub(crate) struct WatchedWindow {
+    /// What messages call the old one and the new one.
     pub(crate) names: [String; 2],
     /// The regions that both serve.
     pub(crate) regions: BTreeSet<String>,
-    /// At least two readings, the window's two ends among them.
-    pub(crate) blue: Vec<Reading>,
-    /// As many.
-    pub(crate) green: Vec<Reading>,
+    /// At least two readings, the two ends of the window among them.
+    pub(crate) blue: Vec<MetricsReading>,
+    /// As many as of blue.
+    pub(crate) green: Vec<MetricsReading>,
 }
 
-/// One line of the table.
+/// One measure of one region.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Row {
-    /// The region, or nothing for what belongs to the exporter as a whole.
+pub(crate) struct ComparisonRow {
+    /// Empty for a measure of the exporter as a whole.
     pub(crate) region: String,
-    /// What is compared.
     pub(crate) what: &'static str,
-    /// Its unit, if it has one.
+    /// Empty for a count.
     pub(crate) unit: &'static str,
-    /// What blue says.
     pub(crate) blue: Option<f64>,
-    /// What green says.
     pub(crate) green: Option<f64>,
     /// How far green may be from blue.
     pub(crate) allowed: f64,
-    /// What follows.
     pub(crate) verdict: RowVerdict,
 }
 
-/// What follows from one row.
+/// How green's value compares with blue's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RowVerdict {
     /// Within what is allowed.
     Agree,
-    /// Green is too low.
     Less,
-    /// Green is too high.
     More,
-    /// Too little on both sides to say anything.
+    /// Too few observations on either side to judge.
     TooFew,
-    /// A counter went back: an exporter was started again meanwhile.
+    /// A counter decreased: an exporter restarted within the window.
     Restarted,
 }
 
-/// How green's version stands to blue's.
+/// How green's version compares with blue's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum VersionVerdict {
-    /// The same.
     Same,
-    /// Green's is later.
     Newer,
-    /// Green's is earlier.
     Older,
-    /// A colour is of several versions, or of none.
+    /// A colour has several versions, or none.
     Unclear,
 }
 
-/// What one window said.
+/// The result of one window.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Judgement {
-    /// Blue's version.
+pub(crate) struct WindowJudgement {
     pub(crate) blue_version: String,
-    /// Green's version.
     pub(crate) green_version: String,
-    /// How they stand to each other.
     pub(crate) version: VersionVerdict,
-    /// A row a region and measure.
-    pub(crate) rows: Vec<Row>,
-    /// Why green may not take over; none if it may.
+    /// One per region and measure.
+    pub(crate) rows: Vec<ComparisonRow>,
+    /// Why green must not take over; empty if it may.
     pub(crate) reasons: Vec<String>,
-    /// Whether waiting can't change it.
+    /// Whether waiting can't change the result.
     #[serde(skip)]
     pub(crate) is_final: bool,
 }
 
-/// How a measure is had from the readings.
+/// How the value of a measure follows from the readings.
 #[derive(Clone, Copy)]
-enum Kind {
-    /// A gauge's mean over the window.
-    Mean(&'static str),
-    /// A counter's growth a second.
-    Rate(&'static str),
+enum Measure {
+    /// The mean of a gauge over the window.
+    Mean(&'static Metric),
+    /// The growth of a counter per second.
+    Rate(&'static Metric),
 }
 
-const POPULATION: [(&str, Kind); 5] = [
-    ("sessions", Kind::Mean("videocall_sessions")),
-    ("meetings", Kind::Mean("videocall_meetings")),
-    ("participants", Kind::Mean("videocall_participants")),
-    ("peer connections", Kind::Mean("videocall_peer_connections")),
-    ("degraded sessions", Kind::Mean("videocall_sessions_degraded")),
+const POPULATION: [(&str, &Metric); 5] = [
+    ("sessions", &catalogue::SESSIONS),
+    ("meetings", &catalogue::MEETINGS),
+    ("participants", &catalogue::PARTICIPANTS),
+    ("peer connections", &catalogue::PEER_CONNECTIONS),
+    ("degraded sessions", &catalogue::SESSIONS_DEGRADED),
 ];
 
-const RATES: [(&str, Kind); 9] = [
-    ("frames folded", Kind::Rate("callsight_frames_folded_total")),
-    ("frames repeated", Kind::Rate("callsight_frames_repeated_total")),
-    ("frames rejected", Kind::Rate("callsight_frames_rejected_total")),
-    ("NetEQ operations", Kind::Rate("videocall_neteq_operations_total")),
-    ("audio samples", Kind::Rate("videocall_audio_samples_total")),
-    ("concealed samples", Kind::Rate("videocall_audio_concealed_samples_total")),
-    ("packets received", Kind::Rate("videocall_audio_packets_received_total")),
-    ("packets lost", Kind::Rate("videocall_audio_packets_lost_total")),
-    ("video freezes", Kind::Rate("videocall_video_freezes_total")),
+const RATES: [(&str, &Metric); 9] = [
+    ("frames folded", &catalogue::FRAMES_FOLDED),
+    ("frames repeated", &catalogue::FRAMES_REPEATED),
+    ("frames rejected", &catalogue::FRAMES_REJECTED),
+    ("NetEQ operations", &catalogue::NETEQ_OPERATIONS),
+    ("audio samples", &catalogue::SAMPLES),
+    ("concealed samples", &catalogue::CONCEALED_SAMPLES),
+    ("packets received", &catalogue::PACKETS_RECEIVED),
+    ("packets lost", &catalogue::PACKETS_LOST),
+    ("video freezes", &catalogue::FREEZES),
 ];
 
 /// Judges one window.
-pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
+pub(crate) fn judge(watched: &WatchedWindow, tolerances: &Tolerances) -> WindowJudgement {
     let [old, new] = &watched.names;
     let mut reasons = Vec::new();
     let (blue_version, green_version, version) = versions(watched);
@@ -175,7 +166,7 @@ pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
             is_final = true;
             reasons.push(format!(
                 "{new} runs {green_version}, which is older than {old}'s {blue_version}; \
-                 if that is meant, --allow-older"
+                 if that is intended, --allow-older"
             ));
         }
         VersionVerdict::Unclear => {
@@ -183,159 +174,142 @@ pub(crate) fn judge(watched: &Watched, tolerances: &Tolerances) -> Judgement {
         }
     }
 
-    let mut rows = Vec::new();
-    for region in &watched.regions {
-        region_rows(watched, region, tolerances, &mut rows);
-    }
-    for plane in ["session", "pair"] {
-        let value = |readings: &[Reading]| mean(readings, "callsight_live_series", &[("plane", plane)]);
-        let (blue, green) = (value(&watched.blue), value(&watched.green));
-        // A session that comes or goes a moment apart takes its series and those of its pairs with it.
-        let sessions: f64 = watched.regions.iter().filter_map(|region| sessions(&watched.blue, region)).sum();
-        let floor = per_session(blue.unwrap_or(0.0), sessions) * tolerances.floor;
-        let what = if plane == "session" { "live session series" } else { "live pair series" };
-        rows.push(row("", what, "", blue, green, tolerances.tolerance, floor));
-    }
+    let mut rows: Vec<_> =
+        watched.regions.iter().flat_map(|region| region_rows(watched, region, tolerances)).collect();
+    rows.extend(live_series_rows(watched, tolerances));
     reasons.extend(rows.iter().filter_map(|row| row.reason(old, new)));
 
     for region in &watched.regions {
-        let live = sessions(&watched.blue, region).unwrap_or(0.0);
+        let live = sessions(watched, region);
         if live < tolerances.min_sessions {
             reasons.push(format!(
                 "region {region} has {live:.1} live sessions, and a comparison needs {:.0}: \
-                 wait for calls, or --min-sessions 0 to go without",
+                 wait for calls, or compare without calls with --min-sessions 0",
                 tolerances.min_sessions
             ));
         }
     }
-    Judgement { blue_version, green_version, version, rows, reasons, is_final }
+    WindowJudgement { blue_version, green_version, version, rows, reasons, is_final }
 }
 
-fn region_rows(watched: &Watched, region: &str, tolerances: &Tolerances, rows: &mut Vec<Row>) {
-    let of = |kind| value(&watched.blue, region, kind).zip_with(value(&watched.green, region, kind));
-    for (what, kind) in POPULATION {
-        let Both { blue, green, .. } = of(kind);
-        // Each session that is on one side alone brings its peer connections along.
-        let sessions = sessions(&watched.blue, region).unwrap_or(0.0);
-        let floor = tolerances.floor * per_session(blue.unwrap_or(0.0), sessions).max(1.0);
-        rows.push(row(region, what, "", blue, green, tolerances.tolerance, floor));
+fn region_rows(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -> Vec<ComparisonRow> {
+    let sessions = sessions(watched, region);
+    let mut rows = Vec::new();
+    for (what, metric) in POPULATION {
+        let row = ComparisonRow::new(region, what, "", values(watched, region, Measure::Mean(metric)));
+        // Each session that is on one side only brings its peer connections along.
+        let floor = tolerances.floor * per_session(row.blue, sessions).max(1.0);
+        rows.push(row.judged(tolerances.tolerance, floor));
     }
     rows.push(round_trips(watched, region, tolerances));
-    for (what, kind) in RATES {
-        let Both { blue, green, restarted } = of(kind);
-        let sessions = sessions(&watched.blue, region).unwrap_or(0.0);
-        let a_few_sessions = tolerances.floor * per_session(blue.unwrap_or(0.0), sessions);
+    for (what, metric) in RATES {
+        let row = ComparisonRow::new(region, what, "/s", values(watched, region, Measure::Rate(metric)));
+        let a_few_sessions = tolerances.floor * per_session(row.blue, sessions);
         let floor = a_few_sessions.max(EDGE_EVENTS / seconds(&watched.blue).max(1.0));
-        let mut row = row(region, what, "/s", blue, green, tolerances.rate_tolerance, floor);
-        if restarted {
-            row.verdict = RowVerdict::Restarted;
+        rows.push(row.judged(tolerances.rate_tolerance, floor));
+    }
+    rows
+}
+
+fn live_series_rows(watched: &WatchedWindow, tolerances: &Tolerances) -> [ComparisonRow; 2] {
+    let all_sessions: f64 = watched.regions.iter().map(|region| sessions(watched, region)).sum();
+    [(Plane::Session, "live session series"), (Plane::Pair, "live pair series")].map(|(plane, what)| {
+        let labels = [("plane", plane.label())];
+        let value = |readings| Ok(mean(readings, &catalogue::LIVE_SERIES, &labels));
+        let row = ComparisonRow::new("", what, "", [value(&watched.blue), value(&watched.green)]);
+        // A session that starts or ends a moment apart takes its series and those of its pairs along.
+        let floor = per_session(row.blue, all_sessions) * tolerances.floor;
+        row.judged(tolerances.tolerance, floor)
+    })
+}
+
+/// The 95th percentile of the round trips observed within the window.
+fn round_trips(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -> ComparisonRow {
+    let window = |readings: &[MetricsReading]| {
+        let buckets = |reading: &MetricsReading| reading.buckets(&catalogue::RTT, &[("region", region)]);
+        match (readings.first(), readings.last()) {
+            (Some(first), Some(last)) => buckets(last).since(&buckets(first)).ok_or(CounterDecreased),
+            _ => Ok(CumulativeBuckets::default()),
         }
-        rows.push(row);
-    }
-}
-
-/// What both sides say of one measure.
-struct Both {
-    blue: Option<f64>,
-    green: Option<f64>,
-    restarted: bool,
-}
-
-/// A measure of one side: absent, there, or void because a counter went back.
-enum Value {
-    Absent,
-    There(f64),
-    Restarted,
-}
-
-impl Value {
-    fn zip_with(self, green: Self) -> Both {
-        let restarted = matches!((&self, &green), (Self::Restarted, _) | (_, Self::Restarted));
-        let number = |value| match value {
-            Self::There(value) => Some(value),
-            Self::Absent | Self::Restarted => None,
-        };
-        Both { blue: number(self), green: number(green), restarted }
-    }
-}
-
-fn value(readings: &[Reading], region: &str, kind: Kind) -> Value {
-    let labels = [("region", region)];
-    match kind {
-        Kind::Mean(name) => mean(readings, name, &labels).map_or(Value::Absent, Value::There),
-        Kind::Rate(name) => {
-            let [Some(first), Some(last)] = [readings.first(), readings.last()] else { return Value::Absent };
-            let Some(after) = last.sum(name, &labels) else { return Value::Absent };
-            // A series that was not there counts from zero.
-            let grown = after - first.sum(name, &labels).unwrap_or(0.0);
-            if grown < 0.0 { Value::Restarted } else { Value::There(grown / seconds(readings)) }
-        }
-    }
-}
-
-/// The 95th percentile of what was measured within the window.
-fn round_trips(watched: &Watched, region: &str, tolerances: &Tolerances) -> Row {
-    let window = |readings: &[Reading]| {
-        let buckets = |reading: &Reading| reading.buckets("videocall_rtt_seconds", &[("region", region)]);
-        buckets(readings.last()?).since(&buckets(readings.first()?))
     };
-    let (blue, green) = (window(&watched.blue), window(&watched.green));
-    let restarted = blue.is_none() || green.is_none();
-    let (blue, green) = (blue.unwrap_or_default(), green.unwrap_or_default());
-    let p95 = |buckets: &Buckets| buckets.quantile(0.95).map(|seconds| seconds * 1e3);
-    let (share, floor) = (tolerances.rtt_tolerance, tolerances.rtt_floor_ms);
-    let mut row = row(region, "RTT p95", "ms", p95(&blue), p95(&green), share, floor);
-    if restarted {
-        row.verdict = RowVerdict::Restarted;
-    } else if blue.count().min(green.count()) < FEWEST_ROUND_TRIPS {
-        // Whether one of them has far fewer is what the rates tell.
+    let both = [window(&watched.blue), window(&watched.green)];
+    let fewest = both.iter().flatten().map(CumulativeBuckets::count).fold(f64::INFINITY, f64::min);
+    let p95 = both.map(|window| window.map(|buckets| buckets.quantile(0.95).map(|seconds| seconds * 1e3)));
+    let row = ComparisonRow::new(region, "RTT p95", "ms", p95);
+    let mut row = row.judged(tolerances.rtt_tolerance, tolerances.rtt_floor_ms);
+    if row.verdict != RowVerdict::Restarted && fewest < FEWEST_ROUND_TRIPS {
+        // The rates show whether one side has far fewer.
         row.verdict = RowVerdict::TooFew;
     }
     row
 }
 
-fn row(
-    region: &str,
-    what: &'static str,
-    unit: &'static str,
-    blue: Option<f64>,
-    green: Option<f64>,
-    share: f64,
-    floor: f64,
-) -> Row {
-    let (ours, theirs) = (blue.unwrap_or(0.0), green.unwrap_or(0.0));
-    let allowed = (ours * share).max(floor);
-    let verdict = match (theirs - ours).partial_cmp(&0.0) {
-        _ if (theirs - ours).abs() <= allowed => RowVerdict::Agree,
-        Some(Ordering::Less) => RowVerdict::Less,
-        _ => RowVerdict::More,
-    };
-    Row { region: region.to_owned(), what, unit, blue, green, allowed, verdict }
+/// A counter is lower at the end of the window than at its beginning.
+#[derive(Clone, Copy)]
+struct CounterDecreased;
+
+/// The value of a measure on one side; `None` if there is no such series.
+type SideValue = Result<Option<f64>, CounterDecreased>;
+
+/// A measure of blue and green.
+fn values(watched: &WatchedWindow, region: &str, measure: Measure) -> [SideValue; 2] {
+    [&watched.blue, &watched.green].map(|readings| value(readings, region, measure))
 }
 
-impl Row {
-    /// Why green may not take over, if this row says so.
-    fn reason(&self, old: &str, new: &str) -> Option<String> {
-        let Self { what, unit, allowed, .. } = self;
-        let (blue, green) = (self.blue.unwrap_or(0.0), self.green.unwrap_or(0.0));
-        let place = if self.region.is_empty() { String::new() } else { format!("region {}: ", self.region) };
-        match self.verdict {
-            RowVerdict::Agree | RowVerdict::TooFew => None,
-            RowVerdict::Restarted => {
-                Some(format!("{place}{what} went back: an exporter was started again meanwhile"))
-            }
-            RowVerdict::Less | RowVerdict::More => {
-                let than = if self.verdict == RowVerdict::Less { "less" } else { "more" };
-                let (ours, theirs, allowed) = (number(blue), number(green), number(*allowed));
-                Some(format!(
-                    "{place}{what}: {new} has {theirs}{unit}, {than} than {old}'s {ours}{unit} by over {allowed}"
-                ))
-            }
+fn value(readings: &[MetricsReading], region: &str, measure: Measure) -> SideValue {
+    let labels = [("region", region)];
+    match measure {
+        Measure::Mean(metric) => Ok(mean(readings, metric, &labels)),
+        Measure::Rate(metric) => {
+            let [Some(first), Some(last)] = [readings.first(), readings.last()] else { return Ok(None) };
+            let Some(after) = last.sum(metric, &labels) else { return Ok(None) };
+            // A series that did not exist counts from zero.
+            let growth = after - first.sum(metric, &labels).unwrap_or(0.0);
+            if growth < 0.0 { Err(CounterDecreased) } else { Ok(Some(growth / seconds(readings))) }
         }
     }
 }
 
-/// As many digits as one reads.
+impl ComparisonRow {
+    /// A row of blue's and green's value, to be judged.
+    fn new(region: &str, what: &'static str, unit: &'static str, [blue, green]: [SideValue; 2]) -> Self {
+        let restarted = blue.is_err() || green.is_err();
+        let verdict = if restarted { RowVerdict::Restarted } else { RowVerdict::Agree };
+        let [blue, green] = [blue, green].map(|value| value.ok().flatten());
+        Self { region: region.to_owned(), what, unit, blue, green, allowed: 0.0, verdict }
+    }
+
+    /// The row with a verdict: green may differ by a share of blue's value, or by `floor` if that is more.
+    fn judged(mut self, share: f64, floor: f64) -> Self {
+        let (ours, theirs) = (self.blue.unwrap_or(0.0), self.green.unwrap_or(0.0));
+        self.allowed = (ours * share).max(floor);
+        if self.verdict != RowVerdict::Restarted && (theirs - ours).abs() > self.allowed {
+            self.verdict = if theirs < ours { RowVerdict::Less } else { RowVerdict::More };
+        }
+        self
+    }
+
+    /// Why green must not take over, if this row says so.
+    fn reason(&self, old: &str, new: &str) -> Option<String> {
+        let Self { what, unit, allowed, .. } = self;
+        let place = if self.region.is_empty() { String::new() } else { format!("region {}: ", self.region) };
+        let than = match self.verdict {
+            RowVerdict::Agree | RowVerdict::TooFew => return None,
+            RowVerdict::Restarted => {
+                return Some(format!("{place}{what} decreased: an exporter restarted meanwhile"));
+            }
+            RowVerdict::Less => "less",
+            RowVerdict::More => "more",
+        };
+        let [ours, theirs] = [self.blue, self.green].map(|value| number(value.unwrap_or(0.0)));
+        let allowed = number(*allowed);
+        Some(format!(
+            "{place}{what}: {new} has {theirs}{unit}, {than} than {old}'s {ours}{unit} by over {allowed}"
+        ))
+    }
+}
+
+/// A value with as many digits as are worth reading.
 pub(super) fn number(value: f64) -> String {
     if value.abs() >= 1_000.0 || value == value.trunc() {
         format!("{value:.0}")
@@ -344,31 +318,32 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-fn sessions(readings: &[Reading], region: &str) -> Option<f64> {
-    mean(readings, "videocall_sessions", &[("region", region)])
+/// Blue's live sessions in a region.
+fn sessions(watched: &WatchedWindow, region: &str) -> f64 {
+    mean(&watched.blue, &catalogue::SESSIONS, &[("region", region)]).unwrap_or(0.0)
 }
 
-fn per_session(value: f64, sessions: f64) -> f64 {
-    if sessions > 0.0 { value / sessions } else { 0.0 }
+fn per_session(value: Option<f64>, sessions: f64) -> f64 {
+    if sessions > 0.0 { value.unwrap_or(0.0) / sessions } else { 0.0 }
 }
 
-fn mean(readings: &[Reading], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let values: Vec<_> = readings.iter().filter_map(|reading| reading.sum(name, labels)).collect();
+fn mean(readings: &[MetricsReading], metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
+    let values: Vec<_> = readings.iter().filter_map(|reading| reading.sum(metric, labels)).collect();
     #[expect(clippy::cast_precision_loss, reason = "a window has a handful of readings")]
     let count = readings.len() as f64;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
 }
 
-fn seconds(readings: &[Reading]) -> f64 {
+fn seconds(readings: &[MetricsReading]) -> f64 {
     match (readings.first(), readings.last()) {
         (Some(first), Some(last)) => last.at.duration_since(first.at).as_secs_f64().max(f64::MIN_POSITIVE),
         _ => f64::MIN_POSITIVE,
     }
 }
 
-fn versions(watched: &Watched) -> (String, String, VersionVerdict) {
-    let of = |readings: &[Reading]| {
-        let versions: BTreeSet<String> = readings.iter().flat_map(Reading::versions).collect();
+fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
+    let of = |readings: &[MetricsReading]| {
+        let versions: BTreeSet<&str> = readings.iter().flat_map(MetricsReading::versions).collect();
         versions.into_iter().collect::<Vec<_>>().join(" and ")
     };
     let (blue, green) = (of(&watched.blue), of(&watched.green));
@@ -383,18 +358,18 @@ fn versions(watched: &Watched) -> (String, String, VersionVerdict) {
     (blue, green, verdict)
 }
 
-/// A version so that it sorts as semver says: the numbers, then candidates before the release. Of a candidate's
-/// identifiers the numbers come before words.
+/// A version as it sorts by semver: the numbers, then pre-releases before the release. Of the identifiers of a
+/// pre-release, numbers come before words.
 type Precedence = ([u64; 3], bool, Vec<(bool, u64, String)>);
 
 /// `1.2.3` or `1.2.3-rc.1`.
 fn parts(version: &str) -> Option<Precedence> {
     let version = version.split('+').next().unwrap_or_default();
-    let (numbers, candidate) = version.split_once('-').map_or((version, ""), |split| split);
+    let (numbers, pre_release) = version.split_once('-').map_or((version, ""), |split| split);
     let numbers: Option<Vec<u64>> = numbers.split('.').map(|number| number.parse().ok()).collect();
     let numbers = <[u64; 3]>::try_from(numbers?).ok()?;
     let identifier = |text: &str| (text.parse::<u64>().is_err(), text.parse().unwrap_or(0), text.to_owned());
-    Some((numbers, candidate.is_empty(), candidate.split('.').map(identifier).collect()))
+    Some((numbers, pre_release.is_empty(), pre_release.split('.').map(identifier).collect()))
 }
 
 #[cfg(test)]

@@ -1,34 +1,37 @@
 //! A page of metrics, read back.
 //!
-//! What two exporters say is compared as Prometheus would read it, so it is read from the same text. A page may have
-//! half a million series of single sessions, of which a comparison needs none: lines are looked at as they come in, and
-//! only aggregates and the exporter's own are kept.
+//! Two exporters are compared by what Prometheus would read from them, so their text is parsed. A page may have half a
+//! million series of single sessions, of which a comparison needs none: lines are parsed as they arrive, and only
+//! aggregates and the exporter's own metrics are kept.
+//!
+//! Invariant: memory is bounded by the aggregates of a page, not by its length.
 
 use std::collections::BTreeMap;
 use std::io;
 
+use callsight_fold::series::catalogue::Metric;
 use callsight_fold::series::reading;
 
-/// Beginnings of the names that are passed over: a series a session or pair.
+/// Prefixes of the metrics that have a series per session or pair.
 const DETAIL: [&str; 2] = ["videocall_session_", "videocall_pair_"];
 
-/// The longest line: a label's value is bounded by the frame's limits.
+/// The longest line, in bytes: the limits of a frame bound the values of labels.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// What one scrape said.
+/// The aggregates of one scrape.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Page {
-    samples: Vec<Sample>,
+pub(crate) struct MetricsPage {
+    samples: Vec<PageSample>,
 }
 
 #[derive(Clone, Debug)]
-struct Sample {
+struct PageSample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
-impl From<reading::Sample<'_>> for Sample {
+impl From<reading::Sample<'_>> for PageSample {
     fn from(sample: reading::Sample<'_>) -> Self {
         let labels = reading::labels(sample.labels);
         Self {
@@ -39,39 +42,27 @@ impl From<reading::Sample<'_>> for Sample {
     }
 }
 
-/// The text is no exposition.
+/// The text is not an exposition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} is no sample of a metric; is this the address of an exporter?")]
+#[error("line {line} is not a sample of a metric; is this the address of an exporter?")]
 pub(crate) struct PageError {
     line: usize,
 }
 
-/// A page under way.
+/// Parses a page that is written to it in pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
-    page: Page,
-    /// What has come of a line that is not whole yet.
+pub(crate) struct PageReader {
+    page: MetricsPage,
+    /// The beginning of a line whose end has not arrived yet.
     rest: Vec<u8>,
     line: usize,
     error: Option<PageError>,
 }
 
-impl io::Write for Reader {
+impl io::Write for PageReader {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.take(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Reader {
-    /// Takes the next piece of the text.
-    pub(crate) fn take(&mut self, piece: &[u8]) {
         let mut lines = piece.split(|byte| *byte == b'\n');
-        let Some(mut current) = lines.next() else { return };
+        let mut current = lines.next().unwrap_or_default();
         for next in lines {
             if self.rest.is_empty() {
                 self.line(current);
@@ -84,16 +75,23 @@ impl Reader {
         }
         if self.rest.len() + current.len() > MAX_LINE_BYTES {
             self.error.get_or_insert(PageError { line: self.line + 1 });
-            return;
+        } else {
+            self.rest.extend_from_slice(current);
         }
-        self.rest.extend_from_slice(current);
+        Ok(piece.len())
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PageReader {
     /// The page, once the text has ended.
     ///
     /// # Errors
-    /// The first line that is no sample.
-    pub(crate) fn finish(mut self) -> Result<Page, PageError> {
+    /// The first line that is not a sample.
+    pub(crate) fn finish(mut self) -> Result<MetricsPage, PageError> {
         let rest = std::mem::take(&mut self.rest);
         if !rest.is_empty() {
             self.line(&rest);
@@ -111,27 +109,31 @@ impl Reader {
             return;
         }
         match std::str::from_utf8(line).ok().map(str::trim).and_then(reading::sample) {
-            Some(sample) => self.page.samples.push(Sample::from(sample)),
+            Some(sample) => self.page.samples.push(PageSample::from(sample)),
             None => self.error = Some(PageError { line: self.line }),
         }
     }
 }
 
-impl Page {
-    /// The sum over all series that have these labels, among others perhaps; `None` if there are none.
-    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        self.matching(name, labels).map(|sample| sample.value).reduce(|sum, value| sum + value)
+impl MetricsPage {
+    /// The sum over all series that have these labels, among others; `None` if there are none.
+    pub(crate) fn sum(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
+        self.matching(metric.name, labels).map(|sample| sample.value).reduce(|sum, value| sum + value)
     }
 
-    /// The values that a label has in the series of a name.
-    pub(crate) fn label_values(&self, name: &str, label: &str) -> impl Iterator<Item = &str> {
-        self.matching(name, &[]).filter_map(move |sample| sample.labels.get(label).map(String::as_str))
+    /// The values of a label in the series of a metric.
+    pub(crate) fn label_values(&self, metric: &Metric, label: &str) -> impl Iterator<Item = &str> {
+        self.matching(metric.name, &[]).filter_map(move |sample| sample.labels.get(label).map(String::as_str))
     }
 
-    /// Adds the buckets of a histogram to `buckets`, by their upper bounds; counts are cumulative.
-    pub(crate) fn add_buckets(&self, name: &str, labels: &[(&str, &str)], buckets: &mut Buckets) {
-        let name = format!("{name}_bucket");
-        for sample in self.matching(&name, labels) {
+    /// Adds the cumulative buckets of a histogram to `buckets`.
+    pub(crate) fn add_buckets(
+        &self,
+        metric: &Metric,
+        labels: &[(&str, &str)],
+        buckets: &mut CumulativeBuckets,
+    ) {
+        for sample in self.matching(&format!("{}_bucket", metric.name), labels) {
             let bound = sample.labels.get("le").and_then(|bound| bound.parse::<f64>().ok());
             if let Some(bound) = bound.filter(|bound| !bound.is_nan()) {
                 buckets.add(bound, sample.value);
@@ -139,21 +141,21 @@ impl Page {
         }
     }
 
-    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().filter(move |sample| {
-            sample.name == name
-                && labels
-                    .iter()
-                    .all(|&(label, value)| sample.labels.get(label).map(String::as_str) == Some(value))
-        })
+    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &PageSample> {
+        let has = |sample: &PageSample, (label, value): &(&str, &str)| {
+            sample.labels.get(*label).is_some_and(|found| found == value)
+        };
+        self.samples
+            .iter()
+            .filter(move |sample| sample.name == name && labels.iter().all(|label| has(sample, label)))
     }
 }
 
 /// Cumulative counts by upper bound, of one histogram or the sum of several.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Buckets(Vec<(f64, f64)>);
+pub(crate) struct CumulativeBuckets(Vec<(f64, f64)>);
 
-impl Buckets {
+impl CumulativeBuckets {
     fn add(&mut self, bound: f64, count: f64) {
         match self.0.binary_search_by(|(known, _)| known.total_cmp(&bound)) {
             Ok(at) => self.0[at].1 += count,
@@ -161,7 +163,7 @@ impl Buckets {
         }
     }
 
-    /// What was observed between an `earlier` reading and this one; `None` if counts went down.
+    /// What was observed since an `earlier` reading; `None` if a count went down, as after a restart.
     pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
         let before =
             |bound: f64| earlier.0.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, n)| *n);
@@ -169,12 +171,12 @@ impl Buckets {
         grown.iter().all(|(_, count)| *count >= 0.0).then_some(Self(grown))
     }
 
-    /// All observations.
+    /// The number of observations.
     pub(crate) fn count(&self) -> f64 {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// The quantile as Prometheus reckons it: linear within its bucket; the last finite bound beyond it.
+    /// The quantile as Prometheus computes it: linear within its bucket, and the last finite bound beyond that.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         let rank = quantile * self.count();
         if self.count() <= 0.0 {
@@ -197,6 +199,10 @@ impl Buckets {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use callsight_fold::series::catalogue::{RTT, SESSIONS};
+
     use super::*;
 
     const TEXT: &str = r#"# HELP videocall_rtt_seconds How long.
@@ -212,9 +218,9 @@ videocall_sessions{region="us",server_url="y"} 4 1700000000000
 callsight_last_folded_frame_age_seconds{region="us"} NaN
 "#;
 
-    fn read(text: &str, piece: usize) -> Result<Page, PageError> {
-        let mut reader = Reader::default();
-        text.as_bytes().chunks(piece).for_each(|piece| reader.take(piece));
+    fn read(text: &str, piece: usize) -> Result<MetricsPage, PageError> {
+        let mut reader = PageReader::default();
+        text.as_bytes().chunks(piece).for_each(|piece| reader.write_all(piece).unwrap());
         reader.finish()
     }
 
@@ -223,9 +229,9 @@ callsight_last_folded_frame_age_seconds{region="us"} NaN
         for piece in [1, 7, 64, 10_000] {
             let page = read(TEXT, piece).unwrap();
             assert_eq!(page.samples.len(), 8, "no session's series is kept");
-            assert_eq!(page.sum("videocall_sessions", &[("region", "us")]), Some(7.0));
-            assert_eq!(page.sum("videocall_sessions", &[("region", "apac")]), None);
-            let regions: Vec<_> = page.label_values("videocall_sessions", "region").collect();
+            assert_eq!(page.sum(&SESSIONS, &[("region", "us")]), Some(7.0));
+            assert_eq!(page.sum(&SESSIONS, &[("region", "apac")]), None);
+            let regions: Vec<_> = page.label_values(&SESSIONS, "region").collect();
             assert_eq!(regions, ["us", "us"]);
         }
     }
@@ -234,8 +240,8 @@ callsight_last_folded_frame_age_seconds{region="us"} NaN
     fn quantiles_are_those_of_prometheus() {
         let page = read(TEXT, 100).unwrap();
         let of = |labels: &[(&str, &str)]| {
-            let mut buckets = Buckets::default();
-            page.add_buckets("videocall_rtt_seconds", labels, &mut buckets);
+            let mut buckets = CumulativeBuckets::default();
+            page.add_buckets(&RTT, labels, &mut buckets);
             buckets
         };
         let us = of(&[("region", "us")]);

@@ -1,157 +1,177 @@
 //! The order of a deployment: which step, in which region, after which.
 //!
-//! Planning is pure, so that the order can be shown before anything happens and tested without a cluster. Blue-green and
-//! canary are one lane: a region begins when the one before has been switched over and looked at. Parallel is a lane for
-//! each region, which stand and fall alone. What can't be undone, the old colour's end, comes last in its lane: until
-//! then a failure anywhere takes the lane back to where it began.
+//! Planning is pure, so the order can be shown before anything happens and tested without a cluster. Blue-green and
+//! canary are one lane: a region begins when the one before it was switched and verified. Parallel is a lane per
+//! region, each of which succeeds or fails alone.
+//!
+//! Invariant: what can't be undone, the end of the old colour, comes last in its lane; until then a failure rolls the
+//! whole lane back.
 
 use std::fmt;
 
-use super::fleet::{Fleet, FleetRegion, Kind, Service};
+use super::fleet::{Fleet, FleetRegion, FleetService, ServiceKind};
 
 /// How regions follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strategy {
     /// One region after another, each with both colours side by side.
     BlueGreen,
-    /// The same, and the first region watches both for long before it switches.
+    /// The same, but the first region compares for as long as the fleet's `soak` before it switches.
     Canary,
     /// All regions at the same time.
     Parallel,
-    /// One region.
     SingleRegion,
 }
 
-/// What is asked for.
+/// What happens to the services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeploymentMode {
+    /// A new version takes over.
+    Replace,
+    /// What is active restarts; no release changes.
+    Restart,
+    /// The service switches to the standby colour.
+    Promote,
+}
+
+/// What the operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct DeploymentRequest {
     pub(crate) strategy: Strategy,
-    /// Which region; all of them without.
+    pub(crate) mode: DeploymentMode,
+    /// `None` for all regions.
     pub(crate) region: Option<String>,
-    /// Which services; all of them if none is named.
+    /// Empty for all services.
     pub(crate) services: Vec<String>,
-    /// Only restart what is active.
-    pub(crate) restart_only: bool,
-    /// Only switch to the colour that stands by.
-    pub(crate) promote_only: bool,
 }
 
 /// One step in one region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) region: String,
-    /// The service that it is about, if it is about one.
-    pub(crate) service: Option<String>,
-    pub(crate) action: Action,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Step<'a> {
+    pub(crate) region: &'a FleetRegion,
+    pub(crate) task: Task<'a>,
 }
 
-/// What a step does.
+/// What a step is about, and what it does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Task<'a> {
+    Region(RegionStep),
+    Service(&'a FleetService, ServiceStep),
+}
+
+/// A gate of a region as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Gate: NATS has its gateways to the other clusters.
+pub(crate) enum RegionStep {
+    /// NATS has its gateways to the other clusters.
     Gateways,
-    /// Gate: no certificate runs out soon.
+    /// No certificate expires soon.
     Certificates,
-    /// Gate: streams and durables are what they should be.
+}
+
+/// A step of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceStep {
+    /// Gate: streams and durables are as declared.
     Streams,
     /// Finds out what runs.
     Look,
-    /// Lets the new colour run beside the old one.
+    /// Starts the new colour beside the old one.
     Stage,
     /// Gate: the new colour is ready.
     Ready,
-    /// Gate: it agrees with the old one; for long, where it is the canary.
+    /// Gate: the new colour agrees with the old one.
     Compare { soak: bool },
-    /// Leads the service to the new colour.
+    /// Switches traffic to the new colour.
     Promote,
-    /// Gate: the service leads to it, and it is ready.
+    /// Gate: the service leads to the expected colour, which is ready.
     Active,
     /// Replaces a plain service in place.
     Upgrade,
-    /// Restarts what runs.
+    /// Restarts what is active.
     Restart,
     /// Stops the old colour.
     Withdraw,
-    /// Deletes the old colour's durable.
+    /// Deletes the durables of the old colour.
     Retire,
-    /// Takes back what was changed; never planned.
-    RollBack,
 }
 
-impl Action {
-    /// Whether it only looks, so that it may be left out in an emergency.
-    pub(crate) const fn is_gate(self) -> bool {
-        matches!(
-            self,
-            Self::Gateways
-                | Self::Certificates
-                | Self::Streams
-                | Self::Ready
-                | Self::Compare { .. }
-                | Self::Active
-        )
+impl<'a> Step<'a> {
+    /// The service that the step is about; `None` for a gate of the region.
+    pub(crate) const fn service(&self) -> Option<&'a FleetService> {
+        match self.task {
+            Task::Region(_) => None,
+            Task::Service(service, _) => Some(service),
+        }
     }
 
-    /// Whether it changes nothing in a cluster, so that a dry run may do it.
-    pub(crate) const fn only_reads(self) -> bool {
-        matches!(self, Self::Gateways | Self::Certificates | Self::Look)
+    /// Whether `--skip-gates` leaves it out.
+    pub(crate) const fn is_gate(&self) -> bool {
+        use ServiceStep as S;
+        match self.task {
+            Task::Region(_) => true,
+            Task::Service(_, step) => {
+                matches!(step, S::Streams | S::Ready | S::Compare { .. } | S::Active)
+            }
+        }
+    }
+
+    /// Whether a dry run performs it, as it changes nothing in a cluster.
+    pub(crate) const fn only_reads(&self) -> bool {
+        matches!(self.task, Task::Region(_) | Task::Service(_, ServiceStep::Look))
     }
 }
 
-impl fmt::Display for Action {
+/// The name of the step, as reports and logs show it.
+impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gateways => "gateways",
-            Self::Certificates => "certificates",
-            Self::Streams => "streams verify",
-            Self::Look => "look",
-            Self::Stage => "stage",
-            Self::Ready => "readyz",
-            Self::Compare { soak: false } => "compare",
-            Self::Compare { soak: true } => "compare (soak)",
-            Self::Promote => "promote",
-            Self::Active => "active readyz",
-            Self::Upgrade => "upgrade",
-            Self::Restart => "restart",
-            Self::Withdraw => "withdraw",
-            Self::Retire => "retire",
-            Self::RollBack => "roll back",
+        f.write_str(match self.task {
+            Task::Region(RegionStep::Gateways) => "gateways",
+            Task::Region(RegionStep::Certificates) => "certificates",
+            Task::Service(_, step) => match step {
+                ServiceStep::Streams => "streams verify",
+                ServiceStep::Look => "look",
+                ServiceStep::Stage => "stage",
+                ServiceStep::Ready => "readyz",
+                ServiceStep::Compare { soak: false } => "compare",
+                ServiceStep::Compare { soak: true } => "compare (soak)",
+                ServiceStep::Promote => "promote",
+                ServiceStep::Active => "active readyz",
+                ServiceStep::Upgrade => "upgrade",
+                ServiceStep::Restart => "restart",
+                ServiceStep::Withdraw => "withdraw",
+                ServiceStep::Retire => "retire",
+            },
         })
     }
 }
 
 /// Steps that follow one another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lane {
-    /// Up to here everything can be taken back.
-    pub(crate) steps: Vec<Step>,
-    /// What follows when all of that went well, and is not taken back.
-    pub(crate) closing: Vec<Step>,
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Lane<'a> {
+    /// Rolled back together if one fails.
+    pub(crate) steps: Vec<Step<'a>>,
+    /// Run after all of `steps` succeeded, and not rolled back.
+    pub(crate) closing: Vec<Step<'a>>,
 }
 
 /// A whole deployment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// What must hold before anything is changed.
-    pub(crate) before: Vec<Step>,
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DeploymentPlan<'a> {
+    /// Gates that must pass before anything changes.
+    pub(crate) before: Vec<Step<'a>>,
     /// Run at the same time.
-    pub(crate) lanes: Vec<Lane>,
+    pub(crate) lanes: Vec<Lane<'a>>,
 }
 
-/// Why there is nothing to plan.
+/// The request does not fit the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlanError {
-    /// A region that the fleet has not.
     #[error("the fleet has no region `{0}`; it has {1}")]
     UnknownRegion(String, String),
-    /// A service that it has not.
     #[error("the fleet has no service `{0}`; it has {1}")]
     UnknownService(String, String),
-    /// Which one?
     #[error("single-region needs a region; the fleet has {0}")]
     NoRegion(String),
-    /// Only exporters have colours.
     #[error("service `{0}` has no colours to promote; name one that has with --services")]
     NotColoured(String),
 }
@@ -159,116 +179,122 @@ pub(crate) enum PlanError {
 /// Puts the steps in order.
 ///
 /// # Errors
-/// Regions and services that are not there.
-pub(crate) fn plan(fleet: &Fleet, request: &Request) -> Result<Plan, PlanError> {
-    let names = |names: Vec<&str>| names.join(", ");
-    let all_regions = || names(fleet.regions.iter().map(|region| region.name.as_str()).collect());
-    let regions: Vec<&FleetRegion> = match (&request.region, request.strategy) {
-        (Some(name), _) => {
-            let region = fleet.region(name);
-            vec![region.ok_or_else(|| PlanError::UnknownRegion(name.clone(), all_regions()))?]
-        }
-        (None, Strategy::SingleRegion) => return Err(PlanError::NoRegion(all_regions())),
-        (None, _) => fleet.regions.iter().collect(),
-    };
-    for name in &request.services {
-        if fleet.service(name).is_none() {
-            let all = names(fleet.services.iter().map(|service| service.name.as_str()).collect());
-            return Err(PlanError::UnknownService(name.clone(), all));
-        }
-    }
-    let chosen = |service: &&Service| request.services.is_empty() || request.services.contains(&service.name);
-    let mut services: Vec<&Service> = fleet.services.iter().filter(chosen).collect();
-    if request.promote_only {
-        if request.services.is_empty() {
-            services.retain(|service| service.kind == Kind::Exporter);
-        }
-        if let Some(plain) = services.iter().find(|service| service.kind == Kind::Plain) {
-            return Err(PlanError::NotColoured(plain.name.clone()));
-        }
-    }
-
-    let mut plan = Plan { before: before(fleet, &services, request), lanes: Vec::new() };
-    let mut lane = Lane::default();
-    for (index, region) in regions.iter().enumerate() {
+/// The request names regions or services that the fleet does not have.
+pub(crate) fn plan<'a>(
+    fleet: &'a Fleet,
+    request: &DeploymentRequest,
+) -> Result<DeploymentPlan<'a>, PlanError> {
+    let regions = chosen_regions(fleet, request)?;
+    let services = chosen_services(fleet, request)?;
+    let lanes = regions.iter().enumerate().map(|(index, region)| {
         let soak = request.strategy == Strategy::Canary && index == 0;
-        let own = region_lane(region, &services, request, soak);
-        if request.strategy == Strategy::Parallel {
-            plan.lanes.push(own);
-        } else {
-            lane.steps.extend(own.steps);
-            lane.closing.extend(own.closing);
+        region_lane(region, &services, request.mode, soak)
+    });
+    let lanes = if request.strategy == Strategy::Parallel {
+        lanes.collect()
+    } else {
+        let mut one = Lane::default();
+        for lane in lanes {
+            one.steps.extend(lane.steps);
+            one.closing.extend(lane.closing);
         }
-    }
-    if request.strategy != Strategy::Parallel {
-        plan.lanes.push(lane);
-    }
-    Ok(plan)
+        vec![one]
+    };
+    Ok(DeploymentPlan { before: before(fleet, &services, request.mode), lanes })
 }
 
-/// The gates of every cluster, also of those that are not deployed to: each depends on the others' NATS.
-fn before(fleet: &Fleet, services: &[&Service], request: &Request) -> Vec<Step> {
+fn chosen_regions<'a>(
+    fleet: &'a Fleet,
+    request: &DeploymentRequest,
+) -> Result<Vec<&'a FleetRegion>, PlanError> {
+    let all = || names(fleet.regions.iter().map(|region| region.name.as_str()));
+    match (&request.region, request.strategy) {
+        (Some(name), _) => {
+            let region = fleet.region(name);
+            Ok(vec![region.ok_or_else(|| PlanError::UnknownRegion(name.clone(), all()))?])
+        }
+        (None, Strategy::SingleRegion) => Err(PlanError::NoRegion(all())),
+        (None, _) => Ok(fleet.regions.iter().collect()),
+    }
+}
+
+fn chosen_services<'a>(
+    fleet: &'a Fleet,
+    request: &DeploymentRequest,
+) -> Result<Vec<&'a FleetService>, PlanError> {
+    if let Some(unknown) = request.services.iter().find(|name| fleet.service(name).is_none()) {
+        let all = names(fleet.services.iter().map(|service| service.name.as_str()));
+        return Err(PlanError::UnknownService(unknown.clone(), all));
+    }
+    let all = request.services.is_empty();
+    let promote = request.mode == DeploymentMode::Promote;
+    let chosen = |service: &&FleetService| {
+        if all {
+            !promote || service.kind == ServiceKind::Exporter
+        } else {
+            request.services.contains(&service.name)
+        }
+    };
+    let services: Vec<_> = fleet.services.iter().filter(chosen).collect();
+    match services.iter().find(|service| promote && service.kind == ServiceKind::Plain) {
+        Some(plain) => Err(PlanError::NotColoured(plain.name.clone())),
+        None => Ok(services),
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The gates of every region, also of those that are not deployed to: each depends on the NATS of the others.
+fn before<'a>(fleet: &'a Fleet, services: &[&'a FleetService], mode: DeploymentMode) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     for region in &fleet.regions {
+        let gate = |step| Step { region, task: Task::Region(step) };
         if !region.gateways.is_empty() {
-            steps.push(step(region, None, Action::Gateways));
+            steps.push(gate(RegionStep::Gateways));
         }
         if !region.certificates.is_empty() {
-            steps.push(step(region, None, Action::Certificates));
+            steps.push(gate(RegionStep::Certificates));
         }
-        // A chart's test has to be there already, which a first installation has yet to bring.
-        if !request.restart_only {
-            steps.extend(streams(region, services));
+        if mode != DeploymentMode::Restart {
+            let exporters = services.iter().filter(|service| service.kind == ServiceKind::Exporter);
+            let verify = |service| Step { region, task: Task::Service(service, ServiceStep::Streams) };
+            steps.extend(exporters.copied().map(verify));
         }
     }
     steps
 }
 
-fn streams<'a>(region: &'a FleetRegion, services: &'a [&Service]) -> impl Iterator<Item = Step> + 'a {
-    let exporters = services.iter().filter(|service| service.kind == Kind::Exporter);
-    exporters.map(|service| step(region, Some(service), Action::Streams))
-}
-
-fn region_lane(region: &FleetRegion, services: &[&Service], request: &Request, soak: bool) -> Lane {
+fn region_lane<'a>(
+    region: &'a FleetRegion,
+    services: &[&'a FleetService],
+    mode: DeploymentMode,
+    soak: bool,
+) -> Lane<'a> {
+    use ServiceStep as S;
     let mut lane = Lane::default();
-    for service in services {
-        let mut add = |action| lane.steps.push(step(region, Some(service), action));
-        match (service.kind, request.restart_only) {
-            (Kind::Plain, true) => add(Action::Restart),
-            (Kind::Plain, false) => {
-                add(Action::Look);
-                add(Action::Upgrade);
+    for &service in services {
+        let (steps, closing): (&[S], &[S]) = match (service.kind, mode) {
+            (ServiceKind::Plain, DeploymentMode::Restart) => (&[S::Restart], &[]),
+            (ServiceKind::Plain, _) => (&[S::Look, S::Upgrade], &[]),
+            (ServiceKind::Exporter, DeploymentMode::Restart) => (&[S::Look, S::Restart, S::Active], &[]),
+            (ServiceKind::Exporter, DeploymentMode::Promote) => {
+                (&[S::Look, S::Compare { soak }, S::Promote, S::Active, S::Streams], &[])
             }
-            (Kind::Exporter, true) => {
-                add(Action::Look);
-                add(Action::Restart);
-                add(Action::Active);
-            }
-            (Kind::Exporter, false) => {
-                add(Action::Look);
-                if !request.promote_only {
-                    add(Action::Stage);
-                    add(Action::Ready);
-                }
-                add(Action::Compare { soak });
-                add(Action::Promote);
-                add(Action::Active);
-                add(Action::Streams);
-                if !request.promote_only {
-                    lane.closing.push(step(region, Some(service), Action::Withdraw));
-                    lane.closing.push(step(region, Some(service), Action::Retire));
-                }
-            }
-        }
+            (ServiceKind::Exporter, DeploymentMode::Replace) => (
+                &[S::Look, S::Stage, S::Ready, S::Compare { soak }, S::Promote, S::Active, S::Streams],
+                &[S::Withdraw, S::Retire],
+            ),
+        };
+        let step = |&step| Step { region, task: Task::Service(service, step) };
+        lane.steps.extend(steps.iter().map(step));
+        lane.closing.extend(closing.iter().map(step));
     }
     if !region.gateways.is_empty() {
-        lane.steps.push(step(region, None, Action::Gateways));
+        lane.steps.push(Step { region, task: Task::Region(RegionStep::Gateways) });
     }
     lane
-}
-
-fn step(region: &FleetRegion, service: Option<&Service>, action: Action) -> Step {
-    Step { region: region.name.to_string(), service: service.map(|service| service.name.clone()), action }
 }
 
 #[cfg(test)]

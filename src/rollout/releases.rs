@@ -1,155 +1,124 @@
-//! What helm is told: the values that make of the chart what each phase of a deployment is.
+//! The values that make the chart what each phase of a deployment needs, and the helm calls with them.
+//!
+//! Invariant: a release changes only the colour that is new; the image of the old one stays what it was.
 
-use super::cluster::Cluster;
-use super::deploy::{Known, Run};
+use super::cluster::timeout_flag;
+use super::colour::Colour;
 use super::diff;
-use super::fleet::{FleetRegion, Kind, Service};
-use super::plan::Step;
-use super::report::Difference;
-use super::steps::StepError;
+use super::failure::StepError;
+use super::fleet::ServiceKind;
+use super::plan::DeploymentMode;
+use super::report::ManifestDifference;
+use super::run::ServiceJob;
 
 /// Which colours run, and which of them is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Both run, the old one is active.
     Beside,
+    /// Both run, the new one is active.
     Switched,
+    /// The new one runs alone.
     Alone,
 }
 
-/// The colour that is not this one.
-pub(super) fn other(colour: &str) -> &'static str {
-    if colour == "blue" { "green" } else { "blue" }
+/// Reports how the manifests would differ after each step that changes the release.
+pub(super) async fn preview(job: &ServiceJob<'_>) -> Result<(), StepError> {
+    let ServiceJob { run, cluster, service, found } = job;
+    let mut before = match found.revision {
+        None => String::new(),
+        Some(_) => cluster.helm(service, &["get", "manifest", &service.release]).await?,
+    };
+    let (stage, promote) = (("stage", Some(Phase::Beside)), ("promote", Some(Phase::Switched)));
+    let phases: &[(&str, Option<Phase>)] = match (service.kind, found.old) {
+        (ServiceKind::Plain, _) => &[("upgrade", None)],
+        (ServiceKind::Exporter, None) => &[stage],
+        (ServiceKind::Exporter, Some(_)) if run.order.request.mode == DeploymentMode::Promote => &[promote],
+        (ServiceKind::Exporter, Some(_)) => &[stage, promote, ("withdraw", Some(Phase::Alone))],
+    };
+    for (after, phase) in phases {
+        let arguments = chart_arguments(job, *phase);
+        let mut call = vec!["template", &service.release, &service.chart, "--no-hooks"];
+        call.extend(arguments.iter().map(String::as_str));
+        let rendered = cluster.helm(service, &call).await?;
+        run.report().differences.push(ManifestDifference {
+            region: cluster.region.name.to_string(),
+            service: service.name.clone(),
+            after: (*after).to_owned(),
+            text: diff::manifests(&before, &rendered),
+        });
+        before = rendered;
+    }
+    Ok(())
 }
 
-impl Run<'_> {
-    pub(super) async fn differences(
-        &self,
-        cluster: &Cluster<'_>,
-        step: &Step,
-        service: &Service,
-        known: &Known,
-    ) -> Result<(), StepError> {
-        let mut before = match known.revision {
-            None => String::new(),
-            Some(_) => cluster.helm(service, &["get", "manifest", &service.release]).await?,
-        };
-        let phases: &[(&str, Option<Phase>)] = match (service.kind, known.old.is_some()) {
-            (Kind::Plain, _) => &[("upgrade", None)],
-            (Kind::Exporter, false) => &[("stage", Some(Phase::Beside))],
-            (Kind::Exporter, true) if self.order.request.promote_only => {
-                &[("promote", Some(Phase::Switched))]
-            }
-            (Kind::Exporter, true) => &[
-                ("stage", Some(Phase::Beside)),
-                ("promote", Some(Phase::Switched)),
-                ("withdraw", Some(Phase::Alone)),
-            ],
-        };
-        for (after, phase) in phases {
-            let settings = phase.map(|phase| self.settings(known, phase)).unwrap_or_default();
-            let arguments = self.chart_arguments(cluster.region, service, settings);
-            let mut call = vec!["template", &service.release, &service.chart, "--no-hooks"];
-            call.extend(arguments.iter().map(String::as_str));
-            let rendered = cluster.helm(service, &call).await?;
-            let text = diff::manifests(&before, &rendered);
-            let (region, service) = (step.region.clone(), service.name.clone());
-            self.report().differences.push(Difference { region, service, after: (*after).to_owned(), text });
-            before = rendered;
-        }
-        Ok(())
-    }
+/// Upgrades the release to a phase; to `None` for a plain service.
+pub(super) async fn upgrade(job: &ServiceJob<'_>, phase: Option<Phase>) -> Result<(), StepError> {
+    let ServiceJob { run, cluster, service, .. } = job;
+    // Servers that hold streams may take all of the time; an exporter that is not ready by then never will be.
+    let within = match service.kind {
+        ServiceKind::Exporter => cluster.limit.left().min(run.fleet.gates.ready_within),
+        ServiceKind::Plain => cluster.limit.left(),
+    };
+    let timeout = timeout_flag(within);
+    let arguments = chart_arguments(job, phase);
+    let mut call =
+        vec!["upgrade", &service.release, &service.chart, "--install", "--wait", "--timeout", &timeout];
+    call.extend(arguments.iter().map(String::as_str));
+    cluster.helm(service, &call).await?;
+    Ok(())
+}
 
-    /// Values that make the chart what a phase is.
-    pub(super) fn settings(&self, known: &Known, phase: Phase) -> Vec<String> {
-        let new = &known.new;
-        let active = match (&known.old, phase) {
-            (Some(old), Phase::Beside) => old,
-            _ => new,
-        };
-        let mut settings = vec![format!("active={active}"), format!("colours.{new}.enabled=true")];
-        match (&self.order.version, &known.new_image) {
-            (Some(version), _) => settings.push(format!("colours.{new}.image.tag={version}")),
-            (None, Some(image)) => settings.extend(image_settings(new, image)),
-            (None, None) => {}
-        }
-        let old_runs = known.old.is_some() && phase != Phase::Alone;
-        settings.push(format!("colours.{}.enabled={old_runs}", other(new)));
-        if let (Some(old), Some(image), true) = (&known.old, &known.old_image, old_runs) {
-            settings.extend(image_settings(old, image));
-        }
-        settings
+/// Version, repository and values, as every rendering of the chart gets them.
+fn chart_arguments(job: &ServiceJob<'_>, phase: Option<Phase>) -> Vec<String> {
+    let (service, region) = (job.service, job.cluster.region);
+    let mut arguments = Vec::new();
+    let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    if let Some(version) = &service.chart_version {
+        add("--version", version.clone());
     }
+    if let Some(repository) = &service.repository {
+        add("--repo", repository.clone());
+    }
+    for file in region.values.get(&service.name).into_iter().flatten() {
+        add("--values", file.display().to_string());
+    }
+    for setting in region.set_file.get(&service.name).into_iter().flatten() {
+        add("--set-file", setting.clone());
+    }
+    for setting in phase.into_iter().flat_map(|phase| settings(job, phase)) {
+        // `--set-string` would make a string of a boolean.
+        let boolean = setting.ends_with("enabled=true") || setting.ends_with("enabled=false");
+        add(if boolean { "--set" } else { "--set-string" }, setting);
+    }
+    arguments
+}
 
-    /// Values and version, as every rendering of a chart gets them.
-    pub(super) fn chart_arguments(
-        &self,
-        region: &FleetRegion,
-        service: &Service,
-        settings: Vec<String>,
-    ) -> Vec<String> {
-        let mut arguments = Vec::new();
-        if let Some(version) = &service.chart_version {
-            arguments.extend(["--version".to_owned(), version.clone()]);
-        }
-        if let Some(repository) = &service.repository {
-            arguments.extend(["--repo".to_owned(), repository.clone()]);
-        }
-        for file in region.values.get(&service.name).into_iter().flatten() {
-            arguments.extend(["--values".to_owned(), file.display().to_string()]);
-        }
-        for setting in region.set_file.get(&service.name).into_iter().flatten() {
-            arguments.extend(["--set-file".to_owned(), setting.clone()]);
-        }
-        for setting in settings {
-            // `--set-string` would make a word of what is a switch.
-            let flag = if setting.ends_with("enabled=true") || setting.ends_with("enabled=false") {
-                "--set"
-            } else {
-                "--set-string"
-            };
-            arguments.extend([flag.to_owned(), setting]);
-        }
-        arguments
+/// The values of a phase.
+fn settings(job: &ServiceJob<'_>, phase: Phase) -> Vec<String> {
+    let (found, new) = (&job.found, job.found.new_colour());
+    let active = found.old.filter(|_| phase == Phase::Beside).unwrap_or(new);
+    let mut settings = vec![format!("active={active}"), format!("colours.{new}.enabled=true")];
+    match (&job.run.order.version, &found.new_image) {
+        (Some(version), _) => settings.push(format!("colours.{new}.image.tag={version}")),
+        (None, Some(image)) => settings.extend(image_settings(new, image)),
+        (None, None) => {}
     }
-
-    pub(super) async fn upgrade(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        known: &Known,
-        phase: Phase,
-    ) -> Result<(), StepError> {
-        self.helm_upgrade(cluster, service, self.settings(known, phase)).await
+    let running_old = found.old.filter(|_| phase != Phase::Alone);
+    settings.push(format!("colours.{}.enabled={}", new.other(), running_old.is_some()));
+    if let (Some(old), Some(image)) = (running_old, &found.old_image) {
+        settings.extend(image_settings(old, image));
     }
-
-    pub(super) async fn helm_upgrade(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        settings: Vec<String>,
-    ) -> Result<(), StepError> {
-        // An exporter that is not ready by then won't be. Servers that hold streams take their time.
-        let within = match service.kind {
-            Kind::Exporter => cluster.scope.left().min(self.fleet.gates.ready_within),
-            Kind::Plain => cluster.scope.left(),
-        };
-        let timeout = format!("{}s", within.as_secs().max(1));
-        let arguments = self.chart_arguments(cluster.region, service, settings);
-        let mut call =
-            vec!["upgrade", &service.release, &service.chart, "--install", "--wait", "--timeout", &timeout];
-        call.extend(arguments.iter().map(String::as_str));
-        cluster.helm(service, &call).await?;
-        Ok(())
-    }
+    settings
 }
 
 /// `repository:tag` or `repository@digest` as values of a colour.
-fn image_settings(colour: &str, image: &str) -> Vec<String> {
+fn image_settings(colour: Colour, image: &str) -> Vec<String> {
     let of = |key: &str, value: &str| format!("colours.{colour}.image.{key}={value}");
     if let Some((repository, digest)) = image.split_once('@') {
         return vec![of("repository", repository), of("digest", digest)];
     }
-    // A colon before the last slash is that of a registry's port.
+    // A colon before the last slash belongs to the port of a registry.
     match image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
         Some((repository, tag)) => vec![of("repository", repository), of("tag", tag)],
         None => vec![of("repository", image)],
@@ -169,7 +138,7 @@ mod tests {
         ] {
             let settings: Vec<_> =
                 settings.iter().map(|setting| format!("colours.blue.image.{setting}")).collect();
-            assert_eq!(image_settings("blue", image), settings);
+            assert_eq!(image_settings(Colour::Blue, image), settings);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! What a deployment did: measured, not meant.
+//! The report of a deployment: what was measured, not what was planned.
 //!
-//! A report that repeats the plan says nothing about the clusters. This one has a line only for a step that was looked
-//! at, with what came of it and how long it took; what was left out or never reached is listed as just that. It is
-//! written to disk after each step, together with what was changed and how to take it back, so that a run that is killed
-//! can be tidied up by the next.
+//! A report that repeats the plan says nothing about the clusters. This one has the result and duration of each step
+//! that ran, and lists steps that were skipped or never reached as such. It is written to disk after each step, with
+//! what was changed and how to roll it back, so that the next run can roll back one that was killed.
+//!
+//! Invariant: the file on disk is always a whole report.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,136 +14,133 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::colour::Colour;
 use super::plan::Step;
 
-/// The longest difference that is shown in the summary: GitHub refuses one of more than 1 MiB.
+/// The longest difference in the Markdown, in bytes: GitHub refuses a summary of more than 1 MiB.
 const MAX_DIFF_BYTES: usize = 200_000;
 
-/// A deployment, so far.
+/// A deployment, so far. Its JSON is read back by `--undo`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Report {
-    /// What was asked for, in one line.
+pub(crate) struct DeploymentReport {
+    /// The request, in one line.
     pub(crate) request: String,
-    /// Whether gates were left out.
     pub(crate) gates_skipped: bool,
-    /// Whether nothing was to be changed.
     pub(crate) dry_run: bool,
-    /// How it ended; `unfinished` until it has.
     pub(crate) result: Outcome,
-    /// Why, if not well.
+    /// Why steps failed.
     pub(crate) why: Vec<String>,
-    /// How long it took.
     pub(crate) seconds: f64,
-    /// What was done, in the order in which it ended; then what was not.
-    pub(crate) steps: Vec<Line>,
-    /// What was changed and not taken back.
-    pub(crate) changes: Vec<Change>,
-    /// Of a dry run: what would change.
+    /// The steps that ran, in the order in which they ended, and those that did not.
+    pub(crate) steps: Vec<StepLine>,
+    /// What was changed and not rolled back.
+    pub(crate) changes: Vec<ReleaseChange>,
+    /// What a dry run would change.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(crate) differences: Vec<Difference>,
+    pub(crate) differences: Vec<ManifestDifference>,
 }
 
-/// How a deployment or a region ended.
+/// How a deployment or a lane ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// It is under way, or was killed.
+    /// Still running, or killed.
     #[default]
     Unfinished,
-    /// Everything asked for was done.
     Done,
-    /// It failed before anything was changed.
+    /// Failed before anything was changed.
     Stopped,
-    /// It failed, and everything that it had changed was taken back.
+    /// Failed, and all changes were rolled back.
     RolledBack,
-    /// It failed, and something is left as it was not before.
+    /// Failed, and something is left changed.
     Failed,
 }
 
-/// One step and what came of it.
+/// One step and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Line {
+pub(crate) struct StepLine {
     pub(crate) region: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) service: Option<String>,
     pub(crate) step: String,
     pub(crate) result: StepResult,
-    /// How long it took, if it was run.
+    /// How long it took; `None` if it did not run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) seconds: Option<f64>,
-    /// What was seen, or why it failed.
+    /// What was found, or why it failed.
     pub(crate) detail: String,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StepResult {
     Ok,
     Failed,
-    /// A gate that was left out.
+    /// A gate that was not checked, or a step that is left to the operator.
     Skipped,
-    /// A dry run does not do it.
+    /// Not performed, because of `--dry-run`.
     Planned,
-    /// It was never reached.
+    /// Not reached.
     NotRun,
 }
 
-/// Something that a run changed, and what takes it back.
+/// A release that a run changed, and how to roll it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
+pub(crate) struct ReleaseChange {
     pub(crate) region: String,
     pub(crate) service: String,
-    /// The release's revision before; none if it was not installed.
+    /// The revision before; `None` if the release was not installed.
     pub(crate) revision: Option<String>,
-    /// The colour that was started beside the active one, whose durable goes too.
-    pub(crate) colour: Option<String>,
+    /// The colour that was started beside the active one, whose durable a roll-back deletes.
+    pub(crate) colour: Option<Colour>,
 }
 
-/// What a service's manifests would become.
+impl ReleaseChange {
+    pub(crate) fn is_of(&self, region: &str, service: &str) -> bool {
+        self.region == region && self.service == service
+    }
+}
+
+/// How the manifests of a service would change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Difference {
+pub(crate) struct ManifestDifference {
     pub(crate) region: String,
     pub(crate) service: String,
     /// After which step.
     pub(crate) after: String,
-    /// As `diff -u` writes it, empty if there is none.
+    /// In the manner of `diff -u`; empty if there is none.
     pub(crate) text: String,
 }
 
-/// Where a report goes.
+/// Where a report is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Places {
-    /// JSON, after every step.
+pub(crate) struct ReportFiles {
+    /// JSON, replaced after every step.
     pub(crate) json: Option<PathBuf>,
     /// Markdown, appended at the end.
     pub(crate) markdown: Option<PathBuf>,
 }
 
-impl Line {
-    /// A step that was run.
-    pub(crate) fn measured(step: &Step, result: StepResult, took: Duration, detail: String) -> Self {
-        Self { seconds: Some(took.as_secs_f64()), ..Self::unmeasured(step, result, detail) }
-    }
-
-    /// A step that was not.
-    pub(crate) fn unmeasured(step: &Step, result: StepResult, detail: String) -> Self {
+impl StepLine {
+    /// A step of a plan; `took` is `None` if it did not run.
+    pub(crate) fn of(step: &Step<'_>, result: StepResult, took: Option<Duration>, detail: String) -> Self {
         Self {
-            region: step.region.clone(),
-            service: step.service.clone(),
-            step: step.action.to_string(),
+            region: step.region.name.to_string(),
+            service: step.service().map(|service| service.name.clone()),
+            step: step.to_string(),
             result,
-            seconds: None,
+            seconds: took.map(|took| took.as_secs_f64()),
             detail,
         }
     }
 }
 
-impl Report {
-    /// Writes the JSON in the place of the last one, at once: a reader sees a whole report.
+impl DeploymentReport {
+    /// Replaces the JSON file atomically.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The file system refuses.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -152,38 +150,38 @@ impl Report {
         Ok(())
     }
 
-    /// Reads one back.
+    /// Reads a JSON file back.
     ///
     /// # Errors
-    /// Those of the file system, and what is no report.
+    /// The file system refuses, or the file is not a report.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
     }
 
-    /// Appends the Markdown, as `$GITHUB_STEP_SUMMARY` wants it.
+    /// Appends the Markdown to a file, as `$GITHUB_STEP_SUMMARY` expects.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The file system refuses.
     pub(crate) fn append_markdown(&self, path: &Path) -> io::Result<()> {
         let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
         file.write_all(self.markdown().as_bytes())
     }
 
-    /// The report for people.
+    /// The report as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let result = match (self.result, self.dry_run) {
             (Outcome::Done, true) => "nothing was changed (dry run)",
             (Outcome::Done, false) => "done",
             (Outcome::Stopped, _) => "FAILED, nothing had been changed",
-            (Outcome::RolledBack, _) => "FAILED, and taken back",
+            (Outcome::RolledBack, _) => "FAILED, and rolled back",
             (Outcome::Failed, _) => "FAILED",
             (Outcome::Unfinished, _) => "UNFINISHED",
         };
         let mut text = format!("## Deployment: {result}\n\n");
         if self.gates_skipped {
             text.push_str(
-                "> [!CAUTION]\n> **GATES WERE SKIPPED.** Nobody checked that what runs now is right. \
-                 Look at every region by hand, and run the gates as soon as you can.\n\n",
+                "> [!CAUTION]\n> **GATES WERE SKIPPED.** Nothing verified what runs now. \
+                 Check every region by hand, and run the gates as soon as possible.\n\n",
             );
         }
         let _ = writeln!(text, "{} — {}\n", cell(&self.request), took(self.seconds));
@@ -209,7 +207,7 @@ impl Report {
         }
         if !self.changes.is_empty() && self.result != Outcome::Done {
             text.push_str("\nLeft changed:\n\n");
-            for Change { region, service, revision, .. } in &self.changes {
+            for ReleaseChange { region, service, revision, .. } in &self.changes {
                 let before = revision.as_ref().map_or_else(
                     || "it was not installed before".to_owned(),
                     |revision| format!("it was at revision {revision} before"),
@@ -218,7 +216,7 @@ impl Report {
             }
         }
         for difference in &self.differences {
-            let Difference { region, service, after, text: lines } = difference;
+            let ManifestDifference { region, service, after, text: lines } = difference;
             if lines.is_empty() {
                 let _ = writeln!(text, "\n{service} in {region}, {after}: no difference.");
                 continue;
@@ -234,7 +232,7 @@ impl Report {
     }
 }
 
-/// Text that stays within its cell.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }
@@ -252,7 +250,7 @@ fn bounded(text: &str) -> String {
         end -= 1;
     }
     format!(
-        "{}\n… {} bytes more are in the JSON report\n",
+        "{}\n… {} more bytes are in the JSON report\n",
         text[..end].replace("```", "'''"),
         text.len() - end
     )

@@ -1,9 +1,11 @@
-//! Deleting the durable of a colour that is gone.
+//! Deletes the durables of a colour that has stopped.
 //!
-//! A durable that nobody reads any more keeps its place for ever: started again, the colour would be hours behind, and
-//! until then the stream's monitoring shows a consumer that hangs. Deleted too early, frames that the colour had not
-//! folded are counted by nobody. So it goes only when the other colour is what the service leads to and ready, and its
-//! own reader is gone, which the server knows best: no pull request waits, and nothing is delivered any more.
+//! A durable that nothing reads keeps its position for ever: a colour that starts again would be hours behind, and until
+//! then monitoring shows a consumer that hangs. A durable that is deleted too early loses the frames that only its
+//! colour would have folded.
+//!
+//! Invariant: a durable is deleted only while the service leads to another colour that is ready, and when the NATS server
+//! shows no reader of it: no pull request waits and nothing is delivered.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,87 +16,60 @@ use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{Context, consumer};
 use futures_util::TryStreamExt;
 
-use super::colour::{Colour, ColourError};
+use super::exporters::{ExporterError, Exporters};
 use crate::topology::{Deployment, stream_name};
 use callsight_frame::subject::Region;
 
-/// How often a durable that is still read is looked at again.
+/// What messages call the exporters behind the service.
+pub(crate) const ACTIVE: &str = "the active exporter";
+
+/// How often a durable that is still read is checked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long the server may take to answer.
+/// Time limit of a request to JetStream.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What to retire.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Retirement {
-    /// The old colour.
     pub(crate) deployment: Deployment,
     /// The regions whose streams have its durables.
     pub(crate) regions: Vec<Region>,
-    /// How long to wait for its last pull requests to run out.
+    /// How long to wait for the last pull requests to expire.
     pub(crate) timeout: Duration,
 }
 
-/// Why a durable stays.
+/// A durable stays.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetireError {
-    /// What the service leads to does not answer.
-    #[error("nothing is deleted while what is active can't be asked")]
-    Active(#[from] ColourError),
-    /// The service still leads to the old colour.
+    #[error("nothing is deleted while the active exporter can't be asked")]
+    Active(#[from] ExporterError),
     #[error("{0} is still active: promote the other colour first")]
     StillActive(Deployment),
-    /// What is active does not say which colour it is.
     #[error(
         "what answers at the active address does not say which deployment it is: is it a callsight exporter?"
     )]
     Nameless,
-    /// The new colour is not ready.
-    #[error("{active} is active and not ready, so {retiring} may be needed again: {why}")]
-    NotReady {
-        /// Who is active.
-        active: String,
-        /// Who would go.
-        retiring: Deployment,
-        /// What it says.
-        why: String,
-    },
-    /// The old colour still reads.
+    #[error("{active} is active but not ready, so {retiring} may be needed again: {why}")]
+    NotReady { active: String, retiring: Deployment, why: String },
     #[error("{durable} of stream {stream} is still read ({what}): stop its exporter first")]
-    StillRead {
-        /// The durable.
-        durable: String,
-        /// Its stream.
-        stream: String,
-        /// How it shows.
-        what: String,
-    },
-    /// NATS refuses, or does not answer.
+    StillRead { durable: String, stream: String, what: String },
     #[error("cannot {doing} of stream {stream}")]
-    Nats {
-        /// What was tried.
-        doing: String,
-        /// The stream.
-        stream: String,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Nats { doing: String, stream: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
-/// A durable that is gone now.
+/// A durable that was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Deleted {
-    /// Its stream.
+pub(crate) struct DeletedDurable {
     pub(crate) stream: String,
-    /// Its name.
     pub(crate) durable: String,
 }
 
-/// That the service leads to another colour than the one to be retired, and that this one is ready.
+/// Verifies that the service leads to another deployment than the one that retires, and that this one is ready.
 ///
 /// # Errors
-/// [`RetireError`] when it does not.
-pub(crate) async fn check_active(active: &Colour, retiring: &Deployment) -> Result<(), RetireError> {
+/// [`RetireError`] if it does not.
+pub(crate) async fn check_active(active: &Exporters, retiring: &Deployment) -> Result<(), RetireError> {
     let readiness = active.readiness().await?;
     let names: Vec<_> = readiness.deployments.iter().map(String::as_str).collect();
     if names.is_empty() {
@@ -110,23 +85,23 @@ pub(crate) async fn check_active(active: &Colour, retiring: &Deployment) -> Resu
     Ok(())
 }
 
-/// Deletes the durables of a colour that nothing reads; gives those that were there. A second time it finds none.
+/// Deletes the durables of a deployment and returns them; none if they were deleted before.
 ///
 /// # Errors
-/// [`RetireError`] at the first that is still read; others may be gone by then.
+/// [`RetireError`]; none is deleted if one is still read.
 pub(crate) async fn delete_durables(
     context: &Context,
     retirement: &Retirement,
-) -> Result<Vec<Deleted>, RetireError> {
+) -> Result<Vec<DeletedDurable>, RetireError> {
     let end = tokio::time::Instant::now() + retirement.timeout;
     let mut idle = Vec::new();
-    // All of them are looked at before the first one goes: either the colour is gone, or it isn't.
+    // All are checked before the first one is deleted: either the colour has stopped, or it has not.
     for region in &retirement.regions {
         let name = stream_name(region);
         let Some(stream) = stream(context, &name).await? else { continue };
         for durable in durables(&stream, &name, &retirement.deployment).await? {
             wait_until_idle(&stream, &name, &durable, end).await?;
-            idle.push((stream.clone(), Deleted { stream: name.clone(), durable }));
+            idle.push((stream.clone(), DeletedDurable { stream: name.clone(), durable }));
         }
     }
     let mut deleted = Vec::new();
@@ -139,7 +114,7 @@ pub(crate) async fn delete_durables(
     Ok(deleted)
 }
 
-/// A stream, unless there is none.
+/// A stream; `None` if it does not exist.
 async fn stream(context: &Context, name: &str) -> Result<Option<Stream>, RetireError> {
     match tokio::time::timeout(ANSWER_WITHIN, context.get_stream(name)).await {
         Ok(Ok(stream)) => Ok(Some(stream)),
@@ -149,13 +124,13 @@ async fn stream(context: &Context, name: &str) -> Result<Option<Stream>, RetireE
             {
                 Ok(None)
             }
-            _ => Err(refused("look".to_owned(), name, error)),
+            _ => Err(refused("get the configuration".to_owned(), name, error)),
         },
-        Err(slow) => Err(refused("look".to_owned(), name, slow)),
+        Err(slow) => Err(refused("get the configuration".to_owned(), name, slow)),
     }
 }
 
-/// The durables of a deployment: one, and with shards one for each.
+/// The durables of a deployment: its own, and those of its shards, which end in `-2of3`.
 async fn durables(
     stream: &Stream,
     name: &str,
@@ -165,16 +140,17 @@ async fn durables(
     let names: Vec<String> = answered(stream.consumer_names().try_collect())
         .await
         .map_err(|source| refused("list the consumers".to_owned(), name, source))?;
+    let of_shard = |rest: &str| {
+        let (number, of) = rest.strip_prefix('-')?.split_once("of")?;
+        Some(number.parse::<u32>().is_ok() && of.parse::<u32>().is_ok())
+    };
     let is_its = |name: &String| {
-        name.strip_prefix(&durable).is_some_and(|rest| {
-            let shard = rest.strip_prefix('-').unwrap_or_default();
-            rest.is_empty() || !shard.is_empty() && shard.bytes().all(|byte| byte.is_ascii_digit())
-        })
+        name.strip_prefix(&durable).is_some_and(|rest| rest.is_empty() || of_shard(rest) == Some(true))
     };
     Ok(names.into_iter().filter(is_its).collect())
 }
 
-/// Waits for the last pull requests of a dead exporter to run out, which takes seconds.
+/// Waits for the last pull requests of a stopped exporter to expire, which takes seconds.
 async fn wait_until_idle(
     stream: &Stream,
     name: &str,
@@ -185,8 +161,8 @@ async fn wait_until_idle(
         match tokio::time::timeout(ANSWER_WITHIN, stream.consumer_info(durable)).await {
             Ok(Ok(info)) => Ok(Some(info)),
             Ok(Err(error)) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-            Ok(Err(error)) => Err(refused(format!("look at {durable}"), name, error)),
-            Err(slow) => Err(refused(format!("look at {durable}"), name, slow)),
+            Ok(Err(error)) => Err(refused(format!("get the state of {durable}"), name, error)),
+            Err(slow) => Err(refused(format!("get the state of {durable}"), name, slow)),
         }
     };
     let mut before: Option<consumer::Info> = None;

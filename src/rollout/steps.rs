@@ -1,309 +1,223 @@
-//! What each step of a plan does.
+//! Performs the steps of a plan.
+//!
+//! Invariant: before a step changes a release, the report has how to roll it back.
 
-use std::error::Error;
-use std::iter;
 use std::time::Duration;
 
-use super::certificate::CertificateError;
-use super::cluster::{Cluster, CutShort, Forward, ToolError};
-use super::colour::{Colour, ColourError};
-use super::deploy::{Known, Run};
-use super::fleet::{Address, FleetRegion, Kind, NatsAccess, Service};
-use super::gates::streams;
-use super::plan::{Action, Step};
-use super::releases::{Phase, other};
-use super::report::Change;
-use super::retire::{Deleted, RetireError, Retirement, check_active, delete_durables};
+use super::cluster::Cluster;
+use super::colour::Colour;
+use super::failure::{self, StepError};
+use super::fleet::{NatsAccess, ServiceKind};
+use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
+use super::releases::{self, Phase};
+use super::report::ReleaseChange;
+use super::retire::{DeletedDurable, Retirement, check_active, delete_durables};
+use super::run::{FoundRelease, Run, ServiceJob};
+use super::{gates, retire};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls};
-use crate::http_client::HttpError;
-use crate::nats::{self, NatsError};
-use crate::topology::{Deployment, DeploymentError};
+use crate::nats;
 
-/// How long a dead exporter's pull requests may take to run out, and some more.
+/// How long the pull requests of a stopped exporter may take to expire, with a margin.
 const RETIRE_WITHIN: Duration = Duration::from_secs(60);
 
-/// The same when rolling back: one that is still read stays.
-const FORGET_WITHIN: Duration = Duration::from_secs(20);
+/// The same when rolling back: a durable that is still read then stays.
+const DISCARD_WITHIN: Duration = Duration::from_secs(20);
 
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StepError {
-    /// Its time was up, or somebody sent a signal.
-    #[error(transparent)]
-    Cut(#[from] CutShort),
-    /// helm or kubectl says no.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// An exporter does not answer as it should.
-    #[error(transparent)]
-    Colour(#[from] ColourError),
-    /// A durable stays.
-    #[error(transparent)]
-    Retire(#[from] RetireError),
-    /// No connection to NATS can be set up.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
-    /// A colour can't be a deployment.
-    #[error(transparent)]
-    Deployment(#[from] DeploymentError),
-    /// A NATS server does not answer.
-    #[error("no answer from the NATS server at {at}")]
-    Monitor {
-        /// Where it was asked.
-        at: String,
-        /// Why not.
-        source: HttpError,
-    },
-    /// A certificate can't be looked at.
-    #[error("certificate {which}")]
-    Certificate {
-        /// Which one.
-        which: String,
-        /// Why not.
-        source: CertificateError,
-    },
-    /// What was looked at is not as it must be.
-    #[error("{0}")]
-    Gate(String),
+/// What a step reports.
+pub(super) enum StepReport {
+    Done(String),
+    /// Nothing was done; the text says what the operator has to do.
+    LeftToOperator(String),
 }
 
-impl StepError {
-    /// The error and its causes in one line.
-    pub(super) fn line(&self) -> String {
-        let chain = iter::successors(Some(self as &dyn Error), |&error| error.source());
-        crate::config::one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
-    }
-}
-
-/// What a step saw.
-pub(super) struct Seen {
-    pub(super) text: String,
-    /// It was not done, and a person has to.
-    pub(super) left_to_a_person: bool,
-}
-
-impl From<String> for Seen {
-    fn from(text: String) -> Self {
-        Self { text, left_to_a_person: false }
-    }
-}
-
-impl<'a> Run<'a> {
-    /// Does what a step says.
-    pub(super) async fn act(
-        &self,
-        step: &Step,
-        region: &'a FleetRegion,
-        service: Option<&'a Service>,
-    ) -> Result<Seen, StepError> {
-        let cluster = self.cluster(region);
-        let Some(service) = service else {
-            return match step.action {
-                Action::Gateways => self.gateways(&cluster).await.map(Seen::from),
-                _ => self.certificates(&cluster).await.map(Seen::from),
-            };
-        };
-        let known = self.known(step);
-        let text = match step.action {
-            Action::Gateways => self.gateways(&cluster).await?,
-            Action::Certificates => self.certificates(&cluster).await?,
-            Action::Streams => streams(&cluster, service).await?,
-            Action::Look => self.look(&cluster, step, service).await?,
-            Action::Stage => {
-                self.will_change(step, &known, Some(&known.new));
-                self.upgrade(&cluster, service, &known, Phase::Beside).await?;
-                format!(
-                    "{} runs {}",
-                    known.new,
-                    self.order.version.as_deref().unwrap_or("the chart's version")
-                )
-            }
-            Action::Ready => self.ready(&cluster, service, &known).await?,
-            Action::Compare { soak } => self.compare(&cluster, service, &known, soak).await?,
-            Action::Promote if known.old.is_none() => {
-                format!("{} is the first and active already", known.new)
-            }
-            Action::Promote => {
-                self.will_change(step, &known, None);
-                self.upgrade(&cluster, service, &known, Phase::Switched).await?;
-                format!("the service leads to {}", known.new)
-            }
-            Action::Active => self.active(&cluster, service, &known).await?,
-            Action::Upgrade => {
-                self.will_change(step, &known, None);
-                self.helm_upgrade(&cluster, service, Vec::new()).await?;
-                "upgraded in place".to_owned()
-            }
-            Action::Restart => restart(&cluster, service, &known).await?,
-            Action::Withdraw => match &known.old {
-                None => "there was no other colour".to_owned(),
-                Some(old) => {
-                    self.upgrade(&cluster, service, &known, Phase::Alone).await?;
-                    format!("{old} is stopped")
+/// Performs one step.
+///
+/// # Errors
+/// A gate does not pass, or a change fails.
+pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<StepReport, StepError> {
+    let cluster = run.cluster(step.region);
+    let text = match step.task {
+        Task::Region(RegionStep::Gateways) => gates::gateways(run, &cluster).await?,
+        Task::Region(RegionStep::Certificates) => gates::certificates(run, &cluster).await?,
+        Task::Service(service, service_step) => {
+            let job = run.job(cluster, service);
+            match service_step {
+                ServiceStep::Streams => gates::streams(&job).await?,
+                ServiceStep::Look => look(&job).await?,
+                ServiceStep::Stage => stage(&job).await?,
+                ServiceStep::Ready => gates::ready(&job).await?,
+                ServiceStep::Compare { soak } => gates::compare_colours(&job, soak).await?,
+                ServiceStep::Promote => promote(&job).await?,
+                ServiceStep::Active => gates::active(&job).await?,
+                ServiceStep::Upgrade => {
+                    job.will_change(None);
+                    releases::upgrade(&job, None).await?;
+                    "upgraded in place".to_owned()
                 }
-            },
-            Action::Retire => return self.retire(&cluster, service, &known).await,
-            // Never planned: `take_back` does it.
-            Action::RollBack => String::new(),
-        };
-        Ok(text.into())
-    }
-
-    /// Finds out which colour is active, and with it which one comes next. In a dry run, what would change too.
-    async fn look(&self, cluster: &Cluster<'_>, step: &Step, service: &Service) -> Result<String, StepError> {
-        let mut known = Known { new: "blue".to_owned(), ..Known::default() };
-        let release = cluster.release(service).await?;
-        if let Some(release) = &release {
-            if release.status.starts_with("pending") || release.status == "uninstalling" {
-                return Err(StepError::Gate(format!(
-                    "release {} is {}: somebody else is at it, or a run was killed; helm rollback ends that",
-                    service.release, release.status
-                )));
-            }
-            known.revision = Some(release.revision.clone());
-            if service.kind == Kind::Exporter {
-                let old = cluster.active_colour(service).await?;
-                known.new = other(&old).to_owned();
-                known.old_image = cluster.image(service, &old).await?;
-                if self.order.request.promote_only {
-                    known.new_image = cluster.image(service, &known.new).await?;
-                    if known.new_image.is_none() {
-                        return Err(StepError::Gate(format!(
-                            "{} does not run: there is nothing to promote",
-                            known.new
-                        )));
-                    }
-                }
-                known.old = Some(old);
+                ServiceStep::Restart => restart(&job).await?,
+                ServiceStep::Withdraw => withdraw(&job).await?,
+                ServiceStep::Retire => return retire(&job).await,
             }
         }
-        self.know(step, known.clone());
-        if self.order.dry_run && !self.order.request.restart_only {
-            self.differences(cluster, step, service, &known).await?;
-        }
-        Ok(match (&release, &known.old) {
-            (None, _) => "not installed yet".to_owned(),
-            (Some(release), None) => format!("revision {}", release.revision),
-            (Some(release), Some(old)) => {
-                let image = known.old_image.as_deref().unwrap_or("an unknown image");
-                format!("revision {}, {old} is active with {image}", release.revision)
-            }
-        })
-    }
-
-    /// A colour's exporters, and the forwarded ports that keep them reachable.
-    pub(super) async fn colour(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        name: &str,
-        addresses: &[Address],
-    ) -> Result<(Colour, Vec<Forward>), StepError> {
-        let (mut endpoints, mut forwards) = (Vec::new(), Vec::new());
-        for address in addresses {
-            let (endpoint, forward) = cluster.reach(address, &service.namespace).await?;
-            endpoints.push(endpoint);
-            forwards.extend(forward);
-        }
-        Ok((Colour { name: name.to_owned(), endpoints, http: self.http.clone() }, forwards))
-    }
-
-    /// Deletes the durables of the old colour, once nothing reads them.
-    async fn retire(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        known: &Known,
-    ) -> Result<Seen, StepError> {
-        let Some(old) = &known.old else { return Ok("there was no other colour".to_owned().into()) };
-        let Some(access) = &cluster.region.nats else {
-            let text = format!(
-                "the fleet has no `nats` for {0}; run callsight rollout retire --deployment {old} --region {0}",
-                cluster.region.name
-            );
-            return Ok(Seen { text, left_to_a_person: true });
-        };
-        let deleted = self.forget(cluster, service, access, old, RETIRE_WITHIN).await?;
-        Ok(listed(&deleted).into())
-    }
-
-    async fn forget(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        access: &NatsAccess,
-        colour: &str,
-        timeout: Duration,
-    ) -> Result<Vec<Deleted>, StepError> {
-        let address = cluster.region.active(service);
-        let (active, _forwards) = self.colour(cluster, service, "the active exporter", &[address]).await?;
-        let deployment: Deployment = colour.parse()?;
-        let work = async {
-            check_active(&active, &deployment).await?;
-            let client = nats::connect(&access.config(), "callsight rollout").await?;
-            let context = async_nats::jetstream::new(client);
-            let retirement = Retirement { deployment, regions: vec![cluster.region.name.clone()], timeout };
-            Ok(delete_durables(&context, &retirement).await?)
-        };
-        cluster.scope.within(work).await?
-    }
-
-    /// Brings a release to where it was.
-    pub(super) async fn roll_back(
-        &self,
-        cluster: &Cluster<'_>,
-        service: &Service,
-        change: &Change,
-    ) -> Result<String, StepError> {
-        let timeout = format!("{}s", cluster.scope.left().as_secs().max(1));
-        let Some(revision) = &change.revision else {
-            let call = ["uninstall", &service.release, "--ignore-not-found", "--wait", "--timeout", &timeout];
-            cluster.helm(service, &call).await?;
-            return Ok("uninstalled: it was not there before".to_owned());
-        };
-        let call = ["rollback", &service.release, revision, "--wait", "--timeout", &timeout];
-        cluster.helm(service, &call).await?;
-        let mut text = format!("back at revision {revision}");
-        // Its frames are in the stream; a durable that nobody reads only looks like an exporter that hangs.
-        if let (Some(colour), Some(access)) = (&change.colour, &cluster.region.nats) {
-            text += &match self.forget(cluster, service, access, colour, FORGET_WITHIN).await {
-                Ok(deleted) => format!("; {}", listed(&deleted)),
-                Err(error) => format!("; the durable of {colour} stays: {}", error.line()),
-            };
-        }
-        Ok(text)
-    }
+    };
+    Ok(StepReport::Done(text))
 }
 
-async fn restart(cluster: &Cluster<'_>, service: &Service, known: &Known) -> Result<String, StepError> {
-    let workload = match (service.kind, &known.old, &service.workload) {
-        (Kind::Plain, _, Some(workload)) => workload.clone(),
-        (Kind::Exporter, Some(colour), _) => cluster
-            .workload(service, colour)
-            .await?
-            .ok_or_else(|| StepError::Gate(format!("{colour} is active and has no workload")))?,
-        _ => {
+/// Finds the active colour, and with it the colour that comes next. In a dry run, also what would change.
+async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let ServiceJob { run, cluster, service, .. } = job;
+    let mut found = FoundRelease::default();
+    if let Some(release) = cluster.release(service).await? {
+        if release.status.starts_with("pending") || release.status == "uninstalling" {
             return Err(StepError::Gate(format!(
-                "{} is not installed: there is nothing to restart",
-                service.name
+                "release {} is {}: another deployment is running, or one was killed; helm rollback ends that",
+                service.release, release.status
             )));
+        }
+        found.revision = Some(release.revision);
+        if service.kind == ServiceKind::Exporter {
+            let old = cluster.active_colour(service).await?;
+            found.old = Some(old);
+            found.old_image = cluster.image(service, old).await?;
+            if run.order.request.mode == DeploymentMode::Promote {
+                let new = old.other();
+                found.new_image = cluster.image(service, new).await?;
+                if found.new_image.is_none() {
+                    return Err(StepError::Gate(format!("{new} does not run: there is nothing to promote")));
+                }
+            }
+        }
+    }
+    job.remember(found.clone());
+    if run.order.dry_run && run.order.request.mode != DeploymentMode::Restart {
+        releases::preview(&run.job(cluster.clone(), service)).await?;
+    }
+    Ok(match (found.revision, found.old) {
+        (None, _) => "not installed yet".to_owned(),
+        (Some(revision), None) => format!("revision {revision}"),
+        (Some(revision), Some(old)) => {
+            let image = found.old_image.as_deref().unwrap_or("an unknown image");
+            format!("revision {revision}, {old} is active with {image}")
+        }
+    })
+}
+
+async fn stage(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let new = job.found.new_colour();
+    job.will_change(Some(new));
+    releases::upgrade(job, Some(Phase::Beside)).await?;
+    Ok(format!("{new} runs {}", job.run.order.version.as_deref().unwrap_or("the chart's version")))
+}
+
+async fn promote(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let new = job.found.new_colour();
+    if job.found.old.is_none() {
+        return Ok(format!("{new} is the first colour and already active"));
+    }
+    job.will_change(None);
+    releases::upgrade(job, Some(Phase::Switched)).await?;
+    Ok(format!("the service leads to {new}"))
+}
+
+async fn restart(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let ServiceJob { cluster, service, .. } = job;
+    let workload = match (service.kind, job.found.old, &service.workload) {
+        (ServiceKind::Plain, _, Some(workload)) => workload.clone(),
+        (ServiceKind::Exporter, Some(colour), _) => {
+            let workload = cluster.workload(service, colour).await?;
+            workload.ok_or_else(|| StepError::Gate(format!("{colour} is active and has no workload")))?
+        }
+        (ServiceKind::Plain, _, None) | (ServiceKind::Exporter, None, _) => {
+            let name = &service.name;
+            return Err(StepError::Gate(format!("{name} is not installed: there is nothing to restart")));
         }
     };
     cluster.kubectl(&service.namespace, &["rollout", "restart", &workload]).await?;
-    let timeout = format!("--timeout={}s", cluster.scope.left().as_secs().max(1));
+    let timeout = format!("--timeout={}", cluster.limit.timeout_flag());
     cluster.kubectl(&service.namespace, &["rollout", "status", &workload, &timeout]).await?;
     Ok(format!("{workload} is restarted"))
 }
 
-fn listed(deleted: &[Deleted]) -> String {
-    match deleted {
-        [] => "no durable was left".to_owned(),
-        deleted => {
-            let names: Vec<_> =
-                deleted.iter().map(|gone| format!("{} of {}", gone.durable, gone.stream)).collect();
-            format!("deleted {}", names.join(", "))
-        }
+async fn withdraw(job: &ServiceJob<'_>) -> Result<String, StepError> {
+    let Some(old) = job.found.old else { return Ok("there was no other colour".to_owned()) };
+    releases::upgrade(job, Some(Phase::Alone)).await?;
+    Ok(format!("{old} is stopped"))
+}
+
+async fn retire(job: &ServiceJob<'_>) -> Result<StepReport, StepError> {
+    let Some(old) = job.found.old else {
+        return Ok(StepReport::Done("there was no other colour".to_owned()));
+    };
+    let region = job.cluster.region;
+    let Some(access) = &region.nats else {
+        return Ok(StepReport::LeftToOperator(format!(
+            "the fleet has no `nats` for {0}; run callsight rollout retire --deployment {old} --region {0}",
+            region.name
+        )));
+    };
+    Ok(StepReport::Done(deleted(&discard_durables(job, access, old, RETIRE_WITHIN).await?)))
+}
+
+async fn discard_durables(
+    job: &ServiceJob<'_>,
+    access: &NatsAccess,
+    colour: Colour,
+    timeout: Duration,
+) -> Result<Vec<DeletedDurable>, StepError> {
+    let region = job.cluster.region;
+    let addresses = [region.active_address(job.service)];
+    let (active, _ports) = job.exporters(retire::ACTIVE, &addresses).await?;
+    let retirement =
+        Retirement { deployment: colour.deployment(), regions: vec![region.name.clone()], timeout };
+    let work = async {
+        check_active(&active, &retirement.deployment).await?;
+        let client = nats::connect(&access.config(), "callsight rollout").await?;
+        Ok(delete_durables(&async_nats::jetstream::new(client), &retirement).await?)
+    };
+    job.cluster.limit.within(work).await?
+}
+
+/// Brings a release back to where it was before the deployment.
+///
+/// # Errors
+/// helm fails. A durable that stays is not an error, as it only takes up room.
+pub(super) async fn roll_back<'a>(
+    run: &'a Run<'a>,
+    cluster: Cluster<'a>,
+    change: &ReleaseChange,
+) -> Result<String, StepError> {
+    let service = run.fleet.service(&change.service);
+    let service = service.ok_or_else(|| no_longer(&change.service))?;
+    let job = run.job(cluster, service);
+    let timeout = job.cluster.limit.timeout_flag();
+    let Some(revision) = &change.revision else {
+        let call = ["uninstall", &service.release, "--ignore-not-found", "--wait", "--timeout", &timeout];
+        job.cluster.helm(service, &call).await?;
+        return Ok("uninstalled: it was not installed before".to_owned());
+    };
+    let call = ["rollback", &service.release, revision, "--wait", "--timeout", &timeout];
+    job.cluster.helm(service, &call).await?;
+    let mut text = format!("back at revision {revision}");
+    if let (Some(colour), Some(access)) = (change.colour, &job.cluster.region.nats) {
+        text += &match discard_durables(&job, access, colour, DISCARD_WITHIN).await {
+            Ok(durables) => format!("; {}", deleted(&durables)),
+            Err(error) => format!("; the durable of {colour} stays: {}", failure::one_line(&error)),
+        };
     }
+    Ok(text)
+}
+
+/// A report names what the fleet has lost since.
+pub(super) fn no_longer(name: &str) -> StepError {
+    StepError::Gate(format!("the fleet no longer has {name}"))
+}
+
+fn deleted(durables: &[DeletedDurable]) -> String {
+    if durables.is_empty() {
+        return "no durable was left".to_owned();
+    }
+    let names: Vec<_> = durables.iter().map(|gone| format!("{} of {}", gone.durable, gone.stream)).collect();
+    format!("deleted {}", names.join(", "))
 }
 
 impl NatsAccess {

@@ -1,13 +1,16 @@
-//! A comparison for people: both colours side by side, and what follows.
+//! The text of a comparison: both colours side by side, and the verdict.
+//!
+//! Invariant: the last line begins with `verdict:`.
 
 use std::fmt::Write;
 
 use super::compare::Comparison;
-use super::judge::{Judgement, Row, RowVerdict, VersionVerdict, number};
+use super::judge::{ComparisonRow, RowVerdict, VersionVerdict, WindowJudgement, number};
 
-/// The whole of it, ending in a line that begins with `verdict:`.
+/// The table, the reasons and the verdict.
 pub(crate) fn comparison(comparison: &Comparison, old: &str, new: &str) -> String {
-    let mut text = comparison.judgement.as_ref().map(|seen| judgement(seen, old, new)).unwrap_or_default();
+    let mut text =
+        comparison.judgement.as_ref().map(|judged| judgement(judged, old, new)).unwrap_or_default();
     for reason in &comparison.reasons {
         let _ = writeln!(text, "  - {reason}");
     }
@@ -25,7 +28,7 @@ pub(crate) fn comparison(comparison: &Comparison, old: &str, new: &str) -> Strin
     text
 }
 
-fn judgement(judgement: &Judgement, old: &str, new: &str) -> String {
+fn judgement(judgement: &WindowJudgement, old: &str, new: &str) -> String {
     let mut rows = vec![[String::new(), old.to_owned(), new.to_owned(), "allowed".to_owned(), String::new()]];
     let version = match judgement.version {
         VersionVerdict::Same => "same",
@@ -49,7 +52,7 @@ fn judgement(judgement: &Judgement, old: &str, new: &str) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 5] {
+fn cells(row: &ComparisonRow) -> [String; 5] {
     let value = |value: Option<f64>| match value {
         Some(value) if row.unit.is_empty() => number(value),
         Some(value) => format!("{} {}", number(value), row.unit).replace(" /s", "/s"),

@@ -9,6 +9,7 @@ mod glance;
 mod http;
 pub(crate) mod negotiate;
 pub(crate) mod open_files;
+pub(crate) mod readiness;
 mod routes;
 mod scrape;
 mod triage;

@@ -13,9 +13,10 @@ use warp::reply::Reply;
 use warp::{Filter, Rejection};
 
 use super::negotiate;
+use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
 use super::triage::{Document, Drill, DrillError, Triage, api_headers};
-use crate::consume::{HealthReport, RegionHealth};
+use crate::consume::RegionHealth;
 
 /// The state that the routes read.
 #[derive(Clone)]
@@ -40,14 +41,6 @@ impl State {
     ) -> Self {
         Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()) }
     }
-}
-
-/// The answer of `/readyz`.
-#[derive(Serialize)]
-struct Readiness<'a> {
-    ready: bool,
-    deployment: &'a str,
-    regions: Vec<HealthReport>,
 }
 
 /// The answer of `/livez`.
@@ -105,7 +98,8 @@ fn livez(state: &State) -> warp::reply::Response {
 fn readyz(state: &State) -> warp::reply::Response {
     let regions: Vec<_> = state.regions.iter().map(|region| region.report(state.ready_max_lag)).collect();
     let ready = regions.iter().all(|region| region.ready);
-    answer(&Readiness { ready, deployment: &state.deployment, regions }, ready)
+    let deployment = Some(state.deployment.to_string());
+    answer(&ReadinessReport { ready, deployment, regions }, ready)
 }
 
 fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {

@@ -1,4 +1,4 @@
-//! `callsight rollout compare`: may green take over?
+//! `callsight rollout compare`: decides whether green may take over from blue.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::{CliError, HttpArgs, client, print};
 use crate::cli::args::{ProcessArgs, distinct, joined};
 use crate::config::{ConfigError, duration_between, ratio, whole};
 use crate::http_client::{Endpoint, HttpAccess};
-use crate::rollout::colour::Colour;
-use crate::rollout::compare::{Terms, compare};
+use crate::rollout::compare::{ComparisonTerms, compare};
+use crate::rollout::exporters::Exporters;
 use crate::rollout::judge::Tolerances;
 use crate::rollout::table;
 
@@ -19,13 +19,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Wait until a new exporter agrees with the old one; exit with 1 if it does not
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
-    /// Where the old exporter serves, `http://host:port`.
+    /// URL of the old exporter, `http://host:port`.
     ///
-    /// With shards give one address for each, with commas or by repeating the flag: they are added up.
+    /// With shards, give the URL of each, separated by commas or by repeating the flag: their metrics are summed.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true, help_heading = "Exporters")]
     blue: Vec<Endpoint>,
 
-    /// Where the new exporter serves, in the same way
+    /// URL of the new exporter, in the same way
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true, help_heading = "Exporters")]
     green: Vec<Endpoint>,
 
@@ -43,7 +43,7 @@ pub(crate) struct CompareArgs {
     process: ProcessArgs,
 }
 
-/// How long, and how exactly.
+/// How long to compare, and how exactly.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct TermArgs {
     /// Give up after this long, from 1s to 24h
@@ -58,7 +58,7 @@ pub(super) struct TermArgs {
 
     /// Watch both for this long before judging, from 1s to 1h.
     ///
-    /// Choose several times the interval at which clients send.
+    /// Choose a multiple of the interval at which clients send frames.
     #[arg(
         long,
         value_name = "DURATION",
@@ -68,7 +68,7 @@ pub(super) struct TermArgs {
     )]
     window: Duration,
 
-    /// Not while green is further behind the stream than this, from 1s to 1h
+    /// Wait while green is further behind the stream than this, from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -82,15 +82,15 @@ pub(super) struct TermArgs {
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio, help_heading = "Terms")]
     tolerance: f64,
 
-    /// Share by which rates may differ: at the window's edges one has folded what the other has not
+    /// Share by which rates may differ: at the edges of the window, one has folded frames that the other has not
     #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = ratio, help_heading = "Terms")]
     rate_tolerance: f64,
 
-    /// Share by which the 95th percentile of the round trips may differ
+    /// Share by which the 95th percentile of the round-trip time may differ
     #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = ratio, help_heading = "Terms")]
     rtt_tolerance: f64,
 
-    /// Sessions more or less that are none, with what they send: what small populations may differ by
+    /// Number of sessions, with what they send, by which small populations may differ
     #[arg(
         long,
         value_name = "N",
@@ -100,7 +100,7 @@ pub(super) struct TermArgs {
     )]
     floor: u32,
 
-    /// Milliseconds of the 95th percentile more or less that are none
+    /// Milliseconds by which the 95th percentile of the round-trip time may always differ
     #[arg(
         long,
         value_name = "MS",
@@ -110,7 +110,7 @@ pub(super) struct TermArgs {
     )]
     rtt_floor: u32,
 
-    /// Live sessions that each region must have, as without calls there is nothing to compare
+    /// Live sessions that each region must have: without calls there is nothing to compare
     #[arg(
         long,
         value_name = "N",
@@ -120,15 +120,16 @@ pub(super) struct TermArgs {
     )]
     min_sessions: u32,
 
-    /// Let green be of an older version than blue
+    /// Allow green to have an older version than blue
     #[arg(long, help_heading = "Terms")]
     allow_older: bool,
 }
 
 impl TermArgs {
-    pub(super) fn validate(self) -> Result<Terms, ConfigError> {
+    pub(super) fn validate(self) -> Result<ComparisonTerms, ConfigError> {
         if self.window >= self.timeout {
-            let message = "`--window` must be shorter than `--timeout`, or none is watched to its end";
+            let message =
+                "`--window` must be shorter than `--timeout`, otherwise no window is watched to its end";
             return Err(ConfigError::Rejected(message.to_owned()));
         }
         let tolerances = Tolerances {
@@ -140,7 +141,7 @@ impl TermArgs {
             min_sessions: f64::from(self.min_sessions),
             allow_older: self.allow_older,
         };
-        Ok(Terms { timeout: self.timeout, window: self.window, max_lag: self.max_lag, tolerances })
+        Ok(ComparisonTerms { timeout: self.timeout, window: self.window, max_lag: self.max_lag, tolerances })
     }
 }
 
@@ -149,7 +150,7 @@ impl TermArgs {
 pub(crate) struct CompareConfig {
     blue: Vec<Endpoint>,
     green: Vec<Endpoint>,
-    terms: Terms,
+    terms: ComparisonTerms,
     access: HttpAccess,
     json: bool,
 }
@@ -174,15 +175,15 @@ impl fmt::Display for CompareConfig {
     }
 }
 
-/// Compares, prints what was seen, and fails if green must not take over.
+/// Compares, prints the result, and fails if green must not take over.
 pub(crate) async fn run(config: CompareConfig) -> Result<(), CliError> {
     let http = client(&config.access)?;
-    let colour = |name: &str, endpoints: &[Endpoint]| Colour {
+    let exporters = |name: &str, endpoints: &[Endpoint]| Exporters {
         name: name.to_owned(),
         endpoints: endpoints.to_vec(),
         http: http.clone(),
     };
-    let (blue, green) = (colour("blue", &config.blue), colour("green", &config.green));
+    let (blue, green) = (exporters("blue", &config.blue), exporters("green", &config.green));
     let comparison = compare(&blue, &green, &config.terms).await;
     if config.json {
         let json = serde_json::to_string_pretty(&comparison);

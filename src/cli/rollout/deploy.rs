@@ -1,4 +1,4 @@
-//! `callsight rollout deploy` and `promote`: region by region, with gates and a way back.
+//! `callsight rollout deploy` and `promote`: region by region, with gates and roll-back.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,39 +11,40 @@ use crate::cli::args::{ProcessArgs, distinct};
 use crate::cli::stop_signal;
 use crate::config::{ConfigError, duration_between};
 use crate::http_client::HttpClient;
-use crate::rollout::deploy::{Order, deploy, undo};
+use crate::rollout::deploy::{deploy, undo};
 use crate::rollout::fleet::Fleet;
-use crate::rollout::plan::{Request, Strategy, plan};
-use crate::rollout::report::{Outcome, Places, Report};
+use crate::rollout::plan::{DeploymentMode, DeploymentRequest, Strategy, plan};
+use crate::rollout::report::{DeploymentReport, Outcome, ReportFiles};
+use crate::rollout::run::DeploymentOrder;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What stands for every region.
+/// The value of `--region` for every region.
 const ALL: &str = "all";
 
-/// Deploy a version to the fleet, region by region, with gates and a way back
+/// Deploy a version to the fleet, region by region, with gates and roll-back
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeployArgs {
     /// How regions follow one another
     #[arg(long, value_name = "STRATEGY", default_value = "blue-green", help_heading = "What")]
     strategy: Strategy,
 
-    /// Services of the fleet to deploy, all of them unless given.
+    /// Services of the fleet to deploy; all of them by default.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "What")]
     services: Vec<String>,
 
-    /// Tag of the new image; the one that the chart names without it
+    /// Tag of the new image; by default the tag in the chart
     #[arg(long, value_name = "TAG", help_heading = "What")]
     image_tag: Option<String>,
 
-    /// Restart what is active, and change nothing else
+    /// Restart the active exporters, and change nothing else
     #[arg(long, help_heading = "What")]
     restart_only: bool,
 
-    /// Take back what a run left changed that was killed: the file of its `--report`
+    /// Roll back what a killed run left changed, as the file of its `--report` says
     #[arg(long, value_name = "FILE", help_heading = "What")]
     undo: Option<PathBuf>,
 
@@ -54,7 +55,7 @@ pub(crate) struct DeployArgs {
     process: ProcessArgs,
 }
 
-/// Lead the service to the colour that stands by, if it agrees with the active one
+/// Switch traffic to the standby colour, if it agrees with the active one
 #[derive(Debug, clap::Args)]
 pub(crate) struct PromoteArgs {
     #[command(flatten)]
@@ -66,7 +67,7 @@ pub(crate) struct PromoteArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 struct FleetArgs {
-    /// File that says what runs where, see docs/deploy.md
+    /// File that describes what runs where, see docs/deploy.md
     #[arg(long, value_name = "FILE", default_value = "helm/fleet.yaml", help_heading = "Where")]
     fleet: PathBuf,
 
@@ -78,11 +79,11 @@ struct FleetArgs {
     #[arg(long, help_heading = "How")]
     dry_run: bool,
 
-    /// In an emergency: look at nothing before and after. The report says so in capitals.
+    /// In an emergency, skip all checks before and after; the report says so in capitals
     #[arg(long, help_heading = "How")]
     skip_gates: bool,
 
-    /// Give a step up after this long, from 1s to 24h
+    /// Give up a step after this long, from 1s to 24h
     #[arg(
         long,
         value_name = "DURATION",
@@ -92,7 +93,7 @@ struct FleetArgs {
     )]
     step_timeout: Duration,
 
-    /// Give all of it up after this long, from 1s to 24h; taking it back has time of its own
+    /// Give up the deployment after this long, from 1s to 24h; rolling back has time of its own
     #[arg(
         long,
         value_name = "DURATION",
@@ -102,11 +103,11 @@ struct FleetArgs {
     )]
     timeout: Duration,
 
-    /// Write the report here as JSON, after every step
+    /// Write the report to this file as JSON, after every step
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     report: Option<PathBuf>,
 
-    /// Append the report here as Markdown, at the end: `$GITHUB_STEP_SUMMARY`
+    /// Append the report to this file as Markdown, at the end, such as `$GITHUB_STEP_SUMMARY`
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     summary: Option<PathBuf>,
 }
@@ -115,21 +116,21 @@ struct FleetArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct DeployConfig {
     fleet: PathBuf,
-    order: Order,
+    order: DeploymentOrder,
     undo: Option<PathBuf>,
 }
 
 impl FleetArgs {
-    fn config(self, request: Request) -> DeployConfig {
+    fn config(self, strategy: Strategy, mode: DeploymentMode, services: Vec<String>) -> DeployConfig {
         let region = Some(self.region).filter(|region| region != ALL);
-        let order = Order {
-            request: Request { region, ..request },
+        let order = DeploymentOrder {
+            request: DeploymentRequest { strategy, mode, region, services },
             version: None,
             dry_run: self.dry_run,
             skip_gates: self.skip_gates,
             step_timeout: self.step_timeout,
             timeout: self.timeout,
-            places: Places { json: self.report, markdown: self.summary },
+            files: ReportFiles { json: self.report, markdown: self.summary },
         };
         DeployConfig { fleet: self.fleet, order, undo: None }
     }
@@ -145,17 +146,11 @@ impl DeployArgs {
         }
         if self.undo.is_some() && self.fleet.dry_run {
             return rejected(
-                "`--undo` cannot be used with `--dry-run`: the report it reads tells what it will do",
+                "`--undo` cannot be used with `--dry-run`: the report that it reads lists what it would roll back",
             );
         }
-        let request = Request {
-            strategy: self.strategy,
-            region: None,
-            services: distinct(self.services),
-            restart_only: self.restart_only,
-            promote_only: false,
-        };
-        let mut config = self.fleet.config(request);
+        let mode = if self.restart_only { DeploymentMode::Restart } else { DeploymentMode::Replace };
+        let mut config = self.fleet.config(self.strategy, mode, distinct(self.services));
         config.order.version = self.image_tag;
         config.undo = self.undo;
         Ok((self.process, config))
@@ -164,14 +159,7 @@ impl DeployArgs {
 
 impl PromoteArgs {
     pub(super) fn validate(self) -> (ProcessArgs, DeployConfig) {
-        let request = Request {
-            strategy: Strategy::BlueGreen,
-            region: None,
-            services: Vec::new(),
-            restart_only: false,
-            promote_only: true,
-        };
-        (self.process, self.fleet.config(request))
+        (self.process, self.fleet.config(Strategy::BlueGreen, DeploymentMode::Promote, Vec::new()))
     }
 }
 
@@ -186,10 +174,10 @@ impl clap::ValueEnum for Strategy {
             Self::BlueGreen => PossibleValue::new("blue-green")
                 .help("One region after another, each with both versions side by side"),
             Self::Canary => PossibleValue::new("canary")
-                .help("The same, and the first region compares both for as long as the fleet says"),
+                .help("The same, but the first region compares both for as long as the fleet's `soak`"),
             Self::Parallel => PossibleValue::new("parallel")
-                .help("All regions at the same time; one that fails goes back alone"),
-            Self::SingleRegion => PossibleValue::new("single-region").help("The region of `--region`"),
+                .help("All regions at the same time; one that fails is rolled back alone"),
+            Self::SingleRegion => PossibleValue::new("single-region").help("Only the region of `--region`"),
         })
     }
 }
@@ -202,7 +190,7 @@ impl fmt::Display for DeployConfig {
     }
 }
 
-/// Deploys, or takes a deployment back; prints the report, and fails if it did not go well.
+/// Deploys, or rolls an earlier deployment back; prints the report, and fails unless all went well.
 pub(crate) async fn run(config: DeployConfig) -> Result<(), CliError> {
     let DeployConfig { fleet, order, undo: left } = config;
     let fleet = Fleet::read(&fleet).map_err(CliError::other)?;
@@ -213,15 +201,15 @@ pub(crate) async fn run(config: DeployConfig) -> Result<(), CliError> {
     let signal = stop_signal()?;
     let signals = tokio::spawn(async move {
         let signal = signal.await;
-        tracing::warn!(signal, "stopping: what was changed is taken back");
+        tracing::warn!(signal, "stopping: changes are rolled back");
         stop.send_replace(true);
-        // Kept: nobody may take its end for a signal.
+        // Keeps the sender alive: its end is not a signal.
         std::future::pending::<()>().await;
     });
     let undoing = left.is_some();
     let report = match left {
         Some(path) => {
-            let left = Report::load(&path).map_err(|error| {
+            let left = DeploymentReport::load(&path).map_err(|error| {
                 CliError::caused(format!("cannot read the report {}", path.display()), error)
             })?;
             undo(&fleet, &order, left, http, stopping).await

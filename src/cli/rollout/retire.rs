@@ -1,4 +1,4 @@
-//! `callsight rollout retire`: forget a colour that is gone.
+//! `callsight rollout retire`: deletes the durables of a stopped exporter.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use crate::cli::args::{NatsArgs, ProcessArgs, distinct, joined};
 use crate::config::{ConfigError, NatsConfig, duration_between};
 use crate::http_client::{Endpoint, HttpAccess};
 use crate::nats;
-use crate::rollout::colour::Colour;
-use crate::rollout::retire::{Retirement, check_active, delete_durables};
+use crate::rollout::exporters::Exporters;
+use crate::rollout::retire::{ACTIVE, Retirement, check_active, delete_durables};
 use crate::topology::Deployment;
 use callsight_frame::subject::Region;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Delete the durables of an old exporter, once another is active and ready and the old one is gone
+/// Delete the durables of an old exporter that has stopped, once another one is active and ready
 #[derive(Debug, clap::Args)]
 pub(crate) struct RetireArgs {
-    /// The deployment whose durables go, such as `blue`
+    /// Deployment whose durables to delete, such as `blue`
     #[arg(long, value_name = "NAME", required = true, help_heading = "What")]
     deployment: Deployment,
 
-    /// A region whose stream has them.
+    /// Region whose stream has the durables.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "What")]
     region: Vec<Region>,
 
-    /// Where the service answers that everybody uses: the other deployment must be what answers there, and ready
+    /// URL of the service that everybody uses: the other deployment must answer there and be ready
     #[arg(long, value_name = "URL", required = true, help_heading = "What")]
     active: Endpoint,
 
-    /// Wait this long for the old exporter's last pull requests to run out, which takes up to 10s; from 1s to 1h
+    /// Wait this long for the old exporter's last pull requests to expire, which takes up to 10s; from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -53,7 +53,7 @@ pub(crate) struct RetireArgs {
     process: ProcessArgs,
 }
 
-/// What to retire, and what has to be so before.
+/// What to retire, and what must be active before.
 #[derive(Clone, Debug)]
 pub(crate) struct RetireConfig {
     retirement: Retirement,
@@ -79,11 +79,10 @@ impl fmt::Display for RetireConfig {
     }
 }
 
-/// Retires, and prints a line for each durable that is gone.
+/// Retires, and prints a line for each durable that was deleted.
 pub(crate) async fn run(config: RetireConfig) -> Result<(), CliError> {
     let RetireConfig { retirement, active, nats, access } = config;
-    let active =
-        Colour { name: "the active exporter".to_owned(), endpoints: vec![active], http: client(&access)? };
+    let active = Exporters { name: ACTIVE.to_owned(), endpoints: vec![active], http: client(&access)? };
     check_active(&active, &retirement.deployment).await.map_err(CliError::other)?;
     let client = nats::connect(&nats, "callsight rollout").await.map_err(CliError::other)?;
     let context = async_nats::jetstream::new(client);

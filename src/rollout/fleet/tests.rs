@@ -17,8 +17,8 @@ fn a_mistake_is_told() {
     assert_eq!(refused("", ""), "");
     for (service, region, problem) in [
         ("", ", contxt: us", "contxt"),
-        ("", ", values: {natz: []}", "region us has values for natz, which is no service"),
-        ("", ", gateways: [apac]", "names gateways and no monitors"),
+        ("", ", values: {natz: []}", "region us has values for natz, which is not a service"),
+        ("", ", gateways: [apac]", "names gateways, but no monitors"),
         ("", ", monitors: ['nats:8222']", "`nats:8222`: write http://host:port, or svc/NAME:PORT"),
         ("", ", certificates: [nats-tls]", "write secret/NAMESPACE/NAME"),
         ("", ", nats: {url: ['http://user:hunter2@a']}", "write nats://host:port"),
@@ -26,7 +26,7 @@ fn a_mistake_is_told() {
         (
             ", {name: callsight, kind: exporter, chart: c, release: b, namespace: n}",
             "",
-            "callsight is there twice",
+            "callsight occurs twice",
         ),
     ] {
         let told = refused(service, region);
@@ -45,10 +45,10 @@ fn addresses_follow_from_the_release_unless_given() {
           - {name: apac, context: apac, exporters: {green: [\"http://g1:1\", \"pod/callsight-green-2:9464\"]}}";
     let fleet: Fleet = yaml_serde::from_str(text).unwrap();
     let (us, apac, service) = (&fleet.regions[0], &fleet.regions[1], &fleet.services[0]);
-    let shown = |addresses: Vec<Address>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(shown(us.colour(service, "green")), ["svc/callsight-green:9464"]);
-    assert_eq!(us.active(service).to_string(), "svc/callsight:9464");
-    assert_eq!(shown(apac.colour(service, "green")), ["http://g1:1", "pod/callsight-green-2:9464"]);
+    let shown = |addresses: Vec<FleetAddress>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(us.addresses(service, Colour::Green)), ["svc/callsight-green:9464"]);
+    assert_eq!(us.active_address(service).to_string(), "svc/callsight:9464");
+    assert_eq!(shown(apac.addresses(service, Colour::Green)), ["http://g1:1", "pod/callsight-green-2:9464"]);
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn certificates_are_files_secrets_or_servers() {
         ("nats://nats.example:4222", "nats.example:4222"),
         ("tls://[::1]:443", "::1:443"),
     ] {
-        assert_eq!(text.parse::<Certificate>().unwrap().to_string(), shown);
+        assert_eq!(text.parse::<CertificatePlace>().unwrap().to_string(), shown);
     }
     for text in ["", "secret/a", "http://a:1", "tls://a", "file"] {
-        assert!(text.parse::<Certificate>().is_err(), "{text}");
+        assert!(text.parse::<CertificatePlace>().is_err(), "{text}");
     }
 }

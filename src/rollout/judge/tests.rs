@@ -1,6 +1,7 @@
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::super::page::Reader;
+use super::super::page::PageReader;
 use super::*;
 
 /// A page of one region with so many sessions, after so many frames a session.
@@ -24,20 +25,23 @@ fn page(version: &str, sessions: u32, frames: u32) -> String {
 }
 
 /// Readings ten seconds apart.
-fn readings(start: Instant, pages: &[String]) -> Vec<Reading> {
+fn readings(start: Instant, pages: &[String]) -> Vec<MetricsReading> {
     let read = |(at, text): (u64, &String)| {
-        let mut reader = Reader::default();
-        reader.take(text.as_bytes());
-        Reading::of(start + Duration::from_secs(10 * at), vec![reader.finish().unwrap()])
+        let mut reader = PageReader::default();
+        reader.write_all(text.as_bytes()).unwrap();
+        MetricsReading::of(start + Duration::from_secs(10 * at), vec![reader.finish().unwrap()])
     };
     (0..).zip(pages).map(read).collect()
 }
 
-fn judged(blue: &[String], green: &[String], tolerances: &Tolerances) -> Judgement {
+fn judged(blue: &[String], green: &[String], tolerances: &Tolerances) -> WindowJudgement {
     let start = Instant::now();
     let regions = BTreeSet::from(["us".to_owned()]);
     let names = ["blue", "green"].map(str::to_owned);
-    judge(&Watched { names, regions, blue: readings(start, blue), green: readings(start, green) }, tolerances)
+    judge(
+        &WatchedWindow { names, regions, blue: readings(start, blue), green: readings(start, green) },
+        tolerances,
+    )
 }
 
 fn reasons(blue: &[String], green: &[String]) -> Vec<String> {
@@ -113,7 +117,7 @@ fn versions_sort_as_they_should() {
 fn an_exporter_that_was_started_again_is_not_compared() {
     let restarted = [page("1.0.0", 100, 500), page("1.0.0", 100, 1)];
     let judgement = judged(&pages("1.0.0", 100), &restarted, &Tolerances::default());
-    assert!(judgement.reasons.iter().all(|reason| reason.contains("started again")), "{judgement:?}");
+    assert!(judgement.reasons.iter().all(|reason| reason.contains("an exporter restarted")), "{judgement:?}");
     assert!(!judgement.is_final && !judgement.reasons.is_empty());
 }
 

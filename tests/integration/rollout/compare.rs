@@ -1,4 +1,4 @@
-//! `callsight rollout compare`: go when green is as good as blue, and why not when it isn't.
+//! `callsight rollout compare`: go if green is as good as blue, otherwise stop with the reasons.
 
 use super::stage::{OlderBuild, calls, compare, exporter, has_sessions, reasons, verdict};
 use crate::kit::callsight::Callsight;
@@ -26,7 +26,7 @@ impl Stage {
         Self { nats, blue, _calls: calls }
     }
 
-    /// Compares with a green that must not take over, and gives the reasons.
+    /// Compares with a green that must not take over, and returns the reasons.
     async fn stops(&self, green: &str) -> String {
         let output = compare(&self.blue.url(), green, "7s", &["--json"]).await;
         let (code, verdict) = verdict(&output);
@@ -57,7 +57,7 @@ async fn equals_go_and_a_green_that_is_not_up_yet_is_waited_for() {
         assert!(text.lines().any(|line| line.starts_with(row)), "{row}: {text}");
     }
 
-    // The same for scripts, and with green in the place of blue.
+    // The same for scripts, with green and blue swapped.
     green.ready().await;
     let (code, verdict) = verdict(&compare(&green.url(), &stage.blue.url(), "60s", &["--json"]).await);
     assert_eq!((code, verdict["go"].as_bool()), (Some(0), Some(true)), "{verdict}");
@@ -82,7 +82,7 @@ async fn a_green_that_reads_another_stream_is_starved() {
 #[tokio::test]
 async fn a_green_that_gets_a_part_of_the_frames_stops() {
     let stage = Stage::with_calls().await;
-    // A shard whose fellow is missing.
+    // A shard without the other one.
     let mut green = exporter(&stage.nats.url(), "green", &["--shard", "1/2"]);
     green.ready().await;
     let reasons = stage.stops(&green.url()).await;

@@ -1,4 +1,4 @@
-//! `callsight rollout deploy`: every strategy, every way to fail, and what the fleet is then.
+//! `callsight rollout deploy`: every strategy, every way to fail, and the state of the fleet after it.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::kit::wait;
 
 const DEPLOYED_WITHIN: Duration = Duration::from_secs(200);
 
-/// Where each step begins that changes something, and what the gates of a whole deployment are.
+/// The steps of a region in a whole deployment.
 const REGION: [&str; 7] =
     ["look", "stage", "readyz", "compare", "promote", "active readyz", "streams verify"];
 
-/// A whole deployment of a region, with this result in every line.
+/// A whole deployment of a region, all of it successful.
 fn lane(region: &str) -> Vec<String> {
     REGION.iter().chain(&["gateways"]).map(|step| format!("{region} {step} ok")).collect()
 }
@@ -33,7 +33,7 @@ fn closing() -> Vec<String> {
         .collect()
 }
 
-/// That the first step to fail is this one.
+/// Asserts that the first step to fail is this one.
 #[track_caller]
 fn fails_at(deployed: &Deployed, step: &str) {
     let steps = deployed.steps();
@@ -66,7 +66,7 @@ async fn the_first_time_and_every_time() {
     }
     assert!(summary.contains("deleted callsight-blue of HEALTH_US"), "{summary}");
 
-    // A dry run shows it all and does nothing.
+    // A dry run shows everything and changes nothing.
     let dry = fleet.deploy(&["--image-tag", "3.0.0", "--dry-run"]).await;
     dry.ended("done");
     fleet.both(&State::only("green", "2.0.0")).await;
@@ -87,7 +87,7 @@ async fn the_first_time_and_every_time() {
         assert!(summary.contains(line), "{line}: {summary}");
     }
 
-    // A restart starts the active exporters again, and no release changes.
+    // A restart restarts the active exporters, and no release changes.
     let ports: Vec<_> = REGIONS.map(|region| fleet.exporter(region, "green")).to_vec();
     let restarted = fleet.deploy(&["--restart-only"]).await;
     restarted.ended("done");
@@ -115,8 +115,8 @@ async fn gates_stop_it_before_anything_is_changed() {
     };
 
     fleet.secret("apac", "nats", "nats-gateway-tls", "tls.crt", &certificate(5));
-    stopped("apac certificates", "in 5 days, and 14 are demanded: renew it", &["--dry-run"]).await;
-    stopped("apac certificates", "in 5 days, and 14 are demanded: renew it", &[]).await;
+    stopped("apac certificates", "in 5 days, and 14 are required: renew it", &["--dry-run"]).await;
+    stopped("apac certificates", "in 5 days, and 14 are required: renew it", &[]).await;
     fleet.configure(&[("[us, arbiter]", "[us, eu]")]);
     stopped("apac gateways", "has no gateway to eu", &[]).await;
 
@@ -129,7 +129,7 @@ async fn gates_stop_it_before_anything_is_changed() {
     stopped("apac streams verify", "helm test callsight failed", &single).await;
     jetstream.update_stream(config).await.unwrap();
 
-    // All is well again: the one region goes ahead, and the other stays.
+    // With the stream restored, one region is deployed and the other stays.
     let deployed = fleet.deploy(&[&["--image-tag", "2.0.0"], &single[..]].concat()).await;
     deployed.ended("done");
     assert_eq!(fleet.state("us").await, State::only("green", "2.0.0"));
@@ -137,7 +137,7 @@ async fn gates_stop_it_before_anything_is_changed() {
 }
 
 #[tokio::test]
-async fn a_failure_takes_every_region_back() {
+async fn a_failure_rolls_every_region_back() {
     let fleet = Fleet::installed().await;
     let blue = State::only("blue", "1.0.0");
     let elsewhere = Nats::start();
@@ -148,11 +148,11 @@ async fn a_failure_takes_every_region_back() {
         fails_at(&deployed, step);
         assert!(deployed.why().contains(why), "{}", deployed.why());
         fleet.both(&blue).await;
-        assert!(fleet.summary().contains("FAILED, and taken back"));
+        assert!(fleet.summary().contains("FAILED, and rolled back"));
         deployed
     };
 
-    // Green of the second region reads another stream: its compare fails, when the first has long been switched.
+    // Green of the second region reads another stream: its comparison fails after the first region was switched.
     fleet.faults(&json!({"elsewhere": {"apac.callsight-green": elsewhere.url()}}));
     let deployed =
         rolled_back("apac compare", "apac callsight: compare failed: green does not agree with blue").await;
@@ -179,16 +179,16 @@ async fn a_failure_takes_every_region_back() {
         fleet.changing_calls()
     );
 
-    // helm fails when it should switch over.
+    // helm fails at the switch.
     let fault = |call: &str, after: u32| json!({"context": "apac", "call": call, "after": after, "left": 1, "do": "fail"});
     fleet.faults(&json!({"calls": [fault("helm upgrade", 1)]}));
     rolled_back("apac promote", "helm upgrade callsight").await;
 
-    // The way back fails too: it is told, and taken up again by its report.
+    // Rolling back fails too: the report lists what is left, and another run rolls it back.
     fleet.faults(&json!({"calls": [fault("helm upgrade", 1), fault("helm rollback", 0)]}));
     let deployed = fleet.deploy(&["--image-tag", "2.0.0"]).await;
     deployed.ended("failed");
-    assert_eq!(fleet.state("us").await, blue, "what can be taken back is");
+    assert_eq!(fleet.state("us").await, blue, "what can be rolled back is");
     assert_ne!(fleet.state("apac").await, blue);
     assert!(
         fleet.summary().contains("Left changed:\n\n- callsight in apac: it was at revision"),
@@ -207,7 +207,7 @@ async fn a_failure_takes_every_region_back() {
 }
 
 #[tokio::test]
-async fn time_and_signals_end_it_and_a_killed_run_is_tidied_up() {
+async fn time_and_signals_end_it_and_a_killed_run_is_rolled_back() {
     let fleet = Fleet::installed().await;
     let blue = State::only("blue", "1.0.0");
     let hang = |context: &str| json!({"calls": [{"context": context, "call": "helm upgrade", "left": 1, "do": "hang"}]});
@@ -233,7 +233,7 @@ async fn time_and_signals_end_it_and_a_killed_run_is_tidied_up() {
     assert!(deployed.why().contains("interrupted"), "{}", deployed.why());
     fleet.both(&blue).await;
 
-    // kill -9: what is left is in the report, and another run takes it back.
+    // kill -9: what is left is in the report, and another run rolls it back.
     fleet.faults(&hang("apac"));
     let mut run = started(&fleet, "apac look ok").await;
     run.kill9();
@@ -277,7 +277,7 @@ async fn each_strategy_has_its_own_order_and_its_own_way_back() {
     let (blue, elsewhere) = (State::only("blue", "1.0.0"), Nats::start());
     let starved = json!({"elsewhere": {"apac.callsight-green": elsewhere.url()}});
 
-    // Parallel: the region that fails goes back alone.
+    // Parallel: the region that fails is rolled back alone.
     fleet.configure(&[("compare-within: 60s", "compare-within: 12s")]);
     fleet.faults(&starved);
     let deployed = fleet.deploy(&["--image-tag", "2.0.0", "--strategy", "parallel"]).await;
@@ -285,7 +285,7 @@ async fn each_strategy_has_its_own_order_and_its_own_way_back() {
     assert_eq!(fleet.state("us").await, State::only("green", "2.0.0"));
     assert_eq!(fleet.state("apac").await, blue);
 
-    // Canary: the first region compares for long, and a failure in it leaves the second alone.
+    // Canary: the first region compares for longer, and its failure leaves the second untouched.
     fleet.configure(&[]);
     fleet.faults(
         &json!({"calls": [{"context": "us", "call": "helm upgrade", "after": 1, "left": 1, "do": "fail"}]}),
@@ -302,7 +302,7 @@ async fn each_strategy_has_its_own_order_and_its_own_way_back() {
         deployed.report["steps"].as_array().unwrap().iter().find(|line| line["step"] == "compare (soak)");
     assert!(soak.unwrap()["seconds"].as_f64().unwrap() >= 3.0, "{soak:?}");
 
-    // What comes after the switch has no way back: it is told what is left to do.
+    // What follows the switch is not rolled back: the report says what is left to do.
     fleet.faults(
         &json!({"calls": [{"context": "us", "call": "helm upgrade", "after": 2, "left": 1, "do": "fail"}]}),
     );
@@ -314,12 +314,12 @@ async fn each_strategy_has_its_own_order_and_its_own_way_back() {
     let state = fleet.state("us").await;
     assert_eq!((&*state.active, state.running.len()), ("blue", 2));
 
-    // Green stands by: it may be promoted alone, if it agrees.
+    // Green is the standby colour: it can be promoted alone, if it agrees.
     let promoted = fleet.run(&["promote", "--region", "us"]).await;
     promoted.ended("done");
     assert_eq!(fleet.state("us").await.active, "green");
 
-    // An emergency: nobody looks, and the report says so in capitals.
+    // An emergency: gates are skipped, and the report says so in capitals.
     fleet.faults(&starved);
     let emergency =
         ["--image-tag", "4.0.0", "--strategy", "single-region", "--region", "apac", "--skip-gates"];

@@ -25,7 +25,7 @@ use crate::kit::{python, tool};
 
 pub(super) const REGIONS: [&str; 2] = ["us", "apac"];
 
-/// A deployment may take this long; none does unless something hangs.
+/// The longest that a deployment may take, unless something hangs.
 const DEPLOYED_WITHIN: Duration = Duration::from_secs(300);
 
 const SESSIONS: &str = "24";
@@ -38,7 +38,7 @@ pub(super) struct Fleet {
     _calls: Vec<Process>,
 }
 
-/// What a region was found to be.
+/// The state of a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     /// The colour to which the service leads.
@@ -60,7 +60,7 @@ impl State {
     }
 }
 
-/// What a run said, and its report.
+/// The output of a run, and its report.
 pub(super) struct Deployed {
     pub(super) code: Option<i32>,
     pub(super) text: String,
@@ -81,7 +81,7 @@ impl Deployed {
         reasons.iter().map(|reason| reason.as_str().unwrap()).collect::<Vec<_>>().join("; ")
     }
 
-    /// How it ended, exit code and all.
+    /// Asserts how it ended, by report and exit code.
     #[track_caller]
     pub(super) fn ended(&self, result: &str) {
         let code = Some(i32::from(result != "done"));
@@ -96,7 +96,7 @@ impl Deployed {
 }
 
 impl Fleet {
-    /// Nothing installed, nobody calling.
+    /// A fleet with nothing installed and no calls.
     pub(super) async fn empty() -> Self {
         let nats = SuperCluster::start().await;
         let state = temporary_directory();
@@ -105,7 +105,7 @@ impl Fleet {
         fleet
     }
 
-    /// Version 1.0.0 in blue everywhere, and calls that go on for ever.
+    /// A fleet with version 1.0.0 in blue everywhere, and calls that never end.
     pub(super) async fn installed() -> Self {
         let mut fleet = Self::empty().await;
         fleet.deploy(&["--image-tag", "1.0.0"]).await.ended("done");
@@ -113,7 +113,7 @@ impl Fleet {
         fleet
     }
 
-    /// Lets people call in both regions, and waits until both exporters see them.
+    /// Starts calls in both regions, and waits until both exporters have them.
     pub(super) async fn call(&mut self) {
         for region in REGIONS {
             let url = self.nats.url(region, "relay");
@@ -191,19 +191,19 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
         self.state.path().join(name)
     }
 
-    /// What a secret holds under a key.
+    /// Sets the value of a secret's key.
     pub(super) fn secret(&self, region: &str, namespace: &str, name: &str, key: &str, value: &str) {
         let folder = self.path("secrets").join(region).join(namespace).join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(key), value).unwrap();
     }
 
-    /// What is to go wrong from now on.
+    /// Sets what goes wrong from now on.
     pub(super) fn faults(&self, faults: &Value) {
         fs::write(self.path("faults.json"), faults.to_string()).unwrap();
     }
 
-    /// `callsight rollout` with the fleet, ready to be started. Reports begin anew.
+    /// `callsight rollout` with the fleet, ready to start, with empty reports.
     pub(super) fn rollout(&self, arguments: &[&str]) -> Command {
         for file in ["report.json", "summary.md", "calls.jsonl"] {
             if !arguments.contains(&"--undo") || file != "report.json" {
@@ -220,12 +220,12 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
         command
     }
 
-    /// `callsight rollout deploy` to its end.
+    /// Runs `callsight rollout deploy` to its end.
     pub(super) async fn deploy(&self, arguments: &[&str]) -> Deployed {
         self.run(&[&["deploy"], arguments].concat()).await
     }
 
-    /// `callsight rollout` to its end.
+    /// Runs `callsight rollout` to its end.
     pub(super) async fn run(&self, arguments: &[&str]) -> Deployed {
         let mut command = self.rollout(arguments);
         let run = move || process::run(&mut command, "", DEPLOYED_WITHIN);
@@ -239,7 +239,7 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
         fs::read(self.path("report.json")).map_or(Value::Null, |json| serde_json::from_slice(&json).unwrap())
     }
 
-    /// The summary for people.
+    /// The summary in Markdown.
     pub(super) fn summary(&self) -> String {
         fs::read_to_string(self.path("summary.md")).unwrap()
     }
@@ -263,7 +263,7 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
             .collect()
     }
 
-    /// What a region is now.
+    /// The present state of a region.
     pub(super) async fn state(&self, region: &str) -> State {
         let objects = self.objects(region);
         let kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
@@ -300,7 +300,7 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
         }
     }
 
-    /// That both regions are so.
+    /// Asserts the state of both regions.
     #[track_caller]
     pub(super) fn both(&self, state: &State) -> impl Future<Output = ()> {
         let expected = state.clone();
@@ -339,7 +339,7 @@ gates: {{window: 1s, soak: 3s, compare-within: 60s, ready-within: 30s}}
     }
 }
 
-/// A certificate that is good for so many days.
+/// A certificate that is valid for this many days.
 pub(super) fn certificate(days: i64) -> String {
     let mut params = CertificateParams::new(vec!["nats.example".to_owned()]).unwrap();
     params.not_before = OffsetDateTime::now_utc() - time::Duration::days(1);
@@ -347,7 +347,7 @@ pub(super) fn certificate(days: i64) -> String {
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
 }
 
-/// Starts the kubelet, and puts the tools where the product finds them.
+/// Starts the kubelet, and puts the stand-ins for helm and kubectl on the product's path.
 fn daemon(state: &Path) -> Process {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/rollout/cluster.py");
     let python = python::program("python");

@@ -1,4 +1,4 @@
-//! From one exporter to the next: may the new one take over, and what is left of the old one.
+//! Rollouts: whether a new exporter may take over, and what remains of the old one.
 
 mod compare;
 mod deploy;

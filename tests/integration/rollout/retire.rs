@@ -1,4 +1,4 @@
-//! `callsight rollout retire`: the old colour's durable goes after the switch, never before.
+//! `callsight rollout retire`: the old colour's durables are deleted after the switch, never before.
 
 use futures_util::TryStreamExt;
 
@@ -6,7 +6,7 @@ use super::stage::{calls, exporter, has_sessions, run};
 use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
 
-/// Retires blue, while this address is the active one.
+/// Retires blue, while this exporter is the active one.
 async fn retire(nats: &Nats, active: &Callsight) -> (Option<i32>, String) {
     let (url, active) = (nats.url(), active.url());
     let where_to = ["--active", &active, "--nats-url", &url];
@@ -61,15 +61,15 @@ async fn nothing_goes_while_the_successor_does_not_answer_or_is_not_ready() {
     blue.terminate();
     let (code, text) = retire(&nats, &blue).await;
     assert!(
-        code == Some(1) && text.contains("nothing is deleted while what is active can't be asked"),
+        code == Some(1) && text.contains("nothing is deleted while the active exporter can't be asked"),
         "{text}"
     );
 
-    // It waits for a server that is not there.
+    // Its NATS server does not exist.
     let green = exporter("nats://127.0.0.1:1", "green", &[]);
     green.listening().await;
     let (code, text) = retire(&nats, &green).await;
-    assert!(code == Some(1) && text.contains("green is active and not ready"), "{text}");
+    assert!(code == Some(1) && text.contains("green is active but not ready"), "{text}");
     assert_eq!(durables(&nats).await, ["callsight-blue"]);
 }
 
@@ -79,12 +79,14 @@ async fn shards_go_with_their_deployment_and_no_other_does() {
     let mut green = exporter(&nats.url(), "green", &[]);
     green.ready().await;
     let jetstream = nats.jetstream().await;
-    for name in ["blue-0", "blue-1", "blue-canary", "blues"] {
-        let config =
-            callsight::topology::consumer_config(&name.parse().unwrap(), time::OffsetDateTime::now_utc());
+    for name in ["blue-1of2", "blue-2of2", "blue-0", "blue-canary", "blue-canary-1of2", "blues"] {
+        let mut config =
+            callsight::topology::consumer_config(&"blue".parse().unwrap(), time::OffsetDateTime::now_utc());
+        config.durable_name = Some(format!("callsight-{name}"));
         jetstream.create_consumer_on_stream(config, "HEALTH_US").await.unwrap();
     }
     let (code, text) = retire(&nats, &green).await;
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(durables(&nats).await, ["callsight-blue-canary", "callsight-blues", "callsight-green"]);
+    let others = ["blue-0", "blue-canary", "blue-canary-1of2", "blues", "green"];
+    assert_eq!(durables(&nats).await, others.map(|name| format!("callsight-{name}")));
 }

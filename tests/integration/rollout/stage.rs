@@ -1,4 +1,4 @@
-//! Two exporters on one stream with calls, and what stands between them and who asks.
+//! Two exporters on one stream with calls, and a proxy that makes one look older.
 
 use std::process::Output;
 
@@ -21,14 +21,14 @@ pub(super) fn exporter(nats_url: &str, deployment: &str, extra: &[&str]) -> Call
     Callsight::serve_at(nats_url, &[&["--create", "--deployment", deployment], extra].concat())
 }
 
-/// So many sessions that go on for ever, on several servers.
+/// Sessions that never end, on several servers.
 pub(super) fn calls(nats: &Nats, sessions: usize) -> Process {
     let (url, sessions) = (nats.url(), sessions.to_string());
     let args = ["simulate", "--create", "--sessions", &sessions, "--interval", INTERVAL, "--nats-url", &url];
     Callsight::spawn(&[&args[..], &["--log-level", "warn"]].concat())
 }
 
-/// Waits until it has so many sessions in all.
+/// Waits until an exporter has at least this many sessions.
 pub(super) async fn has_sessions(exporter: &Callsight, sessions: f64) {
     exporter
         .metrics_when(PATIENCE, "the calls to be there", |scrape| {
@@ -37,7 +37,7 @@ pub(super) async fn has_sessions(exporter: &Callsight, sessions: f64) {
         .await;
 }
 
-/// `rollout compare` of two addresses; short windows, and patience where a verdict is expected to be `go`.
+/// `rollout compare` of two addresses over short windows; give a long timeout where `go` is expected.
 pub(super) async fn compare(blue: &str, green: &str, timeout: &str, extra: &[&str]) -> Output {
     let args =
         ["rollout", "compare", "--blue", blue, "--green", green, "--window", "2s", "--timeout", timeout];
@@ -45,13 +45,13 @@ pub(super) async fn compare(blue: &str, green: &str, timeout: &str, extra: &[&st
     run(args).await
 }
 
-/// A command that ends by itself, off the test's thread: what it asks may be served by that.
+/// Runs a command that ends by itself, off the test's thread, which may serve what the command requests.
 pub(super) async fn run(args: Vec<String>) -> Output {
     let run = move || Callsight::run(&args.iter().map(String::as_str).collect::<Vec<_>>());
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// What it printed as JSON, with its exit code.
+/// The exit code, and the JSON that was printed.
 pub(super) fn verdict(output: &Output) -> (Option<i32>, Value) {
     let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.code(), json)
@@ -63,7 +63,7 @@ pub(super) fn reasons(verdict: &Value) -> String {
     reasons.iter().map(|reason| reason.as_str().unwrap()).collect::<Vec<_>>().join("; ")
 }
 
-/// An exporter as one of an older build would answer: a real one's pages with another version. Ends when dropped.
+/// Serves the pages of a real exporter with another version in them, as an older build would. Ends when dropped.
 pub(super) struct OlderBuild {
     pub(super) url: String,
     task: JoinHandle<()>,

@@ -1,4 +1,4 @@
-//! What GitHub would run is what was tested: inputs, pins and the shipped fleet.
+//! The workflows that GitHub runs match the program: inputs, pins and the shipped fleet.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,0 +1,39 @@
+//! Why a step of a deployment fails.
+
+use std::error::Error;
+use std::iter;
+
+use super::certificate::CertificateError;
+use super::cluster::{CutShort, ToolError};
+use super::exporters::ExporterError;
+use super::retire::RetireError;
+use crate::http_client::HttpError;
+use crate::nats::NatsError;
+
+/// A step failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Cut(#[from] CutShort),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
+    #[error(transparent)]
+    Retire(#[from] RetireError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("no answer from the NATS server at {at}")]
+    Monitor { at: String, source: HttpError },
+    #[error("certificate {which}")]
+    Certificate { which: String, source: CertificateError },
+    /// A gate does not pass, for this reason.
+    #[error("{0}")]
+    Gate(String),
+}
+
+/// An error and its sources, in one line.
+pub(super) fn one_line(error: &dyn Error) -> String {
+    let chain = iter::successors(Some(error), |&error| error.source());
+    crate::config::one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
