@@ -1,11 +1,12 @@
 //! The HTTP client, for everything that Callsight asks or sends over HTTP.
 //!
-//! A rollout asks exporters and NATS servers, a replay asks Prometheus and writes to receivers of remote write. Both
-//! need the same TLS, passwords, time limits and errors, so both use this module. ureq blocks the calling thread, which
-//! suits a replay; async code uses [`HttpClient::get`], which has a thread of its own for each request.
+//! A rollout asks exporters and NATS servers, a replay asks Prometheus and writes to receivers of
+//! remote write. Both need the same TLS, passwords, time limits and errors, so both use this
+//! module. ureq blocks the calling thread, which suits a replay; async code uses
+//! [`HttpClient::get`], which has a thread of its own for each request.
 //!
-//! Invariant: no error and no `Debug` output shows a password, a token or the value of a header, and no answer is
-//! waited for longer than the client's time limit.
+//! Invariant: no error and no `Debug` output shows a password, a token or the value of a header,
+//! and no answer is waited for longer than the client's time limit.
 
 use std::fmt;
 use std::fs;
@@ -26,10 +27,12 @@ use url::Url;
 use crate::config::one_line;
 use crate::tls;
 
-/// Time limit of requests to Prometheus and to receivers of remote write, which may have much to do.
+/// Time limit of requests to Prometheus and to receivers of remote write, which may have much to
+/// do.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Time limit of requests to exporters and NATS servers. An exporter writes half a million series in under two seconds.
+/// Time limit of requests to exporters and NATS servers. An exporter writes half a million series
+/// in under two seconds.
 pub(crate) const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most that is read of an answer to a POST, in bytes.
@@ -66,7 +69,8 @@ impl<'de> serde::Deserialize<'de> for Endpoint {
     }
 }
 
-/// The URL of a server, with what it takes to be let in. A user and password in it are sent as basic auth.
+/// The URL of a server, with what it takes to be let in. A user and password in it are sent as
+/// basic auth.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     url: Url,
@@ -227,7 +231,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client that trusts the system's authorities and waits for an answer no longer than `within`.
+    /// A client that trusts the system's authorities and waits for an answer no longer than
+    /// `within`.
     #[must_use]
     pub fn new(headers: Vec<Header>, within: Duration) -> Self {
         let system = rustls_native_certs::load_native_certs().certs;
@@ -237,8 +242,8 @@ impl HttpClient {
 
     /// A client for [`Self::get`].
     ///
-    /// Each request has a connection of its own and goes through no proxy: behind the same address another exporter
-    /// may answer next time.
+    /// Each request has a connection of its own and goes through no proxy: behind the same address
+    /// another exporter may answer next time.
     ///
     /// # Errors
     /// Files that can't be read or used.
@@ -288,11 +293,11 @@ impl HttpClient {
         })
     }
 
-    /// The status of a GET of `path` below `from`, and `sink`, to which the body was written piece by piece: a page of
-    /// metrics may have hundreds of megabytes, which are never held as a whole.
+    /// The status of a GET of `path` below `from`, and `sink`, to which the body was written piece
+    /// by piece: a page of metrics may have hundreds of megabytes, which are never held as a whole.
     ///
-    /// A caller that gives up leaves the thread behind for the rest of the time limit; it does not delay the end of
-    /// the process, as tokio's blocking threads would.
+    /// A caller that gives up leaves the thread behind for the rest of the time limit; it does not
+    /// delay the end of the process, as tokio's blocking threads would.
     ///
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLong`] for a body of more than `limit` bytes.

@@ -1,8 +1,10 @@
 //! Reads when a certificate expires.
 //!
-//! rustls says whether a certificate is valid now, but not until when. A gate needs the date before it is too late.
+//! rustls says whether a certificate is valid now, but not until when. A gate needs the date before
+//! it is too late.
 //!
-//! Invariant: the connection that reads a server's certificate verifies nothing, so nothing is ever sent over it.
+//! Invariant: the connection that reads a server's certificate verifies nothing, so nothing is ever
+//! sent over it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,8 +46,8 @@ pub(crate) fn end_of_pem(pem: &[u8]) -> Result<OffsetDateTime, CertificateError>
     earliest(&tls::certificates(pem)?)
 }
 
-/// The earliest end of validity that a server presents. `nats` servers greet before the handshake. Trust is not
-/// verified, so that the date of an expired certificate is read too.
+/// The earliest end of validity that a server presents. `nats` servers greet before the handshake.
+/// Trust is not verified, so that the date of an expired certificate is read too.
 pub(crate) async fn end_of_server(
     host: &str,
     port: u16,

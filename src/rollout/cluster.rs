@@ -1,8 +1,9 @@
 //! Calls helm and kubectl, as an operator would.
 //!
-//! Both know how to reach and authenticate to a cluster and what a release is; a second implementation would differ one
-//! day. Each call has a deadline and can be interrupted: the tool gets SIGTERM and time to clean up, since a helm that
-//! is killed leaves its release in a pending state.
+//! Both know how to reach and authenticate to a cluster and what a release is; a second
+//! implementation would differ one day. Each call has a deadline and can be interrupted: the tool
+//! gets SIGTERM and time to clean up, since a helm that is killed leaves its release in a pending
+//! state.
 //!
 //! Invariant: no tool outlives its call, and no error shows the value of a flag.
 
@@ -83,7 +84,8 @@ pub(crate) fn timeout_flag(timeout: Duration) -> String {
     format!("{}s", timeout.as_secs().max(1))
 }
 
-/// A call of a tool failed. `call` is the command without its flags, `output` the end of what it printed.
+/// A call of a tool failed. `call` is the command without its flags, `output` the end of what it
+/// printed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
     #[error("cannot start {tool}; put it on PATH")]
@@ -182,7 +184,8 @@ impl Cluster<'_> {
         self.kubectl(namespace, &["get", "secret", name, "--output", &path]).await
     }
 
-    /// An endpoint that can be reached from here, and the forwarded port to keep for as long as it is used.
+    /// An endpoint that can be reached from here, and the forwarded port to keep for as long as it
+    /// is used.
     pub(crate) async fn reach(
         &self,
         address: &FleetAddress,
@@ -219,7 +222,8 @@ impl Cluster<'_> {
         let at = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
         let endpoint = at.and_then(|at| format!("http://{at}").parse().ok());
         let endpoint = endpoint.ok_or_else(|| unreadable(&call, &line))?;
-        // kubectl prints a line per connection; without a reader it would block once the pipe is full.
+        // kubectl prints a line per connection; without a reader it would block once the pipe is
+        // full.
         let drain = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok((endpoint, Some(ForwardedPort { _child: child, drain })))
     }

@@ -1,10 +1,10 @@
 //! Waits until green may take over from blue.
 //!
-//! An exporter that runs is not an exporter that is right: it may still be warming up, lag behind, read half of the
-//! frames or those of another region. So both are asked for their readiness and their metrics over one window, at the
-//! same moments. A window that does not convince is followed by another until one does or the time is up; the
-//! reasons of the last one are then why green must wait. What waiting can't change, such as an older version, ends the
-//! comparison at once.
+//! An exporter that runs is not an exporter that is right: it may still be warming up, lag behind,
+//! read half of the frames or those of another region. So both are asked for their readiness and
+//! their metrics over one window, at the same moments. A window that does not convince is followed
+//! by another until one does or the time is up; the reasons of the last one are then why green must
+//! wait. What waiting can't change, such as an older version, ends the comparison at once.
 //!
 //! Invariant: the result is `go` only after a whole window in which both were ready and agreed.
 
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::chain::chain;
 use super::exporters::{ExporterError, Exporters};
-use super::failure;
 use super::judge::{self, Tolerances, WatchedWindow, WindowJudgement};
 
 /// How often exporters that are not ready are asked again.
@@ -59,7 +59,7 @@ enum Obstacle {
 
 impl From<ExporterError> for Obstacle {
     fn from(error: ExporterError) -> Self {
-        Self::Passing(vec![failure::one_line(&error)])
+        Self::Passing(vec![chain(&error)])
     }
 }
 

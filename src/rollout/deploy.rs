@@ -1,19 +1,21 @@
 //! Runs a plan: step after step, to the first that fails, and then back.
 //!
-//! Before anything changes, the way back is written down: the revision of the release. A lane that fails goes back to
-//! those revisions in reverse order; each roll-back restores the service, both colours and their settings at once. What
-//! was written down survives a run that is killed, and [`undo`] rolls it back.
+//! Before anything changes, the way back is written down: the revision of the release. A lane that
+//! fails goes back to those revisions in reverse order; each roll-back restores the service, both
+//! colours and their settings at once. What was written down survives a run that is killed, and
+//! [`undo`] rolls it back.
 //!
-//! Invariant: a lane either reaches the end of its steps or rolls back all that it changed, or the report lists what is
-//! left changed.
+//! Invariant: a lane either reaches the end of its steps or rolls back all that it changed, or the
+//! report lists what is left changed.
 
 use std::time::Instant;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use super::chain::chain;
 use super::cluster::{Cluster, StepLimit};
-use super::failure::{self, StepError};
+use super::failure::StepError;
 use super::fleet::Fleet;
 use super::plan::{DeploymentPlan, Lane, ServiceStep, Step, Task};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
@@ -138,7 +140,7 @@ async fn run_step<'a>(run: &'a Run<'a>, step: &Step<'a>) -> bool {
         Ok(StepReport::Done(detail)) => (StepResult::Ok, detail),
         Ok(StepReport::LeftToOperator(detail)) => (StepResult::Skipped, detail),
         Err(error) => {
-            let reason = failure::one_line(&error);
+            let reason = chain(&error);
             let service = step.service().map(|service| format!(" {}", service.name)).unwrap_or_default();
             run.report().why.push(format!("{}{service}: {step} failed: {reason}", step.region.name));
             (StepResult::Failed, reason)
@@ -162,7 +164,7 @@ async fn roll_back<'a>(run: &'a Run<'a>, changes: Vec<ReleaseChange>) -> bool {
             }
             Err(error) => {
                 all = false;
-                let reason = failure::one_line(&error);
+                let reason = chain(&error);
                 run.report().why.push(format!("{region} {service}: roll back failed: {reason}"));
                 (StepResult::Failed, reason)
             }

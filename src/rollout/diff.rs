@@ -61,8 +61,10 @@ fn hide(lines: &mut [String]) {
         } else if within {
             let digest = ring::digest::digest(&ring::digest::SHA256, line.as_bytes());
             let short: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-            let key = line.split(':').next().unwrap_or_default().to_owned();
-            *line = format!("{key}: (hidden, {short})");
+            // What is indented further is the rest of a value.
+            let key = line.strip_prefix("  ").filter(|key| !key.starts_with(' '));
+            let key = key.and_then(|key| Some(key.split_once(':')?.0)).unwrap_or("  …");
+            *line = format!("  {key}: (hidden, {short})");
         }
     }
 }
@@ -111,6 +113,9 @@ mod tests {
         assert!(!gone.contains("aHVudGVyMg"), "{gone}");
         let other = manifests(BEFORE, &BEFORE.replace("aHVudGVyMg==", "b3RoZXI="));
         assert!(other.starts_with("Secret s is changed") && !other.contains("b3RoZXI"), "{other}");
+        let long = BEFORE.replace("password: aHVudGVyMg==", "password: |\n    hunter2");
+        let added = manifests("", &long);
+        assert!(added.contains("+   password: (hidden") && !added.contains("hunter2"), "{added}");
         assert!(manifests("", BEFORE).contains("Service callsight is added:\n+ "));
     }
 }

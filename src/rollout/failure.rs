@@ -1,8 +1,5 @@
 //! Why a step of a deployment fails.
 
-use std::error::Error;
-use std::iter;
-
 use super::certificate::CertificateError;
 use super::cluster::{CutShort, ToolError};
 use super::exporters::ExporterError;
@@ -30,10 +27,4 @@ pub(super) enum StepError {
     /// A gate does not pass, for this reason.
     #[error("{0}")]
     Gate(String),
-}
-
-/// An error and its sources, in one line.
-pub(super) fn one_line(error: &dyn Error) -> String {
-    let chain = iter::successors(Some(error), |&error| error.source());
-    crate::config::one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }

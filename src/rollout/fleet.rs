@@ -1,7 +1,8 @@
 //! The fleet: what runs in which region, how to reach it, and what the gates require.
 //!
-//! One file describes it for every deployment, so that an operator chooses a strategy and a version and nothing else.
-//! It is YAML, like the charts' values next to it, and an unknown key is an error.
+//! One file describes it for every deployment, so that an operator chooses a strategy and a version
+//! and nothing else. It is YAML, like the charts' values next to it, and an unknown key is an
+//! error.
 //!
 //! Invariant: a [`Fleet`] that was read has unique names and only references to its own services.
 
@@ -105,8 +106,8 @@ pub(crate) struct FleetRegion {
     pub(crate) nats: Option<NatsAccess>,
 }
 
-/// Where each colour's exporters answer, one address per shard, and the service that leads to the active colour. What
-/// is not given is reached through the services of the release.
+/// Where each colour's exporters answer, one address per shard, and the service that leads to the
+/// active colour. What is not given is reached through the services of the release.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ExporterAddresses {
@@ -241,7 +242,8 @@ pub(crate) enum CertificatePlace {
     File(PathBuf),
     /// A key of a secret in the cluster.
     Secret { namespace: String, name: String, key: String },
-    /// What a server presents: `tls://host:port`, or `nats://host:port` for one that speaks NATS first.
+    /// What a server presents: `tls://host:port`, or `nats://host:port` for one that speaks NATS
+    /// first.
     Server { host: String, port: u16, nats: bool },
 }
 

@@ -26,8 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The longest answer of `/gatewayz`, in bytes.
 const GATEWAYZ_LIMIT: u64 = 4 << 20;
 
-/// Each NATS server of the region must have a gateway to each other cluster, as `/gatewayz` shows. Whether that cluster
-/// has one back is checked in its own region.
+/// Each NATS server of the region must have a gateway to each other cluster, as `/gatewayz` shows.
+/// Whether that cluster has one back is checked in its own region.
 pub(super) async fn gateways(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<String, StepError> {
     #[derive(serde::Deserialize)]
     struct Gatewayz {
@@ -95,7 +95,8 @@ async fn certificate_end(
     end.map_err(|source| StepError::Certificate { which: place.to_string(), source })
 }
 
-/// Streams and durables must be as declared: the chart's own test runs `callsight streams verify` in the cluster.
+/// Streams and durables must be as declared: the chart's own test runs `callsight streams verify`
+/// in the cluster.
 pub(super) async fn streams(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let ServiceJob { cluster, service, .. } = job;
     if cluster.release(service).await?.is_none() {

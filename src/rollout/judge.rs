@@ -1,9 +1,11 @@
-//! Judges whether two colours that were watched over the same window say the same about the same calls.
+//! Judges whether two colours that were watched over the same window say the same about the same
+//! calls.
 //!
-//! Both fold the same frames, so they differ in two ways only: at the edges of the window one may have folded a frame
-//! that the other has not, and a session falls idle a moment earlier in one than in the other. So the tolerances allow
-//! a share of blue's value or what a few sessions make, whichever is more: a share alone would stop every rollout at
-//! night, when two of three sessions are 67 %, and a number alone would let a large population drift.
+//! Both fold the same frames, so they differ in two ways only: at the edges of the window one may
+//! have folded a frame that the other has not, and a session falls idle a moment earlier in one
+//! than in the other. So the tolerances allow a share of blue's value or what a few sessions make,
+//! whichever is more: a share alone would stop every rollout at night, when two of three sessions
+//! are 67 %, and a number alone would let a large population drift.
 //!
 //! Invariant: judging is pure; the same readings always give the same judgement.
 
@@ -19,7 +21,8 @@ use super::page::CumulativeBuckets;
 /// The fewest round trips whose 95th percentile is worth a comparison.
 const FEWEST_ROUND_TRIPS: f64 = 20.0;
 
-/// Events more or less that are no difference: concealment and freezes come in bursts, and a burst may lie on an edge.
+/// Events more or less that are no difference: concealment and freezes come in bursts, and a burst
+/// may lie on an edge.
 const EDGE_EVENTS: f64 = 5.0;
 
 /// How far the two may differ.
@@ -217,7 +220,8 @@ fn live_series_rows(watched: &WatchedWindow, tolerances: &Tolerances) -> [Compar
         let labels = [("plane", plane.label())];
         let value = |readings| Ok(mean(readings, &catalogue::LIVE_SERIES, &labels));
         let row = ComparisonRow::new("", what, "", [value(&watched.blue), value(&watched.green)]);
-        // A session that starts or ends a moment apart takes its series and those of its pairs along.
+        // A session that starts or ends a moment apart takes its series and those of its pairs
+        // along.
         let floor = per_session(row.blue, all_sessions) * tolerances.floor;
         row.judged(tolerances.tolerance, floor)
     })
@@ -279,7 +283,8 @@ impl ComparisonRow {
         Self { region: region.to_owned(), what, unit, blue, green, allowed: 0.0, verdict }
     }
 
-    /// The row with a verdict: green may differ by a share of blue's value, or by `floor` if that is more.
+    /// The row with a verdict: green may differ by a share of blue's value, or by `floor` if that
+    /// is more.
     fn judged(mut self, share: f64, floor: f64) -> Self {
         let (ours, theirs) = (self.blue.unwrap_or(0.0), self.green.unwrap_or(0.0));
         self.allowed = (ours * share).max(floor);
@@ -358,8 +363,8 @@ fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
     (blue, green, verdict)
 }
 
-/// A version as it sorts by semver: the numbers, then pre-releases before the release. Of the identifiers of a
-/// pre-release, numbers come before words.
+/// A version as it sorts by semver: the numbers, then pre-releases before the release. Of the
+/// identifiers of a pre-release, numbers come before words.
 type Precedence = ([u64; 3], bool, Vec<(bool, u64, String)>);
 
 /// `1.2.3` or `1.2.3-rc.1`.

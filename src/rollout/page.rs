@@ -1,8 +1,8 @@
 //! A page of metrics, read back.
 //!
-//! Two exporters are compared by what Prometheus would read from them, so their text is parsed. A page may have half a
-//! million series of single sessions, of which a comparison needs none: lines are parsed as they arrive, and only
-//! aggregates and the exporter's own metrics are kept.
+//! Two exporters are compared by what Prometheus would read from them, so their text is parsed. A
+//! page may have half a million series of single sessions, of which a comparison needs none: lines
+//! are parsed as they arrive, and only aggregates and the exporter's own metrics are kept.
 //!
 //! Invariant: memory is bounded by the aggregates of a page, not by its length.
 
@@ -163,7 +163,8 @@ impl CumulativeBuckets {
         }
     }
 
-    /// What was observed since an `earlier` reading; `None` if a count went down, as after a restart.
+    /// What was observed since an `earlier` reading; `None` if a count went down, as after a
+    /// restart.
     pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
         let before =
             |bound: f64| earlier.0.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, n)| *n);
@@ -176,7 +177,8 @@ impl CumulativeBuckets {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// The quantile as Prometheus computes it: linear within its bucket, and the last finite bound beyond that.
+    /// The quantile as Prometheus computes it: linear within its bucket, and the last finite bound
+    /// beyond that.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         let rank = quantile * self.count();
         if self.count() <= 0.0 {

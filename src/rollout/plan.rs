@@ -1,11 +1,11 @@
 //! The order of a deployment: which step, in which region, after which.
 //!
-//! Planning is pure, so the order can be shown before anything happens and tested without a cluster. Blue-green and
-//! canary are one lane: a region begins when the one before it was switched and verified. Parallel is a lane per
-//! region, each of which succeeds or fails alone.
+//! Planning is pure, so the order can be shown before anything happens and tested without a
+//! cluster. Blue-green and canary are one lane: a region begins when the one before it was switched
+//! and verified. Parallel is a lane per region, each of which succeeds or fails alone.
 //!
-//! Invariant: what can't be undone, the end of the old colour, comes last in its lane; until then a failure rolls the
-//! whole lane back.
+//! Invariant: what can't be undone, the end of the old colour, comes last in its lane; until then a
+//! failure rolls the whole lane back.
 
 use std::fmt;
 
@@ -16,7 +16,8 @@ use super::fleet::{Fleet, FleetRegion, FleetService, ServiceKind};
 pub(crate) enum Strategy {
     /// One region after another, each with both colours side by side.
     BlueGreen,
-    /// The same, but the first region compares for as long as the fleet's `soak` before it switches.
+    /// The same, but the first region compares for as long as the fleet's `soak` before it
+    /// switches.
     Canary,
     /// All regions at the same time.
     Parallel,
@@ -246,7 +247,8 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// The gates of every region, also of those that are not deployed to: each depends on the NATS of the others.
+/// The gates of every region, also of those that are not deployed to: each depends on the NATS of
+/// the others.
 fn before<'a>(fleet: &'a Fleet, services: &[&'a FleetService], mode: DeploymentMode) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     for region in &fleet.regions {

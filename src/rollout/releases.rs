@@ -1,6 +1,8 @@
-//! The values that make the chart what each phase of a deployment needs, and the helm calls with them.
+//! The values that make the chart what each phase of a deployment needs, and the helm calls with
+//! them.
 //!
-//! Invariant: a release changes only the colour that is new; the image of the old one stays what it was.
+//! Invariant: a release changes only the colour that is new; the image of the old one stays what it
+//! was.
 
 use super::cluster::timeout_flag;
 use super::colour::Colour;
@@ -55,7 +57,8 @@ pub(super) async fn preview(job: &ServiceJob<'_>) -> Result<(), StepError> {
 /// Upgrades the release to a phase; to `None` for a plain service.
 pub(super) async fn upgrade(job: &ServiceJob<'_>, phase: Option<Phase>) -> Result<(), StepError> {
     let ServiceJob { run, cluster, service, .. } = job;
-    // Servers that hold streams may take all of the time; an exporter that is not ready by then never will be.
+    // Servers that hold streams may take all of the time; an exporter that is not ready by then
+    // never will be.
     let within = match service.kind {
         ServiceKind::Exporter => cluster.limit.left().min(run.fleet.gates.ready_within),
         ServiceKind::Plain => cluster.limit.left(),

@@ -1,8 +1,9 @@
 //! The report of a deployment: what was measured, not what was planned.
 //!
-//! A report that repeats the plan says nothing about the clusters. This one has the result and duration of each step
-//! that ran, and lists steps that were skipped or never reached as such. It is written to disk after each step, with
-//! what was changed and how to roll it back, so that the next run can roll back one that was killed.
+//! A report that repeats the plan says nothing about the clusters. This one has the result and
+//! duration of each step that ran, and lists steps that were skipped or never reached as such. It
+//! is written to disk after each step, with what was changed and how to roll it back, so that the
+//! next run can roll back one that was killed.
 //!
 //! Invariant: the file on disk is always a whole report.
 

@@ -1,11 +1,11 @@
 //! Deletes the durables of a colour that has stopped.
 //!
-//! A durable that nothing reads keeps its position for ever: a colour that starts again would be hours behind, and until
-//! then monitoring shows a consumer that hangs. A durable that is deleted too early loses the frames that only its
-//! colour would have folded.
+//! A durable that nothing reads keeps its position for ever: a colour that starts again would be
+//! hours behind, and until then monitoring shows a consumer that hangs. A durable that is deleted
+//! too early loses the frames that only its colour would have folded.
 //!
-//! Invariant: a durable is deleted only while the service leads to another colour that is ready, and when the NATS server
-//! shows no reader of it: no pull request waits and nothing is delivered.
+//! Invariant: a durable is deleted only while the service leads to another colour that is ready,
+//! and when the NATS server shows no reader of it: no pull request waits and nothing is delivered.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,7 +65,8 @@ pub(crate) struct DeletedDurable {
     pub(crate) durable: String,
 }
 
-/// Verifies that the service leads to another deployment than the one that retires, and that this one is ready.
+/// Verifies that the service leads to another deployment than the one that retires, and that this
+/// one is ready.
 ///
 /// # Errors
 /// [`RetireError`] if it does not.
@@ -95,7 +96,7 @@ pub(crate) async fn delete_durables(
 ) -> Result<Vec<DeletedDurable>, RetireError> {
     let end = tokio::time::Instant::now() + retirement.timeout;
     let mut idle = Vec::new();
-    // All are checked before the first one is deleted: either the colour has stopped, or it has not.
+    // All are checked before the first one is deleted: a colour has stopped as a whole or not at all.
     for region in &retirement.regions {
         let name = stream_name(region);
         let Some(stream) = stream(context, &name).await? else { continue };
@@ -140,13 +141,12 @@ async fn durables(
     let names: Vec<String> = answered(stream.consumer_names().try_collect())
         .await
         .map_err(|source| refused("list the consumers".to_owned(), name, source))?;
-    let of_shard = |rest: &str| {
-        let (number, of) = rest.strip_prefix('-')?.split_once("of")?;
-        Some(number.parse::<u32>().is_ok() && of.parse::<u32>().is_ok())
+    let is_shard = |rest: &str| {
+        let shard = rest.strip_prefix('-').and_then(|shard| shard.split_once("of"));
+        shard.is_some_and(|(number, of)| [number, of].iter().all(|digits| digits.parse::<u32>().is_ok()))
     };
-    let is_its = |name: &String| {
-        name.strip_prefix(&durable).is_some_and(|rest| rest.is_empty() || of_shard(rest) == Some(true))
-    };
+    let is_its =
+        |name: &String| name.strip_prefix(&durable).is_some_and(|rest| rest.is_empty() || is_shard(rest));
     Ok(names.into_iter().filter(is_its).collect())
 }
 

@@ -1,7 +1,8 @@
-//! A deployment under way: what was asked for, what was found in each region, and the report so far.
+//! A deployment under way: what was asked for, what was found in each region, and the report so
+//! far.
 //!
-//! Invariant: what is about to change is in the report on disk before it changes, so that a run that is killed can be
-//! rolled back by the next.
+//! Invariant: what is about to change is in the report on disk before it changes, so that a run
+//! that is killed can be rolled back by the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -121,7 +122,8 @@ impl<'a> Run<'a> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster of a region, until the step or the run times out or the process receives a signal.
+    /// The cluster of a region, until the step or the run times out or the process receives a
+    /// signal.
     pub(super) fn cluster(&self, region: &'a FleetRegion) -> Cluster<'a> {
         let now = Instant::now();
         let deadline = (self.start + self.order.timeout).min(now + self.order.step_timeout);
@@ -187,8 +189,8 @@ impl ServiceJob<'_> {
         self.run.found.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found);
     }
 
-    /// Writes down how to roll back, before the first change of a service. `staged` is the colour that starts now,
-    /// whose durable a roll-back deletes.
+    /// Writes down how to roll back, before the first change of a service. `staged` is the colour
+    /// that starts now, whose durable a roll-back deletes.
     pub(super) fn will_change(&self, staged: Option<Colour>) {
         let change = ReleaseChange {
             region: self.cluster.region.name.to_string(),

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use super::chain::chain;
 use super::cluster::Cluster;
 use super::colour::Colour;
-use super::failure::{self, StepError};
+use super::failure::StepError;
 use super::fleet::{NatsAccess, ServiceKind};
 use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
 use super::releases::{self, Phase};
@@ -63,7 +64,8 @@ pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<Ste
     Ok(StepReport::Done(text))
 }
 
-/// Finds the active colour, and with it the colour that comes next. In a dry run, also what would change.
+/// Finds the active colour, and with it the colour that comes next. In a dry run, also what would
+/// change.
 async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let ServiceJob { run, cluster, service, .. } = job;
     let mut found = FoundRelease::default();
@@ -201,7 +203,7 @@ pub(super) async fn roll_back<'a>(
     if let (Some(colour), Some(access)) = (change.colour, &job.cluster.region.nats) {
         text += &match discard_durables(&job, access, colour, DISCARD_WITHIN).await {
             Ok(durables) => format!("; {}", deleted(&durables)),
-            Err(error) => format!("; the durable of {colour} stays: {}", failure::one_line(&error)),
+            Err(error) => format!("; the durable of {colour} stays: {}", chain(&error)),
         };
     }
     Ok(text)

@@ -21,7 +21,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct CompareArgs {
     /// URL of the old exporter, `http://host:port`.
     ///
-    /// With shards, give the URL of each, separated by commas or by repeating the flag: their metrics are summed.
+    /// With shards, give the URL of each, separated by commas or by repeating the flag: their
+    /// metrics are summed.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true, help_heading = "Exporters")]
     blue: Vec<Endpoint>,
 
@@ -82,7 +83,8 @@ pub(super) struct TermArgs {
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio, help_heading = "Terms")]
     tolerance: f64,
 
-    /// Share by which rates may differ: at the edges of the window, one has folded frames that the other has not
+    /// Share by which rates may differ: at the edges of the window, one has folded frames that the
+    /// other has not
     #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = ratio, help_heading = "Terms")]
     rate_tolerance: f64,
 

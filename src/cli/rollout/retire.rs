@@ -33,7 +33,8 @@ pub(crate) struct RetireArgs {
     #[arg(long, value_name = "URL", required = true, help_heading = "What")]
     active: Endpoint,
 
-    /// Wait this long for the old exporter's last pull requests to expire, which takes up to 10s; from 1s to 1h
+    /// Wait this long for the old exporter's last pull requests to expire, which takes up to 10s;
+    /// from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",

@@ -1,4 +1,5 @@
-//! `callsight rollout deploy`: every strategy, every way to fail, and the state of the fleet after it.
+//! `callsight rollout deploy`: every strategy, every way to fail, and the state of the fleet after
+//! it.
 
 use std::time::Duration;
 
@@ -152,7 +153,8 @@ async fn a_failure_rolls_every_region_back() {
         deployed
     };
 
-    // Green of the second region reads another stream: its comparison fails after the first region was switched.
+    // Green of the second region reads another stream: its comparison fails after the first region
+    // was switched.
     fleet.faults(&json!({"elsewhere": {"apac.callsight-green": elsewhere.url()}}));
     let deployed =
         rolled_back("apac compare", "apac callsight: compare failed: green does not agree with blue").await;

@@ -1,5 +1,5 @@
-//! Two regions to deploy to: real NATS with gateways, real helm, real exporters; only what needs an API server is
-//! `cluster.py`.
+//! Two regions to deploy to: real NATS with gateways, real helm, real exporters; only what needs an
+//! API server is `cluster.py`.
 
 use std::collections::BTreeMap;
 use std::env;

@@ -1,4 +1,5 @@
-//! `callsight rollout retire`: the old colour's durables are deleted after the switch, never before.
+//! `callsight rollout retire`: the old colour's durables are deleted after the switch, never
+//! before.
 
 use futures_util::TryStreamExt;
 

@@ -37,7 +37,8 @@ pub(super) async fn has_sessions(exporter: &Callsight, sessions: f64) {
         .await;
 }
 
-/// `rollout compare` of two addresses over short windows; give a long timeout where `go` is expected.
+/// `rollout compare` of two addresses over short windows; give a long timeout where `go` is
+/// expected.
 pub(super) async fn compare(blue: &str, green: &str, timeout: &str, extra: &[&str]) -> Output {
     let args =
         ["rollout", "compare", "--blue", blue, "--green", green, "--window", "2s", "--timeout", timeout];
@@ -45,7 +46,8 @@ pub(super) async fn compare(blue: &str, green: &str, timeout: &str, extra: &[&st
     run(args).await
 }
 
-/// Runs a command that ends by itself, off the test's thread, which may serve what the command requests.
+/// Runs a command that ends by itself, off the test's thread, which may serve what the command
+/// requests.
 pub(super) async fn run(args: Vec<String>) -> Output {
     let run = move || Callsight::run(&args.iter().map(String::as_str).collect::<Vec<_>>());
     tokio::task::spawn_blocking(run).await.unwrap()
@@ -63,7 +65,8 @@ pub(super) fn reasons(verdict: &Value) -> String {
     reasons.iter().map(|reason| reason.as_str().unwrap()).collect::<Vec<_>>().join("; ")
 }
 
-/// Serves the pages of a real exporter with another version in them, as an older build would. Ends when dropped.
+/// Serves the pages of a real exporter with another version in them, as an older build would. Ends
+/// when dropped.
 pub(super) struct OlderBuild {
     pub(super) url: String,
     task: JoinHandle<()>,
