@@ -182,7 +182,7 @@ pub(crate) enum AccessError {
 
 /// A request has no usable answer. Any status is an answer.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     /// The answer was not complete within the time limit.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Slow(Duration),
@@ -199,19 +199,19 @@ pub enum HttpError {
 
 /// What a server answered, whatever its status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// How long to wait before asking again, if it says so.
-    pub retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// The body, as text.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// Status and first line, short enough to be shown.
     #[must_use]
-    pub fn excerpt(&self) -> String {
+    pub(crate) fn excerpt(&self) -> String {
         let line = self.body.lines().next().unwrap_or_default();
         let excerpt: String = line.chars().filter(|character| !character.is_control()).take(300).collect();
         if excerpt.is_empty() {
@@ -224,7 +224,7 @@ impl Answer {
 
 /// Sends requests, with the same headers in each.
 #[derive(Clone, Debug)]
-pub struct HttpClient {
+pub(crate) struct HttpClient {
     agent: ureq::Agent,
     headers: Vec<Header>,
     within: Duration,
@@ -234,7 +234,7 @@ impl HttpClient {
     /// A client that trusts the system's authorities and waits for an answer no longer than
     /// `within`.
     #[must_use]
-    pub fn new(headers: Vec<Header>, within: Duration) -> Self {
+    pub(crate) fn new(headers: Vec<Header>, within: Duration) -> Self {
         let system = rustls_native_certs::load_native_certs().certs;
         let agent = ureq::Agent::new_with_config(config(&system, within).build());
         Self { agent, headers, within }
@@ -276,7 +276,12 @@ impl HttpClient {
     ///
     /// # Errors
     /// [`HttpError`].
-    pub fn post(&self, to: &Address, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, HttpError> {
+    pub(crate) fn post(
+        &self,
+        to: &Address,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, HttpError> {
         let mut request = self.agent.post(to.url.as_str());
         let login = to.authorization.as_deref().map(|value| ("Authorization", value));
         for (name, value) in headers.iter().copied().chain(login).chain(self.own_headers()) {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::super::args::joined;
 use crate::config::NatsConfig;
-use crate::replay::engine::EngineConfig;
 use crate::http_client::{Address, Header};
+use crate::replay::engine::EngineConfig;
 use crate::replay::sink::output::Target;
 use crate::replay::sink::remote_write::ReceiverConfig;
 
