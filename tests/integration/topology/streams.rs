@@ -177,6 +177,6 @@ fn settings_that_mean_nothing_are_refused_before_anybody_is_asked() {
     fs::create_dir(folder.path().join("streams")).unwrap();
     fs::write(folder.path().join("streams/A.json"), r#"{"name": "A", "max_agee": 1}"#).unwrap();
     says(&streams(nobody, &["apply", "--dir", dir]), 2, &["A.json", "`max_agee`", "did you mean `max_age`?"]);
-    says(&streams(nobody, &["verify", "--hub", "eu"]), 2, &["`--hub eu` is none of `--region us, apac`"]);
+    says(&streams(nobody, &["verify", "--hub", "eu"]), 2, &["`--hub eu` is not one of `--region us, apac`"]);
     says(&streams(nobody, &["verify", "--wait", "1s"]), 1, &["JetStream does not answer", "--nats-url"]);
 }
