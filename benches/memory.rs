@@ -17,7 +17,7 @@ use callsight_fold::series::detail::{DetailPlane, DetailStore};
 use callsight_fold::{DetailLevel, Fold, FoldSettings, StreamTime};
 use callsight_frame::subject::Region;
 use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
 };
 use callsight_testkit::process::memory;
 
@@ -137,23 +137,16 @@ impl World {
         let session_id = format!("0b6e5f1c-9d1f-4a51-8a39-{session:012}");
         let (meeting_id, peer_id) = (format!("meeting-{:08}", session / MEETING), peer_name(session));
         let frame = || -> Option<Frame<'_>> {
+            let (meeting, session) = (MeetingId::new(&meeting_id).ok()?, SessionId::new(&session_id).ok()?);
+            let url = ServerUrl::new("https://relay-1.example:4433").ok()?;
             Some(Frame {
-                version: Version,
-                meeting_id: MeetingId::new(&meeting_id).ok()?,
-                session_id: SessionId::new(&session_id).ok()?,
-                peer_id: PeerId::new(&peer_id).ok()?,
-                seq: Seq::new(seq)?,
-                sent_at_ms: 1_764_000_000_000,
                 ended: Some(ended),
-                server: Some(Server {
-                    url: ServerUrl::new("https://relay-1.example:4433").ok()?,
-                    server_type: ServerType::WebTransport,
-                    rtt_ms: Some(42.0),
-                }),
+                server: Some(Server { rtt_ms: Some(42.0), ..Server::new(url, ServerType::WebTransport) }),
                 audio_enabled: Some(true),
                 video_enabled: Some(true),
                 tab_visible: Some(true),
                 peers: peers.iter().filter_map(|peer_id| peer(peer_id, seq)).collect(),
+                ..Frame::new(meeting, session, PeerId::new(&peer_id).ok()?, Seq::new(seq)?, 1_764_000_000_000)
             })
         };
         if let Some(frame) = frame() {
@@ -190,7 +183,6 @@ fn peer(peer_id: &str, seq: u64) -> Option<Peer<'_>> {
         undefined: count,
     };
     Some(Peer {
-        peer_id: PeerId::new(peer_id).ok()?,
         can_listen: true,
         can_see: true,
         audio_enabled: true,
@@ -207,7 +199,7 @@ fn peer(peer_id: &str, seq: u64) -> Option<Peer<'_>> {
             silent_concealed_samples: count,
             neteq: Some(neteq),
         }),
-        video: None,
+        ..Peer::new(PeerId::new(peer_id).ok()?)
     })
 }
 

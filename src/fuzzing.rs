@@ -1,8 +1,10 @@
-//! Doors for the fuzz targets to what reads text from outside and is not public.
+//! Access for the fuzz targets to parsers of external text that are not public.
 //!
-//! The targets are `tests/fuzz/targets.rs`; libFuzzer under `fuzz/` and `cargo test` run the same ones. They live
-//! outside of this crate, which therefore has to let them in. A cargo feature would do that too, but then either
-//! the tests are a second build of the crate or a run without the feature skips them in silence.
+//! The targets in `tests/fuzz/targets.rs` run under libFuzzer (`fuzz/`) and `cargo test`, and so
+//! outside of this crate. A cargo feature would either build the crate twice for tests or let a run
+//! without it skip them silently.
+//!
+//! Invariant: the functions behave exactly as the program does.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,11 +13,11 @@ use std::path::Path;
 use crate::{cli, serve};
 use callsight_fold::series::exposition::Format;
 
-/// What the binary makes of a command line (with the program's name first), an environment and the file that
-/// `--config` names: a summary of the settings, or the error that it would show.
+/// Parses a command line (the program's name first), an environment and the file of `--config`, and
+/// returns a summary of the settings.
 ///
 /// # Errors
-/// The line that the binary would end with.
+/// The line that the program would end with.
 pub fn settings(
     arguments: &[OsString],
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -24,13 +26,13 @@ pub fn settings(
     cli::check(arguments, environment, read_file)
 }
 
-/// Whether `/metrics` answers an `Accept` header with OpenMetrics.
+/// Returns whether `/metrics` answers an `Accept` header with OpenMetrics.
 #[must_use]
 pub fn takes_open_metrics(accept: &str) -> bool {
     serve::negotiate::format(Some(accept)) == Format::OpenMetrics
 }
 
-/// Whether `/metrics` answers an `Accept-Encoding` header with gzip.
+/// Returns whether `/metrics` answers an `Accept-Encoding` header with gzip.
 #[must_use]
 pub fn takes_gzip(accept_encoding: &str) -> bool {
     serve::negotiate::gzip(Some(accept_encoding))

@@ -1,15 +1,21 @@
-//! Callsight tells the people who run video calls how those calls feel, while it happens and afterwards.
+//! Callsight shows operators of video calls how these calls feel, live and afterwards.
 //!
-//! Data flows one way, frame → session → series → page, and modules import only downwards:
+//! Data flows one way, from frames through sessions to series and pages, and modules import only
+//! downwards:
 //!
-//! - [`cli`] has one file a command, [`config`] turns flags, environment and file into checked settings;
-//! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and makes it;
-//! - [`replay`] reads a part of the stream again and makes of it what people can use afterwards;
-//! - `rollout` puts a new exporter in the place of an old one, region by region;
-//! - [`publish`] is what a relay embeds, [`simulate`] makes calls up and publishes them;
-//! - [`fold`] is the pure core: frames in, changes to the series out;
-//! - [`series`] declares the metrics and keeps them;
-//! - [`frame`] and [`subject`] are the wire.
+//! - [`cli`] has one file per command, [`config`] turns flags, environment and file into validated
+//!   settings;
+//! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and creates
+//!   it;
+//! - [`replay`] reads a part of the stream again, for metrics, alerts and reports about the past;
+//! - `rollout` replaces an exporter with a new version, region by region;
+//! - [`simulate`] generates calls and publishes them with [`callsight_publish`], which relays
+//!   embed;
+//! - [`callsight_fold`] is the pure core: frames in, changes of the series out;
+//! - [`callsight_frame`] is the wire format.
+//!
+//! Invariant: the library is the program. It promises no stable API beyond the crates that it
+//! depends on.
 
 pub mod cli;
 pub mod config;

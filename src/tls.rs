@@ -1,6 +1,9 @@
-//! What both ends of TLS have in common: the connection to NATS, and the one that Prometheus makes.
+//! PEM files and cryptography for TLS, shared by the connections to NATS, Kubernetes and
+//! Prometheus.
 //!
-//! The errors of the PEM parser quote what they could not read, which may be part of a key. Ours never do.
+//! The PEM parser's errors quote what they can't read, which may be part of a key.
+//!
+//! Invariant: no error of this module quotes a file.
 
 use std::sync::Arc;
 
@@ -9,10 +12,10 @@ use tokio_rustls::rustls::pki_types::pem::{Error, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, RootCertStore};
 
-/// What a PEM file lacks, to be read after the file's name.
+/// The error of a PEM file; its text follows the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PemError {
-    #[error("is damaged: it does not hold whole PEM sections")]
+    #[error("is damaged: its PEM sections are incomplete")]
     Damaged,
     #[error("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
@@ -20,7 +23,7 @@ pub(crate) enum PemError {
     NoKey,
     #[error("holds a certificate that cannot be used as an authority")]
     BadAuthority,
-    #[error("holds a private key of a kind that is not supported, or a damaged one")]
+    #[error("holds a private key that is damaged or of an unsupported kind")]
     BadKey,
     #[error("holds a key that does not belong to the certificate")]
     OtherKey,
@@ -28,12 +31,12 @@ pub(crate) enum PemError {
     BadCertificate,
 }
 
-/// The cryptography that is used everywhere.
+/// Returns the provider of cryptography for every connection.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// All certificates of a PEM file, at least one.
+/// Reads all certificates of a PEM file, at least one.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
@@ -43,7 +46,7 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, P
     }
 }
 
-/// The first private key of a PEM file.
+/// Reads the first private key of a PEM file.
 pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         Error::NoItemsFound => PemError::NoKey,
@@ -51,7 +54,7 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError
     })
 }
 
-/// The authorities of a PEM file, at least one.
+/// Reads the authorities of a PEM file, at least one.
 pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, PemError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(pem)? {
@@ -60,7 +63,7 @@ pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, PemError> {
     Ok(store)
 }
 
-/// What is wrong with a certificate and its key, out of the error with which TLS refuses them.
+/// Translates the error with which TLS rejects a certificate and its key.
 pub(crate) fn refused_key(error: &rustls::Error) -> PemError {
     match error {
         rustls::Error::InconsistentKeys(_) => PemError::OtherKey,

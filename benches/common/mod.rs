@@ -11,8 +11,7 @@ use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, StreamTime};
 use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
-    Video,
+    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
 use callsight_testkit::process::memory;
 use criterion::Criterion;
@@ -92,23 +91,21 @@ impl Names {
         let peers = self.peers[1..].iter();
         let peers =
             peers.map(|peer_id| observed(id(PeerId::new(peer_id)), seq, self.salt(peer_id))).collect();
+        let url = id(ServerUrl::new("https://relay-17.us.example.com:4433"));
+        let server = Server::new(url, ServerType::WebTransport);
         Frame {
-            version: Version,
-            meeting_id: id(MeetingId::new(&self.meeting)),
-            session_id: id(SessionId::new(&self.session)),
-            peer_id: id(PeerId::new(&self.peers[0])),
-            seq: id(Seq::new(seq).ok_or("seq is 0")),
-            sent_at_ms: 1_760_000_000_000 + seq * 5000,
-            ended: None,
-            server: Some(Server {
-                url: id(ServerUrl::new("https://relay-17.us.example.com:4433")),
-                server_type: ServerType::WebTransport,
-                rtt_ms: Some(measure(self.salt(""), 20.0)),
-            }),
+            server: Some(Server { rtt_ms: Some(measure(self.salt(""), 20.0)), ..server }),
             audio_enabled: Some(true),
             video_enabled: Some(true),
             tab_visible: Some(true),
             peers,
+            ..Frame::new(
+                id(MeetingId::new(&self.meeting)),
+                id(SessionId::new(&self.session)),
+                id(PeerId::new(&self.peers[0])),
+                id(Seq::new(seq).ok_or("seq is 0")),
+                1_760_000_000_000 + seq * 5000,
+            )
         }
     }
 
@@ -126,7 +123,6 @@ fn measure(salt: u32, least: f64) -> f64 {
 
 fn observed(peer_id: PeerId<'_>, seq: u64, salt: u32) -> Peer<'_> {
     let mut peer = Peer {
-        peer_id,
         can_listen: true,
         can_see: true,
         audio_enabled: true,
@@ -136,21 +132,15 @@ fn observed(peer_id: PeerId<'_>, seq: u64, salt: u32) -> Peer<'_> {
             target_ms: Some(measure(salt / 3, 40.0).trunc()),
             packets_awaiting_decode: Some(4.0),
             jitter_ms: Some(measure(salt / 5, 1.0)),
-            packets_received: None,
-            packets_lost: None,
-            total_samples: None,
-            concealed_samples: None,
-            silent_concealed_samples: None,
-            neteq: None,
+            ..Audio::default()
         }),
         video: Some(Video {
             fps: Some(measure(salt, 0.0).min(30.0)),
             frames_buffered: Some(2.0),
             bitrate_kbps: Some(measure(salt, 300.0) * 8.0),
-            frames_decoded: None,
-            frames_dropped: None,
-            freeze_count: None,
+            ..Video::default()
         }),
+        ..Peer::new(peer_id)
     };
     count_on(&mut peer, seq + u64::from(salt % 1000));
     peer

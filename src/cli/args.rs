@@ -1,4 +1,6 @@
-//! Flags that more than one command has.
+//! Flags that several commands share.
+//!
+//! Invariant: a [`NatsConfig`] has one identity, and every pair of flags is complete.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use crate::config::{
 };
 use callsight_fold::Thresholds;
 
-/// How the process itself behaves.
+/// Flags of the process.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ProcessArgs {
     /// Read settings from this TOML file.
@@ -18,7 +20,7 @@ pub(crate) struct ProcessArgs {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Check the settings, say what they are in one line, and exit
+    /// Check the settings, print them on one line, and exit
     #[arg(long, help_heading = "Configuration")]
     pub(crate) check_config: bool,
 
@@ -31,16 +33,17 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A number that no budget needs to go beyond.
+/// Upper bound of every budget.
 pub(crate) const PLENTY: usize = 1_000_000_000;
 
-/// What the series of a call depend on, whether they are served or replayed: a replay shows what was served only if
-/// both are told the same.
+/// Flags that decide the series of a call. A replay shows what was served only with the same
+/// values.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JudgementArgs {
-    /// Remove a session that has sent no frame for this long, from 1s to 1h.
+    /// Remove a session after this time without a frame, from 1s to 1h.
     ///
-    /// Choose several times the interval at which clients send, so that no session ends for a lost frame.
+    /// Choose several times the interval at which clients send, so that a lost frame ends no
+    /// session.
     #[arg(
         long,
         value_name = "DURATION",
@@ -50,7 +53,7 @@ pub(crate) struct JudgementArgs {
     )]
     pub(crate) idle_timeout: Duration,
 
-    /// A session with a longer round trip than this counts as degraded, from 1ms to 1m
+    /// Round-trip time above which a session counts as degraded, from 1ms to 1m
     #[arg(
         long,
         value_name = "DURATION",
@@ -60,7 +63,7 @@ pub(crate) struct JudgementArgs {
     )]
     pub(crate) degraded_rtt: Duration,
 
-    /// A session with a larger share of its audio concealed counts as degraded, from 0 to 1
+    /// Share of concealed audio above which a session counts as degraded, from 0 to 1
     #[arg(
         long,
         value_name = "SHARE",
@@ -70,7 +73,7 @@ pub(crate) struct JudgementArgs {
     )]
     pub(crate) degraded_concealment: f64,
 
-    /// Most distinct values of the label `server_url`
+    /// Maximum number of distinct values of the label `server_url`
     #[arg(
         long,
         value_name = "N",
@@ -87,14 +90,14 @@ impl JudgementArgs {
     }
 }
 
-/// How to reach NATS.
+/// Flags of the connection to NATS.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NatsArgs {
-    /// NATS servers to connect to, any of them will do.
+    /// NATS servers to connect to, in any order.
     ///
-    /// `nats://host:port`, or `tls://` to insist on TLS. Separate several with commas or repeat the flag. A
-    /// user and a password in the URL are never logged.
-    // Hiding the value of the variable marks it as one that may hold a secret: errors do not show it.
+    /// `nats://host:port`, or `tls://` to require TLS. Separate several with commas or repeat the
+    /// flag. A user and a password in the URL are never logged.
+    // A hidden environment value marks a possible secret, which errors do not show.
     #[arg(
         long,
         value_name = "URL",
@@ -105,18 +108,19 @@ pub(crate) struct NatsArgs {
     )]
     pub(crate) nats_url: Vec<NatsUrl>,
 
-    /// NATS servers further away, for while none of `--nats-url` is there, such as those of another region.
+    /// NATS servers further away, such as another region's, used while none of `--nats-url` is
+    /// available.
     ///
-    /// The connection goes back to a server of `--nats-url` as soon as one is there again. Name all servers of the
-    /// own cluster in `--nats-url` then: others that it may have are not tried.
+    /// The connection returns to a server of `--nats-url` as soon as one is available. Name all
+    /// servers of the own cluster in `--nats-url` then, since discovered ones are not used.
     #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true, help_heading = "NATS")]
     pub(crate) nats_fallback_url: Vec<NatsUrl>,
 
-    /// Credentials to connect with, a file as `nsc` writes it
+    /// Credentials file to connect with, as `nsc` writes it
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_creds: Option<PathBuf>,
 
-    /// Seed of the nkey to connect with, a file
+    /// File with the seed of the nkey to connect with
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_nkey: Option<PathBuf>,
 
@@ -124,41 +128,41 @@ pub(crate) struct NatsArgs {
     #[arg(long, value_name = "NAME", help_heading = "NATS")]
     pub(crate) nats_user: Option<String>,
 
-    /// Password of `--nats-user`, the first line of a file
+    /// File with the password of `--nats-user` in its first line
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_password_file: Option<PathBuf>,
 
-    /// Certificate authorities to trust instead of the system's, a file in PEM.
+    /// PEM file of certificate authorities to trust instead of the system's.
     ///
-    /// This and the other TLS flags make TLS compulsory.
+    /// This and the other TLS flags make TLS required.
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_ca: Option<PathBuf>,
 
-    /// Certificate to show to the server, a file in PEM with its chain; with `--nats-key`
+    /// PEM file of the client certificate with its chain; needs `--nats-key`
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_cert: Option<PathBuf>,
 
-    /// Key of `--nats-cert`, a file in PEM
+    /// PEM file of the key of `--nats-cert`
     #[arg(long, value_name = "FILE", help_heading = "NATS")]
     pub(crate) nats_key: Option<PathBuf>,
 
-    /// Begin with TLS, for a server that is set to `handshake_first`
+    /// Begin the connection with TLS, for a server with `handshake_first`
     #[arg(long, help_heading = "NATS")]
     pub(crate) nats_tls_first: bool,
 
-    /// Subjects under which answers come back; `_INBOX.exporter`, `_INBOX.relay` and so on unless given.
+    /// Prefix of the subjects of replies, by default `_INBOX.exporter`, `_INBOX.relay` and so on.
     ///
-    /// It must be what the user may subscribe to.
+    /// The user must be allowed to subscribe to it.
     #[arg(long, value_name = "SUBJECT", value_parser = inbox_prefix, help_heading = "NATS")]
     pub(crate) nats_inbox_prefix: Option<String>,
 }
 
 impl NatsArgs {
-    /// What they mean together, for a command that connects in a `role`, which is what `jetstream/permissions` calls
-    /// its user.
+    /// Validates the flags for a command that connects in a `role`, the name of its user in
+    /// `jetstream/permissions`.
     ///
     /// # Errors
-    /// Two flags contradict each other, or one lacks its other half.
+    /// Two flags contradict each other, or one of a pair is missing.
     pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
         let mut login = None;
         for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
@@ -179,13 +183,9 @@ impl NatsArgs {
         if let Some(file) = self.nats_nkey {
             identities.push(("--nats-nkey`", NatsIdentity::Nkey(file)));
         }
-        match (self.nats_user, self.nats_password_file) {
-            (None, None) => {}
-            (Some(user), Some(file)) => {
-                identities.push(("--nats-user`", NatsIdentity::Password { user, file }));
-            }
-            (Some(_), None) => return lacking("--nats-user", "--nats-password-file"),
-            (None, Some(_)) => return lacking("--nats-password-file", "--nats-user"),
+        let login = pair("--nats-user", self.nats_user, "--nats-password-file", self.nats_password_file)?;
+        if let Some((user, file)) = login {
+            identities.push(("--nats-user`", NatsIdentity::Password { user, file }));
         }
         let identity = match <[_; 1]>::try_from(identities) {
             Ok([(_, identity)]) => identity,
@@ -195,12 +195,7 @@ impl NatsArgs {
                 return rejected(format!("`{second} cannot be used with `{first}; connect as one user"));
             }
         };
-        let client = match (self.nats_cert, self.nats_key) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (Some(_), None) => return lacking("--nats-cert", "--nats-key"),
-            (None, Some(_)) => return lacking("--nats-key", "--nats-cert"),
-        };
+        let client = pair("--nats-cert", self.nats_cert, "--nats-key", self.nats_key)?;
         Ok(NatsConfig {
             servers: self.nats_url,
             fallback: self.nats_fallback_url,
@@ -215,11 +210,21 @@ fn rejected<T>(message: String) -> Result<T, ConfigError> {
     Err(ConfigError::Rejected(message))
 }
 
-fn lacking<T>(flag: &str, other: &str) -> Result<T, ConfigError> {
-    rejected(format!("`{flag}` needs `{other}` too"))
+/// Returns both values of two flags that need each other, or none.
+fn pair<A, B>(
+    flag: &str,
+    value: Option<A>,
+    other: &str,
+    other_value: Option<B>,
+) -> Result<Option<(A, B)>, ConfigError> {
+    match (value, other_value) {
+        (None, None) => Ok(None),
+        (Some(value), Some(other_value)) => Ok(Some((value, other_value))),
+        (Some(_), None) => rejected(format!("`{flag}` needs `{other}` too")),
+        (None, Some(_)) => rejected(format!("`{other}` needs `{flag}` too")),
+    }
 }
 
-/// A subject without wildcards, for answers to come back under.
 fn inbox_prefix(text: &str) -> Result<String, String> {
     if is_plain(text) {
         Ok(text.to_owned())
@@ -228,7 +233,7 @@ fn inbox_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether it is a subject, without wildcards.
+/// Returns whether a text is a subject without wildcards.
 pub(crate) fn is_plain(subject: &str) -> bool {
     let plain = |token: &str| {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
@@ -236,7 +241,7 @@ pub(crate) fn is_plain(subject: &str) -> bool {
     subject.split('.').all(plain)
 }
 
-/// Each value once, in the order given.
+/// Removes repeated values.
 pub(crate) fn distinct<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     let mut once = Vec::with_capacity(values.len());
     for value in values {
@@ -247,7 +252,7 @@ pub(crate) fn distinct<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     once
 }
 
-/// `a, b, c`.
+/// Joins values as `a, b, c`.
 pub(crate) fn joined(values: &[impl ToString]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

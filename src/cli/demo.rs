@@ -1,7 +1,9 @@
 //! `callsight demo`: everything on this machine.
 //!
-//! By default on one server, which is up at once. With `--regions` the regions are bridged as in production, each
-//! with a cluster of its own, and the link between them can be cut.
+//! By default all regions share one server, which starts at once. With `--regions` they are bridged
+//! as in production, with a cluster per region, and the link between them can be cut.
+//!
+//! Invariant: whatever the demo starts is stopped with it, and no file is left behind.
 
 mod bridged;
 mod link;
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::bridged::Bridged;
-use self::servers::{Server, free_address};
+use self::servers::{DemoServer, free_address};
 use self::single::Single;
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
@@ -33,23 +35,25 @@ use crate::topology::Deployment;
 use callsight_fold::FoldSettings;
 use callsight_frame::subject::Region;
 
-/// How often the line is written: on a terminal over itself, elsewhere one under the other.
+/// Intervals of the live line: on a terminal it is overwritten, elsewhere each is a line of its
+/// own.
 const TERMINAL_LINE: Duration = Duration::from_secs(1);
 const LOG_LINE: Duration = Duration::from_secs(5);
 
-/// How often each simulated session sends a frame.
+/// Interval between two frames of a simulated session.
 const FRAME_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a simulated crash leaves its series behind: short, so that one can watch them go.
+/// Idle timeout: short, so that the series of crashed sessions disappear while one watches.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is there
+/// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is
+/// installed
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// A region to place calls in, all of them on one NATS server.
+    /// Regions to place calls in, all on one NATS server.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(
@@ -61,18 +65,20 @@ pub(crate) struct DemoArgs {
     )]
     region: Vec<Region>,
 
-    /// The regions of a super-cluster, `us,apac`: each has NATS servers of its own, bridged by gateways, with an arbiter.
+    /// Regions of a super-cluster, `us,apac`: each has its own NATS server, bridged by gateways,
+    /// with an arbiter.
     ///
-    /// It runs from the files of `jetstream/`, and takes some seconds longer to start. The first is the hub: the
-    /// exporter reads the others from their mirrors there.
+    /// It runs from the files of `jetstream/` and takes some seconds longer to start. The first
+    /// region is the hub: the exporter reads the others from their mirrors there.
     #[arg(long, value_name = "REGION", value_delimiter = ',', help_heading = "Bridge")]
     regions: Vec<Region>,
 
-    /// Cut the link to this one of `--regions` for a while, and watch its mirror fall behind and catch up
+    /// Cut the link to this one of `--regions` for a while, so that its mirror falls behind and
+    /// catches up
     #[arg(long, value_name = "REGION", help_heading = "Bridge")]
     cut: Option<Region>,
 
-    /// When to cut it, from 1s to 1h after the start
+    /// Time from the start to the cut, from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -82,7 +88,7 @@ pub(crate) struct DemoArgs {
     )]
     cut_after: Duration,
 
-    /// For how long, from 1s to 1h
+    /// Duration of the cut, from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -99,20 +105,20 @@ pub(crate) struct DemoArgs {
     process: ProcessArgs,
 }
 
-/// What to show.
+/// The validated settings of a demo.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoConfig {
     /// At least one, each once.
     pub(crate) regions: Vec<Region>,
-    /// Whether they are bridged, and whether the bridge is cut.
+    /// Present if the regions are bridged.
     pub(crate) bridge: Option<Bridge>,
     pub(crate) calls: CallArgs,
 }
 
-/// How the regions are bridged.
+/// The bridge between the regions.
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
-    /// When the link to the region beyond the hub is cut, and for how long.
+    /// Time and duration of the cut of the link to the region beyond the hub.
     cut: Option<(Duration, Duration)>,
 }
 
@@ -126,7 +132,9 @@ impl DemoArgs {
                 regions = distinct(self.regions);
             }
             if !regions.iter().map(Region::as_str).eq([hub, other]) {
-                return rejected(format!("`--regions` must be {hub},{other}: `jetstream/` has no others"));
+                return rejected(format!(
+                    "`--regions` must be {hub},{other}; `jetstream/` has no other regions"
+                ));
             }
             if let Some(cut) = self.cut.as_ref().filter(|cut| cut.as_str() != other) {
                 return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
@@ -145,12 +153,12 @@ impl fmt::Display for DemoConfig {
     }
 }
 
-/// Runs the demo until told to stop. Whatever it started is stopped with it, and leaves nothing behind.
+/// Runs the demo until a signal or the end of its duration.
 pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let folder = tempfile::Builder::new().prefix("callsight-demo-").tempdir();
-    let folder = folder.map_err(|error| CliError::caused("cannot make a folder for the demo", error))?;
-    // It may take a while until three servers have agreed, and nobody who has lost patience is to wait for it.
+    let folder = folder.map_err(|error| CliError::caused("cannot create a folder for the demo", error))?;
+    // Three servers take a while to elect a leader, and a signal must not wait for that.
     let starting = Stage::start(&config, &folder);
     let stage = tokio::select! {
         stage = starting => stage?,
@@ -161,11 +169,11 @@ pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
     shown
 }
 
-/// All that was started but the exporter and the calls.
+/// What is started before the exporter and the calls.
 struct Stage {
     nats: Nats,
-    prometheus: Option<Server>,
-    /// Where the exporter is to listen: Prometheus is told before the exporter starts.
+    prometheus: Option<DemoServer>,
+    /// Address for the exporter, which Prometheus needs before the exporter starts.
     metrics: SocketAddr,
     reader: Reader,
 }
@@ -178,19 +186,19 @@ enum Nats {
 
 impl Stage {
     async fn start(config: &DemoConfig, folder: &TempDir) -> Result<Self, CliError> {
-        // The files of `jetstream/` know a deployment that reads all regions by this name.
+        // The deployment of `jetstream/` that reads all regions.
         let deployment = if config.bridge.is_some() { "global" } else { "demo" };
         let reader = deployment.parse::<Deployment>().map_err(CliError::other)?.into();
         let nats = match config.bridge {
             None => Nats::Single(Box::new(Single::start(&config.regions, folder).await?)),
-            Some(_) => Nats::Bridged(Box::new(Bridged::start(&reader, folder).await?)),
+            Some(_) => Nats::Bridged(Box::new(Bridged::start(folder).await?)),
         };
         let metrics = free_address(9464)?;
         let prometheus = servers::prometheus(metrics, folder.path())?;
         Ok(Self { nats, prometheus, metrics, reader })
     }
 
-    /// Shows the calls until told to stop, which may have been while this began.
+    /// Runs the exporter and the calls until `stop`, which may have completed already.
     async fn show(
         &self,
         config: &DemoConfig,
@@ -211,17 +219,18 @@ impl Stage {
             watched = self.watch_calls(&exporter, config.calls.duration, stop) => watched,
             () = self.cut(config) => Ok(()),
         };
-        // What is cut would keep the relays from ending their calls.
+        // Relays could not end their calls over a cut link.
         self.mend();
         over.send_replace(true);
         let calls = join_all(calls).await;
         exporter.stop().await;
         let (mut published, mut acknowledged) = (0, 0);
         for calls in calls {
-            let summary = calls.map_err(|error| CliError::caused("the simulation broke off", error))?;
+            let summary =
+                calls.map_err(|error| CliError::caused("the simulation ended unexpectedly", error))?;
             let summary = summary.map_err(CliError::other)?;
-            published += summary.published;
-            acknowledged += summary.acknowledged;
+            published += summary.stats.accepted;
+            acknowledged += summary.stats.acknowledged;
         }
         watched?;
         say(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged"))
@@ -234,7 +243,8 @@ impl Stage {
         }
     }
 
-    /// The calls, and the connections that they are told over: each region's relays are beside its servers.
+    /// Returns the calls and the connections of their relays, which are next to each region's
+    /// servers.
     fn calls(&self, config: &DemoConfig) -> Vec<(Client, SimulateConfig)> {
         let seed = config.calls.seed();
         match &self.nats {
@@ -245,7 +255,7 @@ impl Stage {
             Nats::Bridged(bridged) => {
                 let count = config.regions.len();
                 let calls = |(index, region): (usize, &Region)| {
-                    // Shares of a number, and other calls in each.
+                    // Each region has a share of the sessions, and a seed of its own.
                     let sessions = (config.calls.sessions + count - 1 - index) / count;
                     let seed = seed.wrapping_add(index as u64);
                     let calls = simulate_config(config, vec![region.clone()], sessions.max(1), seed);
@@ -275,7 +285,7 @@ impl Stage {
                  alerts      http://{address}/alerts",
                 address = prometheus.address
             ),
-            None => "Prometheus  not found; `./dev demo` gets one".to_owned(),
+            None => "Prometheus  not found; `./dev demo` downloads it".to_owned(),
         };
         let nats = match &self.nats {
             Nats::Single(single) => single.address(),
@@ -284,11 +294,11 @@ impl Stage {
         let address = exporter.address();
         format!(
             "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
-             NATS        {nats}\nCtrl-C stops all of it.\n"
+             NATS        {nats}\nCtrl-C stops everything.\n"
         )
     }
 
-    /// Cuts the link for a while, if that is wanted; never ends.
+    /// Cuts the link for a while if configured, and never completes.
     async fn cut(&self, config: &DemoConfig) {
         if let (Nats::Bridged(bridged), Some(Bridge { cut: Some((after, duration)) })) =
             (&self.nats, &config.bridge)
@@ -307,7 +317,7 @@ impl Stage {
         }
     }
 
-    /// Writes a line about all calls again and again, until a signal or the end of the time.
+    /// Writes the live line repeatedly, until a signal or the end of the duration.
     async fn watch_calls(
         &self,
         exporter: &Exporter,
@@ -340,7 +350,7 @@ impl Stage {
         }
     }
 
-    /// What is to be said of the bridge, if there is one.
+    /// Returns the bridge's part of the live line.
     async fn bridge_line(&self, exporter: &Exporter) -> String {
         let Nats::Bridged(bridged) = &self.nats else { return String::new() };
         let [_, region] = bridged::REGIONS;
@@ -350,12 +360,12 @@ impl Stage {
         };
         let mirrors = exporter.mirrors();
         let silent = mirrors.iter().find(|(name, _)| name == region).map(|(_, lag)| lag.silent);
-        let heard = match silent {
-            Some(silent) => format!(", heard of it {} s ago", silent.as_secs()),
+        let contact = match silent {
+            Some(silent) => format!(", last contact {} s ago", silent.as_secs()),
             None => String::new(),
         };
         let cut = if bridged.is_cut() { ", LINK CUT" } else { "" };
-        format!("   mirror of {region} behind by {behind}{heard}{cut}")
+        format!("   mirror of {region} behind by {behind}{contact}{cut}")
     }
 
     async fn stop(self) {
@@ -375,7 +385,7 @@ fn line(glance: &Glance) -> String {
             let [p50, p95, p99] = rtt.map(|value| value.as_secs_f64() * 1e3);
             format!("p50 {p50:4.0} ms   p95 {p95:4.0} ms   p99 {p99:4.0} ms")
         }
-        None => "no round trips yet".to_owned(),
+        None => "not measured yet".to_owned(),
     };
     let state = if glance.ready { "ready" } else { "not ready" };
     format!("RTT {rtt}   sessions {:4}   lag {:.1} s   {state}", glance.sessions, glance.lag.as_secs_f64())

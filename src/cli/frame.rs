@@ -1,8 +1,10 @@
 //! `callsight frame`: health frames for people and scripts.
 //!
-//! Frames are binary, and who writes a client needs to see what it wrote. JSON has the same shape as the named
-//! form, so `encode` and `decode` turn one into the other, and `check` gives the verdict that the exporter would
-//! give. All take several frames after one another, since that is what a capture of a subject is.
+//! Frames are binary, and authors of clients need to see what they wrote. JSON has the shape of the
+//! named form, so `encode` and `decode` convert between the two. All commands read several frames
+//! in sequence, since that is what a capture of a subject has.
+//!
+//! Invariant: `check` accepts exactly the frames that the exporter accepts.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
@@ -22,38 +24,38 @@ pub(crate) struct FrameArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum FrameCommand {
-    /// Write JSON frames as MessagePack.
+    /// Encode JSON frames as MessagePack.
     ///
-    /// Takes one frame or several after one another, such as JSON lines.
+    /// Takes one frame, or several in sequence, such as JSON lines.
     Encode(EncodeArgs),
     /// Print MessagePack frames as JSON
     Decode(MessageArgs),
-    /// Say of each frame whether the exporter takes it, or why not; exit with 1 if it refuses one.
+    /// Print whether the exporter accepts each frame, or why not; exit with 1 if it rejects one.
     ///
-    /// With `--dlq`, show the frames that an exporter has refused, from the dead-letter streams.
+    /// With `--dlq`, show frames that an exporter has rejected, from the dead-letter streams.
     Check(Box<CheckArgs>),
 }
 
 #[derive(Clone, Debug, clap::Args)]
 struct EncodeArgs {
-    /// File to read instead of the standard input
+    /// File to read instead of standard input
     file: Option<PathBuf>,
 
-    /// How to write the frame
+    /// Form of the encoded frames
     #[arg(long, value_enum, default_value_t = FormName::Compact)]
     form: FormName,
 
-    /// Write a hex dump, as `decode --hex` takes it
+    /// Write a hex dump, as `decode --hex` reads it
     #[arg(long)]
     hex: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 struct MessageArgs {
-    /// File to read instead of the standard input
+    /// File to read instead of standard input
     file: Option<PathBuf>,
 
-    /// Read hex digits instead of bytes; white space, and what follows a #, is left out
+    /// Read hex digits instead of bytes; white space, and text after a #, is ignored
     #[arg(long)]
     hex: bool,
 }
@@ -69,7 +71,7 @@ struct CheckArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum FormName {
-    /// Arrays in the documented order: the smallest
+    /// Arrays in the documented order, the smallest form
     Compact,
     /// Maps with string keys
     Named,
@@ -84,54 +86,54 @@ impl From<FormName> for Form {
     }
 }
 
-/// Why `callsight frame` stopped short.
+/// The error of `callsight frame`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameCommandError {
-    /// The file or the standard input can't be read.
+    /// The input can't be read.
     #[error("cannot read {from}")]
     Read {
-        /// The file, or the standard input.
+        /// The file, or standard input.
         from: String,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The standard output can't be written.
+    /// The output can't be written.
     #[error("cannot write the output")]
     Write(#[from] io::Error),
     /// The input of `encode` is not JSON.
     #[error("the input is not JSON")]
     Json(#[source] serde_json::Error),
     /// The input is not hex digits.
-    #[error("`{character}` is no hex digit; leave --hex out for bytes")]
+    #[error("`{character}` is not a hex digit; omit --hex to read bytes")]
     Hex {
-        /// The first character that is none.
+        /// The first other character.
         character: char,
     },
     /// A digit is missing at the end.
-    #[error("the hex digits are odd in number, the last byte is cut in half")]
+    #[error("the number of hex digits is odd; the last byte is incomplete")]
     HalfByte,
-    /// A frame that can't be encoded or decoded.
-    #[error("frame {number} is refused")]
+    /// A frame can't be encoded or decoded.
+    #[error("frame {number} is rejected")]
     Frame {
-        /// Its place in the input, from 1.
+        /// Position in the input, from 1.
         number: usize,
-        /// Why.
+        /// The rejection.
         source: Rejection,
     },
     /// The dead letters can't be shown.
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
-    /// What `check` found, after it has said so frame by frame.
-    #[error("{rejected} of {frames} frames refused")]
+    /// `check` has rejected frames, after printing each.
+    #[error("{rejected} of {frames} frames rejected")]
     Rejected {
-        /// Refused frames.
+        /// Number of rejected frames.
         rejected: usize,
-        /// All frames.
+        /// Number of all frames.
         frames: usize,
     },
 }
 
-/// Reads the file that `args` names, or else `input`, and writes what the command makes of it.
+/// Runs the command on its file, or else on `input`.
 pub(crate) fn run(
     args: FrameArgs,
     input: impl Read,
@@ -155,7 +157,7 @@ fn encode(input: &[u8], args: &EncodeArgs, output: &mut impl Write) -> Result<()
         let refused = |source| FrameCommandError::Frame { number: index + 1, source };
         let frame = Frame::deserialize(&value).map_err(|error| refused(Rejection::from_decoder(&error)))?;
         let message = frame.encode(args.form.into());
-        // Such as its length, which shows only now.
+        // Some limits, such as the length, apply only to the encoded frame.
         Frame::decode(&message).map_err(refused)?;
         if args.hex {
             if index > 0 {
@@ -195,7 +197,7 @@ fn check(input: &[u8], output: &mut impl Write) -> Result<(), FrameCommandError>
 }
 
 fn summary(message: &[u8], frame: &Frame<'_>) -> String {
-    // An array's first byte is 9x, dc or dd.
+    // The first byte of an array is 9x, dc or dd.
     let form = if matches!(message.first(), Some(0x90..=0x9f | 0xdc | 0xdd)) { "compact" } else { "named" };
     let peers = frame.peers.len();
     format!(
@@ -210,8 +212,8 @@ fn summary(message: &[u8], frame: &Frame<'_>) -> String {
     )
 }
 
-/// The frames that follow one another in the input. From where it is no MessagePack any more the rest is one
-/// message, so that the decoder says what is wrong with it; so is an empty input.
+/// Splits the input into its frames. From the first byte that is not MessagePack on, the rest is
+/// one message, so that the decoder says what is wrong with it; so is an empty input.
 fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut first = true;
     std::iter::from_fn(move || {
@@ -237,7 +239,7 @@ fn read(file: Option<&Path>, mut input: impl Read) -> Result<Vec<u8>, FrameComma
             let done = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
             (path.display().to_string(), done)
         }
-        None => ("the standard input".to_owned(), input.read_to_end(&mut bytes)),
+        None => ("standard input".to_owned(), input.read_to_end(&mut bytes)),
     };
     done.map_err(|source| FrameCommandError::Read { from, source })?;
     Ok(bytes)
@@ -336,7 +338,7 @@ mod tests {
         let (output, done) = frame(&["check"], &bytes);
         let output = String::from_utf8(output).unwrap();
         assert!(output.ends_with("\nmalformed: peers: the message is cut short\n"), "{output}");
-        assert_eq!(done.unwrap_err().to_string(), "1 of 2 frames refused");
+        assert_eq!(done.unwrap_err().to_string(), "1 of 2 frames rejected");
         assert_eq!(
             String::from_utf8(frame(&["check"], b"").0).unwrap(),
             "malformed: the message is cut short\n"
@@ -374,7 +376,7 @@ mod tests {
         assert_eq!(from_hex("0a FF # map ff\n\t0\n1\n").unwrap(), [0x0a, 0xff, 0x01]);
         assert_eq!(
             from_hex("0x0a").unwrap_err().to_string(),
-            "`x` is no hex digit; leave --hex out for bytes"
+            "`x` is not a hex digit; omit --hex to read bytes"
         );
         assert!(matches!(from_hex("0a0"), Err(FrameCommandError::HalfByte)));
     }

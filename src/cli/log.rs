@@ -1,4 +1,6 @@
-//! Logs: to stderr, as text for people or JSON for machines.
+//! Logging to stderr, as text for people or JSON for machines.
+//!
+//! Invariant: stdout has only a command's output.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -9,28 +11,26 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// What is logged, and how.
+/// Flags of the log.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// How log lines are written
+    /// Format of log lines
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub(crate) log_format: LogFormat,
 
-    /// The least important log lines that are written
+    /// Least severe level to log
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Logging")]
     pub(crate) log_level: LogLevel,
 }
 
-/// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text, for people
     Text,
-    /// For machines: an object a line.
+    /// One JSON object per line, for machines
     Json,
 }
 
-/// The least important log lines that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogLevel {
     Error,
@@ -52,7 +52,7 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Logs as `args` say from here on. Libraries are heard from `warn` up, whatever the level.
+/// Starts logging. Libraries log from `warn` up, whatever the level.
 pub(crate) fn init(args: &LogArgs) {
     let own = LevelFilter::from(args.log_level);
     let filter =

@@ -1,7 +1,8 @@
-//! Prometheus as it ships, for those who have nothing but the binary.
+//! The shipped configuration and rules of Prometheus, for the demo.
 //!
-//! A demo whose Prometheus had rules and intervals of its own would prove nothing about anybody else's. So the shipped
-//! configuration and rules are part of the binary, and are written out for it as they are, but for the target.
+//! A demo with rules and intervals of its own would prove nothing about production.
+//!
+//! Invariant: only the target differs from the shipped files.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const CONFIG: &str = include_str!("../../helm/callsight/files/prometheus.yml");
 
-/// The target that stands in the configuration: where `serve` listens unless told otherwise.
+/// Target in the shipped configuration: the default address of `serve`.
 const TARGET: &str = "127.0.0.1:9464";
 
 const RULES: [(&str, &str); 3] = [
@@ -19,7 +20,7 @@ const RULES: [(&str, &str); 3] = [
     ("pipeline.yaml", include_str!("../../helm/callsight/files/rules/pipeline.yaml")),
 ];
 
-/// Writes configuration and rules into a folder; gives the configuration's path.
+/// Writes configuration and rules into a folder, and returns the configuration's path.
 pub(super) fn write(folder: &Path, target: SocketAddr) -> io::Result<PathBuf> {
     let rules = folder.join("rules");
     fs::create_dir_all(&rules)?;

@@ -7,7 +7,8 @@ mod retire;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{CliError, start};
+use super::CliError;
+use super::process::start;
 use crate::config::ConfigError;
 use crate::http_client::{Access, HttpClient};
 

@@ -1,4 +1,6 @@
 //! `callsight serve`: the exporter.
+//!
+//! Invariant: only validated settings reach the exporter, and a signal always stops it cleanly.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,33 +27,35 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     sources: SourceArgs,
 
-    /// Which of several exporters side by side this is, such as `blue` or `green`.
+    /// Name of this exporter among several side by side, such as `blue` or `green`.
     ///
-    /// It is part of the name of the durable consumer, so two that share it share the frames between them.
+    /// It is part of the durable consumer's name, so exporters with the same name divide the frames
+    /// between them.
     #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
     deployment: Deployment,
 
-    /// Which of the exporters that share a deployment's servers this is: `2/3` is the second of three.
+    /// Shard of the deployment that this exporter is: `2/3` is the second of three.
     ///
-    /// Each reads its share of the partitions of the stream, through a durable consumer of its own. Without it, one
-    /// exporter reads everything.
+    /// Each shard reads its share of the stream's partitions through its own durable consumer.
+    /// Without it, the exporter reads everything.
     #[arg(long, value_name = "I/N", help_heading = "Stream")]
     shard: Option<Shard>,
 
-    /// How many shards the deployment had before, while that changes; 1 if it had none.
+    /// Number of shards that the deployment had before, while it changes; 1 for none.
     ///
-    /// Durable consumers that `--create` makes begin where those of the shards before were left, once these have
-    /// been stopped.
+    /// Durable consumers that `--create` creates begin where those of the previous shards ended,
+    /// once these are stopped.
     #[arg(long, value_name = "N", value_parser = whole(1..=Shard::MOST), help_heading = "Stream")]
     shards_before: Option<u32>,
 
-    /// Make the streams and consumers that are missing, for development.
+    /// Create missing streams and consumers, for development.
     ///
-    /// Without it, what is missing is logged with the command that makes it, and tried again.
+    /// Without it, a missing one is logged with the command that creates it, and the exporter
+    /// retries.
     #[arg(long, help_heading = "Stream")]
     create: bool,
 
-    /// Replicas of the streams that `--create` makes, 1 to 5
+    /// Replicas of the streams that `--create` creates, 1 to 5
     #[arg(
         long,
         value_name = "N",
@@ -71,13 +75,14 @@ pub(crate) struct ServeArgs {
     )]
     listen: SocketAddr,
 
-    /// TLS and basic auth for metrics and the triage page, a file in the shape of Prometheus's web config.
+    /// File with TLS and basic auth for metrics and the triage page, in the format of Prometheus's
+    /// web config.
     ///
-    /// It is read again when it changes. `/livez` and `/readyz` ask for no password.
+    /// It is reloaded when it changes. `/livez` and `/readyz` require no password.
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     web_config: Option<PathBuf>,
 
-    /// Not ready while the oldest frame yet to fold is older than this, from 1s to 1h
+    /// Age of the oldest frame still to be folded above which `/readyz` is not ready, from 1s to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -87,22 +92,22 @@ pub(crate) struct ServeArgs {
     )]
     ready_max_lag: Duration,
 
-    /// How much of a call gets series of its own.
+    /// Level of detail of each call's own series.
     ///
-    /// Aggregates are always kept, and replay has every detail whatever is chosen here.
+    /// Aggregates are always exported, and a replay has every detail regardless.
     #[arg(long, value_name = "LEVEL", default_value = "pair", help_heading = "Detail")]
     detail: DetailArg,
 
-    /// Keep pair detail only for meetings of up to this many sessions, 0 for any size.
+    /// Maximum number of sessions of a meeting with pair detail, 0 for any number.
     ///
-    /// Pairs grow with the square of a meeting: 50 sessions are 2,450 pairs.
+    /// Pairs grow with the square of a meeting's size: 50 sessions are 2,450 pairs.
     #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=PLENTY), help_heading = "Detail")]
     pair_max_sessions: usize,
 
-    /// Most live series of sessions and pairs, all meetings together.
+    /// Maximum number of live series of sessions and pairs, in all meetings together.
     ///
-    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, what is new is refused and
-    /// counted; what exists stays right.
+    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, new series are
+    /// refused and counted; existing ones stay correct.
     #[arg(
         long,
         value_name = "N",
@@ -112,7 +117,7 @@ pub(crate) struct ServeArgs {
     )]
     max_series: usize,
 
-    /// Most sessions of one meeting with series of their own
+    /// Maximum number of sessions of a meeting with their own series
     #[arg(
         long,
         value_name = "N",
@@ -122,7 +127,7 @@ pub(crate) struct ServeArgs {
     )]
     max_sessions_per_meeting: usize,
 
-    /// Most peers of one session with series of their own, up to 256
+    /// Maximum number of peers of a session with their own series, up to 256
     #[arg(
         long,
         value_name = "N",
@@ -139,7 +144,7 @@ pub(crate) struct ServeArgs {
     process: ProcessArgs,
 }
 
-/// What the exporter is to do, and where its frames come from.
+/// The validated settings of the exporter and of its sources.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServeConfig {
     pub(crate) nats: NatsConfig,
@@ -186,11 +191,11 @@ impl ServeArgs {
 /// [`DetailLevel`] on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DetailArg {
-    /// Aggregates alone
+    /// Aggregates only
     Off,
-    /// Aggregates, and series of each session
+    /// Aggregates, and series of every session
     Session,
-    /// All that, and series of each pair of a session and a remote peer
+    /// All of that, and series of every pair of a session and a remote peer
     Pair,
 }
 
@@ -216,7 +221,7 @@ impl fmt::Display for ServeConfig {
     }
 }
 
-/// Serves until told to stop.
+/// Serves until a signal, or until the exporter fails.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
     open_files::raise_limit();
     let Reader { deployment, shard, .. } = &config.exporter.reader;

@@ -1,4 +1,6 @@
 //! `callsight simulate`: realistic clients.
+//!
+//! Invariant: the last line on stdout has the counts, even if the run fails to get every ack.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,26 +19,26 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const BAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Send the health frames of simulated calls to JetStream
+/// Publish the health frames of simulated calls to JetStream
 #[derive(Debug, clap::Args)]
 pub(crate) struct SimulateArgs {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// A region to place calls in.
+    /// Regions to place calls in.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us", help_heading = "Stream")]
     region: Vec<Region>,
 
-    /// Make the streams that are missing, for development
+    /// Create missing streams, for development
     #[arg(long, help_heading = "Stream")]
     create: bool,
 
     #[command(flatten)]
     calls: CallArgs,
 
-    /// Participants of a meeting, on average, from 1 to 128
+    /// Average number of participants of a meeting, from 1 to 128
     #[arg(
         long,
         value_name = "N",
@@ -46,7 +48,7 @@ pub(crate) struct SimulateArgs {
     )]
     meeting_size: usize,
 
-    /// How often a session sends a frame, from 10ms to 1h
+    /// Interval between two frames of a session, from 10ms to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -56,15 +58,15 @@ pub(crate) struct SimulateArgs {
     )]
     interval: Duration,
 
-    /// Frames a second of all sessions together, instead of `--interval`
+    /// Frames per second of all sessions together, instead of `--interval`
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Pace")]
     rate: Option<f64>,
 
-    /// Stop after this many frames
+    /// Stop after this number of frames
     #[arg(long, value_name = "N", value_parser = whole(1..=u64::MAX), help_heading = "Pace")]
     frames: Option<u64>,
 
-    /// At the end all sessions leave; with false they fall silent, as if the relays had crashed
+    /// Let all sessions leave at the end; with false they fall silent, as if the relays had crashed
     #[arg(long, default_value = "true", help_heading = "Calls")]
     leave_at_end: bool,
 
@@ -72,22 +74,22 @@ pub(crate) struct SimulateArgs {
     process: ProcessArgs,
 }
 
-/// The calls themselves, as the demo has them too.
+/// Flags of the calls, which the demo shares.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CallArgs {
-    /// Sessions at a time
+    /// Number of concurrent sessions
     #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize), help_heading = "Calls")]
     pub(crate) sessions: usize,
 
-    /// What happens to the network
+    /// Scenario that the calls follow
     #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
     pub(crate) scenario: Scenario,
 
-    /// How long all is well before the scenario's first bad time
+    /// Healthy time before the scenario's first degradation
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Calls")]
     pub(crate) quiet_for: Duration,
 
-    /// How long each bad time of the scenario lasts, from 6s to 1day; 90 s of quiet follow
+    /// Duration of each degradation of the scenario, from 6s to 1day; 90 s of healthy calls follow
     #[arg(
         long,
         value_name = "DURATION",
@@ -97,40 +99,40 @@ pub(crate) struct CallArgs {
     )]
     pub(crate) bad_for: Duration,
 
-    /// Seed of all chance: the same one gives the same calls, down to the session ids; random without it.
+    /// Seed of all random numbers, by default a random one; the same seed gives the same calls and
+    /// session ids.
     ///
-    /// The stream takes calls that it has had within two minutes for duplicates.
+    /// The stream drops frames that it already received within the last 2 minutes as duplicates.
     #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
     pub(crate) seed: Option<u64>,
 
-    /// Stop after this long; without it, when told to
+    /// Stop after this time; by default, run until interrupted
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
     pub(crate) duration: Option<Duration>,
 }
 
 impl CallArgs {
-    /// The seed that was asked for, or a new one.
+    /// Returns the seed of the flag, or a random one.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(rand::random)
     }
 
-    /// When the scenario's bad times come.
     pub(crate) const fn rhythm(&self) -> Rhythm {
         Rhythm { quiet: self.quiet_for, bad: self.bad_for }
     }
 }
 
-/// What to simulate, and where to send it.
+/// The validated settings of a simulation and of its connection.
 #[derive(Clone, Debug)]
-pub(crate) struct SimulateConfig {
+pub(crate) struct SimulateCommandConfig {
     pub(crate) nats: NatsConfig,
-    /// Make streams that are missing.
+    /// Whether to create missing streams.
     pub(crate) create: bool,
     pub(crate) calls: simulate::SimulateConfig,
 }
 
 impl SimulateArgs {
-    pub(super) fn validate(self) -> Result<(ProcessArgs, SimulateConfig), ConfigError> {
+    pub(super) fn validate(self) -> Result<(ProcessArgs, SimulateCommandConfig), ConfigError> {
         let calls = simulate::SimulateConfig {
             regions: distinct(self.region),
             sessions: self.calls.sessions,
@@ -145,7 +147,7 @@ impl SimulateArgs {
             leave_at_end: self.leave_at_end,
             quiet: false,
         };
-        let config = SimulateConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
+        let config = SimulateCommandConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
         Ok((self.process, config))
     }
 }
@@ -160,7 +162,7 @@ impl clap::ValueEnum for Scenario {
     }
 }
 
-impl fmt::Display for SimulateConfig {
+impl fmt::Display for SimulateCommandConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { nats, calls, .. } = self;
         let regions = joined(&calls.regions);
@@ -169,15 +171,15 @@ impl fmt::Display for SimulateConfig {
     }
 }
 
-/// Simulates until told to stop, or until enough is sent. The last line on stdout is the account of it.
-pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
+/// Simulates until the end of the settings, or until a signal.
+pub(crate) async fn run(config: SimulateCommandConfig) -> Result<(), CliError> {
     config.calls.check().map_err(CliError::other)?;
     let client = nats::connect(&config.nats, "callsight simulate").await.map_err(CliError::other)?;
     if config.create {
         let context = async_nats::jetstream::new(client.clone());
         for region in &config.calls.regions {
             let made = ensure_streams(&context, region, 1).await;
-            made.map_err(|error| CliError::caused("cannot make the stream", error))?;
+            made.map_err(|error| CliError::caused("cannot create the stream", error))?;
         }
     }
     let (scenario, regions, seed) = (config.calls.scenario, joined(&config.calls.regions), config.calls.seed);
@@ -193,10 +195,10 @@ pub(crate) async fn run(config: SimulateConfig) -> Result<(), CliError> {
     if let Some(summary) = summary {
         let seconds = summary.elapsed.as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
-        let rate = summary.published as f64 / seconds;
-        let (published, acknowledged) = (summary.published, summary.acknowledged);
+        let rate = summary.stats.accepted as f64 / seconds;
+        let (published, acknowledged) = (summary.stats.accepted, summary.stats.acknowledged);
         let text = format!(
-            "{scenario} in {regions}, seed {seed}, for {seconds:.1} s: {published} frames published, {rate:.0} a second, \
+            "{scenario} in {regions}, seed {seed}, for {seconds:.1} s: {published} frames published, {rate:.0} per second, \
              {acknowledged} acknowledged\n{summary}\n"
         );
         let written = io::stdout().write_all(text.as_bytes());

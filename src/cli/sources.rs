@@ -1,4 +1,6 @@
-//! Which stream each region is read from, and over which connection.
+//! The stream of each region, and the connection to read it over.
+//!
+//! Invariant: a [`SourcesConfig`] has each region once, and its settings name no other region.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,28 +10,29 @@ use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
 use crate::consume::{JetStreamApi, Source, SourceKind};
 use callsight_frame::subject::Region;
 
-/// Where the frames come from.
+/// Flags of the sources of frames.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct SourceArgs {
-    /// A region whose calls to watch.
+    /// Regions whose calls to watch.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
     region: Vec<Region>,
 
-    /// The region whose cluster the exporter connects to; the others are read from their mirrors there.
+    /// Region whose cluster the exporter connects to; the others are read from their mirrors there.
     ///
     /// Without it, every region is read from its own stream.
     #[arg(long, value_name = "REGION", help_heading = "Stream")]
     home: Option<Region>,
 
-    /// Read the regions other than `--home` from their own streams, through the gateways, instead of from mirrors
+    /// Read regions other than `--home` from their own streams, through the gateways, instead of
+    /// from mirrors
     #[arg(long, help_heading = "Stream")]
     via_gateway: bool,
 
-    /// A stream of another name than usual: `apac=HEALTH_APAC_COPY`.
+    /// Name of a region's stream if it is not the usual one, such as `apac=HEALTH_APAC_COPY`.
     ///
-    /// The usual ones are `HEALTH_APAC`, and `HEALTH_APAC_MIRROR` for the mirror.
+    /// The usual names are `HEALTH_APAC`, and `HEALTH_APAC_MIRROR` for the mirror.
     #[arg(
         long,
         value_name = "REGION=NAME",
@@ -39,7 +42,7 @@ pub(super) struct SourceArgs {
     )]
     stream: Vec<ByRegion<StreamName>>,
 
-    /// The JetStream domain that a region is read from, beyond a leaf node: `apac=apac`
+    /// JetStream domain to read a region from, beyond a leaf node, such as `apac=apac`
     #[arg(
         long,
         value_name = "REGION=DOMAIN",
@@ -49,7 +52,8 @@ pub(super) struct SourceArgs {
     )]
     jetstream_domain: Vec<ByRegion<StreamName>>,
 
-    /// The prefix of the JetStream API that a region is read through, where another account exports it: `apac=JS.apac`
+    /// Prefix of the JetStream API to read a region through if another account exports it, such as
+    /// `apac=JS.apac`
     #[arg(
         long,
         value_name = "REGION=SUBJECT",
@@ -59,10 +63,10 @@ pub(super) struct SourceArgs {
     )]
     jetstream_prefix: Vec<ByRegion<ApiPrefix>>,
 
-    /// NATS servers that a region is rather read from than from those of `--nats-url`: `apac=nats://apac-1:4222`.
+    /// NATS servers to prefer for a region, such as `apac=nats://apac-1:4222`.
     ///
-    /// Name a region several times for several servers. It gets a connection of its own, as the same user; the
-    /// servers of `--nats-url` are its fallback.
+    /// Repeat a region for several servers. It gets its own connection, as the same user, with the
+    /// servers of `--nats-url` as its fallback.
     #[arg(
         long,
         value_name = "REGION=URL",
@@ -74,7 +78,7 @@ pub(super) struct SourceArgs {
     region_nats_url: Vec<ByRegion<NatsUrl>>,
 }
 
-/// A setting of one region.
+/// The value of a setting for one region.
 #[derive(Clone, Debug)]
 struct ByRegion<T> {
     region: Region,
@@ -83,13 +87,13 @@ struct ByRegion<T> {
 
 fn by_region<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<ByRegion<T>, String> {
     let (region, value) =
-        text.split_once('=').ok_or_else(|| "write the region before it, such as apac=…".to_owned())?;
+        text.split_once('=').ok_or_else(|| "write the region first, such as apac=…".to_owned())?;
     let region = region.parse().map_err(|error| format!("{error}"))?;
     let value = value.parse().map_err(|error: T::Err| error.to_string())?;
     Ok(ByRegion { region, value })
 }
 
-/// The name of a stream or of a domain: one token.
+/// The name of a stream or a domain: one token.
 #[derive(Clone, Debug)]
 struct StreamName(String);
 
@@ -106,7 +110,7 @@ impl FromStr for StreamName {
     }
 }
 
-/// What the subjects of a JetStream API begin with.
+/// The prefix of the subjects of a JetStream API.
 #[derive(Clone, Debug)]
 struct ApiPrefix(String);
 
@@ -122,15 +126,15 @@ impl FromStr for ApiPrefix {
     }
 }
 
-/// The regions, and where each is read.
+/// The sources of all regions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourcesConfig {
-    /// At least one, each region once; the connection is its own where it prefers other servers.
+    /// At least one, each region once, with its own connection where it prefers other servers.
     pub(crate) sources: Vec<(Source, Option<NatsConfig>)>,
 }
 
 impl SourceArgs {
-    /// What they mean together, beside the connection that is for all.
+    /// Validates the flags for the connection that all regions share.
     pub(super) fn validate(self, nats: &NatsConfig) -> Result<SourcesConfig, ConfigError> {
         let regions = distinct(self.region);
         let rejected = |message: String| Err(ConfigError::Rejected(message));
@@ -151,14 +155,16 @@ impl SourceArgs {
             if flag != "--region-nats-url"
                 && let Some(region) = named.iter().find(|region| twice(region))
             {
-                return rejected(format!("`{flag}` is there twice for region {region}"));
+                return rejected(format!("`{flag}` is given twice for region {region}"));
             }
         }
         for url in &self.region_nats_url {
             if let Some(login) = url.value.login()
                 && nats.identity != NatsIdentity::Login(login.clone())
             {
-                return rejected("`--region-nats-url` must name no other user than `--nats-url`".to_owned());
+                return rejected(
+                    "`--region-nats-url` must not name another user than `--nats-url`".to_owned(),
+                );
             }
         }
         let mut sources = Vec::with_capacity(regions.len());
@@ -192,12 +198,12 @@ impl SourceArgs {
     }
 }
 
-/// The settings of a region.
+/// Returns the values for a region.
 fn of<'a, T>(settings: &'a [ByRegion<T>], region: &'a Region) -> impl Iterator<Item = &'a T> {
     settings.iter().filter(move |setting| setting.region == *region).map(|setting| &setting.value)
 }
 
-/// `us, apac (HEALTH_APAC_MIRROR)`: the regions, and the streams that are not the region's own.
+/// Writes `us, apac (HEALTH_APAC_MIRROR)`: the regions, and the streams that are not their own.
 impl fmt::Display for SourcesConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |(source, nats): &(Source, Option<NatsConfig>)| {

@@ -1,4 +1,6 @@
-//! `callsight streams`: what ought to be in JetStream, what is, and making one the other.
+//! `callsight streams`: compares JetStream with the declarations, and applies them.
+//!
+//! Invariant: `plan` and `verify` change nothing, and no command deletes anything.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,10 +21,10 @@ use callsight_frame::subject::Region;
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// The replicas that production has: any one server of a region may be lost.
+/// Replicas in production: any one server of a region may be lost.
 const REPLICAS: usize = 3;
 
-/// Compare the streams and consumers in NATS with what is declared, and make them so
+/// Compare the streams and consumers in NATS with their declarations, and apply these
 #[derive(Debug, clap::Args)]
 pub(crate) struct StreamsArgs {
     #[command(subcommand)]
@@ -31,22 +33,26 @@ pub(crate) struct StreamsArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum StreamsCommand {
-    /// Show what `apply` would do, and change nothing; exit with 1 if it would refuse something
+    /// Show what `apply` would do without changing anything; exit with 1 if it would refuse
+    /// something
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Plan(Box<ChangeArgs>),
-    /// Make what is missing and change what differs; exit with 1 if something is refused or fails.
+    /// Create what is missing and change what differs; exit with 1 if something is refused or
+    /// fails.
     ///
-    /// What would cost frames, or can't be done, is refused with the reason. Nothing is ever deleted.
+    /// Changes that lose frames, or that the server can't make, are refused with the reason.
+    /// Nothing is ever deleted.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Apply(Box<ChangeArgs>),
-    /// Show what differs, and exit with 1 if anything does
+    /// Show the differences, and exit with 1 if there are any
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Verify(Box<DeclaredArgs>),
 }
 
 #[derive(Debug, clap::Args)]
 struct ChangeArgs {
-    /// Do what costs frames, too: shrink below what is there, drop copies or subjects, move a stream
+    /// Also make changes that lose or relocate frames: lower limits, fewer copies or subjects,
+    /// another cluster
     #[arg(long, help_heading = "Streams")]
     allow_destructive: bool,
 
@@ -58,11 +64,12 @@ struct ChangeArgs {
 struct DeclaredArgs {
     /// Folder of declarations, with `streams/*.json` and `consumers/STREAM/*.json`.
     ///
-    /// Without it, those of `--region`, `--hub` and `--deployment` are made up as `jetstream/` has them for us and apac.
+    /// Without it, they are generated from `--region`, `--hub` and `--deployment`, as in
+    /// `jetstream/` for us and apac.
     #[arg(long, value_name = "DIR", help_heading = "Streams")]
     dir: Option<PathBuf>,
 
-    /// A region to declare streams for, without `--dir`.
+    /// Regions to declare streams for, without `--dir`.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(
@@ -74,11 +81,12 @@ struct DeclaredArgs {
     )]
     region: Vec<Region>,
 
-    /// The region that has mirrors of the others, without `--dir`; the first of `--region` unless given
+    /// Region with mirrors of the others, without `--dir`; by default the first of `--region`
     #[arg(long, value_name = "REGION", help_heading = "Streams")]
     hub: Option<Region>,
 
-    /// An exporter to declare durables for in each region, without `--dir`; `green/3` is one in three shards.
+    /// Deployments to declare durables for in each region, without `--dir`; `green/3` has three
+    /// shards.
     ///
     /// Separate several with commas or repeat the flag.
     #[arg(
@@ -90,19 +98,21 @@ struct DeclaredArgs {
     )]
     deployment: Vec<Readers>,
 
-    /// Only what is in this one of the regions, without `--dir`: its streams and durables, and the mirrors in the hub.
+    /// Only what is stored in this region, without `--dir`: its streams and durables, and the
+    /// mirrors if it is the hub.
     ///
-    /// For regions that are deployed one after the other, each by its own means.
+    /// For regions that are deployed separately.
     #[arg(long, value_name = "REGION", help_heading = "Streams")]
     within: Option<Region>,
 
-    /// Replicas of all streams, 1 to 5, instead of what is declared: 1 where a region has one server
+    /// Replicas of all streams, 1 to 5, instead of the declared number; 1 if regions have one
+    /// server
     #[arg(long, value_name = "N", value_parser = whole(1..=5_usize), help_heading = "Streams")]
     replicas: Option<usize>,
 
-    /// How long to wait for JetStream to answer, from 1s to 1h.
+    /// Time to wait for JetStream's answer, from 1s to 1h.
     ///
-    /// Just after a start there is a while without a leader.
+    /// For a while after a start there is no leader.
     #[arg(
         long,
         value_name = "DURATION",
@@ -112,7 +122,7 @@ struct DeclaredArgs {
     )]
     wait: Duration,
 
-    /// Write JSON instead of text
+    /// Print JSON instead of text
     #[arg(long, help_heading = "Streams")]
     json: bool,
 
@@ -123,7 +133,6 @@ struct DeclaredArgs {
     process: ProcessArgs,
 }
 
-/// What to do with the differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
     Plan,
@@ -131,12 +140,12 @@ enum Task {
     Verify,
 }
 
-/// What to compare, and what to do then.
+/// The validated settings of a comparison.
 #[derive(Debug)]
 pub(crate) struct StreamsConfig {
     task: Task,
     declared: Vec<Declared>,
-    /// Where the declarations come from, for people.
+    /// Origin of the declarations, for people.
     origin: String,
     allow_destructive: bool,
     wait: Duration,
@@ -171,7 +180,7 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
             let mut regions = distinct(args.region.clone());
             if let Some(hub) = &args.hub {
                 let Some(place) = regions.iter().position(|region| region == hub) else {
-                    let reason = format!("`--hub {hub}` is none of `--region {}`", joined(&regions));
+                    let reason = format!("`--hub {hub}` is not one of `--region {}`", joined(&regions));
                     return Err(ConfigError::Rejected(reason));
                 };
                 regions[..=place].rotate_right(1);
@@ -185,7 +194,7 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
                     Declared::within(&declared, region, hub),
                 ),
                 (Some(region), _) => {
-                    let reason = format!("`--within {region}` is none of `--region {}`", joined(&regions));
+                    let reason = format!("`--within {region}` is not one of `--region {}`", joined(&regions));
                     return Err(ConfigError::Rejected(reason));
                 }
                 (None, _) => (format!("regions {}", joined(&regions)), declared),
@@ -207,12 +216,12 @@ impl fmt::Display for StreamsConfig {
     }
 }
 
-/// Compares, acts, and fails unless all is as declared in the end, or can be made so.
+/// Compares, applies if asked to, and fails if something differs, is refused or fails.
 pub(crate) async fn run(config: StreamsConfig) -> Result<(), CliError> {
     let client = nats::connect(&config.nats, "callsight streams").await.map_err(CliError::other)?;
     let reconciler = Reconciler::new(async_nats::jetstream::new(client), config.wait);
     let steps = reconciler.plan(&config.declared, config.allow_destructive).await.map_err(CliError::other)?;
-    let mut report = Report { task: config.task, done: Vec::with_capacity(steps.len()) };
+    let mut report = StreamsReport { task: config.task, done: Vec::with_capacity(steps.len()) };
     for step in steps {
         let failed = match config.task {
             Task::Apply => reconciler.apply(&step).await.err(),
@@ -224,16 +233,16 @@ pub(crate) async fn run(config: StreamsConfig) -> Result<(), CliError> {
     io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| CliError::caused("cannot write to stdout", error))?;
-    report.verdict()
+    report.outcome()
 }
 
-/// All steps, and what became of them.
-struct Report {
+/// All steps and their errors.
+struct StreamsReport {
     task: Task,
     done: Vec<(Step, Option<ReconcileError>)>,
 }
 
-impl Report {
+impl StreamsReport {
     fn count(&self, action: &Action) -> usize {
         self.done.iter().filter(|(step, _)| step.action == *action).count()
     }
@@ -242,19 +251,19 @@ impl Report {
         self.done.iter().filter(|(_, failed)| failed.is_some()).count()
     }
 
-    fn verdict(&self) -> Result<(), CliError> {
+    fn outcome(&self) -> Result<(), CliError> {
         let (refused, failed) = (self.count(&Action::Refused), self.failed());
         let differing = self.done.len() - self.count(&Action::Same);
         match self.task {
             Task::Verify if differing > 0 => Err(CliError::failed(format!(
-                "{differing} of {} differ from what is declared; `callsight streams plan` shows what can be done",
+                "{differing} of {} differ from their declarations; see `callsight streams plan`",
                 self.done.len()
             ))),
             Task::Plan if refused > 0 => {
                 Err(CliError::failed(format!("`callsight streams apply` would refuse {refused}")))
             }
             Task::Apply if refused + failed > 0 => {
-                Err(CliError::failed(format!("{refused} refused and left as they are, {failed} failed")))
+                Err(CliError::failed(format!("{refused} refused and not changed, {failed} failed")))
             }
             _ => Ok(()),
         }
@@ -276,7 +285,7 @@ impl Report {
             value
         });
         json!({
-            "ok": self.verdict().is_ok(),
+            "ok": self.outcome().is_ok(),
             "create": self.count(&Action::Create),
             "change": self.count(&Action::Change),
             "refused": self.count(&Action::Refused),
@@ -287,7 +296,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for StreamsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (step, failed) in &self.done {
             let (sign, note) = match step.action {
@@ -317,7 +326,7 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "{} {created}, {} {changed}, {} refused, {} the same",
+            "{} {created}, {} {changed}, {} refused, {} unchanged",
             self.count(&Action::Create) - failed(Action::Create),
             self.count(&Action::Change) - failed(Action::Change),
             self.count(&Action::Refused),
@@ -330,7 +339,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The most important of what is to be made.
+/// Summarises what a step creates.
 fn made_of(step: &Step) -> String {
     let mut words = Vec::new();
     if let Some(cluster) = step.config.get("placement").and_then(|placement| placement["cluster"].as_str()) {
@@ -347,10 +356,10 @@ fn made_of(step: &Step) -> String {
     words.join(", ")
 }
 
-/// `max_age: 3days → 1day`.
+/// Renders a change as `max_age: 3days → 1day`.
 fn shown(Change { key, old, new, .. }: &Change) -> String {
     let value = |value: &Value| match value.as_i64() {
-        _ if value.is_null() => "nothing".to_owned(),
+        _ if value.is_null() => "unset".to_owned(),
         Some(-1) => "unlimited".to_owned(),
         Some(number) if is_duration(key) => {
             humantime::format_duration(Duration::from_nanos(number.unsigned_abs())).to_string()
@@ -361,7 +370,7 @@ fn shown(Change { key, old, new, .. }: &Change) -> String {
     format!("{key}: {} → {}", value(old), value(new))
 }
 
-/// A number of bytes in the largest unit that it is a multiple of.
+/// Renders a number of bytes in the largest unit that divides it.
 fn bytes(number: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.iter().find(|(_, shift)| number > 0 && number.is_multiple_of(1 << shift));
@@ -385,6 +394,6 @@ mod tests {
         assert_eq!(change("max_bytes", json!(-1), json!(4_u64 << 30)), "max_bytes: unlimited → 4 GiB");
         assert_eq!(change("max_bytes", json!(100), json!(2048)), "max_bytes: 100 bytes → 2 KiB");
         let placed = change("placement", Value::Null, json!({"cluster": "us"}));
-        assert_eq!(placed, "placement: nothing → {\"cluster\":\"us\"}");
+        assert_eq!(placed, "placement: unset → {\"cluster\":\"us\"}");
     }
 }

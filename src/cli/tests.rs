@@ -141,18 +141,18 @@ fn each_region_is_read_from_where_it_is_nearest() {
     for (line, problem) in [
         ("--via-gateway", "`--via-gateway` needs `--home` too"),
         ("--stream apac=X", "`--stream` is for region apac, which `--region` does not name"),
-        ("--stream us=X,us=Y", "`--stream` is there twice for region us"),
+        ("--stream us=X,us=Y", "`--stream` is given twice for region us"),
         (
             "--jetstream-domain us=x --jetstream-prefix us=y",
             "`--jetstream-prefix` cannot be used with `--jetstream-domain` for region us",
         ),
         (
             "--region-nats-url us=nats://bob:hunter2@x",
-            "`--region-nats-url` must name no other user than `--nats-url`",
+            "`--region-nats-url` must not name another user than `--nats-url`",
         ),
         (
             "--stream HEALTH_X",
-            "invalid value `HEALTH_X` for `--stream`: write the region before it, such as apac=…",
+            "invalid value `HEALTH_X` for `--stream`: write the region first, such as apac=…",
         ),
     ] {
         assert_eq!(refused(line), problem, "{line}");
@@ -172,8 +172,8 @@ fn a_shard_reads_through_a_durable_of_its_own() {
     assert_eq!(unchanged.shards_before, None, "there is nobody to take over from");
     assert_eq!(
         refused("--shard 0/3"),
-        "invalid value `0/3` for `--shard`: write which of how many, from 1/1 to 64/64; \
-         the shards of three are 1/3, 2/3 and 3/3"
+        "invalid value `0/3` for `--shard`: write the shard and their number, from 1/1 to 64/64, \
+         such as 1/3, 2/3 and 3/3 for three shards"
     );
 }
 

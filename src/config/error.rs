@@ -1,142 +1,46 @@
-//! What can be wrong with the settings, as one line each.
+//! Errors of settings, as one line each.
 //!
-//! Clap explains an error over several lines, with usage. In the log of a container that will not start, one line
-//! that names the setting and what to write is worth more. So its errors are put into words here, from their kind
-//! and context, in the terms of the layer that the value came from.
+//! Clap explains an error on several lines, with usage. In the log of a container that does not
+//! start, one line that names the setting and what to write is more useful. So clap's errors are
+//! reworded here, from their kind and context, in the terms of the layer that the value came from.
+//!
+//! Invariant: an error and its source are one line, lower case, without secrets.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::file::File;
-use super::layers::environment_name;
+use super::flag::environment_name;
+use super::words::{did_you_mean, list, one_line, redacted};
 
-/// The settings cannot be used.
-///
-/// It and its source make one line, lower case, without secrets.
+/// Settings that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A flag or an environment variable is wrong, or a value of whatever source.
+    /// A setting is wrong, unknown or missing.
     #[error("{0}")]
     Rejected(String),
-    /// The file cannot be read.
+    /// The file of `--config` can't be read.
     #[error("cannot read `{}`, the file that `--config` names", one_line(&path.display().to_string()))]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file is no TOML, or says what no command understands.
-    #[error("{place}: {problem}")]
-    File {
-        /// Where.
-        place: Place,
-        /// What.
-        problem: Problem,
-    },
 }
 
-/// A line of a file.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Place {
-    pub(super) path: PathBuf,
-    pub(super) line: Option<usize>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.path.display().to_string()))?;
-        self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
-    }
-}
-
-/// What is wrong with a file.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// It is no TOML.
-    #[error("not valid TOML: {}", one_line(.0))]
-    Syntax(String),
-    /// A key that is no flag.
-    #[error("unknown key `{}`; {advice}", one_line(key))]
-    UnknownKey {
-        /// As it was written.
-        key: String,
-        /// What to write instead, or where to look.
-        advice: String,
-    },
-    /// A table that is no command.
-    #[error("unknown table `[{}]`; {advice}", one_line(table))]
-    UnknownTable {
-        /// As it was written.
-        table: String,
-        /// What to write instead.
-        advice: String,
-    },
-    /// A key that is there twice, once with `-` and once with `_`.
-    #[error("`{key}` is given twice, first in line {earlier}")]
-    Repeated {
-        /// As a flag is written.
-        key: String,
-        /// The line of the first.
-        earlier: usize,
-    },
-    /// A command that is given a value.
-    #[error("`{0}` is a command, so its settings go in a table `[{0}]`")]
-    NotATable(String),
-    /// A flag that is given a table, or a list it does not take.
-    #[error("`{key}` takes a single value{}", if *list { " or a list of them" } else { "" })]
-    Shape {
-        /// As the flag is written.
-        key: String,
-        /// Whether it can be repeated.
-        list: bool,
-    },
-    /// The file says which file to read.
-    #[error("`config` cannot be set in the file that it names; use `--config` or `CALLSIGHT_CONFIG`")]
-    NamesItself,
-}
-
-impl Problem {
-    /// A key of `command`'s table that is none of those `known` there.
-    pub(super) fn unknown_key(key: &str, known: &[&str], command: &Command, root: &Command) -> Self {
-        let flag = key.replace('_', "-");
-        let advice = if let Some(commands) = commands_with(root, &flag) {
-            format!("it belongs to {commands}")
-        } else if let Some(known) = nearest(&flag, known.iter().copied()) {
-            did_you_mean(known)
-        } else {
-            let command = if command.has_subcommands() { "<command>" } else { command.get_name() };
-            format!("keys are named after flags, which `callsight {command} --help` lists")
-        };
-        Self::UnknownKey { key: key.to_owned(), advice }
-    }
-
-    /// A table where those of the subcommands of `command` can stand.
-    pub(super) fn unknown_table(table: &str, command: &Command) -> Self {
-        let advice = match nearest(table, command.get_subcommands().map(Command::get_name)) {
-            Some(known) => format!("did you mean `[{known}]`?"),
-            None => format!(
-                "a table is named after a command, {}",
-                list(command.get_subcommands().map(Command::get_name))
-            ),
-        };
-        Self::UnknownTable { table: table.to_owned(), advice }
-    }
-}
-
-/// Where the value came from that clap refused.
+/// The layer of the value that clap rejected.
 #[derive(Clone, Copy)]
 pub(super) enum Layer<'a> {
     Flags,
     Environment,
-    File(&'a File),
+    /// With the line that sets a flag, as `callsight.toml:12`.
+    File(&'a dyn Fn(&str) -> Option<String>),
 }
 
-/// Puts an error of `command` into words.
+/// Rewords an error of `command`.
 pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>) -> ConfigError {
     let context = Context(error);
     let culprit = context.text(ContextKind::InvalidArg).unwrap_or_default();
@@ -192,15 +96,14 @@ pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>)
     ConfigError::Rejected(one_line(&message))
 }
 
-/// A value is wrong: its own terms depend on where it was written.
 fn value_rejected(context: &Context<'_>, command: &Command, layer: Layer<'_>) -> String {
     let culprit = context.text(ContextKind::InvalidArg).unwrap_or_default();
     let flag = flag_name(culprit).unwrap_or(culprit);
     let (place, name) = match layer {
         Layer::Flags => (String::new(), format!("--{flag}")),
         Layer::Environment => (String::new(), environment_name(flag)),
-        Layer::File(file) => {
-            (file.place(flag).map(|place| format!("{place}: ")).unwrap_or_default(), flag.to_owned())
+        Layer::File(place) => {
+            (place(flag).map(|place| format!("{place}: ")).unwrap_or_default(), flag.to_owned())
         }
     };
     let value = context.text(ContextKind::InvalidValue).unwrap_or_default();
@@ -228,7 +131,7 @@ fn value_rejected(context: &Context<'_>, command: &Command, layer: Layer<'_>) ->
     format!("{place}{invalid}: {reason}")
 }
 
-/// What clap says about an error of its own.
+/// The details that clap attaches to an error.
 struct Context<'a>(&'a clap::Error);
 
 impl<'a> Context<'a> {
@@ -247,13 +150,13 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The only one, or the best: clap sorts what it suggests from worst to best.
+    /// Returns the best suggestion: clap sorts them from worst to best.
     fn last(&self, kind: ContextKind) -> Option<&'a str> {
         self.all(kind).last().map(String::as_str)
     }
 }
 
-/// `idle-timeout` out of `--idle-timeout <DURATION>`.
+/// Extracts `idle-timeout` from `--idle-timeout <DURATION>`.
 fn flag_name(usage: &str) -> Option<&str> {
     let name = usage.strip_prefix("--")?;
     name.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').next()
@@ -264,8 +167,8 @@ fn find<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
     own.or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, flag)))
 }
 
-/// The commands within `command` that have a flag, if there are any, as a list.
-fn commands_with(command: &Command, flag: &str) -> Option<String> {
+/// Lists the commands within `command` that have a flag; `None` without any.
+pub(super) fn commands_with(command: &Command, flag: &str) -> Option<String> {
     fn collect(command: &Command, flag: &str, path: &str, paths: &mut Vec<String>) {
         for subcommand in command.get_subcommands() {
             let path = format!("{path}{}", subcommand.get_name());
@@ -278,51 +181,4 @@ fn commands_with(command: &Command, flag: &str) -> Option<String> {
     let mut paths = Vec::new();
     collect(command, flag, "", &mut paths);
     (!paths.is_empty()).then(|| list(paths.iter().map(String::as_str)))
-}
-
-/// Which of the names that there are was probably meant. The measure and its bound are those that clap uses for flags.
-pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|name| (strsim::jaro(unknown, name), name))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| name)
-}
-
-pub(crate) fn did_you_mean(name: &str) -> String {
-    format!("did you mean `{name}`?")
-}
-
-/// `a`, `b` or `c`.
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let quoted: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
-}
-
-/// A text without what stands before an `@`: it may be a URL in the wrong place, with a password in it.
-fn redacted(text: &str) -> String {
-    match text.rsplit_once('@') {
-        Some((secret, host)) => {
-            let scheme =
-                secret.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
-            format!("{scheme}***@{host}")
-        }
-        None => text.to_owned(),
-    }
-}
-
-/// A text with its control characters escaped, so that it stays in its line and cannot steer a terminal.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }

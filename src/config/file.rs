@@ -1,36 +1,40 @@
-//! The TOML file: a key at the top level is for every command that has a flag of that name, a table named after a
-//! command is for that command alone and wins.
+//! The TOML file: a key at the top level is for every command that has a flag of that name, a key
+//! in a table named after a command is for that command alone and wins.
+//!
+//! Invariant: every key and table is checked, those of other commands too, so that a typo never
+//! waits for the day on which another command is run.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, Problem};
-use super::layers::CONFIG_FLAG;
+use super::error::{ConfigError, commands_with};
+use super::flag::CONFIG_FLAG;
+use super::words::{did_you_mean, list, nearest, one_line};
 
-/// How a file's text is had.
+/// Reads a file's text.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// What a file says about the command chosen.
+/// The settings of a file for the selected command, by flag.
 #[derive(Default)]
 pub(super) struct File {
-    path: PathBuf,
     settings: BTreeMap<String, Setting>,
 }
 
 struct Setting {
-    line: usize,
+    /// `callsight.toml:12`
+    place: String,
     values: Vec<OsString>,
 }
 
 impl File {
-    /// Reads the file at `path` with `read`. All its keys are checked against the whole of `command`, those that
-    /// concern the subcommand at the path `selected` are kept.
+    /// Reads the file at `path`, checks all its keys against `command`, and keeps those for the
+    /// subcommand at the path `selected`.
     pub(super) fn read(
         path: &Path,
         read: ReadFile<'_>,
@@ -38,38 +42,47 @@ impl File {
         selected: &[&str],
     ) -> Result<Self, ConfigError> {
         let text = read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let document = DeTable::parse(&text).map_err(|error| ConfigError::File {
-            place: Place { path: path.to_owned(), line: error.span().map(|span| line(&text, span.start)) },
-            problem: Problem::Syntax(error.message().to_owned()),
+        let name = one_line(&path.display().to_string());
+        let mut reader = Reader { name, text: &text, root: command, settings: BTreeMap::new() };
+        let document = DeTable::parse(&text).map_err(|error| {
+            let place = error.span().map_or_else(|| reader.name.clone(), |span| reader.place(span.start));
+            let problem = one_line(error.message());
+            ConfigError::Rejected(format!("{place}: not valid TOML: {problem}"))
         })?;
-        let mut reader = Reader { path, text: &text, root: command, settings: BTreeMap::new() };
         reader.take(document.get_ref(), command, Some(selected))?;
-        Ok(Self { path: path.to_owned(), settings: reader.settings })
+        Ok(Self { settings: reader.settings })
     }
 
-    /// What the file says about a flag. An empty list says nothing.
+    /// Returns the values of a flag. An empty list counts as absent.
     pub(super) fn values(&self, flag: &str) -> Option<Vec<OsString>> {
         self.settings.get(flag).map(|setting| setting.values.clone()).filter(|values| !values.is_empty())
     }
 
-    /// Where the file says it.
-    pub(super) fn place(&self, flag: &str) -> Option<Place> {
-        let line = self.settings.get(flag)?.line;
-        Some(Place { path: self.path.clone(), line: Some(line) })
+    /// Returns the line that sets a flag, as `callsight.toml:12`.
+    pub(super) fn place(&self, flag: &str) -> Option<String> {
+        self.settings.get(flag).map(|setting| setting.place.clone())
     }
 }
 
 /// A file while it is read.
 struct Reader<'a> {
-    path: &'a Path,
+    name: String,
     text: &'a str,
     root: &'a Command,
     settings: BTreeMap<String, Setting>,
 }
 
 impl Reader<'_> {
-    /// Takes the keys of the table that belongs to `command`, then those of the tables within, which win.
-    /// `selected` leads from here to the command chosen, and is `None` off its path.
+    fn line(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    }
+
+    fn place(&self, offset: usize) -> String {
+        format!("{}:{}", self.name, self.line(offset))
+    }
+
+    /// Takes the keys of the table of `command`, then those of the tables within, which win.
+    /// `selected` leads from here to the selected command, and is `None` off its path.
     fn take(
         &mut self,
         table: &DeTable<'_>,
@@ -83,36 +96,40 @@ impl Reader<'_> {
         entries.sort_by_key(|(key, _)| key.span().start);
 
         for (key, value) in entries {
-            let line = line(self.text, key.span().start);
+            let place = self.place(key.span().start);
             let name = key.get_ref().replace('_', "-");
-            let wrong = |problem| {
-                let place = Place { path: self.path.to_owned(), line: Some(line) };
-                Err(ConfigError::File { place, problem })
-            };
+            let wrong = |problem: String| Err(ConfigError::Rejected(format!("{place}: {problem}")));
 
-            if let Some(earlier) = seen.insert(name.clone(), line) {
-                return wrong(Problem::Repeated { key: name, earlier });
+            if let Some(earlier) = seen.insert(name.clone(), self.line(key.span().start)) {
+                return wrong(format!("`{name}` is given twice, first in line {earlier}"));
             }
             if let Some(subcommand) = command.find_subcommand(&name) {
                 match value.get_ref() {
                     DeValue::Table(table) => tables.push((name, table, subcommand)),
-                    _ => return wrong(Problem::NotATable(name)),
+                    _ => {
+                        return wrong(format!(
+                            "`{name}` is a command, so its settings go in a table `[{name}]`"
+                        ));
+                    }
                 }
             } else if name == CONFIG_FLAG {
-                return wrong(Problem::NamesItself);
+                return wrong(
+                    "`config` cannot be set in the file that it names; use `--config` or `CALLSIGHT_CONFIG`"
+                        .to_owned(),
+                );
             } else if let Some(flag) = flags_within(command).find(|flag| flag.get_long() == Some(&name)) {
-                match values(value, flag) {
-                    Ok(values) if selected.is_some() => {
-                        self.settings.insert(name, Setting { line, values });
-                    }
-                    Ok(_) => {}
-                    Err(problem) => return wrong(problem),
+                let list = matches!(flag.get_action(), ArgAction::Append);
+                let Some(values) = values(value, list) else {
+                    let more = if list { " or a list of them" } else { "" };
+                    return wrong(format!("`{name}` takes a single value{more}"));
+                };
+                if selected.is_some() {
+                    self.settings.insert(name, Setting { place, values });
                 }
             } else if matches!(value.get_ref(), DeValue::Table(_)) {
-                return wrong(Problem::unknown_table(key.get_ref(), command));
+                return wrong(unknown_table(key.get_ref(), command));
             } else {
-                let known: Vec<_> = flags_within(command).filter_map(Arg::get_long).collect();
-                return wrong(Problem::unknown_key(key.get_ref(), &known, command, self.root));
+                return wrong(unknown_key(key.get_ref(), &name, command, self.root));
             }
         }
 
@@ -127,23 +144,42 @@ impl Reader<'_> {
     }
 }
 
-/// The flags of a command and of all commands within it that a file can hold.
+fn unknown_key(key: &str, flag: &str, command: &Command, root: &Command) -> String {
+    let advice = if let Some(commands) = commands_with(root, flag) {
+        format!("it belongs to {commands}")
+    } else if let Some(known) = nearest(flag, flags_within(command).filter_map(Arg::get_long)) {
+        did_you_mean(known)
+    } else {
+        let command = if command.has_subcommands() { "<command>" } else { command.get_name() };
+        format!("keys are named after flags, which `callsight {command} --help` lists")
+    };
+    format!("unknown key `{}`; {advice}", one_line(key))
+}
+
+fn unknown_table(table: &str, command: &Command) -> String {
+    let names = || command.get_subcommands().map(Command::get_name);
+    let advice = match nearest(table, names()) {
+        Some(known) => format!("did you mean `[{known}]`?"),
+        None => format!("a table is named after a command, {}", list(names())),
+    };
+    format!("unknown table `[{}]`; {advice}", one_line(table))
+}
+
+/// Returns the flags of a command and of all commands within it that a file can set.
 fn flags_within(command: &Command) -> Box<dyn Iterator<Item = &Arg> + '_> {
     let own = command.get_arguments().filter(|arg| arg.get_long().is_some_and(|flag| flag != CONFIG_FLAG));
     Box::new(own.chain(command.get_subcommands().flat_map(flags_within)))
 }
 
-/// A value as it would be written on the command line, one text for each element of a list.
-fn values(value: &Spanned<DeValue<'_>>, flag: &Arg) -> Result<Vec<OsString>, Problem> {
-    let name = flag.get_long().unwrap_or_default();
-    let repeatable = matches!(flag.get_action(), ArgAction::Append);
-    let values = match value.get_ref() {
-        DeValue::Array(elements) if repeatable => {
+/// Converts a value to texts as on the command line, one for each element of a list; `None` for
+/// other shapes.
+fn values(value: &Spanned<DeValue<'_>>, list: bool) -> Option<Vec<OsString>> {
+    match value.get_ref() {
+        DeValue::Array(elements) if list => {
             elements.iter().map(|element| scalar(element.get_ref())).collect()
         }
         single => scalar(single).map(|text| vec![text]),
-    };
-    values.ok_or_else(|| Problem::Shape { key: name.to_owned(), list: repeatable })
+    }
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<OsString> {
@@ -159,9 +195,4 @@ fn scalar(value: &DeValue<'_>) -> Option<OsString> {
         DeValue::Array(_) | DeValue::Table(_) => return None,
     };
     Some(text.into())
-}
-
-/// The line, from 1, of a byte of a text.
-fn line(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }

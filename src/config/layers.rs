@@ -1,8 +1,11 @@
 //! Flags over environment over file over defaults.
 //!
-//! Clap knows two layers, the command line and a default for each flag. The others are laid between these by
-//! replacing defaults: first with what the file says, then with what the environment says. The layers are added one
-//! at a time with a parse after each, from the top down, so the first parse to fail tells which layer is wrong.
+//! Clap has two layers, the command line and a default for each flag. The others go between them by
+//! replacing defaults, first with the file's values, then with the environment's. Layers are added
+//! one at a time from the top down, with a parse after each, so the first parse that fails tells
+//! which layer is wrong.
+//!
+//! Invariant: every value is read by its flag's parser, whichever layer it comes from.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,26 +16,21 @@ use clap::{ArgAction, ArgMatches, Command, Parser};
 
 use super::error::{ConfigError, Layer, rejected};
 use super::file::{File, ReadFile};
+use super::flag::{CONFIG_FLAG, environment_name};
 
-/// The flag that names the file. The one flag that the file cannot hold.
-pub(super) const CONFIG_FLAG: &str = "config";
-
-/// What a command line asked for.
+/// The request of a command line.
 pub enum Parsed<C> {
-    /// To run a command.
+    /// Run a command.
     Command(C),
-    /// To be shown something, help or the version. [`clap::Error::print`] writes it to stdout.
+    /// Show help or the version: [`clap::Error::print`] writes it to stdout.
     Show(clap::Error),
 }
 
-/// Reads the command line `arguments` (with the program's name first), the environment through `environment`, and
-/// the TOML file that `--config` names, if one of these gives it.
-///
-/// An environment variable that is set but empty counts as unset.
+/// Parses the command line `arguments` (the program's name first), the environment, and the TOML
+/// file that `--config` names, if given. An empty environment variable counts as unset.
 ///
 /// # Errors
-///
-/// The first thing found wrong, as one line.
+/// The first problem found.
 pub fn parse<C: Parser>(
     arguments: &[OsString],
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -40,7 +38,7 @@ pub fn parse<C: Parser>(
     parse_with(arguments, environment, &|path| fs::read_to_string(path))
 }
 
-/// [`parse`], with the file's text from elsewhere than the disk.
+/// [`parse`] with a reader for the file.
 pub(crate) fn parse_with<C: Parser>(
     arguments: &[OsString],
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -50,7 +48,7 @@ pub(crate) fn parse_with<C: Parser>(
     let flag_only = relaxed(command.clone());
     match flag_only.clone().try_get_matches_from(arguments) {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // Help names the environment variables; the command that failed does not know them.
+            // Help names the environment variables, which this command does not declare.
             let shown = documented(command).try_get_matches_from(arguments).err().unwrap_or(error);
             return Ok(Parsed::Show(shown));
         }
@@ -78,16 +76,11 @@ pub(crate) fn parse_with<C: Parser>(
         .try_get_matches_from(arguments)
         .and_then(|matches| C::from_arg_matches(&matches))
         .map(Parsed::Command)
-        .map_err(|error| rejected(&error, &complete, Layer::File(&file)))
+        .map_err(|error| rejected(&error, &complete, Layer::File(&|flag| file.place(flag))))
 }
 
-/// The environment variable of a flag: `CALLSIGHT_IDLE_TIMEOUT` for `idle-timeout`.
-pub fn environment_name(flag: &str) -> String {
-    format!("CALLSIGHT_{}", flag.to_uppercase().replace('-', "_"))
-}
-
-/// Makes switches take `true` and `false` as every other flag takes its value. Without it, `create = true` in the
-/// file could not be countermanded on the command line. A lack of arguments is an error like any other.
+/// Makes switches take `true` and `false`, so that the command line can override `create = true` in
+/// the file, and makes missing arguments an ordinary error.
 pub(super) fn uniform(command: Command) -> Command {
     let switch = |arg: clap::Arg| {
         if !matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -106,12 +99,12 @@ pub(super) fn uniform(command: Command) -> Command {
     command.arg_required_else_help(false).mut_args(switch).mut_subcommands(uniform)
 }
 
-/// The command with nothing required: what is missing may come from a layer below.
+/// Makes every flag optional, since a lower layer may set it.
 fn relaxed(command: Command) -> Command {
     command.mut_args(|arg| arg.required(false)).mut_subcommands(relaxed)
 }
 
-/// The command as help shows it.
+/// Adds the environment variables that help shows.
 fn documented(command: Command) -> Command {
     command
         .mut_args(|arg| match arg.get_long().map(environment_name) {
@@ -121,7 +114,7 @@ fn documented(command: Command) -> Command {
         .mut_subcommands(documented)
 }
 
-/// The command with the values that `layer` knows as defaults.
+/// Makes the values of `layer` the defaults.
 fn with_defaults(command: Command, layer: &dyn Fn(&str) -> Option<Vec<OsString>>) -> Command {
     command
         .mut_args(|arg| match arg.get_long().and_then(layer) {
@@ -131,14 +124,13 @@ fn with_defaults(command: Command, layer: &dyn Fn(&str) -> Option<Vec<OsString>>
         .mut_subcommands(|subcommand| with_defaults(subcommand, layer))
 }
 
-/// The names of the command chosen and of those it is nested in, outermost first.
+/// Returns the names of the selected command and of those around it, outermost first.
 fn selected(matches: &ArgMatches) -> Vec<&str> {
     std::iter::successors(matches.subcommand(), |(_, matches)| matches.subcommand())
         .map(|(name, _)| name)
         .collect()
 }
 
-/// The file that the command chosen is to read.
 fn config_path(matches: &ArgMatches) -> Option<&OsStr> {
     let mut matches = matches;
     while let Some((_, inner)) = matches.subcommand() {

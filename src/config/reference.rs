@@ -1,10 +1,14 @@
-//! The reference of all settings, rendered from their declaration.
+//! The reference of all settings, in Markdown.
+//!
+//! Invariant: it is rendered from the declaration of the flags alone, so it can't differ from the
+//! program.
 
 use clap::{Arg, Command};
 
-use super::layers::{CONFIG_FLAG, environment_name, uniform};
+use super::flag::{CONFIG_FLAG, environment_name};
+use super::layers::uniform;
 
-/// A section for each command within `command`, with a table of its settings, in Markdown.
+/// Renders a section for each command within `command`, with a table of its settings.
 pub fn reference(command: Command) -> String {
     let mut text = String::new();
     let name = command.get_name().to_owned();

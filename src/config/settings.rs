@@ -1,4 +1,6 @@
-//! The validated settings that more than one part of the program is built from.
+//! Validated settings of the connection to NATS, which every command shares.
+//!
+//! Invariant: neither `Debug` nor `Display` of these types shows a secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,57 +10,56 @@ use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
 use rand::seq::SliceRandom;
 
-/// How to reach NATS.
+/// Settings of a connection to NATS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsConfig {
-    /// Servers of one cluster or super-cluster, at least one; any of them will do.
+    /// Servers of one cluster or super-cluster; at least one.
     pub servers: Vec<NatsUrl>,
-    /// Servers further away, for while none of the others is there.
+    /// Servers further away, used while none of the others is available.
     pub fallback: Vec<NatsUrl>,
-    /// As whom.
+    /// The user to connect as.
     pub identity: NatsIdentity,
-    /// How the connection is protected.
+    /// TLS settings.
     pub tls: NatsTls,
-    /// What answers come back under, such as `_INBOX.exporter`: a user that may subscribe to nothing else reads
-    /// nobody's answers but its own.
+    /// Prefix of the subjects of replies, such as `_INBOX.exporter`. A user that may subscribe to
+    /// nothing else can't read replies to others.
     pub inbox_prefix: String,
 }
 
-/// As whom to connect. Files are named, not held: they are read at each connection, so that what a secret store
-/// renews is taken up.
+/// The user to connect as. Files are read at each connection, so that renewed secrets take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatsIdentity {
-    /// As the server's `no_auth_user`, or by a client certificate alone.
+    /// The server's `no_auth_user`, or the user of the client certificate.
     Anonymous,
-    /// As a URL says.
+    /// The user and password, or the token, of a URL.
     Login(Login),
-    /// By a user's JWT and its key, in a file as `nsc` writes it.
+    /// A user's JWT and key, in a file as `nsc` writes it.
     Credentials(PathBuf),
-    /// By a key pair, its seed in a file.
+    /// A key pair, its seed in a file.
     Nkey(PathBuf),
-    /// By name and a password in a file.
+    /// A name, and a password in a file.
     Password {
-        /// The name.
+        /// Name of the user.
         user: String,
-        /// The file that holds the password.
+        /// File with the password in its first line.
         file: PathBuf,
     },
 }
 
-/// How the connection to NATS is protected.
+/// TLS settings of the connection to NATS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatsTls {
-    /// Trust what these authorities signed, instead of what the system trusts.
+    /// File of authorities to trust instead of the system's.
     pub authorities: Option<PathBuf>,
-    /// The files of this client's own certificate and of its key.
+    /// Files of the client's certificate and of its key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// Begin with TLS, before the server says a word.
+    /// Begin with TLS, before the server sends its greeting.
     pub first: bool,
 }
 
 impl NatsTls {
-    /// Whether to refuse a connection without TLS. Who sets any of it up does not mean it to be optional: whoever
-    /// sits in between could otherwise talk the client out of it.
+    /// Returns whether to refuse a connection without TLS. Any TLS setting requires it, otherwise
+    /// an attacker in between could downgrade the connection.
     #[must_use]
     pub const fn required(&self) -> bool {
         self.first || self.authorities.is_some() || self.client.is_some()
@@ -66,8 +67,8 @@ impl NatsTls {
 }
 
 impl NatsConfig {
-    /// The servers in the form that [`async_nats::ConnectOptions::connect`] takes, without secrets: the preferred
-    /// ones first, and either in an order of chance, so that not everybody goes to the first.
+    /// Returns the servers for [`async_nats::ConnectOptions::connect`], without secrets: preferred
+    /// ones first, each group shuffled so that load spreads.
     pub fn server_addresses(&self) -> Vec<ServerAddr> {
         let shuffled = |urls: &[NatsUrl]| {
             let mut addresses: Vec<_> = urls.iter().map(|url| url.address.clone()).collect();
@@ -77,14 +78,13 @@ impl NatsConfig {
         [shuffled(&self.servers), shuffled(&self.fallback)].concat()
     }
 
-    /// The same connection, but that prefers other servers to all of these.
+    /// Returns the same settings with other servers preferred to all of these.
     #[must_use]
     pub fn preferring(&self, servers: Vec<NatsUrl>) -> Self {
         Self { servers, fallback: [&*self.servers, &*self.fallback].concat(), ..self.clone() }
     }
 }
 
-/// Names the servers, never the secrets.
 impl fmt::Display for NatsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, server) in self.servers.iter().enumerate() {
@@ -97,17 +97,17 @@ impl fmt::Display for NatsConfig {
     }
 }
 
-/// A user and a password, or a token, out of a URL.
+/// A user and a password, or a token, from a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Login {
-    /// Both.
+    /// A user and a password.
     User {
-        /// The name.
+        /// Name of the user.
         user: String,
         /// The secret.
         password: String,
     },
-    /// A name alone is a token.
+    /// A token: a URL with a name only.
     Token(String),
 }
 
@@ -117,10 +117,10 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The address of one NATS server, which may carry a user and a password or a token.
+/// The address of one NATS server, with the login that its URL may have.
 ///
-/// The address is kept without those, and `Debug` and `Display` leave them out, so that no log line or error, of
-/// whatever library, can tell them.
+/// The address is stored without the login, so that no log line or error of any library can show
+/// it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsUrl {
     address: ServerAddr,
@@ -128,13 +128,13 @@ pub struct NatsUrl {
 }
 
 impl NatsUrl {
-    /// Where it is, without secrets.
+    /// Returns the address, without secrets.
     #[must_use]
     pub const fn address(&self) -> &ServerAddr {
         &self.address
     }
 
-    /// Who it says to connect as.
+    /// Returns the URL's login.
     #[must_use]
     pub const fn login(&self) -> Option<&Login> {
         self.login.as_ref()
@@ -145,7 +145,7 @@ impl FromStr for NatsUrl {
     type Err = InvalidNatsUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidNatsUrl> {
-        // The error of the library may hold the text, and with it a password.
+        // The library's error may quote the text, and with it a password.
         let address: ServerAddr = text.parse().map_err(|_| InvalidNatsUrl)?;
         if !matches!(address.scheme(), "nats" | "tls") || address.host().is_empty() {
             return Err(InvalidNatsUrl);
@@ -185,7 +185,7 @@ impl fmt::Debug for NatsUrl {
     }
 }
 
-/// The text is no address of a NATS server.
+/// The error for a text that is not the address of a NATS server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "write nats://host:port, or tls:// to insist on TLS; percent-encode special characters of a password"

@@ -239,7 +239,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
         ("idle-timeout = ''", "callsight.toml:1: `idle-timeout` needs a value"),
         (
             "detail = 'pear'",
-            "callsight.toml:1: invalid value `pear` for `detail`: it takes `off`, `session` or `pair`; did you mean `pair`?",
+            "callsight.toml:1: invalid value `pear` for `detail`: it takes `off` or `pair`; did you mean `pair`?",
         ),
         ("create = 1", "callsight.toml:1: invalid value `1` for `create`: it takes `true` or `false`"),
         ("share = 1\n\nshare = 2", "callsight.toml:3: not valid TOML: duplicate key"),

@@ -1,6 +1,9 @@
-//! Value parsers: text to a typed value, or a reason that says what to write.
+//! Parsers of values: text to a typed value, or a reason that says what to write.
 //!
-//! The reasons are plain strings because nobody matches on them: clap carries them to the one line that is shown.
+//! Reasons are strings because nothing matches on them: clap passes them on to the error's one
+//! line.
+//!
+//! Invariant: a parsed value is within its bounds.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A duration as `humantime` reads it, `1h30m` for instance.
+/// Parses a duration such as `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     use humantime::DurationError::{NumberOverflow, UnknownUnit};
 
@@ -23,7 +26,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// A [`duration`] within `bounds`.
+/// Returns a parser of a [`duration`] within `bounds`.
 pub(crate) fn duration_between(
     bounds: RangeInclusive<Duration>,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
@@ -37,7 +40,7 @@ pub(crate) fn duration_between(
     }
 }
 
-/// A whole number within `bounds`.
+/// Returns a parser of a whole number within `bounds`.
 pub(crate) fn whole<T>(
     bounds: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -52,7 +55,7 @@ where
     }
 }
 
-/// A share, from 0 to 1.
+/// Parses a share, from 0 to 1.
 pub(crate) fn ratio(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -60,7 +63,7 @@ pub(crate) fn ratio(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write a share from 0 to 1, such as 0.05 for 5 %".to_owned())
 }
 
-/// A finite number above zero.
+/// Parses a finite number above zero.
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -68,7 +71,7 @@ pub(crate) fn positive(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write a number above zero".to_owned())
 }
 
-/// An address to listen on.
+/// Parses an address to listen on.
 pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "write an IP address and a port, such as 127.0.0.1:9464, or 0.0.0.0:9464 for every interface"

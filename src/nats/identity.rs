@@ -1,8 +1,10 @@
-//! As whom to connect: secrets in files, read again at each connection.
+//! The identity towards NATS: secrets in files, reloaded at each connection.
 //!
-//! A secret store renews what it holds by replacing files, and the process must not have to restart for that. So
-//! the files are read whenever the server asks who is there. One that can't be read just then, half replaced
-//! perhaps, leaves the last good secret in use.
+//! Secret stores renew a secret by replacing its file, and the process must not have to restart for
+//! that. So files are read whenever the server asks for authentication.
+//!
+//! Invariant: a file that can't be read, perhaps half replaced, leaves the last good secret in use,
+//! and no error quotes a secret.
 
 use std::fs;
 use std::path::Path;
@@ -11,41 +13,40 @@ use std::sync::{Mutex, PoisonError};
 use async_nats::{Auth, AuthError};
 use nkeys::{KeyPair, KeyPairType};
 
-use super::NatsError;
+use super::error::NatsError;
 use crate::config::{Login, NatsIdentity};
 
-/// What proves an identity.
 enum Secret {
     Login(Login),
     Nkey(KeyPair),
     Jwt(String, KeyPair),
 }
 
-/// An identity and its last good secret.
 pub(super) struct Identity {
     source: NatsIdentity,
     last: Mutex<Secret>,
 }
 
 impl Identity {
-    /// Reads what `source` names; nothing if it names nobody.
+    /// Reads the secret of `source`; `None` for an anonymous one.
     ///
     /// # Errors
-    /// The file can't be read, or does not hold what its flag says.
+    /// The file can't be read, or its content does not fit its flag.
     pub(super) fn new(source: &NatsIdentity) -> Result<Option<Self>, NatsError> {
         let secret = read(source)?;
         Ok(secret.map(|secret| Self { source: source.clone(), last: Mutex::new(secret) }))
     }
 
-    /// Answers the server's challenge. Reads files: not for the runtime's workers.
+    /// Answers the server's challenge. Blocks on files, so it must not run on the runtime's
+    /// workers.
     pub(super) fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read(&self.source) {
             Ok(Some(secret)) => *last = secret,
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "going on with the secret read before"),
+            Err(error) => tracing::warn!(%error, "cannot reload the secret; using the last good one"),
         }
-        let sign = |key: &KeyPair| key.sign(nonce).map_err(|_| AuthError::new("the nkey can't sign"));
+        let sign = |key: &KeyPair| key.sign(nonce).map_err(|_| AuthError::new("cannot sign with the nkey"));
         let mut auth = Auth::new();
         match &*last {
             Secret::Login(Login::Token(token)) => auth.token = Some(token.clone()),
@@ -78,7 +79,7 @@ fn read(source: &NatsIdentity) -> Result<Option<Secret>, NatsError> {
         NatsIdentity::Password { user, file } => {
             let flag = "--nats-password-file";
             let text = read_text(flag, file)?;
-            // The rest of the file is left out as editors end files with a line break.
+            // Only the first line counts, since editors end files with a line break.
             let password = text.lines().next().filter(|line| !line.is_empty());
             let password = password
                 .ok_or_else(|| NatsError::unusable(flag, file, "holds no password in its first line"))?;
@@ -91,24 +92,24 @@ fn read_text(flag: &'static str, file: &Path) -> Result<String, NatsError> {
     fs::read_to_string(file).map_err(|source| NatsError::unreadable(flag, file, source))
 }
 
-/// The line after `-----BEGIN {title}-----`.
+/// Returns the line after `-----BEGIN {title}-----`.
 fn section<'a>(text: &'a str, title: &str) -> Option<&'a str> {
     let begin = format!("BEGIN {title}--");
     let mut lines = text.lines().skip_while(|line| !line.contains(&begin)).skip(1);
     lines.next().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('-'))
 }
 
-/// The key of the first line that looks like a user's seed, whatever decorates it.
+/// Reads the key from the first line that looks like a seed, with or without armour around it.
 fn user_key(text: &str, flag: &'static str, file: &Path) -> Result<KeyPair, NatsError> {
     let seed = text.lines().map(str::trim).find(|line| line.starts_with('S') && line.len() > 50);
-    let none = || NatsError::unusable(flag, file, "holds no nkey seed (SU…) in a line of its own");
+    let none = || NatsError::unusable(flag, file, "holds no nkey seed (SU…) on a line of its own");
     let seed = seed.ok_or_else(none)?;
-    // The library's error is left out: it may quote the seed.
+    // The library's error may quote the seed.
     let key = KeyPair::from_seed(seed)
         .map_err(|_| NatsError::unusable(flag, file, "holds a damaged nkey seed: its checksum is wrong"))?;
     match key.key_pair_type() {
         KeyPairType::User => Ok(key),
-        _ => Err(NatsError::unusable(flag, file, "holds the seed of something else than a user (SU…)")),
+        _ => Err(NatsError::unusable(flag, file, "holds a seed that is not a user's (SU…)")),
     }
 }
 
@@ -167,9 +168,9 @@ mod tests {
         let damaged = [&seed[..20], other, &seed[21..]].concat();
         let account = KeyPair::new_account().seed().unwrap();
         for (text, problem) in [
-            ("", "holds no nkey seed (SU…) in a line of its own"),
+            ("", "holds no nkey seed (SU…) on a line of its own"),
             (&*damaged, "holds a damaged nkey seed: its checksum is wrong"),
-            (&*account, "holds the seed of something else than a user (SU…)"),
+            (&*account, "holds a seed that is not a user's (SU…)"),
         ] {
             let (_directory, file) = in_file(text);
             let shown = file.display().to_string();

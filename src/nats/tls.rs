@@ -1,19 +1,19 @@
-//! Checking the files of `--nats-ca`, `--nats-cert` and `--nats-key` before they are needed.
+//! The check of the files of `--nats-ca`, `--nats-cert` and `--nats-key` at the start.
 //!
-//! The client reads them at each connection, so that renewed ones are taken up, and where one is wrong all it says
-//! is that there is no connection. A wrong file at the start is the operator's to mend: it is named.
+//! The client reads them at each connection, so that renewed files take effect, and reports a wrong
+//! one only as a failed connection.
+//!
+//! Invariant: a file that is wrong at the start is an error that names the flag and the file.
 
 use std::fs;
 use std::path::Path;
 
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::NatsError;
+use super::error::NatsError;
 use crate::config::NatsTls;
 use crate::tls::{authorities, certificates, private_key, provider, refused_key};
 
-/// # Errors
-/// A file can't be read, or does not hold what its flag says.
 pub(super) fn check(tls: &NatsTls) -> Result<(), NatsError> {
     if let Some(file) = &tls.authorities {
         let flag = "--nats-ca";

@@ -1,13 +1,15 @@
-//! The fold at event time: messages in, moments out.
+//! The fold at event time: records in, steps out.
 //!
-//! Live, the clock runs by itself and a scrape looks at the series whenever it likes. Here the messages carry the
-//! clock: before a message is folded, time has come to the moment at which the stream received it, idle sessions
-//! have gone, and every step up to there has been looked at. So a step shows what a scrape at that moment would
-//! have shown, from the very fold that serves, however fast the past goes by.
+//! Live, the clock runs by itself and a scrape may come at any moment. Here the records carry the
+//! clock: before a record is folded, time advances to the moment at which the stream received it,
+//! idle sessions are removed, and every step up to there is shown to the sinks.
 //!
-//! What a session is at the beginning of the window comes from the frames before it. Those are folded as a
-//! restarted exporter folds them: for gauges, watermarks and the values that growth is taken against, counting
-//! nothing. So counters begin at zero at the beginning of the window, and grow from there as they did live.
+//! The state of sessions at the beginning of the window comes from the frames before it. Those are
+//! folded as a restarted exporter folds them: for gauges, watermarks and baselines, without
+//! counting. So counters are zero at the beginning of the window and grow from there as they did
+//! live.
+//!
+//! Invariant: a step shows what a scrape at that moment would have shown, from the same fold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,21 +25,21 @@ use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Frame, Reason, Rejection};
 
-/// The most series of the detail planes: as many as there were. A replay is for the detail that live series leave
-/// out, so nothing is refused; the number only has to leave room for counting.
+/// The budget for detail series: none is refused, since a replay is for the detail that live series
+/// leave out. The number leaves room for arithmetic.
 const UNBOUNDED: usize = usize::MAX / 4;
 
-/// Which frames of the streams are folded. Aggregates are of these alone.
+/// Which frames are folded. Aggregates count these alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Of these meetings; of any if there are none.
+    /// The meetings to fold; all if empty.
     pub meetings: Vec<String>,
-    /// Of these sessions; of any if there are none.
+    /// The sessions to fold; all if empty.
     pub sessions: Vec<String>,
 }
 
 impl Filter {
-    /// Whether everything is wanted.
+    /// Whether every frame is folded.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.meetings.is_empty() && self.sessions.is_empty()
@@ -49,92 +51,91 @@ impl Filter {
     }
 }
 
-/// What is replayed, and how.
+/// The configuration of a replay.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// The regions, whose records are given by their place here.
+    /// The regions; [`Engine::take`] names them by index.
     pub regions: Vec<Region>,
     /// The window and its steps.
     pub window: Window,
-    /// Which frames.
+    /// The frames to fold.
     pub filter: Filter,
-    /// How frames are folded. Pair detail is always on, and nothing is refused but servers.
+    /// The settings of the fold. Pair detail is always on, and only servers have a budget.
     pub fold: FoldSettings,
 }
 
 impl EngineConfig {
-    /// How long before the window reading has to begin: a session that is live or remembered at its beginning has
-    /// sent a frame since then.
+    /// How long before the window reading begins: every session that is live or remembered at the
+    /// window's beginning sent a frame within that time.
     #[must_use]
     pub fn warm_up(&self) -> Duration {
         self.fold.idle_timeout.max(REMEMBERED)
     }
 
-    /// The moment from which on frames are read.
+    /// The moment at which reading begins.
     #[must_use]
     pub fn since(&self) -> StreamTime {
         self.window.from - self.warm_up()
     }
 }
 
-/// What a replay has gone through.
+/// The account of a replay: what was read, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Messages from before the window.
     pub warm_up: u64,
-    /// Messages within the window, whatever became of them.
+    /// Messages within the window.
     pub messages: u64,
-    /// Frames folded, the late ones among them.
+    /// Frames folded, late ones included.
     pub folded: u64,
     /// Folded frames that were older than the idle timeout.
     pub late: u64,
-    /// Frames at or under their session's watermark.
+    /// Frames at or below their session's watermark.
     pub repeated: u64,
-    /// Frames refused, by reason.
+    /// Frames rejected, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
-    /// Valid frames of other meetings and sessions than those that were asked for.
+    /// Valid frames that the filter excludes.
     pub passed_over: u64,
-    /// Moments that were looked at.
+    /// Steps shown to the sinks.
     pub steps: u64,
-    /// Samples at all of them.
+    /// Samples in all steps.
     pub samples: u64,
-    /// Most sessions that were live at a step.
+    /// The maximum number of live sessions at a step.
     pub most_sessions: usize,
-    /// When the first and the last message within the window were received.
+    /// When the stream received the first and the last message within the window.
     pub span: Option<(StreamTime, StreamTime)>,
 }
 
 impl Account {
-    /// Frames refused, for any reason.
+    /// The number of rejected frames.
     #[must_use]
     pub fn rejected(&self) -> u64 {
         self.rejected.values().sum()
     }
 
-    /// Whether nothing of what was asked for was there.
+    /// Whether the window had no frame that the filter includes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.folded + self.repeated + self.rejected() == 0 && self.most_sessions == 0
     }
 }
 
-/// A region's fold.
 struct RegionFold {
     region: Region,
     fold: Fold,
     own: Arc<RegionSeries>,
 }
 
-/// Whether more records are of use.
+/// Whether the window may still take records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goes {
-    /// They are.
+pub enum WindowState {
+    /// It does.
     On,
-    /// The window is over.
+    /// Event time has passed the window's end.
     Over,
 }
 
-/// The fold of all regions at event time, and the sinks that see it.
+/// The folds of all regions at event time, and the sinks that see the steps.
 pub struct Engine {
     config: EngineConfig,
     regions: Vec<RegionFold>,
@@ -145,13 +146,13 @@ pub struct Engine {
     /// Event time: that of the latest record.
     now: StreamTime,
     sinks: Vec<Box<dyn Sink>>,
-    /// Whether any of them looks at steps.
+    /// Whether any sink uses steps.
     looked_at: bool,
     account: Account,
 }
 
 impl Engine {
-    /// An engine that has seen nothing yet.
+    /// Makes an engine at the beginning of its window.
     #[must_use]
     pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>) -> Self {
         let aggregates = Aggregates::new();
@@ -189,22 +190,23 @@ impl Engine {
         self.now
     }
 
-    /// Takes the next record of a region. Records of all regions come in the order of their time.
+    /// Takes the next record of a region. Records of all regions must come in the order of their
+    /// time.
     ///
     /// # Errors
     /// Those of the sinks.
-    pub fn take(&mut self, region: usize, record: &Record) -> Result<Goes, SinkError> {
+    pub fn take(&mut self, region: usize, record: &Record) -> Result<WindowState, SinkError> {
         // The clock of a stream's server may be set back; time is not.
         let now = self.now.max(record.at);
         self.look_until(now, false)?;
         self.now = now;
         let Window { from, to, .. } = self.config.window;
         if now > to {
-            return Ok(Goes::Over);
+            return Ok(WindowState::Over);
         }
         let within = now >= from;
         let Some(RegionFold { region, fold, own }) = self.regions.get_mut(region) else {
-            return Ok(Goes::On);
+            return Ok(WindowState::Open);
         };
         let account = &mut self.account;
         if within {
@@ -217,14 +219,14 @@ impl Engine {
         let fate = match &read {
             Ok(frame) if !self.config.filter.wants(frame) => {
                 account.passed_over += u64::from(within);
-                return Ok(Goes::On);
+                return Ok(WindowState::Open);
             }
             Ok(frame) => {
-                // As the timer does live: whoever fell idle has gone when the next frame comes.
+                // As the timer does live: idle sessions are removed before the next frame.
                 fold.tick(now);
                 if !within {
                     fold.warm(frame, record.at, now);
-                    return Ok(Goes::On);
+                    return Ok(WindowState::Open);
                 }
                 own.received.increment(1);
                 let outcome = fold.frame(frame, record.at, now);
@@ -238,8 +240,8 @@ impl Engine {
                 }
                 Fate::Taken(frame, outcome)
             }
-            // Whose it was, nobody knows.
-            Err(_) if !within || !self.config.filter.is_open() => return Ok(Goes::On),
+            // A rejected frame has no meeting to filter by.
+            Err(_) if !within || !self.config.filter.is_open() => return Ok(WindowState::Open),
             Err(rejection) => {
                 own.received.increment(1);
                 own.rejected(rejection.reason).increment(1);
@@ -251,11 +253,11 @@ impl Engine {
         for sink in &mut self.sinks {
             sink.frame(&seen)?;
         }
-        Ok(Goes::On)
+        Ok(WindowState::Open)
     }
 
-    /// Looks at the steps that are left, has the sinks finish, and tells what was gone through and what the
-    /// sinks have to say.
+    /// Shows the remaining steps and finishes the sinks. Returns the account and the sinks'
+    /// messages.
     ///
     /// # Errors
     /// Those of the sinks.
@@ -270,7 +272,7 @@ impl Engine {
         Ok((self.account, said))
     }
 
-    /// Looks at all steps before a moment, or up to it.
+    /// Shows the sinks all steps before a moment, or up to and including it.
     fn look_until(&mut self, moment: StreamTime, inclusive: bool) -> Result<(), SinkError> {
         while let Some(at) = self.next_step.filter(|at| *at < moment || (inclusive && *at == moment)) {
             self.next_step = self.steps.next();

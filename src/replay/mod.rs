@@ -30,7 +30,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use engine::{Account, Engine, EngineConfig, Goes};
+use engine::{Account, Engine, EngineConfig, WindowState};
 use heal::HealError;
 use progress::Control;
 use rules::RulesError;
@@ -206,7 +206,7 @@ fn fold(
         }
         let Some((index, _)) = earliest else { break };
         let Some(record) = feeds[index].chunk.next() else { break };
-        if engine.take(index, &record)? == Goes::Over {
+        if engine.take(index, &record)? == WindowState::Over {
             break;
         }
         taken += 1;

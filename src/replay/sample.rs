@@ -1,9 +1,12 @@
-//! What all series are at one moment, in a shape that sinks can take apart.
+//! The values of all series at one moment, in a shape that sinks can take apart.
 //!
-//! A sink wants samples by series, by family or by moment, and the two recorders keep theirs in different ways.
-//! So both are brought into the same shape: a [`Table`] has rows, each a label set, and columns, each a sample
-//! that every row may have. A detail plane is a table, and so is each aggregate: a histogram's columns are its
-//! buckets, its sum and its count. A [`Step`] holds the rows of every table at one moment.
+//! A sink wants samples by series, by family or by moment, and the two recorders store theirs
+//! differently. So both are brought into the same shape: a [`Table`] has rows, each a label set,
+//! and columns, each a sample that every row may have. A detail plane is a table, and so is each
+//! aggregate: a histogram's columns are its buckets, its sum and its count. A [`Step`] holds the
+//! rows of every table at one moment.
+//!
+//! Invariant: the columns of a table are the same at every step, and its rows are sorted by labels.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -15,8 +18,8 @@ use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView, Value};
 use callsight_fold::series::judgement::Judgement;
 use callsight_fold::series::labels::Labels;
 
-/// What of the exporter's own metrics follows from the stream alone. The others tell how one exporter did, which
-/// a replay can't know.
+/// Those of the exporter's own metrics that follow from the stream alone. The others describe one
+/// exporter's process, which a replay can't reproduce.
 const OWN: &[&Metric] = &[
     &c::FRAMES_RECEIVED,
     &c::FRAMES_FOLDED,
@@ -50,14 +53,15 @@ pub struct Column {
     pub label: Option<(&'static str, String)>,
 }
 
-/// A metric's place in its table.
+/// A metric of a table, with its columns.
 #[derive(Clone, Debug)]
 pub struct Family {
     /// The metric.
     pub metric: &'static Metric,
     /// Its columns.
     pub columns: Range<usize>,
-    /// Whether the columns are one point together, as the buckets of a histogram are, and no series of their own.
+    /// Whether the columns form one point together, such as the buckets of a histogram, instead of
+    /// one series each.
     pub together: bool,
 }
 
@@ -73,13 +77,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Every table, in the order in which a [`Step`] has them: session detail, pair detail, and the others.
+    /// Every table, in the order in which a [`Step`] has them: session detail, pair detail, and the
+    /// others.
     #[must_use]
     pub fn all() -> &'static [Self] {
         &TABLES
     }
 
-    /// Where the table of an aggregate or own metric is in [`Self::all`].
+    /// The index in [`Self::all`] of a metric's table. `None` if a replay does not fill it.
     #[must_use]
     pub fn index_of(metric: &Metric) -> Option<usize> {
         TABLES.iter().position(|table| table.families.iter().any(|family| family.metric.name == metric.name))
@@ -120,7 +125,7 @@ impl Table {
     }
 }
 
-/// What a row of a table is read from.
+/// The recorder's entry that a row was read from.
 enum Source {
     Row(RowView),
     Series(Arc<AggregateSeries>),
@@ -162,8 +167,8 @@ impl Rows {
         self.sources.iter().map(Source::labels).zip(values)
     }
 
-    /// The same with how the fold judges each, for the rows of a detail plane. That is of the present: it is as the
-    /// values are until the next frame is folded.
+    /// The same with the fold's judgement of each row of a detail plane. It is the present one,
+    /// which belongs to the values until the next frame is folded.
     pub(super) fn judged(&self) -> impl Iterator<Item = (Labels<'_>, &[f64], Judgement)> {
         let judgements = self.sources.iter().map(|source| match source {
             Source::Row(row) => row.judgement(),
@@ -207,7 +212,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Reads both recorders.
+    /// Reads both recorders at a moment, which ages are computed at.
     #[must_use]
     pub fn read(at: StreamTime, aggregates: &Aggregates, detail: &DetailStore) -> Self {
         let now = at.unix_seconds();
@@ -228,7 +233,7 @@ impl Step {
         Self { at, tables }
     }
 
-    /// How many samples there are.
+    /// The number of samples that are present.
     #[must_use]
     pub fn samples(&self) -> usize {
         self.tables.iter().map(|rows| rows.values.iter().filter(|value| !value.is_nan()).count()).sum()

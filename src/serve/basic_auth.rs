@@ -1,9 +1,11 @@
 //! Basic auth against bcrypt hashes.
 //!
-//! A hash that is slow to guess is slow to check: a scrape every few seconds must not cost a tenth of a second of
-//! a core each time, and guesses by the thousand must not take all cores from the fold. So what was right once is
-//! remembered, under a key that only this process has; the rest is checked on a thread of its own, one at a time.
-//! For a user who does not exist another's hash is checked: both take as long.
+//! A hash that is slow to guess is slow to check: a scrape every few seconds must not cost 100 ms
+//! of a core each, and a thousand guesses must not starve the fold. So a correct password is
+//! remembered as a keyed digest; any other is checked on a blocking thread, one at a time. For an
+//! unknown user another user's hash is checked, so that both take equally long.
+//!
+//! Invariant: no password is stored, and at most one hash is checked at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,28 +18,28 @@ use ring::hmac;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// How long a request may wait until its password has been checked.
+/// How long a request waits for its password to be checked.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// The highest cost of a hash: to check one takes a second or two.
+/// The highest accepted cost of a hash, which takes a second or two to check.
 const MAX_COST: u32 = 15;
 
-/// How long a hash is, after `$2y$10$` salt and digest in digits of bcrypt's own.
+/// The length of a hash: `$2y$10$`, then salt and digest in bcrypt's base64.
 const HASH_LENGTH: usize = 60;
 
-/// How many passwords are remembered. Each user has one; the rest are those of before the last reloads.
+/// How many correct passwords are remembered. Each user has one; others date from before reloads.
 const REMEMBERED: usize = 256;
 
 /// The users and their hashes.
 #[derive(Default)]
 pub(super) struct Users {
     hashes: HashMap<String, Arc<str>>,
-    /// What is checked for those who are not in it: the hash that takes longest.
+    /// The hash checked for unknown users: the costliest one.
     decoy: Option<Arc<str>>,
 }
 
 impl Users {
-    /// The error is the name of a user whose hash is none.
+    /// Reads users and hashes. The error is the name of the first user whose hash is not valid.
     pub(super) fn new(users: &[(String, String)]) -> Result<Self, String> {
         let mut hashes = HashMap::new();
         let mut costliest = (0, None);
@@ -56,24 +58,24 @@ impl Users {
         Ok(Self { hashes, decoy: costliest.1 })
     }
 
-    /// Whether everybody gets in.
+    /// Whether there are no users, so that everybody gets in.
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 }
 
-/// What comes of a request's credentials.
+/// The result of checking a request's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// They are right.
+pub(super) enum PasswordVerdict {
+    /// The password is correct, or none is needed.
     Welcome,
-    /// They are wrong, or there are none.
+    /// The password is wrong or missing.
     Refused,
-    /// Too many others are being checked.
+    /// Too many other passwords are being checked.
     Busy,
 }
 
-/// Checks passwords, and remembers those that were right.
+/// Checks passwords, and remembers the correct ones.
 pub(super) struct Verifier {
     key: hmac::Key,
     known: Mutex<HashSet<[u8; 32]>>,
@@ -90,47 +92,50 @@ impl Verifier {
         }
     }
 
-    /// Judges the value of an `Authorization` header.
-    pub(super) async fn judge(&self, users: &Users, authorization: Option<&[u8]>) -> Verdict {
-        let Some(decoy) = &users.decoy else { return Verdict::Welcome };
-        let Some((user, password)) = authorization.and_then(credentials) else { return Verdict::Refused };
+    /// Checks the value of an `Authorization` header.
+    pub(super) async fn judge(&self, users: &Users, authorization: Option<&[u8]>) -> PasswordVerdict {
+        let Some(decoy) = &users.decoy else { return PasswordVerdict::Welcome };
+        let Some((user, password)) = authorization.and_then(credentials) else {
+            return PasswordVerdict::Refused;
+        };
         let hash = users.hashes.get(&user);
         let exists = hash.is_some();
         let hash = Arc::clone(hash.unwrap_or(decoy));
         let tag = self.tag(&user, &hash, &password);
         if self.knows(&tag) {
-            return Verdict::Welcome;
+            return PasswordVerdict::Welcome;
         }
         let Ok(Ok(turn)) = timeout(WITHIN, Arc::clone(&self.turn).acquire_owned()).await else {
-            return Verdict::Busy;
+            return PasswordVerdict::Busy;
         };
-        // Somebody with the same password may have waited in front.
+        // Another request with the same password may have been checked meanwhile.
         if self.knows(&tag) {
-            return Verdict::Welcome;
+            return PasswordVerdict::Welcome;
         }
         let checked = tokio::task::spawn_blocking(move || {
-            // A connection that is closed meanwhile gives up its answer, but not its turn.
+            // A connection that closes meanwhile drops the answer; the turn is kept until the check
+            // ends.
             let _turn = turn;
             bcrypt::verify(&password, &hash)
         });
         let right = matches!(checked.await, Ok(Ok(true))) && exists;
         if !right {
-            return Verdict::Refused;
+            return PasswordVerdict::Refused;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
         known.insert(tag);
-        Verdict::Welcome
+        PasswordVerdict::Welcome
     }
 
     fn knows(&self, tag: &[u8; 32]) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
     }
 
-    /// What stands for a user, his hash and a password. With the hash in it, a password that was changed is not
-    /// remembered.
+    /// Returns the digest of a user, a hash and a password. With the hash in it, a changed password
+    /// is not remembered.
     fn tag(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.as_bytes(), password] {
@@ -143,7 +148,7 @@ impl Verifier {
     }
 }
 
-/// User and password out of `Basic …`.
+/// Reads user and password from `Basic …`.
 fn credentials(authorization: &[u8]) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = authorization.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -175,31 +180,31 @@ mod tests {
     async fn right_passwords_get_in_and_nothing_else_does() {
         let (users, verifier) = (users(), Verifier::new());
         for (text, verdict) in [
-            ("alice:hunter2", Verdict::Welcome),
-            ("alice:hunter2", Verdict::Welcome),
-            ("bob:s3:cr3t", Verdict::Welcome),
-            ("alice:hunter3", Verdict::Refused),
-            ("alice:", Verdict::Refused),
-            ("bob:hunter2", Verdict::Refused),
-            ("eve:hunter2", Verdict::Refused),
-            ("alice", Verdict::Refused),
+            ("alice:hunter2", PasswordVerdict::Welcome),
+            ("alice:hunter2", PasswordVerdict::Welcome),
+            ("bob:s3:cr3t", PasswordVerdict::Welcome),
+            ("alice:hunter3", PasswordVerdict::Refused),
+            ("alice:", PasswordVerdict::Refused),
+            ("bob:hunter2", PasswordVerdict::Refused),
+            ("eve:hunter2", PasswordVerdict::Refused),
+            ("alice", PasswordVerdict::Refused),
         ] {
             assert_eq!(verifier.judge(&users, Some(&header(text))).await, verdict, "{text}");
         }
         for raw in [&b"Basic"[..], b"Bearer x", b"Basic !!!", b""] {
-            assert_eq!(verifier.judge(&users, Some(raw)).await, Verdict::Refused);
+            assert_eq!(verifier.judge(&users, Some(raw)).await, PasswordVerdict::Refused);
         }
-        assert_eq!(verifier.judge(&users, None).await, Verdict::Refused);
-        assert_eq!(verifier.judge(&Users::default(), None).await, Verdict::Welcome);
+        assert_eq!(verifier.judge(&users, None).await, PasswordVerdict::Refused);
+        assert_eq!(verifier.judge(&Users::default(), None).await, PasswordVerdict::Welcome);
     }
 
     #[tokio::test]
     async fn a_changed_password_is_not_remembered() {
         let verifier = Verifier::new();
-        assert_eq!(verifier.judge(&users(), Some(&header("alice:hunter2"))).await, Verdict::Welcome);
+        assert_eq!(verifier.judge(&users(), Some(&header("alice:hunter2"))).await, PasswordVerdict::Welcome);
         let changed = [("alice".to_owned(), bcrypt::hash("other", 4).unwrap())];
         let changed = Users::new(&changed).unwrap();
-        assert_eq!(verifier.judge(&changed, Some(&header("alice:hunter2"))).await, Verdict::Refused);
+        assert_eq!(verifier.judge(&changed, Some(&header("alice:hunter2"))).await, PasswordVerdict::Refused);
     }
 
     #[tokio::test]

@@ -1,9 +1,12 @@
-//! The gate: what the web-config file says right now.
+//! The gate: TLS and passwords as the web-config file has them now.
 //!
-//! Certificates expire and passwords change while the exporter runs. The file and those that it names are read again
-//! every few seconds, by content, as a secret store replaces them in ways that a time stamp does not tell. What can't
-//! be used leaves in force what was there before: a typing mistake must not end the scraping of a whole fleet, nor
-//! open what was closed.
+//! Certificates expire and passwords change while the exporter runs. So the file and the files that
+//! it names are read every few seconds and compared by content, since secret stores replace files
+//! without changing their time stamps. A configuration that is not valid is refused and the former
+//! one stays in force: a typo must neither stop the scraping of a whole fleet nor open what was
+//! closed.
+//!
+//! Invariant: once a gate is closed, no change of the file opens it by mistake.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,43 +19,44 @@ use tokio_rustls::TlsAcceptor;
 use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
-use super::basic_auth::{Verdict, Verifier};
+use super::basic_auth::{PasswordVerdict, Verifier};
 use super::web_config::{Sources, WebConfig, WebConfigError};
 
-/// How often the files are read again.
+/// How often the files are read.
 const RELOAD: Duration = Duration::from_secs(3);
 
-/// What the kubelet asks, which has no password. They tell how the exporter is doing, and nothing of any call.
+/// The probes of the kubelet, which has no password. They reveal the exporter's health, but no
+/// call.
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
 
-/// Who gets in.
+/// Decides which requests get in, and over what transport.
 pub(super) struct Gate {
     current: RwLock<Arc<WebConfig>>,
     verifier: Verifier,
 }
 
 impl Gate {
-    /// One that is open to everybody.
+    /// Makes a gate that is open to everybody.
     pub(super) fn open() -> Self {
         Self { current: RwLock::default(), verifier: Verifier::new() }
     }
 
-    /// One that the file keeps, and what it was read from.
+    /// Makes a gate from a web-config file, and returns the sources to compare later content with.
     pub(super) fn kept_by(path: &Path) -> Result<(Self, Sources), WebConfigError> {
         let sources = Sources::read(path)?;
         let config = Arc::new(sources.build()?);
         if sources.in_the_clear() {
-            tracing::warn!("basic auth without TLS: passwords cross the network as they are");
+            tracing::warn!("basic auth without TLS sends passwords in clear text");
         }
         Ok((Self { current: RwLock::new(config), verifier: Verifier::new() }, sources))
     }
 
-    /// What a new connection begins with; plain HTTP without.
+    /// The TLS acceptor for new connections; `None` for plain HTTP.
     pub(super) fn acceptor(&self) -> Option<TlsAcceptor> {
         self.config().tls.clone().map(TlsAcceptor::from)
     }
 
-    /// The answer to a request that may not pass.
+    /// Returns the response to a request that may not pass; `None` if it may.
     pub(super) async fn refuse<B>(&self, request: &Request<B>) -> Option<Response> {
         let config = self.config();
         if config.users.is_empty() || OPEN.contains(&request.uri().path()) {
@@ -60,12 +64,12 @@ impl Gate {
         }
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         match self.verifier.judge(&config.users, authorization).await {
-            Verdict::Welcome => None,
-            Verdict::Busy => {
+            PasswordVerdict::Welcome => None,
+            PasswordVerdict::Busy => {
                 let text = "too many passwords are being checked; try again later\n";
                 Some(warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response())
             }
-            Verdict::Refused => {
+            PasswordVerdict::Refused => {
                 let text = warp::reply::with_status("unauthorized\n", StatusCode::UNAUTHORIZED);
                 let realm = "Basic realm=\"callsight\", charset=\"UTF-8\"";
                 Some(warp::reply::with_header(text, WWW_AUTHENTICATE, realm).into_response())
@@ -77,7 +81,7 @@ impl Gate {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes up changes of the file for ever.
+    /// Reloads the file whenever it changes, until dropped.
     pub(super) async fn keep(self: Arc<Self>, mut sources: Sources, path: Arc<Path>) {
         let mut every = interval(RELOAD);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,7 +92,7 @@ impl Gate {
             let read = match tokio::task::spawn_blocking(move || Sources::read(&path)).await {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::error!(%error, "reading the web config again failed");
+                    tracing::error!(%error, "reloading the web config failed");
                     continue;
                 }
             };
@@ -105,13 +109,13 @@ impl Gate {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                     sources = new;
                     problem = None;
-                    tracing::info!("web config taken up again");
+                    tracing::info!("web config reloaded");
                 }
                 Err(error) => {
-                    // Once for each mistake, not at each look.
+                    // Logged once per problem, not at each read.
                     let error = error.to_string();
                     if problem.as_ref() != Some(&error) {
-                        tracing::error!(error, "web config not taken up; what was in force stays");
+                        tracing::error!(error, "web config refused; the former one stays in force");
                     }
                     problem = Some(error);
                 }

@@ -1,4 +1,6 @@
-//! How all calls are at a glance: the numbers that the demo's live line shows.
+//! The state of all calls at a glance: the numbers of the demo's live line.
+//!
+//! Invariant: taking a glance locks no more than a scrape does.
 
 use std::time::Duration;
 
@@ -15,15 +17,15 @@ pub struct Glance {
     pub ready: bool,
     /// Live sessions.
     pub sessions: usize,
-    /// Round-trip times at the median, the 95th and the 99th percentile of the live sessions that have one,
-    /// each session counted once.
+    /// Round-trip times at the median, the 95th and the 99th percentile of the live sessions that
+    /// have one, each session counted once.
     pub rtt: Option<[Duration; 3]>,
-    /// How far the region that is furthest behind is behind its stream.
+    /// The lag of the region that is furthest behind its stream.
     pub lag: Duration,
 }
 
 impl Exporter {
-    /// How far the mirrors that are read are behind their regions, by region; those of which that is known.
+    /// The lag of each consumed mirror behind its region, by region, where it is known.
     #[must_use]
     pub fn mirrors(&self) -> Vec<(String, MirrorLag)> {
         self.regions.iter().filter_map(|region| region.mirror_lag()).collect()

@@ -1,7 +1,10 @@
-//! The listener: warp's routes behind the gate, and behind limits that warp's own server doesn't have.
+//! The listener: warp's routes behind the gate and behind limits that warp's own server lacks.
 //!
-//! Whoever can reach the port can open connections and say nothing. Handshakes and headers have a deadline, headers
-//! a size, and connections a number, so that no crowd of them costs the fold anything or keeps a scraper out.
+//! Anybody who reaches the port can open connections and stay silent. So handshakes and headers
+//! have a deadline, headers have a maximum size, and connections a maximum number: no crowd of them
+//! slows the fold or keeps a scraper out.
+//!
+//! Invariant: every connection has a slot, and every wait for a client has a deadline.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,20 +28,19 @@ use warp::reply::Reply;
 use super::connections::{Answering, Connections, Slot};
 use super::gate::Gate;
 
-/// How many connections are open at a time. Beyond that, a new one takes the place of a silent one.
+/// How many connections are open at a time. Beyond that, a new one replaces a silent one.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How long a client may take for the TLS handshake, and then to send the headers of a request, the first and each
-/// later one.
+/// How long a client may take for the TLS handshake, and for the headers of each request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// The most bytes of a request's headers.
+/// The maximum size of a request's headers, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// How long open responses may take once the exporter stops.
+/// How long open responses may take after the exporter stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Serves until `shutdown` turns true, then lets open responses finish for a moment.
+/// Serves until `shutdown` turns true, then waits up to [`GRACE`] for open responses.
 pub(super) async fn serve<F>(
     listener: TcpListener,
     gate: Arc<Gate>,
@@ -50,7 +52,7 @@ pub(super) async fn serve<F>(
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(MAX_HEADER_BYTES);
-    let server = Arc::new(Server { http, gate, routes });
+    let server = Arc::new(HttpServer { http, gate, routes });
     let connections = Connections::at_most(MAX_CONNECTIONS);
     let open = GracefulShutdown::new();
     loop {
@@ -61,7 +63,7 @@ pub(super) async fn serve<F>(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: they come back as connections close.
+                // Most likely out of file descriptors, which become free as connections close.
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
                 continue;
@@ -85,19 +87,19 @@ pub(super) async fn serve<F>(
     }
 }
 
-/// What all connections share.
-struct Server<F> {
+/// The parts that all connections share.
+struct HttpServer<F> {
     http: http1::Builder,
     gate: Arc<Gate>,
     routes: F,
 }
 
-impl<F> Server<F>
+impl<F> HttpServer<F>
 where
     F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
     F::Extract: Reply,
 {
-    /// Serves a connection to its end, over TLS where the gate wants it.
+    /// Serves a connection to its end, over TLS if the gate asks for it.
     async fn connection(&self, stream: TcpStream, slot: &Arc<Slot>, watcher: Watcher) {
         let Some(acceptor) = self.gate.acceptor() else {
             return self.requests(stream, slot, watcher).await;
@@ -132,7 +134,7 @@ where
     }
 }
 
-/// A body that keeps its connection's place until all of it has been handed over.
+/// A body that keeps its connection marked as answering until all of it has been handed over.
 struct Answer<B> {
     body: B,
     _answering: Answering,

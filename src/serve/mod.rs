@@ -1,4 +1,6 @@
 //! The exporter: a consumer for each region, and the HTTP server that shows what they folded.
+//!
+//! Invariant: an exporter stops in order: consumers acknowledge what they folded before HTTP ends.
 
 mod basic_auth;
 mod connections;
@@ -7,7 +9,6 @@ mod glance;
 mod http;
 pub(crate) mod negotiate;
 pub(crate) mod open_files;
-mod page;
 mod routes;
 mod scrape;
 mod triage;
@@ -39,34 +40,35 @@ use routes::{State, routes};
 use scrape::Scraper;
 use triage::{Fixed, Triage};
 
-/// What the exporter is to do.
+/// The configuration of an exporter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExporterConfig {
-    /// Where to serve.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Who may look, and over what: a file in the shape of Prometheus's web config. Everybody without it.
+    /// The path of a web-config file in Prometheus's format, for TLS and basic auth. Without it,
+    /// everybody may read over plain HTTP.
     pub web_config: Option<PathBuf>,
-    /// Which of several exporters side by side this is.
+    /// Which of several exporters on the same streams this is.
     pub reader: Reader,
-    /// Makes streams and consumers that are missing, with this many replicas.
+    /// Creates missing streams and consumers, with this many replicas.
     pub create: Option<usize>,
-    /// Not ready while a region is further behind than this.
+    /// The maximum lag of a region that is ready.
     pub ready_max_lag: Duration,
-    /// The most series of the detail planes.
+    /// The budget for series of the detail planes.
     pub max_series: usize,
-    /// How frames are folded.
+    /// The settings of each region's fold.
     pub fold: FoldSettings,
 }
 
-/// A region to consume, and the connection that leads to it.
+/// A region to consume, with its connection.
 pub struct Feed {
     /// The region.
     pub source: Source,
-    /// The connection, which may be the same for all.
+    /// The connection; regions may share one.
     pub client: Client,
 }
 
-/// Why the exporter can't start.
+/// The exporter can't start, or can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address can't be listened on.
@@ -74,10 +76,10 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A consumer ended though nobody told it to: a defect.
+    /// A consumer ended without being stopped, which is a defect.
     #[error("the consumer of region {region} failed; start again, and report what the log says")]
     Consumer {
         /// The region.
@@ -106,10 +108,12 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Listens, and begins to consume the regions, each of which is there once. NATS may be away: that is said at `/readyz` until it is back.
+    /// Listens, and begins to consume the regions, which must be distinct. NATS may be unreachable:
+    /// `/readyz` says so until it is back.
     ///
     /// # Errors
-    /// [`ServeError`] when the address can't be listened on, or the web config used.
+    /// [`ServeError::Listen`] if the address can't be listened on, [`ServeError::WebConfig`] if the
+    /// file is not valid.
     pub async fn start(feeds: Vec<Feed>, config: ExporterConfig) -> Result<Self, ServeError> {
         let (gate, kept) = match &config.web_config {
             None => (Arc::new(Gate::open()), None),
@@ -182,19 +186,19 @@ impl Exporter {
         })
     }
 
-    /// Where it serves: the port is known even where any was asked for.
+    /// The address that it listens on, with the actual port if port 0 was asked for.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits for a consumer to fail, which none does unless there is a defect. Its region would stand still for
-    /// ever while the others look well, so this is a reason to end.
+    /// Waits for a consumer to fail, which only a defect causes. Its region would stall forever
+    /// while the others look healthy, so the process should end.
     pub async fn failed(&mut self) -> ServeError {
         first_ended(&mut self.consumers).await
     }
 
-    /// Acknowledges what was folded, then closes. Scrapes are answered until the consumers have stopped.
+    /// Stops the consumers, which acknowledge what they folded, then the HTTP server.
     pub async fn stop(self) {
         self.stop_consumers.send_replace(true);
         for consumer in join_all(self.consumers.into_iter().map(|(_, consumer)| consumer)).await {
@@ -213,7 +217,7 @@ impl Exporter {
     }
 }
 
-/// Waits for the first consumer to end, and takes it out.
+/// Waits for the first consumer to end, and removes it from the list.
 async fn first_ended(consumers: &mut Vec<(Region, JoinHandle<()>)>) -> ServeError {
     if consumers.is_empty() {
         std::future::pending::<()>().await;

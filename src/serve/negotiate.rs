@@ -1,9 +1,11 @@
-//! What a scraper can read, from its headers.
+//! Content negotiation: the format and the encoding that a scraper accepts.
+//!
+//! Invariant: any header has an answer; one that is not understood gets plain text.
 
 use callsight_fold::series::exposition::Format;
 
-/// The format that an `Accept` header prefers: OpenMetrics 1.0 where it is wanted at least as much as the
-/// text format, which everyone reads.
+/// Returns the format that an `Accept` header prefers: OpenMetrics 1.0 if its weight is at least
+/// that of the text format, which every scraper reads.
 pub(crate) fn format(accept: Option<&str>) -> Format {
     let (mut open_metrics, mut text) = (0.0_f32, 0.0_f32);
     for Element { name, weight, version } in elements(accept) {
@@ -19,7 +21,7 @@ pub(crate) fn format(accept: Option<&str>) -> Format {
     if open_metrics > 0.0 && open_metrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Whether an `Accept-Encoding` header takes gzip.
+/// Whether an `Accept-Encoding` header accepts gzip.
 pub(crate) fn gzip(accept_encoding: Option<&str>) -> bool {
     let (mut named, mut any) = (None, 0.0_f32);
     for Element { name, weight, .. } in elements(accept_encoding) {
@@ -32,15 +34,15 @@ pub(crate) fn gzip(accept_encoding: Option<&str>) -> bool {
     named.unwrap_or(any) > 0.0
 }
 
-/// An element of a header that is a list.
+/// An element of a comma-separated header.
 struct Element<'a> {
     name: &'a str,
-    /// From 0, not wanted, to 1.
+    /// From 0, not accepted, to 1.
     weight: f32,
     version: &'a str,
 }
 
-/// The elements of a list. Names of parameters have no case, and there may be spaces around everything.
+/// Splits a header into its elements. Parameter names are case-insensitive, and spaces are ignored.
 fn elements(list: Option<&str>) -> impl Iterator<Item = Element<'_>> {
     list.unwrap_or("").split(',').map(|element| {
         let mut parts = element.split(';').map(str::trim);
@@ -57,7 +59,7 @@ fn elements(list: Option<&str>) -> impl Iterator<Item = Element<'_>> {
     })
 }
 
-/// A weight. What is none says that less than everything was wanted, but not how much: it counts as 0.
+/// Reads a weight. An invalid one counts as 0: it asks for less than 1, but not for how much.
 fn weight(text: &str) -> f32 {
     text.parse().ok().filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0)
 }

@@ -1,4 +1,6 @@
-//! What is served where.
+//! The HTTP routes: the triage page and its API, the scrape, and the probes.
+//!
+//! Invariant: every route answers GET and HEAD alone, and an error says what to do.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,13 +17,14 @@ use super::scrape::Scraper;
 use super::triage::{Document, Drill, DrillError, Triage, api_headers};
 use crate::consume::{HealthReport, RegionHealth};
 
-/// What the routes answer from.
+/// The state that the routes read.
 #[derive(Clone)]
 pub(super) struct State {
     scraper: Scraper,
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
-    /// Which of several exporters side by side this is. Whoever reaches it through a service can't tell otherwise.
+    /// Shown by `/readyz`: a client that comes through a Kubernetes service can't tell otherwise
+    /// which deployment answered.
     deployment: Arc<str>,
     triage: Triage,
     document: Arc<Document>,
@@ -55,7 +58,7 @@ struct Liveness {
     why: Vec<String>,
 }
 
-/// All routes: `/`, `/api/triage` and below, `/metrics`, `/livez` and `/readyz`. They answer GET and HEAD.
+/// Builds the routes `/`, `/api/triage` and below, `/metrics`, `/livez` and `/readyz`.
 pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let state = warp::any().map(move || state.clone());
     let metrics = warp::path!("metrics")
@@ -83,7 +86,7 @@ async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<S
         let text = "too many scrapes at a time; scrape less often\n";
         return warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response();
     };
-    let mut response = warp::reply::stream(page.pieces()).into_response();
+    let mut response = warp::reply::stream(page).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.content_type()));
     headers.insert(header::VARY, header::HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -113,9 +116,10 @@ fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {
 fn triage(state: &State) -> warp::reply::Response {
     match state.triage.latest() {
         Some(json) => api(StatusCode::OK, json),
-        None => {
-            problem(StatusCode::SERVICE_UNAVAILABLE, "nothing has been looked at yet; try again in a second")
-        }
+        None => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first summary is not ready yet; try again in a second",
+        ),
     }
 }
 
@@ -156,11 +160,11 @@ fn page(state: &State) -> warp::reply::Response {
 
 async fn refuse(rejection: Rejection) -> Result<impl Reply, Infallible> {
     let (status, text) = if rejection.is_not_found() {
-        (StatusCode::NOT_FOUND, "there are /, /api/triage, /metrics, /readyz and /livez\n")
+        (StatusCode::NOT_FOUND, "not found; the paths are /, /api/triage, /metrics, /readyz and /livez\n")
     } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
         (StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n")
     } else {
-        (StatusCode::BAD_REQUEST, "the request's headers can't be read\n")
+        (StatusCode::BAD_REQUEST, "the request's headers are not valid\n")
     };
     Ok(Response::builder()
         .status(status)

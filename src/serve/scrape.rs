@@ -1,48 +1,44 @@
 //! A scrape: from the series to the bytes of a response.
 //!
-//! A page can be a hundred megabytes, and writing it takes a while. It is written by a thread that may take
-//! its time, into a [`Page`] that connections empty: no worker of the runtime renders anything, and a page is never
-//! held whole. A scraper that doesn't read is given up.
+//! A page can be a hundred megabytes, and writing it takes a while. A thread that may block writes
+//! it into a short channel that the connection empties, so no worker of the runtime renders
+//! anything, and a page is never held whole.
 //!
-//! Compressing takes ten times as long as writing. Scrapers that come while a compressed page is being made get the same
-//! one, unless it is older than what one would call now. An uncompressed page is each scraper's own: it is cheap to
-//! write, and too large to keep the beginning for somebody who might come.
+//! Invariant: a response ends well only if the whole page was written.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::{Stream, stream};
 use metrics::{gauge, histogram, with_local_recorder};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
-use super::page::{Page, Reader, Writer};
 use crate::consume::RegionHealth;
 use callsight_fold::series::aggregates::Aggregates;
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore};
 use callsight_fold::series::exposition::{Format, write_page};
 
-/// How many pages are written at a time; more have to wait their turn.
+/// How many pages are written at a time; further scrapes wait for their turn.
 const AT_A_TIME: usize = 4;
 
 /// How long a scrape waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 
-/// How long a scraper may let its page wait.
+/// How long a scraper may read nothing while its page waits.
 const STALL: Duration = Duration::from_secs(10);
 
-/// How old the values in a page may be for somebody who asks now.
-const NOW: Duration = Duration::from_secs(1);
-
-/// The size of the pieces of a page, and how much of it may wait for its readers: compressed, half a million series
-/// fit in whole.
+/// The size of the pieces of a page, and how many of them may wait for the scraper.
 const PIECE: usize = 64 * 1024;
-const WAITING: usize = 8 * PIECE;
-const WAITING_COMPRESSED: usize = 128 * PIECE;
+const WAITING: usize = 8;
 
 /// Everything that a scrape shows.
 #[derive(Clone)]
@@ -55,8 +51,6 @@ struct Sources {
     ready_max_lag: Duration,
     process: metrics_process::Collector,
     turns: Arc<Semaphore>,
-    /// The compressed pages that were begun last, in each format.
-    compressed: Mutex<[Weak<Page>; 2]>,
 }
 
 impl Scraper {
@@ -72,69 +66,60 @@ impl Scraper {
             gauge!(c::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         });
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
-        let compressed = Mutex::default();
-        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns, compressed }))
+        Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns }))
     }
 
-    /// Begins to write a page, or joins one; nothing comes of it when too many are being written already.
-    pub(super) async fn page(&self, format: Format, gzip: bool) -> Option<Reader> {
-        if let Some(reader) = self.0.join(format, gzip) {
-            return Some(reader);
-        }
+    /// Begins to write a page, and returns its pieces for the body of a response. `None` while too
+    /// many pages are being written.
+    pub(super) async fn page(
+        &self,
+        format: Format,
+        gzip: bool,
+    ) -> Option<impl Stream<Item = io::Result<Bytes>> + Send + Sync + use<>> {
         let turn = timeout(TURN, Arc::clone(&self.0.turns).acquire_owned()).await.ok()?.ok()?;
-        let (writer, reader) = self.0.begin(format, gzip);
-        let Some(writer) = writer else { return Some(reader) };
+        let (sender, receiver) = channel(WAITING);
         let sources = Arc::clone(&self.0);
+        let pieces = Pieces {
+            sender: Some(sender),
+            runtime: Handle::current(),
+            buffer: BytesMut::with_capacity(PIECE),
+        };
         tokio::task::spawn_blocking(move || {
-            match sources.write(format, gzip, &writer) {
-                Ok(()) => writer.finish(),
-                Err(error) => tracing::warn!(%error, "scrape given up"),
+            if let Err(error) = sources.write(format, gzip, pieces) {
+                tracing::warn!(%error, "scrape given up");
             }
             drop(turn);
         });
-        Some(reader)
+        Some(body(receiver))
     }
 }
 
+/// The pieces of a page up to its end. A page that breaks off before its end yields an error, so
+/// that the connection is cut and nobody takes what came for the whole.
+fn body(pieces: Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+    stream::unfold(Some(pieces), |pieces| async {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(pieces))),
+            Some(Piece::End) => None,
+            None => Some((Err(io::Error::other("the page could not be written")), None)),
+        }
+    })
+}
+
 impl Sources {
-    /// Joins a page that is being written.
-    fn join(&self, format: Format, gzip: bool) -> Option<Reader> {
-        gzip.then(|| self.compressed()[format as usize].upgrade()?.join())?
-    }
-
-    /// A new page with its first reader, or a reader of one that somebody else has begun meanwhile.
-    fn begin(&self, format: Format, gzip: bool) -> (Option<Writer>, Reader) {
-        if !gzip {
-            let (writer, reader) = Page::begin(WAITING, STALL, Duration::ZERO);
-            return (Some(writer), reader);
-        }
-        let latest = &mut self.compressed()[format as usize];
-        if let Some(reader) = latest.upgrade().and_then(|page| page.join()) {
-            return (None, reader);
-        }
-        let (writer, reader) = Page::begin(WAITING_COMPRESSED, STALL, NOW);
-        *latest = Arc::downgrade(writer.page());
-        (Some(writer), reader)
-    }
-
-    fn compressed(&self) -> MutexGuard<'_, [Weak<Page>; 2]> {
-        self.compressed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, format: Format, gzip: bool, writer: &Writer) -> io::Result<()> {
+    fn write(&self, format: Format, gzip: bool, mut pieces: Pieces) -> io::Result<()> {
         let began = Instant::now();
-        let mut pieces = Pieces { writer, buffer: BytesMut::with_capacity(PIECE) };
         let size = if gzip {
             // The fastest level: the text is repetitive, and the scraper is near.
-            let mut encoder = GzEncoder::new(pieces, Compression::fast());
+            let mut encoder = GzEncoder::new(&mut pieces, Compression::fast());
             let size = self.write_plain(format, &mut encoder)?;
-            encoder.finish()?.flush()?;
+            encoder.finish()?;
             size
         } else {
-            let size = self.write_plain(format, &mut pieces)?;
-            pieces.flush()?;
-            size
+            self.write_plain(format, &mut pieces)?
         };
+        pieces.end()?;
         with_local_recorder(self.aggregates.recorder(), || {
             histogram!(c::SCRAPE_SECONDS_SPENT.name).record(began.elapsed());
             #[expect(clippy::cast_precision_loss, reason = "no page has 2^53 bytes")]
@@ -181,13 +166,45 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-/// Writes into a page, piece by piece.
-struct Pieces<'a> {
-    writer: &'a Writer,
+/// A piece of a page, or its end.
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// Cuts a page into pieces for the connection. To be used by a thread that may block.
+struct Pieces {
+    sender: Option<Sender<Piece>>,
+    runtime: Handle,
     buffer: BytesMut,
 }
 
-impl Write for Pieces<'_> {
+impl Pieces {
+    /// Hands a piece to the connection. After the first error it does nothing but fail, since a
+    /// compressor tries to end its stream even then.
+    fn send(&mut self, piece: Piece) -> io::Result<()> {
+        let Some(sender) = &self.sender else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let sent = self.runtime.block_on(sender.send_timeout(piece, STALL));
+        sent.map_err(|error| {
+            self.sender = None;
+            match error {
+                SendTimeoutError::Timeout(_) => {
+                    io::Error::new(io::ErrorKind::TimedOut, "the scraper stopped reading")
+                }
+                SendTimeoutError::Closed(_) => {
+                    io::Error::new(io::ErrorKind::BrokenPipe, "the scraper hung up")
+                }
+            }
+        })
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.flush()?;
+        self.send(Piece::End)
+    }
+}
+
+impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A piece never outgrows the memory that was asked for it.
         if self.buffer.len() + bytes.len() > PIECE {
@@ -199,6 +216,52 @@ impl Write for Pieces<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() { Ok(()) } else { self.writer.push(self.buffer.split().freeze()) }
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = Piece::Bytes(self.buffer.split().freeze());
+        self.send(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    fn pieces() -> (Pieces, Receiver<Piece>) {
+        let (sender, receiver) = channel(WAITING);
+        (Pieces { sender: Some(sender), runtime: Handle::current(), buffer: BytesMut::new() }, receiver)
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_page_ends_well() {
+        for whole in [true, false] {
+            let (mut pieces, receiver) = pieces();
+            let writing = tokio::task::spawn_blocking(move || {
+                for number in 0..200 {
+                    pieces.write_all(&[number; PIECE]).unwrap();
+                }
+                if whole { pieces.end() } else { Ok(()) }
+            });
+            let mut body = Box::pin(body(receiver));
+            for number in 0..if whole { 200 } else { 199 } {
+                assert_eq!(body.next().await.unwrap().unwrap(), vec![number; PIECE]);
+            }
+            assert_eq!(body.next().await.is_none_or(|piece| piece.is_ok()), whole);
+            writing.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scraper_that_hangs_up_is_given_up() {
+        let (mut pieces, receiver) = pieces();
+        drop(receiver);
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut encoder = GzEncoder::new(&mut pieces, Compression::none());
+            (0..20).try_for_each(|_| encoder.write_all(&[0; PIECE]))
+        });
+        assert_eq!(writing.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,8 +1,10 @@
-//! The web-config file: TLS and basic auth, in the shape that Prometheus's own exporters take.
+//! The web-config file: TLS and basic auth in the format of Prometheus's own exporters.
 //!
-//! Whoever runs Prometheus has such files already, and tools that write them. So the shape is theirs, keys and
-//! values and what relative paths are relative to. What is not supported is an error and never passed over: a
-//! setting that protects nothing would be worse than none.
+//! Prometheus users have such files already, and tools that write them. So keys, values and the
+//! base of relative paths are the same.
+//!
+//! Invariant: an unsupported setting is an error, since one that protects nothing is worse than
+//! none.
 
 use std::fmt;
 use std::fs;
@@ -26,7 +28,7 @@ pub struct WebConfigError {
     problem: Problem,
 }
 
-/// What is wrong with it.
+/// The problem with the file.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
     #[error("cannot be read: {0}")]
@@ -45,21 +47,20 @@ enum Problem {
     UnreadableFile { key: &'static str, file: PathBuf, source: io::Error },
     #[error("`{key}`: `{}` {problem}", one_line(&file.display().to_string()))]
     File { key: &'static str, file: PathBuf, problem: PemError },
-    #[error("TLS cannot be set up so: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(String),
 }
 
-/// Who gets in, and over what.
+/// A configuration that can be used.
 #[derive(Default)]
 pub(super) struct WebConfig {
-    /// Plain HTTP without it.
+    /// `None` for plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// Everybody may scrape where there are none.
+    /// Everybody may scrape if there are none.
     pub(super) users: Users,
 }
 
-/// All that a configuration is made of, read and not yet understood as a whole: what did not change since the last
-/// time need not be looked at again.
+/// The content of a configuration and of the files that it names, to compare with the next reading.
 #[derive(PartialEq)]
 pub(super) struct Sources {
     path: PathBuf,
@@ -77,7 +78,7 @@ struct Tls {
     newest: Version,
 }
 
-/// A file that the configuration names by a key, and its content.
+/// A file that a key of the configuration names, with its content.
 #[derive(PartialEq)]
 struct File {
     named_by: &'static str,
@@ -113,7 +114,7 @@ const TLS_UNSUPPORTED: [&str; 7] = [
 ];
 
 impl Sources {
-    /// Reads the configuration and all files that it names.
+    /// Reads the configuration and the files that it names.
     pub(super) fn read(path: &Path) -> Result<Self, WebConfigError> {
         let read = || {
             let text = fs::read(path).map_err(Problem::Unreadable)?;
@@ -132,7 +133,7 @@ impl Sources {
         read().map_err(|problem| WebConfigError { path: path.to_owned(), problem })
     }
 
-    /// What the sources mean.
+    /// Builds the configuration from the sources.
     pub(super) fn build(&self) -> Result<WebConfig, WebConfigError> {
         let wrong = |problem| WebConfigError { path: self.path.clone(), problem };
         let tls = match &self.tls {
@@ -143,13 +144,13 @@ impl Sources {
             let key = format!("basic_auth_users.{}", one_line(&user));
             wrong(Problem::Value {
                 key,
-                expected: "a bcrypt hash of a cost up to 15, as `htpasswd -nB` makes it",
+                expected: "a bcrypt hash of a cost up to 15, as `htpasswd -nB` writes it",
             })
         })?;
         Ok(WebConfig { tls, users })
     }
 
-    /// Whether passwords will cross the network as they are.
+    /// Whether passwords would be sent in clear text.
     pub(super) fn in_the_clear(&self) -> bool {
         self.tls.is_none() && !self.users.is_empty()
     }
@@ -225,7 +226,7 @@ impl Tls {
 }
 
 impl File {
-    /// Relative paths are relative to the configuration that names them.
+    /// Reads a file; relative paths are relative to the configuration.
     fn read(named_by: &'static str, directory: &Path, name: &str) -> Result<Self, Problem> {
         let path = directory.join(name);
         match fs::read(&path) {
@@ -239,7 +240,7 @@ impl File {
     }
 }
 
-/// The keys and values of a mapping; an empty one may be left out altogether.
+/// Returns the keys and values of a mapping. An absent one is empty.
 fn section<'a>(
     value: &'a Value,
     place: &str,
@@ -263,7 +264,7 @@ fn section<'a>(
         if !known.contains(&key) {
             let advice = match nearest(key, known.iter().copied()) {
                 Some(known) => did_you_mean(known),
-                None => format!("there are {}", known.join(", ")),
+                None => format!("known keys: {}", known.join(", ")),
             };
             return Err(Problem::UnknownKey { key: format!("{place}{key}"), advice });
         }
@@ -300,7 +301,7 @@ fn client_auth(text: &str) -> Result<ClientAuth, Problem> {
         "RequireAndVerifyClientCert" => Ok(ClientAuth::Required),
         "RequestClientCert" | "RequireAnyClientCert" => Err(tls_value(
             "client_auth_type",
-            "RequireAndVerifyClientCert or VerifyClientCertIfGiven: what is asked for without being checked proves nothing",
+            "RequireAndVerifyClientCert or VerifyClientCertIfGiven: an unverified certificate proves nothing",
         )),
         _ => Err(tls_value(
             "client_auth_type",
@@ -313,7 +314,7 @@ fn protocol_version(key: &str, text: &str) -> Result<Version, Problem> {
     match text {
         "TLS12" => Ok(Version::Tls12),
         "TLS13" => Ok(Version::Tls13),
-        _ => Err(tls_value(key, "TLS12 or TLS13; what is older is not supported")),
+        _ => Err(tls_value(key, "TLS12 or TLS13; older versions are not supported")),
     }
 }
 
@@ -348,7 +349,7 @@ mod tests {
                 "tls_server_config: {cert_fil: a}",
                 "unknown key `tls_server_config.cert_fil`; did you mean `cert_file`?",
             ),
-            ("zzz: 1", "unknown key `zzz`; there are tls_server_config, basic_auth_users"),
+            ("zzz: 1", "unknown key `zzz`; known keys: tls_server_config, basic_auth_users"),
             ("http_server_config: {http2: true}", "`http_server_config` is not supported here; leave it out"),
             (
                 "tls_server_config: {cipher_suites: [x]}",
@@ -370,7 +371,7 @@ mod tests {
             ),
             (
                 "tls_server_config: {min_version: TLS10}",
-                "`tls_server_config.min_version` must be TLS12 or TLS13; what is older is not supported",
+                "`tls_server_config.min_version` must be TLS12 or TLS13; older versions are not supported",
             ),
             (
                 "tls_server_config: {min_version: TLS13, max_version: TLS12}",
@@ -378,7 +379,7 @@ mod tests {
             ),
             (
                 "basic_auth_users: {alice: hunter2}",
-                "`basic_auth_users.alice` must be a bcrypt hash of a cost up to 15, as `htpasswd -nB` makes it",
+                "`basic_auth_users.alice` must be a bcrypt hash of a cost up to 15, as `htpasswd -nB` writes it",
             ),
             ("basic_auth_users: [alice]", "`basic_auth_users` must be a mapping of users to bcrypt hashes"),
             ("- a", "`the file` must be a mapping"),

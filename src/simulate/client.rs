@@ -1,4 +1,6 @@
-//! One participant's one connection: what the person does, what the client measures, what it says.
+//! One session: what the person does, what the client measures, and the frames that it sends.
+//!
+//! Invariant: counters of one session never decrease, and every frame is valid.
 
 use std::time::Duration;
 
@@ -8,23 +10,24 @@ use rand::rngs::Xoshiro256PlusPlus;
 use super::media::{Reception, Speaker, tenths};
 use super::network::Path;
 use callsight_frame::{
-    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
+    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Rejection, Seq, Server, ServerType, ServerUrl, SessionId,
 };
 
 const NAMES: [&str; 12] =
     ["ana", "ben", "chloe", "dao", "emeka", "fatima", "goran", "hana", "ines", "jun", "kofi", "lena"];
 
-/// How long people stay the way they are, on average.
+// Average times for which people stay as they are.
 const STAYS: Duration = Duration::from_secs(8 * 60);
 const KEEPS_MICROPHONE: Duration = Duration::from_secs(40);
 const KEEPS_CAMERA: Duration = Duration::from_secs(150);
 const LOOKS_AT_TAB: Duration = Duration::from_secs(240);
 const LOOKS_AWAY: Duration = Duration::from_secs(25);
 
-/// The share of those who go without a word: the browser dies, the battery is empty, the train enters a tunnel.
+/// Share of sessions that crash instead of leaving: browsers die, batteries run out, trains enter
+/// tunnels.
 const CRASHES: f64 = 0.12;
 
-/// Where a client is in the world.
+/// A client's position in the world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) region: usize,
@@ -32,9 +35,9 @@ pub(super) struct Place {
     pub(super) meeting: usize,
 }
 
-/// What a client hears and sees of one other.
+/// A remote peer as a client receives it.
 #[derive(Debug)]
-struct Link {
+struct RemotePeer {
     client: usize,
     serial: u64,
     alive: bool,
@@ -43,17 +46,17 @@ struct Link {
 
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Never used twice, unlike the place in the world's list.
+    /// Unique, unlike the index in the world's list.
     pub(super) serial: u64,
     pub(super) place: Place,
     pub(super) leaves_at: Duration,
-    /// Will go without a word.
+    /// Will crash instead of leaving.
     pub(super) crashes: bool,
-    /// Has gone without a word, and the others have not noticed yet.
+    /// Has crashed, and the others have not noticed yet.
     pub(super) crashed: bool,
-    /// Was asked to leave, and no longer counts as a session.
+    /// Is asked to leave, and no longer counts as a session.
     pub(super) departing: bool,
-    /// Has said its last word.
+    /// Has sent its last frame.
     pub(super) ended: bool,
     pub(super) peer_id: String,
     session_id: String,
@@ -67,11 +70,11 @@ pub(super) struct Client {
     rtt_factor: f64,
     rtt_ms: f64,
     clock_skew_ms: i64,
-    links: Vec<Link>,
+    peers: Vec<RemotePeer>,
 }
 
 impl Client {
-    /// Someone joins; `returning` is the name of who comes back after a crash.
+    /// Creates a client that joins; `returning` is the name of a person who is back after a crash.
     pub(super) fn join(
         serial: u64,
         place: Place,
@@ -104,17 +107,17 @@ impl Client {
             tab_visible: true,
             rtt_factor: rng.random_range(0.8..1.3),
             rtt_ms: 0.0,
-            // Most clocks are right to a fraction of a second, some are minutes off.
+            // Most clocks are accurate to a fraction of a second, some are minutes off.
             clock_skew_ms: if rng.random_bool(0.02) {
                 rng.random_range(-300_000..300_000)
             } else {
                 rng.random_range(-80..80)
             },
-            links: Vec::new(),
+            peers: Vec::new(),
         }
     }
 
-    /// Lets the person act: mute, stop the camera, look at something else.
+    /// Lets the person mute, stop the camera, or look at another tab.
     pub(super) fn act(&mut self, now: Duration, rng: &mut Xoshiro256PlusPlus) {
         let passed = now.saturating_sub(self.acted).as_secs_f64();
         self.acted = now;
@@ -127,7 +130,8 @@ impl Client {
         change(&mut self.tab_visible, looks);
     }
 
-    /// Measures what comes from the others. A hidden tab measures nothing, and catches up later.
+    /// Measures what is received from the others. A hidden tab measures nothing and catches up
+    /// later.
     pub(super) fn measure(
         &mut self,
         now: Duration,
@@ -141,38 +145,38 @@ impl Client {
             let noise = rng.random_range(-0.5..1.0) * path.jitter_ms;
             self.rtt_ms = tenths((path.rtt_ms * self.rtt_factor + noise).max(1.0));
         }
-        // Members keep their order, and so links are met in the order of the members that are still there.
+        // Members keep their order, so peers are in the order of the members that are still there.
         let mut position = 0;
         for member in members {
             let Some(Some(other)) = clients.get(*member) else { continue };
             if other.serial == self.serial {
                 continue;
             }
-            while self.links.get(position).is_some_and(|link| link.serial != other.serial) {
-                self.links.remove(position);
+            while self.peers.get(position).is_some_and(|peer| peer.serial != other.serial) {
+                self.peers.remove(position);
             }
-            if position == self.links.len() {
+            if position == self.peers.len() {
                 let since = self.joined.max(other.joined);
                 let reception = Reception::new(since);
-                self.links.push(Link { client: *member, serial: other.serial, alive: true, reception });
+                self.peers.push(RemotePeer { client: *member, serial: other.serial, alive: true, reception });
             }
-            let link = &mut self.links[position];
-            link.alive = !other.crashed;
+            let peer = &mut self.peers[position];
+            peer.alive = !other.crashed;
             if self.tab_visible {
                 let speaker = Speaker {
                     audio_enabled: other.audio_enabled,
                     video_enabled: other.video_enabled,
                     alive: !other.crashed,
                 };
-                link.reception.advance(now, path.after(paths[other.place.region]), speaker, rng);
+                peer.reception.advance(now, path.after(paths[other.place.region]), speaker, rng);
             }
             position += 1;
         }
-        self.links.truncate(position);
+        self.peers.truncate(position);
         self.frames += 1;
     }
 
-    /// What the client says now.
+    /// Returns the client's frame.
     pub(super) fn frame<'a>(
         &'a self,
         meeting_id: &'a str,
@@ -180,57 +184,40 @@ impl Client {
         true_time_ms: u64,
         clients: &'a [Option<Box<Client>>],
     ) -> Frame<'a> {
-        let peer = |link: &Link| {
-            let other = clients.get(link.client)?.as_ref()?;
+        let peer = |peer: &RemotePeer| {
+            let other = clients.get(peer.client)?.as_ref()?;
             Some(Peer {
-                peer_id: peer_id(&other.peer_id),
-                can_listen: link.alive,
-                can_see: link.alive && other.video_enabled,
+                can_listen: peer.alive,
+                can_see: peer.alive && other.video_enabled,
                 audio_enabled: other.audio_enabled,
                 video_enabled: other.video_enabled,
-                audio: Some(link.reception.audio()),
-                video: link.reception.video(),
+                audio: Some(peer.reception.audio()),
+                video: peer.reception.video(),
+                ..Peer::new(plain(PeerId::new(&other.peer_id)))
             })
         };
+        let server = Server::new(plain(ServerUrl::new(server_url)), self.server_type);
         Frame {
-            version: Version,
-            meeting_id: meeting(meeting_id),
-            session_id: session(&self.session_id),
-            peer_id: peer_id(&self.peer_id),
-            seq: Seq::new(self.frames).unwrap_or(Seq::FIRST),
-            sent_at_ms: true_time_ms.saturating_add_signed(self.clock_skew_ms),
             ended: self.ended.then_some(true),
-            server: Some(Server {
-                url: origin(server_url),
-                server_type: self.server_type,
-                rtt_ms: Some(self.rtt_ms),
-            }),
+            server: Some(Server { rtt_ms: Some(self.rtt_ms), ..server }),
             audio_enabled: Some(self.audio_enabled),
             video_enabled: Some(self.video_enabled),
             tab_visible: Some(self.tab_visible),
-            peers: self.links.iter().filter_map(peer).take(MAX_PEERS).collect(),
+            peers: self.peers.iter().filter_map(peer).take(MAX_PEERS).collect(),
+            ..Frame::new(
+                plain(MeetingId::new(meeting_id)),
+                plain(SessionId::new(&self.session_id)),
+                plain(PeerId::new(&self.peer_id)),
+                Seq::new(self.frames).unwrap_or(Seq::FIRST),
+                true_time_ms.saturating_add_signed(self.clock_skew_ms),
+            )
         }
     }
 }
 
-const PLAIN: &str = "the simulator's names are short and plain, see NAMES, OCCASIONS and Relay";
-
-#[expect(clippy::expect_used, reason = "made here, of plain characters")]
-fn meeting(id: &str) -> MeetingId<'_> {
-    MeetingId::new(id).expect(PLAIN)
-}
-
-#[expect(clippy::expect_used, reason = "made here, of hexadecimal digits")]
-fn session(id: &str) -> SessionId<'_> {
-    SessionId::new(id).expect(PLAIN)
-}
-
-#[expect(clippy::expect_used, reason = "made here, of plain characters")]
-fn peer_id(id: &str) -> PeerId<'_> {
-    PeerId::new(id).expect(PLAIN)
-}
-
-#[expect(clippy::expect_used, reason = "made here, of a region's name, which is plain")]
-fn origin(url: &str) -> ServerUrl<'_> {
-    ServerUrl::new(url).expect(PLAIN)
+/// Unwraps an identifier or a URL that is made here, of plain characters: see NAMES, OCCASIONS and
+/// Relay.
+#[expect(clippy::expect_used, reason = "the simulator's names are short and plain")]
+fn plain<T>(made: Result<T, Rejection>) -> T {
+    made.expect("a plain name")
 }

@@ -1,4 +1,7 @@
-//! The other half of the simulator: a world's frames, published when their time has come.
+//! The driver of a simulation: publishes a world's frames when they are due.
+//!
+//! Invariant: a frame is dropped only when the run is told to stop. While a buffer is full, the
+//! world waits.
 
 use std::fmt;
 use std::future::Future;
@@ -9,71 +12,65 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::SimulateConfig;
+use super::config::{SimulateConfig, SimulateConfigError};
 use super::world::{Event, World};
 use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
-/// How long the end waits for the last acks.
+/// Time to wait for the last acks.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How much later than planned a run may end when the machine or the stream can't keep up with the world.
+/// Maximum delay of a run's end when the machine or the stream can't keep up with the world.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Frames between two looks at what else there is to do, when the world is behind.
+/// Frames between two yields to other work while the world is behind.
 const BURST: u32 = 256;
 
-/// How a run ended.
+/// The counts of a finished run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Frames that were handed to the publishers.
-    pub published: u64,
-    /// Frames that the streams hold.
-    pub acknowledged: u64,
-    /// Those of the acknowledged that a stream held already.
-    pub duplicates: u64,
-    /// Sendings beyond a frame's first.
-    pub retried: u64,
-    /// Frames that a stream refused for good.
-    pub failed: u64,
-    /// Frames that found the buffer full. The simulator waits for room instead, so there should be none.
-    pub overflowed: u64,
-    /// How long it took, to the last ack.
+pub struct SimulationSummary {
+    /// Sum over all publishers. The simulator waits for room in a buffer, so `overflowed` should be
+    /// 0.
+    pub stats: PublishStats,
+    /// Time until the last ack.
     pub elapsed: Duration,
 }
 
-/// One line of `key=value`, for scripts: all that counts, in a fixed order.
-impl fmt::Display for Summary {
+/// Writes one line of `key=value` in a fixed order, for scripts.
+impl fmt::Display for SimulationSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, acknowledged, duplicates, retried, failed, overflowed, .. } = self;
-        write!(f, "published={published} acknowledged={acknowledged} duplicates={duplicates} ")?;
+        let PublishStats { accepted, acknowledged, duplicates, retried, failed, overflowed, .. } = self.stats;
+        write!(f, "published={accepted} acknowledged={acknowledged} duplicates={duplicates} ")?;
         write!(f, "retried={retried} failed={failed} overflowed={overflowed}")
     }
 }
 
-/// Why a run could not begin, or did not end well.
+/// The error of a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimulateError {
     /// A value of the configuration can't be simulated.
-    #[error("cannot simulate {0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] SimulateConfigError),
     /// A relay's publisher did not start, or its client was closed.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The run is over, and the streams have not acknowledged everything.
-    #[error("{unsettled} of {} frames were not acknowledged; is there a stream for every region?", summary.published)]
+    #[error(
+        "{unsettled} of {} frames were not acknowledged; check that every region has a stream",
+        summary.stats.accepted
+    )]
     Unacknowledged {
-        /// Frames whose fate is unknown.
+        /// Frames that are neither acknowledged nor failed.
         unsettled: u64,
-        /// The whole account.
-        summary: Summary,
+        /// The counts so far.
+        summary: SimulationSummary,
     },
 }
 
 /// Publishes the frames of a simulated world until its end, or until `shutdown` completes.
 ///
-/// The streams must exist, or come to be: until then frames wait. Unless it is to be quiet, progress goes to
-/// stderr, each second on a terminal and every 10 s otherwise. At the end everything is flushed.
+/// Frames wait until their streams exist. Progress goes to stderr, every second on a terminal and
+/// every 10 s otherwise. At the end everything is flushed.
 ///
 /// # Errors
 /// [`SimulateError`]; [`SimulateError::Unacknowledged`] has the summary too.
@@ -81,7 +78,7 @@ pub async fn run(
     client: async_nats::Client,
     config: SimulateConfig,
     shutdown: impl Future<Output = ()>,
-) -> Result<Summary, SimulateError> {
+) -> Result<SimulationSummary, SimulateError> {
     config.check()?;
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut world = World::new(&config, wall_clock.as_millis() as u64);
@@ -97,21 +94,13 @@ pub async fn run(
     let over = drive(&config, &mut world, &mut outlet, started).await?;
     let end = Instant::now() + FLUSH_TIMEOUT;
     if over == Over::Time && config.leave_at_end {
-        // Out of time for this is out of time for the flush, which then tells what is missing.
+        // Without time for this there is none for the flush either, which then reports what is
+        // missing.
         tokio::time::timeout_at(end, leave(&mut world, &mut outlet)).await.unwrap_or(Ok(()))?;
     }
     let unflushed = flush(&outlet.publishers, end).await;
     outlet.pace.close();
-    let stats = total(&outlet.publishers);
-    let summary = Summary {
-        published: stats.accepted,
-        acknowledged: stats.acknowledged,
-        duplicates: stats.duplicates,
-        retried: stats.retried,
-        failed: stats.failed,
-        overflowed: stats.overflowed,
-        elapsed: started.elapsed(),
-    };
+    let summary = SimulationSummary { stats: total(&outlet.publishers), elapsed: started.elapsed() };
 
     match unflushed {
         Some(PublishError::FlushTimeout { unsettled }) => {
@@ -122,12 +111,12 @@ pub async fn run(
     }
 }
 
-/// Why no more frames are to come.
+/// The reason why a run is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
-    /// There were as many as there should be.
+    /// The number of frames is reached.
     Count,
-    /// The duration is over, or the run was told to stop.
+    /// The duration has passed, or the run is told to stop.
     Time,
 }
 
@@ -146,7 +135,7 @@ async fn drive<S: Future<Output = ()>>(
         }
         outlet.pace.sessions = world.sessions();
         if due > now {
-            // Takes a millisecond at least; what falls due meanwhile is then published in one go.
+            // Takes at least a millisecond; what falls due meanwhile is then published at once.
             burst = 0;
             outlet.pace.wait(&outlet.publishers, tokio::time::sleep_until(started + due)).await;
         } else if burst >= BURST {
@@ -165,7 +154,6 @@ async fn drive<S: Future<Output = ()>>(
     Ok(Over::Count)
 }
 
-/// All sessions leave.
 async fn leave<S: Future<Output = ()>>(
     world: &mut World,
     outlet: &mut Outlet<'_, S>,
@@ -177,15 +165,14 @@ async fn leave<S: Future<Output = ()>>(
     Ok(())
 }
 
-/// Where the frames go.
 struct Outlet<'a, S> {
-    /// One for each of the world's relays.
+    /// One per relay of the world.
     publishers: Vec<Publisher>,
     pace: Pace<'a, S>,
 }
 
 impl<S: Future<Output = ()>> Outlet<'_, S> {
-    /// Publishes a frame, once there is room for it. One without room when the run is told to stop is let go.
+    /// Publishes a frame once there is room. Drops it if the run is told to stop before.
     async fn publish(&mut self, event: &Event<'_>) -> Result<(), SimulateError> {
         let publisher = &self.publishers[event.relay];
         let room = match publisher.room().now_or_never() {
@@ -199,7 +186,8 @@ impl<S: Future<Output = ()>> Outlet<'_, S> {
     }
 }
 
-/// Flushes all publishers; the first thing that went wrong, with the frames of all that timed out.
+/// Flushes all publishers and returns the first error, or a timeout with the unsettled frames of
+/// all.
 async fn flush(publishers: &[Publisher], end: Instant) -> Option<PublishError> {
     let mut missing = 0;
     for publisher in publishers {
@@ -225,17 +213,17 @@ fn total(publishers: &[Publisher]) -> PublishStats {
     })
 }
 
-/// What goes on beside publishing: the word to stop, and the progress line.
+/// What happens beside publishing: the shutdown and the progress line.
 struct Pace<'a, S> {
     shutdown: Pin<&'a mut S>,
-    /// The run was told to stop; it is told only once.
+    /// Whether the shutdown has completed; it must not be polled again.
     stopped: bool,
     sessions: usize,
     quiet: bool,
     terminal: bool,
     every: Duration,
     next_line: Instant,
-    /// What was published when the last line was written, and when that was.
+    /// Frames published at the last progress line, and its time.
     last: (u64, Instant),
 }
 
@@ -256,7 +244,7 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
         }
     }
 
-    /// Waits for something; `None` when the run is told to stop before.
+    /// Waits for something; `None` if the run is told to stop before.
     async fn wait<T>(&mut self, publishers: &[Publisher], what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         loop {
@@ -283,7 +271,7 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
         let rate = (stats.accepted - before) as f64 / seconds;
         let (start, end) = if self.terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
         let mut stderr = io::stderr().lock();
-        // Nobody needs to see it: a closed stderr is no reason to stop.
+        // A closed stderr is no reason to stop.
         let _ = write!(
             stderr,
             "{start}{} sessions, {rate:.0} frames/s, {} published, {} acknowledged{end}",
@@ -292,7 +280,7 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
         let _ = stderr.flush();
     }
 
-    /// Leaves the terminal's last line as it is, and goes on below it.
+    /// Ends the terminal's progress line.
     fn close(&self) {
         if self.terminal && !self.quiet {
             let _ = writeln!(io::stderr());

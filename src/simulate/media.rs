@@ -1,8 +1,9 @@
-//! What one session receives from one remote peer: NetEQ's decisions and the video's frames.
+//! What one session receives from one remote peer: NetEQ's operations and the video's frames.
 //!
-//! Every 10 ms of audio is one operation of NetEQ, of 480 samples at 48 kHz. A packet carries 20 ms, so one that
-//! is lost or comes too late costs two `expand`s, whose samples are the concealed ones. All counters follow from
-//! that, and so they always add up.
+//! Every 10 ms of audio is one operation of NetEQ, of 480 samples at 48 kHz. A packet carries 20
+//! ms, so one that is lost or late costs two `expand`s, whose samples are the concealed ones.
+//!
+//! Invariant: all counters follow from the operations, so they always add up.
 
 use std::time::Duration;
 
@@ -15,53 +16,30 @@ use callsight_frame::{Audio, NetEq, Video};
 /// Samples of one NetEQ operation: 10 ms at 48 kHz.
 pub(super) const SAMPLES_PER_OPERATION: u64 = 480;
 
-/// What the remote peer does.
+/// The state of the remote peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Speaker {
     pub(super) audio_enabled: bool,
     pub(super) video_enabled: bool,
-    /// False once it has crashed: nothing comes any more, and nobody has told so.
+    /// False once the peer has crashed: no packets arrive, and no goodbye did.
     pub(super) alive: bool,
 }
 
-/// The media that comes from one remote peer.
+/// The media received from one remote peer.
 #[derive(Clone, Debug)]
 pub(super) struct Reception {
     updated: Duration,
-    /// Time that was too short for an operation.
+    /// Remaining time, too short for an operation.
     rest: Duration,
     buffer_ms: f64,
     target_ms: f64,
     jitter_ms: f64,
     packets_received: u64,
     packets_lost: u64,
-    neteq: Operations,
+    neteq: NetEq,
     silent_concealed_samples: u64,
-    /// Absent until the peer first shows video.
+    /// Absent until the peer first sends video.
     video: Option<Video>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Operations {
-    normal: u64,
-    merge: u64,
-    expand: u64,
-    accelerate: u64,
-    fast_accelerate: u64,
-    preemptive_expand: u64,
-    comfort_noise: u64,
-}
-
-impl Operations {
-    fn total(&self) -> u64 {
-        self.normal
-            + self.merge
-            + self.expand
-            + self.accelerate
-            + self.fast_accelerate
-            + self.preemptive_expand
-            + self.comfort_noise
-    }
 }
 
 impl Reception {
@@ -74,13 +52,22 @@ impl Reception {
             jitter_ms: 0.0,
             packets_received: 0,
             packets_lost: 0,
-            neteq: Operations::default(),
+            neteq: NetEq {
+                normal: Some(0),
+                merge: Some(0),
+                expand: Some(0),
+                accelerate: Some(0),
+                fast_accelerate: Some(0),
+                preemptive_expand: Some(0),
+                comfort_noise: Some(0),
+                ..NetEq::default()
+            },
             silent_concealed_samples: 0,
             video: None,
         }
     }
 
-    /// Lets the time pass until now.
+    /// Advances to the time `now`.
     pub(super) fn advance(
         &mut self,
         now: Duration,
@@ -106,15 +93,15 @@ impl Reception {
         rng: &mut Xoshiro256PlusPlus,
     ) {
         if !speaker.alive {
-            // NetEQ makes up audio for as long as nothing comes, and soon that is silence.
-            self.neteq.expand += operations;
+            // NetEQ conceals for as long as no packets arrive, and soon that is silence.
+            grow(&mut self.neteq.expand, operations);
             self.silent_concealed_samples += operations.saturating_sub(10) * SAMPLES_PER_OPERATION;
             self.buffer_ms = 0.0;
             return;
         }
         self.jitter_ms = path.jitter_ms * rng.random_range(0.7..1.3);
         if !speaker.audio_enabled {
-            self.neteq.comfort_noise += operations;
+            grow(&mut self.neteq.comfort_noise, operations);
             self.packets_received += about(operations as f64 / 40.0, rng);
             return;
         }
@@ -135,17 +122,20 @@ impl Reception {
             left -= count;
             count
         };
-        // Neighbouring gaps are joined to what follows by one merge.
-        self.neteq.merge += take((lost + late) as f64 * 0.7, rng);
+        // Adjacent gaps are joined to what follows by one merge.
+        grow(&mut self.neteq.merge, take((lost + late) as f64 * 0.7, rng));
         let over = self.buffer_ms / self.target_ms;
         let played = operations as f64;
-        self.neteq.accelerate += take(if over > 1.15 { played * 0.04 } else { played * 0.002 }, rng);
-        self.neteq.fast_accelerate += take(if over > 1.6 { played * 0.03 } else { 0.0 }, rng);
-        self.neteq.preemptive_expand += take(if over < 0.85 { played * 0.04 } else { played * 0.002 }, rng);
-        self.neteq.normal += left;
-        self.neteq.expand += expand;
+        grow(&mut self.neteq.accelerate, take(if over > 1.15 { played * 0.04 } else { played * 0.002 }, rng));
+        grow(&mut self.neteq.fast_accelerate, take(if over > 1.6 { played * 0.03 } else { 0.0 }, rng));
+        grow(
+            &mut self.neteq.preemptive_expand,
+            take(if over < 0.85 { played * 0.04 } else { played * 0.002 }, rng),
+        );
+        grow(&mut self.neteq.normal, left);
+        grow(&mut self.neteq.expand, expand);
         if path.loss > 0.05 {
-            // Of long gaps the end fades out.
+            // Long gaps fade out.
             self.silent_concealed_samples += expand / 8 * SAMPLES_PER_OPERATION;
         }
         self.buffer_ms += (self.target_ms * rng.random_range(0.7..1.3) - self.buffer_ms) * 0.6;
@@ -157,12 +147,10 @@ impl Reception {
             return;
         }
         let video = self.video.get_or_insert(Video {
-            fps: None,
-            frames_buffered: None,
-            bitrate_kbps: None,
             frames_decoded: Some(0),
             frames_dropped: Some(0),
             freeze_count: Some(0),
+            ..Video::default()
         });
         let health = if shown { (1.0 - 4.0 * path.loss).max(0.1) } else { 0.0 };
         let fps = 30.0 * health * rng.random_range(0.95..1.0);
@@ -178,8 +166,7 @@ impl Reception {
     }
 
     pub(super) fn audio(&self) -> Audio {
-        let Operations { normal, merge, expand, .. } = self.neteq;
-        let Operations { accelerate, fast_accelerate, preemptive_expand, comfort_noise, .. } = self.neteq;
+        let operations: u64 = self.neteq.counts().iter().flatten().sum();
         Audio {
             buffer_ms: Some(tenths(self.buffer_ms)),
             target_ms: Some(tenths(self.target_ms)),
@@ -187,20 +174,10 @@ impl Reception {
             jitter_ms: Some(tenths(self.jitter_ms)),
             packets_received: Some(self.packets_received),
             packets_lost: Some(self.packets_lost),
-            total_samples: Some(self.neteq.total() * SAMPLES_PER_OPERATION),
-            concealed_samples: Some(expand * SAMPLES_PER_OPERATION),
+            total_samples: Some(operations * SAMPLES_PER_OPERATION),
+            concealed_samples: self.neteq.expand.map(|expand| expand * SAMPLES_PER_OPERATION),
             silent_concealed_samples: Some(self.silent_concealed_samples),
-            neteq: Some(NetEq {
-                normal: Some(normal),
-                merge: Some(merge),
-                expand: Some(expand),
-                accelerate: Some(accelerate),
-                fast_accelerate: Some(fast_accelerate),
-                preemptive_expand: Some(preemptive_expand),
-                comfort_noise: Some(comfort_noise),
-                dtmf: None,
-                undefined: None,
-            }),
+            neteq: Some(self.neteq.clone()),
         }
     }
 
@@ -209,12 +186,11 @@ impl Reception {
     }
 }
 
-/// A whole number near the mean, and the mean on average.
+/// Draws a whole number with the given mean.
 fn about(mean: f64, rng: &mut Xoshiro256PlusPlus) -> u64 {
     if mean <= 0.0 {
         return 0;
     }
-    // A cast of a float saturates, and this one is neither negative nor near the end.
     (mean * rng.random_range(0.6..1.4) + rng.random_range(0.0..1.0)) as u64
 }
 
@@ -222,7 +198,7 @@ fn grow(counter: &mut Option<u64>, by: u64) {
     *counter = Some(counter.unwrap_or(0) + by);
 }
 
-/// Clients round what they measure.
+/// Rounds to tenths, as clients do.
 pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

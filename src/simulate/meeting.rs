@@ -1,4 +1,7 @@
-//! Who meets whom: meetings that fill up, lose people, take others in and end when the last one has gone.
+//! The meetings: they fill up, lose people, admit others, and end with the last one.
+//!
+//! Invariant: a meeting exists exactly while it has members, and is open exactly while it has a
+//! free place.
 
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -10,15 +13,15 @@ const OCCASIONS: [&str; 8] =
 #[derive(Debug)]
 pub(super) struct Meeting {
     pub(super) id: String,
-    /// Those who joined, in that order, and those who crashed and are not yet missed.
+    /// Clients in the order of joining, including crashed ones that nobody has missed yet.
     pub(super) members: Vec<usize>,
     size: usize,
     pool: usize,
-    /// Whether it is in its pool's list of meetings with a free place.
+    /// Whether it is in its pool's list of open meetings.
     open: bool,
 }
 
-/// All meetings, in pools: one for each region and one that people from every region join.
+/// All meetings, in pools: one per region, and one that people of all regions join.
 #[derive(Debug)]
 pub(super) struct Meetings {
     meetings: Vec<Option<Meeting>>,
@@ -45,19 +48,19 @@ impl Meetings {
         self.meetings.get(meeting)?.as_ref()
     }
 
-    /// Seats a client in a meeting of the pool that has a place, or in a new one.
+    /// Adds a client to an open meeting of the pool, or to a new one.
     pub(super) fn join(&mut self, pool: usize, client: usize, rng: &mut Xoshiro256PlusPlus) -> usize {
         let open = &self.open[pool];
         let meeting = match open.len() {
             0 => self.start(pool, rng),
-            // Nearly always the one that is filling, so that meetings reach their size.
+            // Mostly the newest one, so that meetings reach their size.
             count => open[if rng.random_bool(0.9) { count - 1 } else { rng.random_range(0..count) }],
         };
         self.rejoin(meeting, client);
         meeting
     }
 
-    /// Seats a client in a certain meeting. False if that one is over.
+    /// Adds a client to a certain meeting; false if it has ended.
     pub(super) fn rejoin(&mut self, meeting: usize, client: usize) -> bool {
         let Some(Some(found)) = self.meetings.get_mut(meeting) else { return false };
         found.members.push(client);
@@ -90,7 +93,7 @@ impl Meetings {
         let started = Meeting {
             id: format!("{occasion}-{:x}-{}", self.seed, self.started),
             members: Vec::new(),
-            // As many above the average as below it.
+            // Symmetric around the average.
             size: if average <= 2 { average } else { rng.random_range(2..=2 * average - 2) },
             pool,
             open: true,

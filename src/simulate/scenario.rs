@@ -1,45 +1,42 @@
-//! What happens to the calls, and when.
+//! Scenarios: what happens to the simulated calls, and when.
 //!
-//! Every scenario but `steady` has quiet and bad times by turns, so that a dashboard shows both the trouble and
-//! the recovery: by default bad from 30 s to 90 s after the start, then again every 150 s.
+//! Every scenario but `steady` alternates between quiet and degraded times, so that a dashboard
+//! shows both the trouble and the recovery: by default degraded from 30 s to 90 s after the start,
+//! then again every 150 s.
+//!
+//! Invariant: a scenario depends on the region and the elapsed time alone, never on chance.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::network::Path;
 use callsight_frame::subject::Region;
 
-/// A story that the simulated calls follow.
+/// What happens to the simulated calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scenario {
-    /// Nothing happens beyond the usual.
+    /// Healthy calls.
     #[default]
     Steady,
-    /// The way to region apac's servers becomes long and lossy.
+    /// The path to region apac's servers becomes slow and lossy.
     ApacRttSpike,
-    /// Every region's network loses packets, round-trip times stay.
+    /// Every region's network loses packets, with unchanged round-trip times.
     PacketLoss,
-    /// Three times as many sessions come, and the networks feel it a little.
+    /// Three times as many sessions join, and the networks lose a few packets.
     FlashCrowd,
 }
 
-/// Text that is no scenario's name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no scenario; there are steady, apac-rtt-spike, packet-loss and flash-crowd")]
-pub struct ScenarioError(String);
-
-/// When bad times come.
+/// When the calls are degraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rhythm {
-    /// How long all is well before the first one.
+    /// Healthy time before the first degraded one.
     pub quiet: Duration,
-    /// How long each lasts, with its beginning and end, in which it builds up and goes.
+    /// Length of each degraded time, with its ramps up and down.
     pub bad: Duration,
 }
 
 impl Rhythm {
-    /// A bad time can't be shorter than it takes to build up and go.
+    /// Shortest degraded time: one ramp up and one ramp down.
     pub const SHORTEST_BAD: Duration = Duration::from_secs(6);
 }
 
@@ -49,16 +46,18 @@ impl Default for Rhythm {
     }
 }
 
-/// How long a bad time takes to build up, or to go, and how much quiet there is between two of them, in seconds.
-const BUILD_UP: f64 = 3.0;
+/// Length of a ramp up or down, in seconds.
+const RAMP: f64 = 3.0;
+
+/// Healthy time between two degraded ones, in seconds.
 const RESPITE: f64 = 90.0;
 
 impl Scenario {
-    /// Every scenario.
+    /// All scenarios, in the order of the help.
     pub const ALL: &'static [Scenario] =
         &[Scenario::Steady, Scenario::ApacRttSpike, Scenario::PacketLoss, Scenario::FlashCrowd];
 
-    /// The scenario's name on the command line.
+    /// Returns the name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,28 +68,29 @@ impl Scenario {
         }
     }
 
-    /// The scenario in one sentence.
+    /// Describes the scenario in one sentence.
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {
-            Self::Steady => "Healthy calls, with the joins, leaves and crashes of every day.",
+            Self::Steady => "Healthy calls, with the usual joins, leaves and crashes.",
             Self::ApacRttSpike => {
                 "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
             }
             Self::PacketLoss => "Every region loses 12 % of its packets for 60 s in every 150 s.",
-            Self::FlashCrowd => "Three times as many sessions for 60 s in every 150 s, with a little loss.",
+            Self::FlashCrowd => "Three times as many sessions with a little packet loss, for 60 s in every 150 s.",
         }
     }
 
-    /// Whether the scenario is about this region.
+    /// Returns whether the scenario changes anything in this region.
     #[must_use]
     pub fn affects(self, region: &Region) -> bool {
         let name = region.as_str();
         self != Self::ApacRttSpike || name == "apac" || name.starts_with("apac-")
     }
 
-    /// What the scenario makes of a region's network at a time since the start.
-    pub(super) fn bend(self, usual: Path, region: &Region, rhythm: Rhythm, elapsed: Duration) -> Path {
+    /// Returns the path to a region's servers at a time since the start.
+    pub(super) fn path(self, region: &Region, rhythm: Rhythm, elapsed: Duration) -> Path {
+        let usual = Path::usual(region);
         let much = if self.affects(region) { intensity(rhythm, elapsed) } else { 0.0 };
         let toward = |from: f64, to: f64| from + (to - from) * much;
         match self {
@@ -113,18 +113,18 @@ impl Scenario {
         }
     }
 
-    /// How many sessions there should be at a time since the start, as a multiple of the usual.
+    /// Returns the number of sessions at a time since the start, as a multiple of the usual number.
     pub(super) fn crowd(self, rhythm: Rhythm, elapsed: Duration) -> f64 {
         if self == Self::FlashCrowd { 1.0 + 2.0 * intensity(rhythm, elapsed) } else { 1.0 }
     }
 }
 
-/// How bad it is, from 0 to 1.
+/// Returns the degree of the degradation, from 0 to 1.
 fn intensity(rhythm: Rhythm, elapsed: Duration) -> f64 {
     let Some(since_first) = elapsed.checked_sub(rhythm.quiet) else { return 0.0 };
     let bad = rhythm.bad.as_secs_f64();
     let since_bad = since_first.as_secs_f64() % (bad + RESPITE);
-    (since_bad / BUILD_UP).min((bad - since_bad) / BUILD_UP).clamp(0.0, 1.0)
+    (since_bad / RAMP).min((bad - since_bad) / RAMP).clamp(0.0, 1.0)
 }
 
 impl fmt::Display for Scenario {
@@ -133,29 +133,15 @@ impl fmt::Display for Scenario {
     }
 }
 
-impl FromStr for Scenario {
-    type Err = ScenarioError;
-
-    fn from_str(text: &str) -> Result<Self, ScenarioError> {
-        let found = Self::ALL.iter().find(|scenario| scenario.name() == text);
-        found.copied().ok_or_else(|| ScenarioError(text.chars().take(64).collect()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_can_be_read_back() {
+    fn descriptions_are_one_sentence() {
         for scenario in Scenario::ALL {
-            assert_eq!(scenario.to_string().parse(), Ok(*scenario));
             let sentence = scenario.description();
             assert_eq!(sentence.find('.'), Some(sentence.len() - 1), "one sentence: {sentence}");
-        }
-        let error = "stedy".parse::<Scenario>().unwrap_err().to_string();
-        for scenario in Scenario::ALL {
-            assert!(error.contains(scenario.name()), "{error}");
         }
     }
 
@@ -167,5 +153,24 @@ mod tests {
         let early = Rhythm { quiet: Duration::ZERO, bad: Rhythm::SHORTEST_BAD };
         let at = |seconds| intensity(early, Duration::from_secs(seconds));
         assert_eq!([at(0), at(3), at(6), at(95), at(99), at(102)], [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_spike_is_in_its_region_and_at_its_time_alone() {
+        let [us, apac]: [Region; 2] = ["us", "apac"].map(|name| name.parse().unwrap());
+        let rtt = |region, seconds| {
+            let elapsed = Duration::from_secs(seconds);
+            Scenario::ApacRttSpike.path(region, Rhythm::default(), elapsed).rtt_ms.round()
+        };
+        assert_eq!([rtt(&apac, 10), rtt(&apac, 60), rtt(&apac, 100)], [60.0, 450.0, 60.0]);
+        assert_eq!([rtt(&us, 10), rtt(&us, 60), rtt(&us, 100)], [35.0, 35.0, 35.0]);
+    }
+
+    #[test]
+    fn loss_leaves_round_trips_alone() {
+        let eu: Region = "eu-west".parse().unwrap();
+        let at = |seconds| Scenario::PacketLoss.path(&eu, Rhythm::default(), Duration::from_secs(seconds));
+        assert_eq!(at(60).rtt_ms, at(0).rtt_ms);
+        assert!(at(60).loss > 0.1 && at(0).loss < 0.01);
     }
 }

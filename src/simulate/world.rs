@@ -1,4 +1,6 @@
-//! The pure half: time in a world of its own, and everything that falls due in it.
+//! The pure half of the simulator: an agenda of events in simulated time.
+//!
+//! Invariant: a world does no I/O, reads no clock and draws all chance from its seed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,68 +9,67 @@ use std::time::Duration;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::SimulateConfig;
 use super::client::{Client, Place};
+use super::config::SimulateConfig;
 use super::meeting::Meetings;
 use super::network::Path;
 use super::scenario::{Rhythm, Scenario};
 use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 
-/// Relays of each region.
+/// Number of relays per region.
 const RELAYS: usize = 3;
 
-/// How often the number of sessions is compared with what it should be.
+/// Interval at which the number of sessions is corrected.
 const CENSUS: Duration = Duration::from_millis(200);
 
-/// How long it takes until the others notice that someone crashed.
+/// Time until the others notice a crash.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
 
-/// The share of joins that are to a meeting with people from every region.
+/// Share of joins to a meeting with people of all regions.
 const INTERNATIONAL: f64 = 0.15;
 
-/// A media server, which publishes what its clients say.
+/// A media server, which publishes its clients' frames.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    /// The region it is in.
+    /// Region of the relay.
     pub region: Region,
-    /// Its name, as it stands in the subject.
+    /// Name of the relay, as in the subject.
     pub server_id: String,
-    /// What its clients report as the elected server.
+    /// Address that clients report as the elected server.
     pub url: String,
 }
 
-/// A frame that was said.
+/// A frame that is due.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// When, since the world began.
+    /// Time since the world began.
     pub due: Duration,
-    /// To whom: a position in [`World::relays`].
+    /// Index in [`World::relays`].
     pub relay: usize,
-    /// What.
+    /// The frame.
     pub frame: Frame<'a>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    /// Someone new joins in a region.
+    /// A new person joins in a region.
     Join { region: usize },
-    /// Someone who crashed is back.
+    /// A person is back after a crash.
     Return { region: usize, meeting: usize, peer_id: String, crashed: usize, serial: u64 },
-    /// A session speaks.
+    /// A session sends a frame.
     Speak { client: usize, serial: u64 },
-    /// The others notice that someone crashed.
+    /// The others notice a crash.
     Miss { client: usize, serial: u64 },
-    /// Sessions are counted.
+    /// The number of sessions is corrected.
     Census,
 }
 
-/// How many sessions a region has.
+/// The numbers of a region's sessions.
 #[derive(Clone, Copy, Debug, Default)]
-struct Population {
-    /// Usual number.
+struct RegionSessions {
     usual: usize,
-    /// In calls now, and not asked to leave.
+    /// In calls, and not asked to leave.
     present: usize,
     /// About to join.
     expected: usize,
@@ -85,26 +86,28 @@ pub struct World {
     relays: Vec<Relay>,
     rng: Xoshiro256PlusPlus,
     now: Duration,
-    /// What falls due, soonest first, and in the order it was planned at the same time.
+    /// Events by time, and in the order of planning at the same time.
     agenda: BinaryHeap<Reverse<(Duration, u64, Due)>>,
     planned: u64,
     meetings: Meetings,
     clients: Vec<Option<Box<Client>>>,
     free: Vec<usize>,
     joined: u64,
-    population: Vec<Population>,
-    /// Each region's network, as of the last census.
+    population: Vec<RegionSessions>,
+    /// Each region's path, as of the last census.
     paths: Vec<Path>,
-    /// Has said its last word, which may still be borrowed.
+    /// Client whose last frame may still be borrowed.
     gone: Option<usize>,
-    /// How far [`World::leave_next`] got.
+    /// Next index of [`World::leave_next`].
     left: usize,
 }
 
 impl World {
-    /// A world before anyone has joined. Sessions join, and first speak, evenly over the first interval.
+    /// Creates an empty world. Sessions join, and send their first frames, evenly over the first
+    /// interval.
     ///
-    /// `started_at_ms` is what the clients' clocks show at its beginning, give or take, in Unix milliseconds.
+    /// `started_at_ms` is the true time at its beginning, in Unix milliseconds; clients' clocks
+    /// deviate from it.
     #[must_use]
     pub fn new(config: &SimulateConfig, started_at_ms: u64) -> Self {
         let regions = config.regions.clone();
@@ -118,8 +121,8 @@ impl World {
         let share = |region: usize| {
             config.sessions / regions.len() + usize::from(region < config.sessions % regions.len())
         };
-        let population: Vec<Population> = (0..regions.len())
-            .map(|region| Population { usual: share(region), expected: share(region), present: 0 })
+        let population: Vec<RegionSessions> = (0..regions.len())
+            .map(|region| RegionSessions { usual: share(region), expected: share(region), present: 0 })
             .collect();
         let mut world = Self {
             scenario: config.scenario,
@@ -141,7 +144,7 @@ impl World {
             left: 0,
             regions,
         };
-        world.look_at_networks();
+        world.update_paths();
         for region in 0..world.regions.len() {
             let count = world.population[region].usual;
             world.plan_joins(region, count, world.interval);
@@ -150,27 +153,27 @@ impl World {
         world
     }
 
-    /// The media servers; [`Event::relay`] is a position among them.
+    /// Returns the media servers.
     #[must_use]
     pub fn relays(&self) -> &[Relay] {
         &self.relays
     }
 
-    /// Sessions in calls now.
+    /// Returns the number of sessions in calls.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.population.iter().map(|region| region.present).sum()
     }
 
-    /// When the next thing happens, since the world began.
+    /// Returns the time of the next event, since the world began.
     #[must_use]
     pub fn next_due(&self) -> Duration {
         self.agenda.peek().map_or(Duration::MAX, |Reverse((due, ..))| *due)
     }
 
-    /// Lets the next thing happen. `None` if it is not a frame.
+    /// Processes the next event; `None` if it is not a frame.
     pub fn advance(&mut self) -> Option<Event<'_>> {
-        self.bury();
+        self.remove_gone();
         let Reverse((now, _, due)) = self.agenda.pop()?;
         self.now = now;
         let speaker = match due {
@@ -192,9 +195,10 @@ impl World {
         self.event(speaker)
     }
 
-    /// Lets the next session leave, with its last frame. `None` once all have. Nothing else must follow.
+    /// Lets the next session leave with its last frame; `None` once all have. Nothing else may
+    /// follow.
     pub fn leave_next(&mut self) -> Option<Event<'_>> {
-        self.bury();
+        self.remove_gone();
         while self.left < self.clients.len() {
             let index = self.left;
             self.left += 1;
@@ -227,7 +231,8 @@ impl World {
         }
     }
 
-    /// Someone joins, or comes back to a meeting under the old name, and says so at once.
+    /// Adds a client that joins, or is back in a meeting under the old name, and sends its first
+    /// frame.
     fn join(&mut self, region: usize, back: Option<(usize, String)>) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.clients.push(None);
@@ -253,7 +258,7 @@ impl World {
         index
     }
 
-    /// A session's time has come: it speaks, for the last time perhaps, or turns out to have crashed.
+    /// Processes a session's turn: it sends a frame, perhaps its last, or crashes.
     fn speak(&mut self, index: usize, serial: u64) -> Option<usize> {
         let client = self.clients[index].as_mut().filter(|client| client.serial == serial)?;
         let leaves = client.leaves_at <= self.now;
@@ -275,7 +280,7 @@ impl World {
         self.utter(index, leaves)
     }
 
-    /// Measures, counts the frame, and plans the next one.
+    /// Prepares a client's frame and plans the next one.
     fn utter(&mut self, index: usize, ended: bool) -> Option<usize> {
         let mut client = self.clients[index].take()?;
         let meeting = self.meetings.get(client.place.meeting);
@@ -293,14 +298,14 @@ impl World {
         Some(index)
     }
 
-    /// Forgets who has said the last word.
-    fn bury(&mut self) {
+    /// Removes the client that has sent its last frame.
+    fn remove_gone(&mut self) {
         if let Some(index) = self.gone.take() {
             self.forget(index);
         }
     }
 
-    /// Forgets who crashed, unless that was done when they came back.
+    /// Removes a crashed client, unless that was done when the person returned.
     fn miss(&mut self, index: usize, serial: u64) {
         if self.clients[index].as_ref().is_some_and(|client| client.serial == serial && client.crashed) {
             self.forget(index);
@@ -314,16 +319,16 @@ impl World {
         }
     }
 
-    fn look_at_networks(&mut self) {
+    fn update_paths(&mut self) {
         let Self { scenario, rhythm, now, .. } = *self;
-        self.paths = self.regions.iter().map(|region| Path::to(region, scenario, rhythm, now)).collect();
+        self.paths = self.regions.iter().map(|region| scenario.path(region, rhythm, now)).collect();
     }
 
-    /// Brings the number of sessions to what it should be.
+    /// Corrects the number of sessions.
     fn census(&mut self) {
-        self.look_at_networks();
+        self.update_paths();
         for region in 0..self.regions.len() {
-            let Population { usual, present, expected } = self.population[region];
+            let RegionSessions { usual, present, expected } = self.population[region];
             let wanted = (usual as f64 * self.scenario.crowd(self.rhythm, self.now)).round() as usize;
             let coming = present + expected;
             if wanted > coming {
@@ -337,7 +342,8 @@ impl World {
         self.plan(CENSUS, Due::Census);
     }
 
-    /// Makes someone of the region leave with the next frame. If nobody is found soon, the next census tries again.
+    /// Makes a client of the region leave with its next frame. If none is found soon, the next
+    /// census tries again.
     fn ask_to_leave(&mut self, region: usize) {
         for _ in 0..16 {
             if self.clients.is_empty() {

@@ -1,9 +1,11 @@
-//! What ought to be there: streams, mirrors, dead-letter streams and durables.
+//! Declarations of streams, mirrors, dead-letter streams and durables.
 //!
-//! Whoever runs Callsight wants to see and change these as files, in the form that NATS's own tools take. Whoever tries
-//! it out wants them for any region, from the binary alone. Both must not drift apart, so there is one declaration,
-//! that of [`super::stream_config`] and its like: [`Declared::builtin`] makes a whole topology of it, and the files
-//! under `jetstream/` are this rendered ([`Declared::render`]), which a test holds on to.
+//! Operators want to see and change them as files, in the form that NATS's own tools take. A trial
+//! needs them for any region, from the binary alone. So [`Declared::builtin`] generates a topology
+//! from the functions of `streams`, and the files under `jetstream/` are what it renders
+//! ([`Declared::render`]).
+//!
+//! Invariant: files and program declare the same; a test compares them.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,31 +16,31 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::keys::{self, Key};
-use super::{
-    Deployment, Readers, dead_letter_stream_config, durable_config, mirror_config, placed, stream_config,
-    stream_name,
+use super::readers::Readers;
+use super::streams::{
+    dead_letter_stream_config, durable_config, mirror_config, placed, stream_config, stream_name,
 };
 use callsight_frame::subject::Region;
 
 /// The deployment that reads all regions from the hub.
 const GLOBAL: &str = "global";
 
-/// What is declared.
+/// The identity of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// A stream.
     Stream(String),
-    /// A durable consumer and its stream.
+    /// A durable consumer.
     Consumer {
-        /// The stream.
+        /// Name of its stream.
         stream: String,
-        /// The durable.
+        /// Name of the durable.
         durable: String,
     },
 }
 
 impl Name {
-    /// `stream` or `consumer`.
+    /// Returns `stream` or `consumer`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -47,7 +49,7 @@ impl Name {
         }
     }
 
-    /// Where its file is, within the folder of all.
+    /// Returns the path of its file within the folder of declarations.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
@@ -73,28 +75,29 @@ impl fmt::Display for Name {
     }
 }
 
-/// A stream or a durable as it ought to be: what its file says, and no more.
+/// A declared stream or durable, with the keys of its file only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declared {
-    /// What it is.
+    /// Stream or durable.
     pub name: Name,
-    /// Its configuration in the form of the server's API, durations in nanoseconds.
+    /// Configuration in the form of the server's API, durations in nanoseconds.
     pub config: Map<String, Value>,
 }
 
-/// How regions are bound together.
+/// The kind of bridge between regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bond {
-    /// Gateways: one JetStream for all, streams are placed in clusters that are called like their regions.
+    /// Gateways: one JetStream for all; streams are placed in clusters that have the names of their
+    /// regions.
     Gateways,
-    /// Leaf nodes: a JetStream a region, with a domain that is called like the region.
+    /// Leaf nodes: one JetStream per region, with a domain of the region's name.
     Domains,
 }
 
 impl Declared {
-    /// The topology of some regions, the first of which is the hub: a stream and a dead-letter stream each, mirrors in
-    /// the hub, the durables of `deployments` on the streams and, where there are mirrors, those of the deployment
-    /// `global` on all that the hub has.
+    /// Generates the topology of regions, the first of which is the hub: a stream and a dead-letter
+    /// stream each, mirrors in the hub, the durables of `deployments` on the streams and, with
+    /// several regions, those of the deployment `global` on the hub's stream and mirrors.
     #[must_use]
     pub fn builtin(
         regions: &[Region],
@@ -126,7 +129,7 @@ impl Declared {
             let durables = deployments.iter().flat_map(|readers| readers.durables(region));
             declared.extend(durables.map(|durable| Self::durable(&stream_name(region), &durable)));
         }
-        if let (false, Ok(global)) = (others.is_empty(), GLOBAL.parse::<Deployment>()) {
+        if let (false, Ok(global)) = (others.is_empty(), GLOBAL.parse()) {
             for stream in in_hub {
                 let durable = Self::durable(&stream, &durable_config(&global));
                 if !declared.contains(&durable) {
@@ -137,7 +140,7 @@ impl Declared {
         declared
     }
 
-    /// What there is of [`Self::builtin`] in one region.
+    /// Filters [`Self::builtin`] for what is stored in one region.
     #[must_use]
     pub fn within(declared: &[Declared], region: &Region, hub: &Region) -> Vec<Declared> {
         let own = stream_name(region);
@@ -153,15 +156,15 @@ impl Declared {
 
     fn stream(config: &stream::Config) -> Self {
         let unlimited = stream::Config { max_messages: -1, max_consumers: -1, ..config.clone() };
-        Self { name: Name::Stream(config.name.clone()), config: said(&unlimited) }
+        Self { name: Name::Stream(config.name.clone()), config: declared_keys(&unlimited) }
     }
 
     fn durable(stream: &str, config: &pull::Config) -> Self {
         let durable = config.durable_name.clone().unwrap_or_default();
-        Self { name: Name::Consumer { stream: stream.to_owned(), durable }, config: said(config) }
+        Self { name: Name::Consumer { stream: stream.to_owned(), durable }, config: declared_keys(config) }
     }
 
-    /// The same with another number of replicas, if it is a stream: one, in development.
+    /// Sets the number of replicas if it is a stream.
     #[must_use]
     pub fn with_replicas(mut self, replicas: usize) -> Self {
         if matches!(self.name, Name::Stream(_)) {
@@ -170,7 +173,7 @@ impl Declared {
         self
     }
 
-    /// The file: JSON with a key a line, the most important first.
+    /// Renders the file: JSON with one key per line, the most important first.
     #[must_use]
     pub fn render(&self) -> String {
         let keys = self.name.keys();
@@ -184,16 +187,16 @@ impl Declared {
     }
 }
 
-/// A mirror of a stream that is in another domain.
+/// Makes a mirror read its stream from another domain.
 fn from_domain(mirror: stream::Config, region: &Region) -> stream::Config {
     let external = External { api_prefix: format!("$JS.{region}.API"), delivery_prefix: None };
     let source = mirror.mirror.map(|source| Source { external: Some(external), ..source });
     stream::Config { mirror: source, ..mirror }
 }
 
-/// What a configuration says, without what it leaves to the server.
-fn said(config: &impl Serialize) -> Map<String, Value> {
-    let unsaid = |value: &Value| match value {
+/// Converts a configuration to JSON without the values that it leaves to the server.
+fn declared_keys(config: &impl Serialize) -> Map<String, Value> {
+    let unset = |value: &Value| match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_i64() == Some(0),
@@ -202,12 +205,12 @@ fn said(config: &impl Serialize) -> Map<String, Value> {
         Value::Object(values) => values.is_empty(),
     };
     match serde_json::to_value(config) {
-        Ok(Value::Object(config)) => config.into_iter().filter(|(_, value)| !unsaid(value)).collect(),
+        Ok(Value::Object(config)) => config.into_iter().filter(|(_, value)| !unset(value)).collect(),
         _ => Map::new(),
     }
 }
 
-/// A duration as the server's API has it.
+/// Converts a duration of the server's API.
 pub(super) fn nanoseconds(value: i64) -> Duration {
     Duration::from_nanos(value.unsigned_abs())
 }

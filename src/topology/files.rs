@@ -1,7 +1,9 @@
 //! The declarations of a folder: `streams/{STREAM}.json` and `consumers/{STREAM}/{DURABLE}.json`.
 //!
-//! Each file is what `nats stream add --config` and `nats consumer add --config` take. A mistake in one is found before
-//! the server is asked anything, and said with the file, the key and what was probably meant.
+//! Each file is what `nats stream add --config` and `nats consumer add --config` take.
+//!
+//! Invariant: a mistake is found before the server is asked, and its error names the file, the key
+//! and a suggestion.
 
 use std::fs;
 use std::io;
@@ -13,26 +15,26 @@ use super::declare::{Declared, Name};
 use super::keys;
 use crate::config::one_line;
 
-/// Why the declarations can't be used.
+/// The error of declarations that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// A folder or a file can't be read.
     #[error("cannot read `{}`", shown(path))]
     Unreadable {
-        /// Which.
+        /// The folder or file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is nothing declared.
-    #[error("there is no stream in `{}`: it must hold streams/*.json, as jetstream/ does", shown(.0))]
+    /// No stream is declared.
+    #[error("`{}` declares no stream; it needs streams/*.json, as in jetstream/", shown(.0))]
     Empty(PathBuf),
-    /// A file does not say what it should.
+    /// A file is not a valid declaration.
     #[error("`{}`: {problem}", shown(path))]
     Unusable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong, and how to fix it.
         problem: String,
     },
 }
@@ -62,7 +64,7 @@ pub fn read(folder: &Path) -> Result<Vec<Declared>, FilesError> {
             let stream = stem(&of_stream);
             if !declared.iter().any(|one| one.name == Name::Stream(stream.clone())) {
                 let problem =
-                    format!("the folder is called like no stream; there is no streams/{stream}.json");
+                    format!("the folder must be named after a stream; there is no streams/{stream}.json");
                 return Err(FilesError::Unusable { path: of_stream, problem });
             }
             for path in sorted(&of_stream, "json")? {
@@ -70,7 +72,7 @@ pub fn read(folder: &Path) -> Result<Vec<Declared>, FilesError> {
                 let durable = named(&path, &config, "durable_name")?;
                 if config.get("name").is_some_and(|name| *name != durable) {
                     let problem =
-                        "`name` and `durable_name` differ; the server wants them the same".to_owned();
+                        "`name` and `durable_name` differ; the server requires them to be equal".to_owned();
                     return Err(FilesError::Unusable { path, problem });
                 }
                 declared.push(Declared { name: Name::Consumer { stream: stream.clone(), durable }, config });
@@ -80,7 +82,7 @@ pub fn read(folder: &Path) -> Result<Vec<Declared>, FilesError> {
     Ok(declared)
 }
 
-/// What a folder holds with this extension, in the order of names.
+/// Lists the entries of a folder with this extension, by name.
 fn sorted(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, FilesError> {
     let unreadable = |source| FilesError::Unreadable { path: folder.to_owned(), source };
     let mut paths = Vec::new();
@@ -99,24 +101,27 @@ fn read_file(path: &Path, keys: &[keys::Key]) -> Result<Map<String, Value>, File
         .map_err(|source| FilesError::Unreadable { path: path.to_owned(), source })?;
     let unusable = |problem| FilesError::Unusable { path: path.to_owned(), problem };
     let config: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| unusable(format!("no JSON object: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| unusable(format!("not a JSON object: {error}")))?;
     match keys::problem(keys, &config) {
         Some(problem) => Err(unusable(problem)),
         None => Ok(config),
     }
 }
 
-/// The name that a configuration gives, which must be that of its file, so that none is declared twice.
+/// Returns the name in a configuration, which must be that of its file so that nothing is declared
+/// twice.
 fn named(path: &Path, config: &Map<String, Value>, key: &str) -> Result<String, FilesError> {
     let unusable = |problem| FilesError::Unusable { path: path.to_owned(), problem };
     let Some(name) = config.get(key).and_then(Value::as_str) else {
-        return Err(unusable(format!("it says no `{key}`")));
+        return Err(unusable(format!("`{key}` is missing")));
     };
     if name != stem(path) {
-        return Err(unusable(format!("its `{key}` is `{name}`; call the file {name}.json")));
+        return Err(unusable(format!("`{key}` is `{name}`; rename the file to {name}.json")));
     }
     if name.is_empty() || name.contains(|letter: char| letter.is_whitespace() || ".*>/\\".contains(letter)) {
-        return Err(unusable(format!("`{key}` must not be empty nor hold white space or any of . * > / \\")));
+        return Err(unusable(format!(
+            "`{key}` must not be empty or contain white space or any of . * > / \\"
+        )));
     }
     Ok(name.to_owned())
 }
@@ -140,13 +145,13 @@ mod tests {
         let error = || read(folder.path()).unwrap_err().to_string();
         assert!(error().contains("streams"), "{}", error());
         fs::create_dir(folder.path().join("streams")).unwrap();
-        assert!(error().contains("no stream in"), "{}", error());
+        assert!(error().contains("declares no stream"), "{}", error());
 
         for (text, words) in [
-            ("{", "no JSON object"),
-            ("[]", "no JSON object"),
-            ("{}", "it says no `name`"),
-            (r#"{"name": "B"}"#, "call the file B.json"),
+            ("{", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("{}", "`name` is missing"),
+            (r#"{"name": "B"}"#, "rename the file to B.json"),
             (r#"{"name": "A", "max_byte": 5}"#, "did you mean `max_bytes`?"),
         ] {
             write("streams/A.json", text);

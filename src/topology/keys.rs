@@ -1,8 +1,9 @@
-//! The keys of a stream's and of a consumer's configuration, as the server's API has them.
+//! The keys of the configurations of streams and consumers in the server's API.
 //!
-//! The server refuses a key that it doesn't know, and says nothing about which file it came from or what was meant.
-//! So the keys are known here too, each with the shape of its value, and a file is read against them before anything
-//! is asked.
+//! The server rejects an unknown key without naming the file or a similar key. So files are checked
+//! here first.
+//!
+//! Invariant: every key of the API is listed with the shape of its value.
 
 use serde_json::{Map, Value};
 
@@ -12,15 +13,14 @@ use crate::config::{did_you_mean, nearest};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     Text,
-    /// One of a few words.
     Word(&'static [&'static str]),
     Flag,
     Number,
-    /// Nanoseconds.
+    /// In nanoseconds.
     Duration,
     Texts,
     Numbers,
-    /// Keys that are nobody's business, with text for values.
+    /// Any keys, with text as values.
     Metadata,
     Object(&'static [Key]),
     Objects(&'static [Key]),
@@ -49,7 +49,7 @@ const REPUBLISH: &[Key] = &[("src", Shape::Text), ("dest", Shape::Text), ("heade
 const CONSUMER_LIMITS: &[Key] =
     &[("inactive_threshold", Shape::Duration), ("max_ack_pending", Shape::Number)];
 
-/// What a stream's configuration may say.
+/// Keys of a stream's configuration, in the order of the files.
 pub(super) const STREAM: &[Key] = &[
     ("name", Shape::Text),
     ("description", Shape::Text),
@@ -91,7 +91,7 @@ pub(super) const STREAM: &[Key] = &[
     ("metadata", Shape::Metadata),
 ];
 
-/// What a consumer's configuration may say.
+/// Keys of a consumer's configuration, in the order of the files.
 pub(super) const CONSUMER: &[Key] = &[
     ("name", Shape::Text),
     ("durable_name", Shape::Text),
@@ -131,36 +131,36 @@ pub(super) const CONSUMER: &[Key] = &[
     ("metadata", Shape::Metadata),
 ];
 
-/// Where the key stands among the others, for files that people read.
+/// Returns the position of a key in a file.
 pub(super) fn rank(keys: &[Key], name: &str) -> usize {
     keys.iter().position(|(key, _)| *key == name).unwrap_or(keys.len())
 }
 
-/// Whether the value of a key is a duration, in nanoseconds.
+/// Returns whether the value of a key is a duration, in nanoseconds.
 #[must_use]
 pub fn is_duration(name: &str) -> bool {
     STREAM.iter().chain(CONSUMER).any(|(key, shape)| *key == name && matches!(shape, Shape::Duration))
 }
 
-/// The first thing that is wrong with a configuration, if anything is.
+/// Returns the first problem of a configuration.
 pub(super) fn problem(keys: &[Key], config: &Map<String, Value>) -> Option<String> {
     config.iter().find_map(|(name, value)| {
         let Some((_, shape)) = keys.iter().find(|(key, _)| key == name) else {
             let meant = nearest(name, keys.iter().map(|(key, _)| *key)).map(did_you_mean);
-            let advice = meant.unwrap_or_else(|| "the server's API does not have it".to_owned());
-            return Some(format!("`{}` is no key; {advice}", name.escape_debug()));
+            let advice = meant.unwrap_or_else(|| "the server's API has no such key".to_owned());
+            return Some(format!("unknown key `{}`; {advice}", name.escape_debug()));
         };
         wrong(*shape, value).map(|wrong| {
-            if wrong.starts_with('`') {
+            if wrong.contains('`') {
                 format!("in `{name}`, {wrong}")
             } else {
-                format!("`{name}` is {value}, {wrong}")
+                format!("`{name}` is {value}; {wrong}")
             }
         })
     })
 }
 
-/// What the value should have been instead.
+/// Returns what the value must be instead, unless it fits.
 fn wrong(shape: Shape, value: &Value) -> Option<String> {
     let all = |values: &Value, good: fn(&Value) -> bool| {
         values.as_array().is_some_and(|values| values.iter().all(good))
@@ -207,7 +207,7 @@ mod tests {
         let stream = |config: Value| problem(STREAM, config.as_object().unwrap());
         assert_eq!(stream(json!({"name": "A", "placement": {"cluster": "us"}, "max_age": 5})), None);
         for (config, words) in [
-            (json!({"max_agee": 5}), ["`max_agee` is no key", "`max_age`"]),
+            (json!({"max_agee": 5}), ["unknown key `max_agee`", "`max_age`"]),
             (json!({"max_age": "72h"}), ["`max_age` is \"72h\"", "nanoseconds"]),
             (json!({"storage": "disk"}), ["`storage` is \"disk\"", "file, memory"]),
             (json!({"placement": {"clutser": "us"}}), ["in `placement`", "`cluster`"]),

@@ -1,30 +1,34 @@
-//! A deployment and how many share its work: what durables are declared for.
+//! A deployment and its number of shards, for which durables are declared.
+//!
+//! Invariant: the durables of a deployment together get every frame once.
 
 use std::fmt;
 use std::str::FromStr;
 
 use async_nats::jetstream::consumer::pull;
 
-use super::{Deployment, Shard, durable_config, durable_name};
+use super::deployment::Deployment;
+use super::shard::{Shard, durable_name};
+use super::streams::durable_config;
 use callsight_frame::subject::Region;
 
-/// The exporters of a deployment: `main` is one that reads everything, `green/3` three that share it out.
+/// The exporters of a deployment: `main` is one that reads everything, `green/3` is three shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readers {
     deployment: Deployment,
     shards: Option<u32>,
 }
 
-/// Text that names no exporters.
+/// The error for a text that does not name exporters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write a deployment such as main, or one and its number of shards, up to {}, such as green/3",
+    "write a deployment such as main, or one with its number of shards, up to {}, such as green/3",
     Shard::MOST
 )]
 pub struct ReadersError;
 
 impl Readers {
-    /// The durables that they need on a region's stream.
+    /// Returns their durables on a region's stream.
     #[must_use]
     pub fn durables(&self, region: &Region) -> Vec<pull::Config> {
         let whole = durable_config(&self.deployment);
@@ -46,13 +50,10 @@ impl FromStr for Readers {
         let (deployment, shards) = match text.split_once('/') {
             None => (text, None),
             Some((deployment, shards)) => {
-                let shards = shards.parse().map_err(|_| ReadersError)?;
-                (deployment, Some(shards).filter(|shards| (1..=Shard::MOST).contains(shards)))
+                let shards = shards.parse().ok().filter(|shards| (1..=Shard::MOST).contains(shards));
+                (deployment, Some(shards.ok_or(ReadersError)?))
             }
         };
-        if text.contains('/') && shards.is_none() {
-            return Err(ReadersError);
-        }
         Ok(Self { deployment: deployment.parse().map_err(|_| ReadersError)?, shards })
     }
 }

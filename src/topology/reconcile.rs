@@ -1,8 +1,11 @@
-//! Asking the server what is there, and making it what is declared.
+//! The reconciler: asks the server what exists, and applies steps.
 //!
-//! JetStream's own API is asked, not the client's types: they would drop the keys that they don't know, and an update
-//! replaces a whole configuration. Any server of a super-cluster will do, for the request finds its way to the leader
-//! of the meta group. While there is none, and just after a start, nobody answers: that is waited for.
+//! It uses JetStream's API directly, since an update replaces a whole configuration and the
+//! client's types drop unknown keys. Any server of a super-cluster can be asked: requests are
+//! routed to the leader of the meta group. Without a leader, as just after a start, nobody answers,
+//! so requests are repeated for a while.
+//!
+//! Invariant: keys that a declaration does not have keep their values on the server.
 
 use std::time::Duration;
 
@@ -14,40 +17,41 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::change::Running;
 use super::declare::{Declared, Name};
-use super::plan::{Action, Running, Step};
+use super::plan::{Action, Step};
 
-/// How long to wait before asking again.
+/// Pause before a request is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The status of an API that is not available at the moment.
+/// Status of an API that is temporarily unavailable.
 const UNAVAILABLE: usize = 503;
 
-/// Why the server has not done what it was asked.
+/// The error of a request to JetStream.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// Nobody answers.
     #[error(
-        "JetStream does not answer about {name}: {reason}; check --nats-url, that JetStream is enabled, that most of \
-         its servers are up, and that the user may publish to $JS.API.>"
+        "JetStream does not answer about {name}: {reason}; check --nats-url, that JetStream is enabled, that a majority \
+         of its servers is up, and that the user may publish to $JS.API.>"
     )]
     Unanswered {
-        /// What was asked about.
+        /// The stream or durable in question.
         name: Name,
-        /// What came instead of an answer.
+        /// The last failure.
         reason: String,
     },
-    /// It says no.
-    #[error("the server refuses {name}: {reason}")]
+    /// The server rejects the request.
+    #[error("the server rejects {name}: {reason}")]
     Refused {
-        /// What it was asked for.
+        /// The stream or durable in question.
         name: Name,
-        /// In its own words.
+        /// The server's reason.
         reason: String,
     },
 }
 
-/// A JetStream to be compared with what is declared.
+/// Compares a JetStream with declarations, and changes it.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     context: Context,
@@ -55,16 +59,17 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// For a connection that may still have to be made; `patience` is how long an answer is waited for.
+    /// Creates a reconciler. The connection need not be established yet; `patience` is the time to
+    /// wait for an answer.
     #[must_use]
     pub fn new(context: Context, patience: Duration) -> Self {
         Self { context, patience }
     }
 
-    /// What it takes to make all of it what is declared, in the order in which it is to be done.
+    /// Returns the steps that make everything as declared, in the order in which to apply them.
     ///
     /// # Errors
-    /// [`ReconcileError`] when the server does not say what is there.
+    /// [`ReconcileError`] when the server does not answer or rejects a request.
     pub async fn plan(
         &self,
         declared: &[Declared],
@@ -75,7 +80,7 @@ impl Reconciler {
             let running = self.running(&one.name).await?;
             steps.push(Step::new(one, running.as_ref(), allow_destructive));
         }
-        // A mirror takes over some of its stream's settings if that is there.
+        // A mirror inherits settings from its stream if that exists.
         steps.sort_by_key(|step| match step.name {
             Name::Stream(_) => step.config.contains_key("mirror").into(),
             Name::Consumer { .. } => 2_u8,
@@ -83,10 +88,10 @@ impl Reconciler {
         Ok(steps)
     }
 
-    /// Does a step, unless it is refused or there is nothing to do.
+    /// Applies a step, unless it is refused or there is nothing to do.
     ///
     /// # Errors
-    /// [`ReconcileError`] when the server does not do it.
+    /// [`ReconcileError`] when the server does not answer or rejects the request.
     pub async fn apply(&self, step: &Step) -> Result<(), ReconcileError> {
         let create = match step.action {
             Action::Create => true,
@@ -139,7 +144,8 @@ impl Reconciler {
         }
     }
 
-    /// The server's answer, whatever it says, unless it says that it can't answer now for as long as there is patience.
+    /// Sends a request until the server answers with a result or an error, or the patience is
+    /// exhausted.
     async fn ask(
         &self,
         name: &Name,
@@ -149,7 +155,7 @@ impl Reconciler {
         let end = Instant::now() + self.patience;
         let mut reason = "no connection".to_owned();
         loop {
-            // The client waits for a server that is away, and a request that was cut off is never answered.
+            // The client waits for an absent server, and an interrupted request is never answered.
             let asked = self.context.request(subject.clone(), question);
             match timeout_at(end, asked).await {
                 Ok(Ok(Response::Ok(answer))) => return Ok(Ok(answer)),

@@ -1,64 +1,69 @@
-//! Shards: a region that outgrows one exporter is shared out between several, by server.
+//! Shards: several exporters divide a region that outgrows one, by server.
 //!
-//! The stream appends to each subject the partition that its server falls into. A shard filters for its share of
-//! the partitions, through a durable of its own, so that no two shards get the same frame and all together get
-//! each. The number of shards is part of the durable's name: those of another number of shards are other
-//! durables, and neither can take the frames of the other for its own.
+//! The stream appends the partition of the server to each subject. A shard filters for its share of
+//! the partitions through a durable of its own. The number of shards is part of the durable's name,
+//! so that layouts with different numbers of shards never share a durable.
+//!
+//! Invariant: the shards of a layout get every frame exactly once.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Deployment, PARTITIONS};
+use super::deployment::Deployment;
 use callsight_frame::subject::Region;
 
-/// One of the exporters that share a region: `2/3` is the second of three. They count from 1.
+/// Number of partitions into which servers are hashed. Shards divide them, so there are more than
+/// anyone has shards.
+pub(super) const PARTITIONS: u32 = 64;
+
+/// One of the exporters that share a region: `2/3` is the second of three, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     number: u32,
     of: u32,
 }
 
-/// Text that is no shard.
+/// The error for a text that is not a shard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write which of how many, from 1/1 to {PARTITIONS}/{PARTITIONS}; the shards of three are 1/3, 2/3 and 3/3"
+    "write the shard and their number, from 1/1 to {PARTITIONS}/{PARTITIONS}, such as 1/3, 2/3 and 3/3 for three shards"
 )]
 pub struct ShardError;
 
 impl Shard {
-    /// The most shards that there can be: each needs a partition.
+    /// Maximum number of shards: each needs a partition.
     pub const MOST: u32 = PARTITIONS;
 
-    /// All shards of so many; none of none, and never more than [`Self::MOST`].
+    /// Returns all shards of a layout, at most [`Self::MOST`].
     pub fn all(of: u32) -> impl Iterator<Item = Self> {
         let of = of.min(Self::MOST);
         (1..=of).map(move |number| Self { number, of })
     }
 
-    /// How many shards there are.
+    /// Returns the number of shards in its layout.
     #[must_use]
     pub const fn of(self) -> u32 {
         self.of
     }
 
-    /// The partitions of its share.
+    /// Returns the partitions of its share.
     pub fn partitions(self) -> impl Iterator<Item = u32> {
         (0..PARTITIONS).filter(move |partition| self.has(*partition))
     }
 
-    /// Whether a partition is of its share.
+    /// Returns whether a partition belongs to its share.
     #[must_use]
     pub const fn has(self, partition: u32) -> bool {
         partition % self.of == self.number - 1
     }
 
-    /// Whether it has a partition in common with a shard of a layout that may be another.
+    /// Returns whether it has a partition in common with a shard of any layout.
     #[must_use]
     pub fn shares_with(self, other: Self) -> bool {
         self.partitions().any(|partition| other.has(partition))
     }
 
-    /// The subjects of its share in a region's stream.
+    /// Returns the subjects of its share in a region's stream.
     #[must_use]
     pub fn subjects(self, region: &Region) -> Vec<String> {
         self.partitions().map(|partition| format!("health.diagnostics.{region}.*.*.{partition}")).collect()
@@ -85,8 +90,8 @@ impl fmt::Display for Shard {
     }
 }
 
-/// The name of the durable consumer of a deployment, or of one of its shards: `callsight-main`,
-/// `callsight-main-2of3`.
+/// Returns the name of the durable consumer of a deployment or of one of its shards:
+/// `callsight-main`, `callsight-main-2of3`.
 #[must_use]
 pub fn durable_name(deployment: &Deployment, shard: Option<Shard>) -> String {
     let whole = deployment.durable();
@@ -94,13 +99,6 @@ pub fn durable_name(deployment: &Deployment, shard: Option<Shard>) -> String {
         None => whole,
         Some(Shard { number, of }) => format!("{whole}-{number}of{of}"),
     }
-}
-
-/// Whether a deployment of this name would have the durable of another one's shard.
-pub(super) fn looks_like_one(deployment: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let last = deployment.rsplit_once('-').map(|(_, last)| last);
-    last.and_then(|last| last.split_once("of")).is_some_and(|(number, of)| digits(number) && digits(of))
 }
 
 #[cfg(test)]

@@ -150,13 +150,10 @@ async fn a_thousand_servers() {
     let urls: Vec<_> = (0..1_000).map(|number| format!("https://random-{number}.example")).collect();
     let crowd = Crowd::new("", 1_000);
     let on = |session: usize, url: &str, seq| {
-        let server = Server {
-            url: ServerUrl::new(&urls[session]).unwrap(),
-            server_type: ServerType::WebTransport,
-            rtt_ms: Some(50.0),
-        };
+        let server = Server::new(ServerUrl::new(&urls[session]).unwrap(), ServerType::WebTransport);
         assert_eq!(url, urls[session]);
         let frame = crowd.frame(session, seq);
+        let server = Server { rtt_ms: Some(50.0), ..server };
         Frame { peers: frame.peers, server: Some(server), ..crowd.frame(session, seq) }
     };
     for seq in 1..=2 {

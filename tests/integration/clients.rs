@@ -104,5 +104,5 @@ fn frames_go_through_the_command_and_come_back() {
 
     let refused = Callsight::run_with_input(&["frame", "check", "--hex"], "93 01 a1 78");
     assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(String::from_utf8(refused.stderr).unwrap(), "error: 1 of 1 frames refused\n");
+    assert_eq!(String::from_utf8(refused.stderr).unwrap(), "error: 1 of 1 frames rejected\n");
 }

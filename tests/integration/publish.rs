@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use callsight_frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+use callsight_frame::{Frame, MeetingId, PeerId, Seq, SessionId};
 use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
 use crate::kit::nats::Nats;
@@ -24,20 +24,8 @@ fn config() -> PublisherConfig {
 }
 
 fn frame(seq: u64) -> Frame<'static> {
-    Frame {
-        version: Version,
-        meeting_id: MeetingId::new("m").unwrap(),
-        session_id: SessionId::new("s").unwrap(),
-        peer_id: PeerId::new("p").unwrap(),
-        seq: Seq::new(seq).unwrap(),
-        sent_at_ms: 0,
-        ended: None,
-        server: None,
-        audio_enabled: None,
-        video_enabled: None,
-        tab_visible: None,
-        peers: vec![],
-    }
+    let (meeting, session) = (MeetingId::new("m").unwrap(), SessionId::new("s").unwrap());
+    Frame::new(meeting, session, PeerId::new("p").unwrap(), Seq::new(seq).unwrap(), 0)
 }
 
 async fn stored(client: &async_nats::Client) -> u64 {

@@ -212,7 +212,7 @@ async fn each_path_answers_in_its_own_way() {
 
     let missing = callsight.get("/metric").await;
     assert_eq!((missing.status, content_type(&missing).as_str()), (404, "text/plain; charset=utf-8"));
-    assert_eq!(missing.text(), "there are /, /api/triage, /metrics, /readyz and /livez\n");
+    assert_eq!(missing.text(), "not found; the paths are /, /api/triage, /metrics, /readyz and /livez\n");
     for path in ["/metrics", "/"] {
         let refused = http::post(&format!("{}{path}", callsight.url())).await.unwrap();
         assert_eq!((refused.status, refused.text()), (405, "use GET or HEAD\n"), "{path}");

@@ -78,7 +78,7 @@ async fn all_leave_when_told_to_stop() {
         watched.next().await;
     };
     let summary = run(client.clone(), config(), stop).await.unwrap();
-    assert_eq!(summary.published, summary.acknowledged);
+    assert_eq!(summary.stats.accepted, summary.stats.acknowledged);
 
     let consumer = stream.create_consumer(pull::Config::default()).await.unwrap();
     let mut messages = consumer.fetch().max_messages(10_000).messages().await.unwrap();
@@ -93,7 +93,7 @@ async fn all_leave_when_told_to_stop() {
             live.insert(frame.session_id.to_string());
         }
     }
-    assert_eq!(frames, summary.published);
+    assert_eq!(frames, summary.stats.accepted);
     assert!(live.is_empty(), "still in the call: {live:?}");
 }
 
@@ -105,10 +105,13 @@ async fn a_duration_ends_it_and_a_repeat_of_the_seed_is_recognised() {
     let short = SimulateConfig { duration: Some(Duration::from_millis(300)), ..config() };
 
     let first = run(client.clone(), short.clone(), pending()).await.unwrap();
-    assert!(first.published >= 200 && first.duplicates == 0, "{first}");
+    assert!(first.stats.accepted >= 200 && first.stats.duplicates == 0, "{first}");
     assert!(first.elapsed < PATIENCE);
     let second = run(client.clone(), short, pending()).await.unwrap();
-    assert_eq!((second.published, second.duplicates), (first.published, first.published));
+    assert_eq!(
+        (second.stats.accepted, second.stats.duplicates),
+        (first.stats.accepted, first.stats.accepted)
+    );
 }
 
 #[tokio::test]
@@ -125,8 +128,8 @@ async fn frames_wait_for_a_stream_rather_than_get_lost() {
         create_stream(&client).await
     });
     let summary = summary.unwrap();
-    assert_eq!((summary.acknowledged, summary.overflowed), (30_000, 0), "{summary}");
-    assert!(summary.retried > 0, "{summary}");
+    assert_eq!((summary.stats.acknowledged, summary.stats.overflowed), (30_000, 0), "{summary}");
+    assert!(summary.stats.retried > 0, "{summary}");
 }
 
 #[tokio::test]
@@ -143,7 +146,7 @@ async fn a_killed_server_costs_time_and_no_frame() {
         nats.restart();
     });
     let summary = summary.unwrap();
-    assert_eq!((summary.published, summary.acknowledged), (3_000, 3_000), "{summary}");
+    assert_eq!((summary.stats.accepted, summary.stats.acknowledged), (3_000, 3_000), "{summary}");
     assert_eq!(stream.info().await.unwrap().state.messages, 3_000);
 }
 

@@ -1,4 +1,10 @@
-//! The cumulative counters of a peer, as one dense array, and what they grew by.
+//! The cumulative counters of a peer as one dense array, and their growth.
+//!
+//! Clients count from their own beginning, and restart at zero. So a counter counts by its growth
+//! since the last frame.
+//!
+//! Invariant: growth is never negative; a smaller value is a client that restarted, and counts
+//! whole.
 
 use crate::series::aggregates::ServerSeries;
 use callsight_frame::{Operation, Peer};
@@ -12,7 +18,7 @@ const LOST: usize = OPERATIONS + 4;
 const FREEZES: usize = OPERATIONS + 5;
 const COUNTERS: usize = OPERATIONS + 6;
 
-/// What the counters of one or more peers grew by: NetEQ's operations first, then the others.
+/// The growth of the counters of one or more peers: NetEQ's operations first, then the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth([u64; COUNTERS]);
 
@@ -40,8 +46,8 @@ impl Growth {
         }
     }
 
-    /// The share of the samples played that were made up and audible, if any were played and the peer tells
-    /// how many were made up.
+    /// The share of the samples played that were concealed and audible, 0 to 1. `None` if none were
+    /// played, or the peer does not report concealment.
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
     pub(super) fn concealment_ratio(&self, peer: &Peer<'_>) -> Option<f64> {
         peer.audio.as_ref()?.concealed_samples?;
@@ -59,14 +65,14 @@ impl Growth {
 pub(super) struct Baseline([u64; COUNTERS]);
 
 impl Baseline {
-    /// A peer that was not there before: all it has counted, it has counted since.
+    /// The baseline of a new peer: everything it has counted is growth.
     pub(super) const ZERO: Self = Self([0; COUNTERS]);
 
-    /// Moves on to a peer's values and tells what they grew by. A value under the last one is a client that
-    /// began anew, so that all of it is growth; an absent value leaves the last one standing.
+    /// Moves to a peer's values and returns their growth. A value below the last one is a client
+    /// that restarted, so all of it is growth; an absent value keeps the last one.
     pub(super) fn advance(&mut self, peer: &Peer<'_>) -> Growth {
         let mut growth = Growth::default();
-        // By reference: arrays that are given away are moved through the stack value by value.
+        // By reference: arrays taken by value are copied through the stack element by element.
         for ((last, value), grown) in self.0.iter_mut().zip(&values(peer)).zip(&mut growth.0) {
             if let Some(value) = *value {
                 *grown = value.checked_sub(*last).unwrap_or(value);

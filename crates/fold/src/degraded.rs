@@ -1,21 +1,23 @@
-//! Whether a session is in trouble, judged by its last frame.
+//! The signals that degrade a session, judged by its last frame.
+//!
+//! Invariant: a session whose tab is hidden is never degraded.
 
 use super::settings::Thresholds;
 use crate::series::aggregates::Signal;
 use crate::series::judgement::Judgement;
 use callsight_frame::{Frame, Peer};
 
-/// The signals by which a session is degraded.
+/// The signals that degrade a session or a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Degraded {
     by: [bool; Signal::ALL.len()],
-    /// A peer whose microphone is on can't be heard: one of the reasons for [`Signal::Audio`].
+    /// A peer whose microphone is on can't be heard: one of the causes of [`Signal::Audio`].
     one_way_audio: bool,
 }
 
 impl Degraded {
-    /// Judges what the frame says of the session itself. A hidden tab freezes its statistics, so nothing in
-    /// its frames is held against it.
+    /// Judges the session itself. A hidden tab freezes its statistics, so its frames degrade
+    /// nothing.
     pub(super) fn of_session(frame: &Frame<'_>, thresholds: &Thresholds) -> Self {
         let mut degraded = Self::default();
         let rtt_ms = frame.server.as_ref().and_then(|server| server.rtt_ms);
@@ -25,8 +27,8 @@ impl Degraded {
         degraded
     }
 
-    /// Adds what it says of one peer: a microphone or camera that is on and doesn't arrive, audio that is
-    /// made up, a freeze since the frame before.
+    /// Adds one peer: a microphone or camera that is on but does not arrive, concealed audio, a
+    /// freeze since the previous frame.
     pub(super) fn add_peer(
         &mut self,
         frame: &Frame<'_>,
@@ -49,7 +51,7 @@ impl Degraded {
         }
     }
 
-    /// Takes on all by which another is degraded.
+    /// Adds the signals of another.
     pub(super) fn merge(&mut self, other: Self) {
         for (own, others) in self.by.iter_mut().zip(other.by) {
             *own |= others;
@@ -57,12 +59,12 @@ impl Degraded {
         self.one_way_audio |= other.one_way_audio;
     }
 
-    /// Whether it is degraded by any signal.
+    /// Whether any signal degrades it.
     pub(super) fn by_any(self) -> bool {
         self.by.contains(&true)
     }
 
-    /// What a row shows of it.
+    /// The judgement that a row stores.
     pub(super) const fn judgement(self) -> Judgement {
         Judgement {
             rtt: self.by(Signal::Rtt),

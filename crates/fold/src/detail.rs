@@ -1,4 +1,6 @@
 //! The detail rows of a session and of its pairs: opened once, set from each frame.
+//!
+//! Invariant: the values are in the order of the plane's columns in the catalogue.
 
 use super::degraded::{Degraded, is_hidden};
 use super::time::StreamTime;
@@ -14,7 +16,7 @@ fn seconds(milliseconds: Option<f64>) -> Bits {
 pub(super) struct SessionSeries(Row);
 
 impl SessionSeries {
-    /// Opens the row, unless the budget has no room for it.
+    /// Opens the row. `None` if the budget has no room for it.
     pub(super) fn open(
         store: &DetailStore,
         region: &str,
@@ -32,7 +34,8 @@ impl SessionSeries {
         store.open(DetailPlane::Session, &labels).map(Self)
     }
 
-    /// Takes a frame's values, by which the session is so degraded; of its peers' audio the worst was concealed so much.
+    /// Sets the values of a frame, the signals that degrade the session, and the highest
+    /// concealment ratio among its peers.
     pub(super) fn set(
         &self,
         frame: &Frame<'_>,
@@ -59,7 +62,7 @@ impl SessionSeries {
 pub(super) struct PairSeries(Row);
 
 impl PairSeries {
-    /// Opens the row, unless the budget has no room for it.
+    /// Opens the row. `None` if the budget has no room for it.
     pub(super) fn open(
         store: &DetailStore,
         region: &str,
@@ -70,12 +73,13 @@ impl PairSeries {
         store.open(DetailPlane::Pair, &labels).map(Self)
     }
 
-    /// Has the row fetched from memory; see [`Row::fetch`].
+    /// Fetches the row into the cache; see [`Row::fetch`].
     pub(super) fn fetch(&self) -> u64 {
         self.0.fetch()
     }
 
-    /// Takes a peer's values, by which its session is so degraded, and the share of its audio that was concealed.
+    /// Sets the values of a peer, the signals by which it degrades the session, and its concealment
+    /// ratio.
     pub(super) fn set(&self, peer: &Peer<'_>, degraded: Degraded, concealment: Option<f64>) {
         self.0.judge(Judgement {
             microphone: peer.audio_enabled,

@@ -1,9 +1,11 @@
-//! When to look at a session again.
+//! The queue of sessions that may expire.
 //!
-//! Every frame moves its session's deadline, and moving an entry in a queue on every frame would cost more
-//! than the fold. So a session has one entry, which is allowed to be early: when it comes up, whoever asked
-//! looks at the session and puts it back at the deadline it has by then. Where a deadline has to come forward
-//! the session gets another entry and remembers that one; the former is passed over when it comes up.
+//! Every frame moves its session's deadline, and moving an entry of a queue on every frame would
+//! cost more than the fold. So an entry may be early: when it is due, the fold looks at the session
+//! and requeues it at its present deadline. A session whose deadline comes forward gets a second
+//! entry and remembers its moment; the stale one is skipped.
+//!
+//! Invariant: a session never has a deadline before its earliest entry.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,17 +13,17 @@ use std::sync::Arc;
 
 use super::time::StreamTime;
 
-/// Sessions by the earliest moment at which they may have to go.
+/// Sessions by the earliest moment at which they may expire.
 #[derive(Default)]
 pub(super) struct Expiry(BinaryHeap<Reverse<(StreamTime, Arc<str>)>>);
 
 impl Expiry {
-    /// Puts a session in, to come up at a moment.
+    /// Queues a session for a moment.
     pub(super) fn put(&mut self, at: StreamTime, session_id: Arc<str>) {
         self.0.push(Reverse((at, session_id)));
     }
 
-    /// Takes out a session whose moment has come, and tells the moment.
+    /// Takes out a session whose moment has come, with that moment.
     pub(super) fn take_due(&mut self, now: StreamTime) -> Option<(Arc<str>, StreamTime)> {
         let Reverse((at, _)) = self.0.peek()?;
         if *at > now {

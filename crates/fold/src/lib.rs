@@ -1,17 +1,19 @@
 //! The fold: from frames to series.
 //!
-//! A call is told by thousands of frames from dozens of clients, some of which crash, some of which repeat
-//! themselves, and all of which arrive through a pipeline that may deliver twice or fall behind. What is
-//! wanted is small: how each live session is *now*, and how much everything has added up to.
+//! A call produces thousands of frames from dozens of clients. Some clients crash, some repeat
+//! themselves, and the pipeline may deliver twice or fall behind. The result is small: the present
+//! state of each live session, and the totals of everything.
 //!
-//! The core is pure: a frame, its stream time and the present go in, and changes to the series come out. It
-//! does no I/O and has no clock, so that live serving and replay are the same code under another clock.
+//! The core is pure: a frame, its stream time and the present go in, and changes to the series come
+//! out. It does no I/O and has no clock, so live serving and replay are the same code under another
+//! clock.
 //!
-//! - Per session the highest `seq` is the watermark. A frame at or under it changes nothing.
-//! - Cumulative counters are taken as growth since the last folded frame: a gap is harmless.
-//! - A frame that is older than the idle timeout feeds the counters, never the gauges.
-//! - A session that ends, falls idle or moves takes all of its series with it; a peer that a frame no longer
-//!   has takes the series of its pair.
+//! Invariants:
+//! - The highest `seq` of a session is its watermark. A frame at or below it changes nothing.
+//! - Cumulative counters count as growth since the last folded frame, so a gap is harmless.
+//! - A frame older than the idle timeout feeds the counters, never the gauges.
+//! - A session that ends, falls idle or moves loses all of its series; a peer that a frame lacks
+//!   loses those of its pair.
 
 mod counters;
 mod degraded;
@@ -44,8 +46,8 @@ use callsight_frame::{Frame, Seq};
 use series::aggregates::{RegionSeries, Removal};
 use series::detail::DetailStore;
 
-/// How long a session's watermark and counters are remembered after its last frame, live or not: as long as
-/// the stream's duplicate window, in which a publisher may still be sending a frame again.
+/// How long a session's watermark and counters are remembered after its last frame, live or not: as
+/// long as the stream's duplicate window, in which a publisher may still resend a frame.
 pub const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// What became of a frame.
@@ -53,9 +55,9 @@ pub const REMEMBERED: Duration = Duration::from_secs(120);
 pub enum Outcome {
     /// It changed the series.
     Folded,
-    /// It fed the counters alone, being older than the idle timeout.
+    /// It fed the counters alone, because it was older than the idle timeout.
     Late,
-    /// It was at or under its session's watermark and changed nothing.
+    /// It was at or below its session's watermark and changed nothing.
     Repeated,
 }
 
@@ -64,15 +66,17 @@ pub struct Fold {
     sessions: HashMap<Arc<str>, Box<Session>>,
     /// Sessions that are not live but remembered, each counted with its peers.
     remembered: usize,
-    /// As many as there may be series: whoever allows for more of those has the memory for it. Beyond that a
-    /// session is forgotten when it ends or falls idle, or a flood of short ones would fill the memory.
+    /// The budget for series, since both are bounded by memory. Beyond it, a session is forgotten
+    /// when it ends or falls idle; otherwise a flood of short sessions would fill the memory.
     max_remembered: usize,
     expiry: Expiry,
     view: View,
 }
 
 impl Fold {
-    /// A fold that has seen nothing yet. Aggregates go to `recorder`, detail rows into `detail`.
+    /// Makes an empty fold. Aggregates are registered with `recorder`, detail rows are opened in
+    /// `detail`.
+    #[must_use]
     pub fn new(
         region: &Region,
         settings: FoldSettings,
@@ -85,7 +89,7 @@ impl Fold {
         Self { sessions: HashMap::new(), remembered: 0, max_remembered, expiry: Expiry::default(), view }
     }
 
-    /// The sessions that are live now.
+    /// The number of live sessions.
     #[must_use]
     pub const fn live_sessions(&self) -> usize {
         self.view.live_sessions()
@@ -98,13 +102,15 @@ impl Fold {
         outcome
     }
 
-    /// Takes a frame's gauges, watermark and counters without counting anything: what a restart does with
-    /// the frames that it had folded before. A row that finds no room now is counted all the same.
+    /// Takes the gauges, watermark and counters of a frame without counting anything: a restart
+    /// does so with the frames that were folded before it. A row that finds no room is still
+    /// counted as refused.
     pub fn warm(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime) -> Outcome {
         self.fold(frame, at, now, false)
     }
 
-    /// Removes the sessions that have been idle for too long. To be called about once a second.
+    /// Removes the sessions that have been idle for the idle timeout. To be called about once per
+    /// second.
     pub fn tick(&mut self, now: StreamTime) {
         let idle_timeout = self.view.settings().idle_timeout;
         while let Some((session_id, due)) = self.expiry.take_due(now) {
@@ -147,7 +153,8 @@ impl Fold {
             self.remembered -= session.remembered();
         }
         session.watermark = frame.seq.get();
-        // A stream whose clock is ahead must not keep a session longer than one whose clock is right.
+        // A stream whose clock is ahead must not keep a session longer than one whose clock is
+        // right.
         session.last_seen = session.last_seen.max(at.min(now));
         session.touched = now;
 
@@ -159,9 +166,8 @@ impl Fold {
         if comes_forward {
             session.due = due;
         }
-        // A session that is met in its middle, or comes back after its end, has counted much before; how much
-        // of that was folded elsewhere nobody knows, so its first frame only gives the values that the next
-        // one is taken against.
+        // A session first seen midway, or back after its end, has counters from before, of which an
+        // unknown part was folded elsewhere. Its first frame is only the baseline of the next one.
         let growing = session.followed || frame.seq == Seq::FIRST;
         session.followed = true;
         self.view.fold(session, frame, Step { alive, growing, counting });

@@ -1,6 +1,10 @@
-//! Who is there: live sessions, participants and meetings, by server.
+//! The population: live sessions, participants and meetings, by server.
 //!
-//! The counts are kept as numbers here and copied into gauges when they change, so that they can't drift.
+//! The counts are integers here and copied into gauges when they change, so rounding can't make
+//! them drift.
+//!
+//! Invariant: a gauge equals the count behind it, and [`Meetings::leave`] undoes one
+//! [`Meetings::join`].
 
 use std::sync::Arc;
 
@@ -11,17 +15,17 @@ use metrics::{Gauge, Recorder};
 use super::degraded::Degraded;
 use crate::series::aggregates::{ServerSeries, Signal};
 
-/// What a session that has no elected server is counted under.
+/// The name and type under which sessions without an elected server count.
 pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
 
-/// What the servers beyond the budget are counted under, each under its own type.
+/// The name under which servers beyond the budget count, each under its own type.
 const OTHER_SERVERS: &str = "other";
 
-/// A server's place in [`Servers`].
+/// The index of a server in [`Servers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ServerIndex(usize);
 
-/// A server and what is live on it.
+/// A server, and the population on it.
 pub(super) struct Server {
     pub(super) url: Box<str>,
     pub(super) server_type: &'static str,
@@ -42,7 +46,7 @@ impl Server {
     }
 }
 
-/// The servers of a region that have been seen, up to the budget.
+/// The servers of a region, up to the budget.
 pub(super) struct Servers {
     region: Box<str>,
     recorder: Arc<dyn Recorder + Send + Sync>,
@@ -64,8 +68,8 @@ impl Servers {
         }
     }
 
-    /// The place of a server, which is registered when it is new. Beyond the budget it is the common place of
-    /// all others of its type.
+    /// The index of a server, which is registered when it is new. Beyond the budget, the index that
+    /// all further servers of its type share.
     pub(super) fn find(&mut self, (url, server_type): (&str, &'static str)) -> ServerIndex {
         if let Some(index) = self.by_name.get(server_type).and_then(|by_url| by_url.get(url)) {
             return *index;
@@ -94,7 +98,7 @@ impl Servers {
         index
     }
 
-    /// Whether the place is one that servers beyond the budget share.
+    /// Whether servers beyond the budget share this index.
     pub(super) fn is_overflow(&self, index: ServerIndex) -> bool {
         *self.get(index).url == *OTHER_SERVERS
     }
@@ -103,7 +107,7 @@ impl Servers {
         &self.servers[index.0]
     }
 
-    /// Moves a session's part of the gauges from what it was to what it is now.
+    /// Replaces a session's part of the gauges.
     pub(super) fn replace_health(&mut self, index: ServerIndex, before: Health, now: Health) {
         if before == now {
             return;
@@ -146,7 +150,7 @@ fn shift(count: &mut usize, minus: usize, plus: usize, gauge: &Gauge) {
     gauge.set(*count as f64);
 }
 
-/// A live session's part of its server's gauges.
+/// A live session's part of the gauges of its server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) peers: usize,
@@ -157,9 +161,8 @@ pub(super) struct Health {
 /// A meeting with a live session.
 #[derive(Default)]
 pub(super) struct Meeting {
-    /// Its live sessions.
     pub(super) sessions: usize,
-    /// Those of them that have detail.
+    /// The live sessions that have a row.
     pub(super) detailed: usize,
     on_server: HashMap<ServerIndex, usize>,
     participants: HashMap<(Box<str>, ServerIndex), usize>,
@@ -174,7 +177,7 @@ impl Meetings {
         self.0.get_mut(meeting_id)
     }
 
-    /// A session of a participant is live on a server from now on.
+    /// Counts a session of a participant on a server.
     pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
         let meeting = match self.0.entry_ref(meeting_id) {
             EntryRef::Occupied(entry) => entry.into_mut(),
@@ -191,7 +194,7 @@ impl Meetings {
         }
     }
 
-    /// And from now on no more.
+    /// Uncounts a session that [`Self::join`] counted.
     pub(super) fn leave(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
         let Some(meeting) = self.0.get_mut(meeting_id) else { return };
         let server = &mut servers.servers[on.0];
@@ -209,13 +212,13 @@ impl Meetings {
     }
 }
 
-/// Counts one more; tells whether it is the first.
+/// Counts one more. Returns whether it is the first.
 fn increment(count: &mut usize) -> bool {
     *count += 1;
     *count == 1
 }
 
-/// Counts one less; tells whether it was the last, which is then forgotten.
+/// Counts one less. Returns whether it was the last, whose entry is removed.
 fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     let Some(count) = counts.get_mut(key) else { return false };
     *count -= 1;

@@ -1,7 +1,10 @@
-//! What the fold remembers of a session.
+//! The state of a session, live or remembered.
 //!
-//! Sessions and peers come from outside, as many as a client likes to name, so what they cost is kept small:
-//! what only live ones need is boxed, and what has ended or departed keeps no more than may still be asked for.
+//! Clients name as many sessions and peers as they like, so each must cost little: an ended session
+//! or a departed peer keeps no more than a later frame may need.
+//!
+//! Invariant: a session holds at most the peers of its last frame and [`MAX_DEPARTED`] departed
+//! ones.
 
 use super::counters::Baseline;
 use super::detail::{PairSeries, SessionSeries};
@@ -9,26 +12,26 @@ use super::population::{Health, ServerIndex};
 use super::time::StreamTime;
 use callsight_frame::{Frame, Peer};
 
-/// A session: its watermark, what the next frame's growth is taken against, and its series while it is live.
+/// A session: its watermark, the baselines of its counters, and its series while it is live.
 pub(super) struct Session {
     /// The highest `seq` that was folded.
     pub(super) watermark: u64,
     /// The stream time of the last frame that was folded.
     pub(super) last_seen: StreamTime,
-    /// When it was folded. Until some time after that the session is remembered, live or not.
+    /// When that frame was folded. The session is remembered for a while from then, live or not.
     pub(super) touched: StreamTime,
-    /// When it will be looked at: an entry of the expiry for another moment is out of date.
+    /// When the expiry looks at it next; an entry for another moment is stale.
     pub(super) due: StreamTime,
     pub(super) meeting_id: Box<str>,
     pub(super) peer_id: Box<str>,
     pub(super) peers: Peers,
-    /// Whether the peers' counters are those of the last frame: what the next one's growth is taken against.
+    /// Whether the peers' baselines are the counters of the last frame.
     pub(super) followed: bool,
-    /// There while the session is live.
+    /// `None` unless the session is live.
     pub(super) live: Option<Live>,
 }
 
-/// A live session's part of the series.
+/// The part of a session that only a live one has.
 pub(super) struct Live {
     pub(super) server: ServerIndex,
     pub(super) health: Health,
@@ -38,19 +41,19 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A session that just became live on a server, without detail yet.
+    /// The state of a session that just became live on a server, without detail yet.
     pub(super) fn on(server: ServerIndex) -> Self {
         Self { server, health: Health::default(), series: None, refused: false }
     }
 }
 
-/// A peer that the session observes, or has observed.
+/// A peer that the session observes or has observed.
 pub(super) struct PeerState {
     pub(super) baseline: Baseline,
     pub(super) series: Option<PairSeries>,
     /// Whether its row was refused, so that the refusal is counted once.
     pub(super) refused: bool,
-    /// Where its identifier is among the names of all, and how long it is.
+    /// The offset and length of its identifier in [`Peers::names`].
     name: u32,
     name_bytes: u8,
     /// The round in which it was last seen.
@@ -71,23 +74,23 @@ impl PeerState {
     }
 }
 
-/// The peers of a session. One that is gone keeps its baseline for a while: it may come back with the
-/// counters that it left with.
+/// The peers of a session. A departed one keeps its baseline for a while, since it may return with
+/// the counters that it left with.
 #[derive(Default)]
 pub(super) struct Peers {
     states: Vec<PeerState>,
-    /// The identifiers of all, one behind the other: each frame is compared with all of them, and to fetch each
-    /// from a place of its own would take longer than to compare it.
+    /// The identifiers of all peers in one buffer: each frame is compared with all of them, and
+    /// fetching each from an allocation of its own would take longer than comparing it.
     names: Vec<u8>,
     round: u32,
-    /// How many of them the last frame had.
+    /// How many peers the last frame had.
     present: usize,
     series: usize,
 }
 
 impl Peers {
-    /// Begins a frame: finds each of its peers a state, by index, and lets the series of peers that it doesn't
-    /// have go. A peer that the frame has twice is taken once, for its counters can't be told apart.
+    /// Begins a frame: finds the index of each of its peers, and removes the series of peers that
+    /// it lacks. A peer that it has twice counts once, since its counters can't be told apart.
     pub(super) fn begin(&mut self, peers: &[Peer<'_>], found: &mut Vec<Option<usize>>) {
         if self.states.is_empty() {
             self.states.reserve_exact(peers.len());
@@ -114,15 +117,15 @@ impl Peers {
             self.present += usize::from(state.round == round);
             if let Some(series) = &state.series {
                 self.series += 1;
-                // The rows are all over the memory. Asked for one after the other here, they come at the same time; each
-                // would be waited for alone when its turn comes.
+                // The rows are scattered in memory. Requested here in one loop, they are fetched in
+                // parallel; later, the processor would wait for each of them alone.
                 fetched ^= series.fetch();
             }
         }
         std::hint::black_box(fetched);
     }
 
-    /// Ends a frame: once there are many departed peers, they are forgotten.
+    /// Ends a frame: forgets the departed peers once there are many.
     pub(super) fn end(&mut self) {
         if self.states.len() > self.present + MAX_DEPARTED {
             let round = self.round;
@@ -138,13 +141,13 @@ impl Peers {
         }
     }
 
-    /// The peers that are there or remembered.
+    /// The number of peers, present or remembered.
     pub(super) const fn len(&self) -> usize {
         self.states.len()
     }
 
-    /// The state of a peer, which is added if there is none. Clients list their peers in the same order each
-    /// time, so it is probably where it is `expected`.
+    /// The index of a peer, which is added when it is new. Clients list their peers in the same
+    /// order each time, so it is probably at `expected`.
     fn find(&mut self, peer_id: &str, expected: usize) -> usize {
         let count = self.states.len();
         let found = (expected..count)
@@ -174,19 +177,19 @@ impl Peers {
         self.series
     }
 
-    /// A peer was given its series.
+    /// Counts one more peer with series.
     pub(super) const fn count_series(&mut self) {
         self.series += 1;
     }
 
-    /// All series go.
+    /// Removes the series of all peers.
     pub(super) fn close(&mut self) {
         self.states.iter_mut().for_each(PeerState::close);
         self.series = 0;
     }
 }
 
-/// Where the next name will be.
+/// The offset of the next name.
 #[expect(clippy::cast_possible_truncation, reason = "a few hundred identifiers of at most 128 bytes")]
 const fn place(names: &[u8]) -> u32 {
     names.len() as u32
@@ -207,12 +210,12 @@ impl Session {
         }
     }
 
-    /// What it takes to remember the session: nothing extra while it is live.
+    /// How much the session counts towards the budget of remembered ones: zero while it is live.
     pub(super) const fn remembered(&self) -> usize {
         if self.live.is_some() { 0 } else { 1 + self.peers.len() }
     }
 
-    /// Keeps no more of a session that is over than its watermark.
+    /// Reduces an ended session to its watermark.
     pub(super) fn end(&mut self) {
         self.meeting_id = Box::default();
         self.peer_id = Box::default();
@@ -220,7 +223,7 @@ impl Session {
         self.followed = false;
     }
 
-    /// Whether the frame is of the same participant in the same meeting.
+    /// Whether the frame is from the same participant in the same meeting.
     pub(super) fn is(&self, frame: &Frame<'_>) -> bool {
         *self.meeting_id == *frame.meeting_id.as_str() && *self.peer_id == *frame.peer_id.as_str()
     }

@@ -1,20 +1,22 @@
-//! What can be set about the fold.
+//! The settings of the fold.
+//!
+//! Invariant: a fold never changes its settings; other settings need another fold.
 
 use std::time::Duration;
 
-/// How much detail has live series. The stream has all of it in any case.
+/// How much detail has live series. The stream keeps all of it in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DetailLevel {
     /// Aggregates only.
     Off,
     /// A row for each session.
     Session,
-    /// And a row for each pair of a session and a remote peer.
+    /// A row for each session, and for each pair of a session and a remote peer.
     Pair,
 }
 
 impl DetailLevel {
-    /// The level as it stands in settings and in the API.
+    /// The level as written in settings and in the API.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -25,34 +27,35 @@ impl DetailLevel {
     }
 }
 
-/// The budgets. What exceeds one is refused and counted; what exists stays right.
+/// The budgets. What exceeds one is refused and counted; existing rows stay correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions of one meeting that have detail.
+    /// Sessions with detail per meeting.
     pub sessions_per_meeting: usize,
-    /// Peers of one session that have detail.
+    /// Peers with detail per session.
     pub peers_per_session: usize,
-    /// Distinct servers that are told apart; the rest is aggregated as `other`.
+    /// Servers with series of their own per region; further ones are aggregated as `other`.
     pub server_urls: usize,
 }
 
 /// When a session counts as degraded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
-    /// A longer round trip is bad.
+    /// A longer round trip degrades the session.
     pub rtt: Duration,
-    /// A larger share of made-up, audible samples is bad.
+    /// A higher ratio of concealed, audible samples degrades it, 0 to 1.
     pub concealment: f64,
 }
 
 /// All settings of a fold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FoldSettings {
-    /// A session without a frame for so long is gone, and a frame that is so old is late.
+    /// A session without a frame for this long is removed, and a frame this old is late.
     pub idle_timeout: Duration,
     /// How much detail has series.
     pub detail: DetailLevel,
-    /// Pairs have series only in meetings of up to so many sessions: they grow with its square.
+    /// Pairs have series only in meetings of up to this many sessions, since their number grows
+    /// with its square.
     pub pair_max_sessions: usize,
     /// The budgets.
     pub limits: Limits,
@@ -61,7 +64,7 @@ pub struct FoldSettings {
 }
 
 impl Default for FoldSettings {
-    /// Right for the smallest cluster.
+    /// The defaults of `callsight serve`, for a small cluster.
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(30),

@@ -1,4 +1,6 @@
 //! Stream time: the clock of the JetStream server that stored a frame.
+//!
+//! Invariant: arithmetic saturates and never panics.
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use std::time::Duration;
 pub struct StreamTime(i128);
 
 impl StreamTime {
-    /// The moment so many nanoseconds after the Unix epoch.
+    /// The moment this many nanoseconds after the Unix epoch.
     #[must_use]
     pub const fn from_unix_nanos(nanos: i128) -> Self {
         Self(nanos)
@@ -26,7 +28,7 @@ impl StreamTime {
         self.0 as f64 / 1e9
     }
 
-    /// The time since an earlier moment; zero if it is a later one.
+    /// The time since an earlier moment; zero since a later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let nanos = u64::try_from((self.0 - earlier.0).max(0)).unwrap_or(u64::MAX);

@@ -1,4 +1,10 @@
-//! The bounded view of a region: what is live in it, and what it has added up to.
+//! The bounded view of a region: its live sessions, their rows, and its totals.
+//!
+//! A frame touches everything at once: the population of servers and meetings, the row of its
+//! session and of each pair, counters and histograms. The view does so in one pass over the peers.
+//!
+//! Invariant: a live session counts on exactly one server, and its part of the gauges is what its
+//! last frame said.
 
 use std::sync::Arc;
 
@@ -8,27 +14,27 @@ use super::Outcome;
 use super::counters::Growth;
 use super::degraded::{Degraded, is_hidden};
 use super::detail::{PairSeries, SessionSeries};
-use super::population::{Health, Meetings, NO_SERVER, Servers};
-use super::session::{Live, Session};
+use super::population::{Health, Meetings, NO_SERVER, ServerIndex, Servers};
+use super::session::{Live, PeerState, Session};
 use super::settings::{DetailLevel, FoldSettings};
 use super::time::StreamTime;
 use crate::series::aggregates::{Limit, RegionSeries, Removal};
 use crate::series::detail::{DetailPlane, DetailStore};
-use callsight_frame::Frame;
 use callsight_frame::subject::Region;
+use callsight_frame::{Frame, Peer};
 
-/// How a frame is to be taken.
+/// What a frame may change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// Its session is live: the gauges may show it.
+    /// Gauges: its session is live.
     pub(super) alive: bool,
-    /// Its counters may be taken against the ones before.
+    /// Growth: its counters have a baseline.
     pub(super) growing: bool,
-    /// It feeds counters and histograms.
+    /// Counters and histograms: it was not counted before.
     pub(super) counting: bool,
 }
 
-/// What the series of a region are made from.
+/// The state behind the series of a region.
 pub(super) struct View {
     region: Box<str>,
     settings: FoldSettings,
@@ -37,7 +43,7 @@ pub(super) struct View {
     live_sessions: usize,
     detail: DetailStore,
     own: Arc<RegionSeries>,
-    /// Where the peers of the frame in hand are in their session.
+    /// For each peer of the present frame, its index in the session. Kept to reuse its memory.
     found: Vec<Option<usize>>,
 }
 
@@ -69,7 +75,7 @@ impl View {
         self.live_sessions
     }
 
-    /// Counts a frame by what became of it.
+    /// Counts a frame by its outcome.
     pub(super) fn count(&self, outcome: Outcome, frame: &Frame<'_>, at: StreamTime, now: StreamTime) {
         if outcome == Outcome::Repeated {
             self.own.repeated.increment(1);
@@ -86,6 +92,31 @@ impl View {
 
     /// Takes the values of a frame that is above its session's watermark.
     pub(super) fn fold(&mut self, session: &mut Session, frame: &Frame<'_>, step: Step) {
+        let on = self.place(session, frame, step);
+        let pairs = step.alive && self.open_session(session, frame);
+        if !pairs {
+            session.peers.close();
+        }
+        let (health, worst_concealment) = self.fold_peers(session, frame, step, on, pairs);
+        if step.counting
+            && let Some(rtt_ms) = frame.server.as_ref().and_then(|server| server.rtt_ms)
+        {
+            self.servers.get(on).series.rtt.record(rtt_ms / 1e3);
+        }
+        if step.alive
+            && let Some(live) = &mut session.live
+        {
+            if let Some(row) = &live.series {
+                row.set(frame, session.last_seen, health.degraded, worst_concealment);
+            }
+            let before = std::mem::replace(&mut live.health, health);
+            self.servers.replace_health(on, before, health);
+        }
+    }
+
+    /// Finds the server that a frame counts on. A session that is alive joins it, and first leaves
+    /// the server or the meeting that it moved from.
+    fn place(&mut self, session: &mut Session, frame: &Frame<'_>, step: Step) -> ServerIndex {
         let server = frame.server.as_ref();
         let name = server.map_or(NO_SERVER, |server| (server.url.as_str(), server.server_type.label()));
         let on = match &session.live {
@@ -94,13 +125,15 @@ impl View {
             Some(live) if !step.alive && server.is_none() => live.server,
             _ => self.servers.find(name),
         };
-        let moved = !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on);
-        if step.alive && moved {
+        if !step.alive {
+            return on;
+        }
+        if !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on) {
             self.leave(session, Removal::Moved, step.counting);
             session.meeting_id = frame.meeting_id.as_str().into();
             session.peer_id = frame.peer_id.as_str().into();
         }
-        if step.alive && session.live.is_none() {
+        if session.live.is_none() {
             self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
             self.live_sessions += 1;
             session.live = Some(Live::on(on));
@@ -108,17 +141,24 @@ impl View {
                 self.own.refused(Limit::ServerUrls).increment(1);
             }
         }
+        on
+    }
 
-        let pairs = step.alive && self.open_session(session, frame);
-        if !pairs {
-            session.peers.close();
-        }
+    /// Takes what a frame says of each peer: counts it on the server, and sets the pair's row if
+    /// `pairs` have rows. Returns the session's health and the highest concealment ratio among its
+    /// peers.
+    fn fold_peers(
+        &mut self,
+        session: &mut Session,
+        frame: &Frame<'_>,
+        step: Step,
+        on: ServerIndex,
+        pairs: bool,
+    ) -> (Health, Option<f64>) {
+        let thresholds = &self.settings.thresholds;
         let mut growth = Growth::default();
-        let mut health = Health {
-            peers: 0,
-            degraded: Degraded::of_session(frame, &self.settings.thresholds),
-            hidden: is_hidden(frame),
-        };
+        let mut health =
+            Health { peers: 0, degraded: Degraded::of_session(frame, thresholds), hidden: is_hidden(frame) };
         let mut worst_concealment: Option<f64> = None;
         let series = &self.servers.get(on).series;
         session.peers.begin(&frame.peers, &mut self.found);
@@ -131,7 +171,7 @@ impl View {
             let grown = if step.growing { grown } else { Growth::default() };
             let concealment = grown.concealment_ratio(peer);
             let mut degraded = Degraded::default();
-            degraded.add_peer(frame, peer, concealment, grown.freezes(), &self.settings.thresholds);
+            degraded.add_peer(frame, peer, concealment, grown.freezes(), thresholds);
             health.degraded.merge(degraded);
             if concealment > worst_concealment {
                 worst_concealment = concealment;
@@ -145,46 +185,37 @@ impl View {
                     series.concealment.record(ratio);
                 }
             }
-            if !pairs {
-                continue;
-            }
-            let opened = state.series.is_none() && {
-                let refused_by = if room { Limit::Series } else { Limit::PeersPerSession };
-                if room && self.detail.has_room(DetailPlane::Pair) {
-                    state.series = PairSeries::open(&self.detail, &self.region, frame, peer);
+            if pairs {
+                let opened = state.series.is_none() && self.open_pair(state, frame, peer, room);
+                if let Some(pair) = &state.series {
+                    pair.set(peer, degraded, concealment);
                 }
-                if state.series.is_none() && !std::mem::replace(&mut state.refused, true) {
-                    self.own.refused(refused_by).increment(1);
+                if opened {
+                    session.peers.count_series();
                 }
-                state.series.is_some()
-            };
-            if let Some(pair) = &state.series {
-                pair.set(peer, degraded, concealment);
-            }
-            if opened {
-                session.peers.count_series();
             }
         }
         session.peers.end();
-
         if step.counting {
             growth.apply(series);
-            if let Some(rtt_ms) = server.and_then(|server| server.rtt_ms) {
-                series.rtt.record(rtt_ms / 1e3);
-            }
         }
-        if step.alive
-            && let Some(live) = &mut session.live
-        {
-            if let Some(row) = &live.series {
-                row.set(frame, session.last_seen, health.degraded, worst_concealment);
-            }
-            let before = std::mem::replace(&mut live.health, health);
-            self.servers.replace_health(on, before, health);
-        }
+        (health, worst_concealment)
     }
 
-    /// Gives a live session its row, if there is room; tells whether its pairs may have theirs.
+    /// Gives a peer its row if there is room, and counts the first refusal. Returns whether it has
+    /// a row now.
+    fn open_pair(&self, state: &mut PeerState, frame: &Frame<'_>, peer: &Peer<'_>, room: bool) -> bool {
+        if room && self.detail.has_room(DetailPlane::Pair) {
+            state.series = PairSeries::open(&self.detail, &self.region, frame, peer);
+        }
+        if state.series.is_none() && !std::mem::replace(&mut state.refused, true) {
+            let limit = if room { Limit::Series } else { Limit::PeersPerSession };
+            self.own.refused(limit).increment(1);
+        }
+        state.series.is_some()
+    }
+
+    /// Gives a live session its row if there is room. Returns whether its pairs may have rows.
     fn open_session(&mut self, session: &mut Session, frame: &Frame<'_>) -> bool {
         if self.settings.detail == DetailLevel::Off {
             return false;
@@ -210,7 +241,7 @@ impl View {
             && meeting.sessions <= self.settings.pair_max_sessions
     }
 
-    /// A session is live no more: its series go, and it leaves the population.
+    /// Ends a session's life: removes its series, and takes it out of the population.
     pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
         let Some(live) = session.live.take() else { return };
         self.servers.replace_health(live.server, live.health, Health::default());

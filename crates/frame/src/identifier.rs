@@ -1,19 +1,20 @@
 //! The identifiers of a call: newtypes, so that a meeting can't be passed for a peer.
+//!
+//! Invariant: an identifier needs no escaping in labels, subjects and message ids.
 
 use std::fmt;
 
 use super::reject::{Reason, Rejection};
 
-/// The longest identifier, in bytes.
+/// Maximum length of an identifier, in bytes.
 pub const MAX_IDENTIFIER_BYTES: usize = 128;
 
-/// Refuses what is not 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
 fn check(text: &str) -> Result<(), Rejection> {
     if text.is_empty() || text.len() > MAX_IDENTIFIER_BYTES {
         let detail = format!("{} bytes, an identifier has 1 to {MAX_IDENTIFIER_BYTES}", text.len());
         return Err(Rejection::new(Reason::BadIdentifier, detail));
     }
-    // Looking at all of them without asking in between is done many bytes at a time.
+    // Without an early exit the compiler checks many bytes at a time.
     if text.bytes().fold(true, |all, byte| all & is_allowed(byte)) {
         return Ok(());
     }
@@ -34,20 +35,21 @@ macro_rules! identifiers {
     ($($(#[$doc:meta])+ $name:ident;)+) => {$(
         $(#[$doc])+
         ///
-        /// 1 to 128 bytes of `[A-Za-z0-9._:@-]`, so that it never needs escaping in a label.
+        /// 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name<'a>(&'a str);
 
         impl<'a> $name<'a> {
-            /// Takes the identifier.
+            /// Checks and wraps a text.
             ///
             /// # Errors
-            /// [`Reason::BadIdentifier`] for one that is empty, too long or has another character.
+            /// [`Reason::BadIdentifier`] when the text is empty, too long or contains another
+            /// character.
             pub fn new(text: &'a str) -> Result<Self, Rejection> {
                 check(text).map(|()| Self(text))
             }
 
-            /// The identifier's text.
+            /// Returns the identifier's text.
             #[must_use]
             pub const fn as_str(self) -> &'a str {
                 self.0
@@ -63,11 +65,11 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    /// The call.
+    /// Identifies a call.
     MeetingId;
-    /// One participant's one connection to the call: globally unique, new at each join.
+    /// Identifies one connection of one participant to a call: globally unique, new at each join.
     SessionId;
-    /// A participant.
+    /// Identifies a participant.
     PeerId;
 }
 

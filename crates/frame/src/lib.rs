@@ -1,15 +1,34 @@
-//! The health frame: what one client tells about its side of a call, every one to five seconds.
+//! The health frame: what one client reports about its side of a call, every 1 to 5 seconds.
 //!
-//! Clients of many ages and languages write frames, and one bad client must neither stop the pipeline nor
-//! leak through it into labels. So the decoder takes what a client could naturally write (named or compact,
-//! see [`Form`]; unknown keys; whole numbers for floats) and refuses the rest whole, with a [`Reason`] from a
-//! closed vocabulary. What comes out of [`Frame::decode`] is valid: identifiers are short and plain, numbers
-//! are finite and not negative, the server's URL is an origin.
+//! Clients of many versions and languages write frames, and one bad client must neither stop the
+//! pipeline nor write what it likes into labels. So the decoder accepts what a client could
+//! naturally write (either [`Form`]; unknown keys; whole numbers for floats) and rejects anything
+//! else as a whole frame, with a [`Reason`] from a closed vocabulary.
 //!
-//! Absent is not zero: every optional value is an `Option`, and cumulative counters are counted since the
-//! session began, so that a lost, repeated or late frame can't corrupt the next one.
+//! Absent is not zero: every optional value is an `Option`. Counters are cumulative since the
+//! session began, so a lost, repeated or late frame does not falsify the next one.
 //!
-//! `docs/frame.md` is the specification for people who write a client.
+//! Invariant: a frame from [`Frame::decode`] is valid. Identifiers are short and plain, numbers are
+//! finite and not negative, the server's URL is an origin.
+//!
+//! The specification for clients in any language is
+//! [docs/frame.md](https://github.com/callsight/callsight/blob/main/docs/frame.md).
+//!
+//! ```
+//! use callsight_frame::{Form, Frame, MeetingId, Peer, PeerId, Seq, SessionId};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (meeting, session) = (MeetingId::new("standup")?, SessionId::new("s-81c2")?);
+//! let bo = Peer { can_listen: true, audio_enabled: true, ..Peer::new(PeerId::new("bo")?) };
+//! let frame = Frame {
+//!     peers: vec![bo],
+//!     ..Frame::new(meeting, session, PeerId::new("ana")?, Seq::FIRST, 1_767_225_600_000)
+//! };
+//! let message = frame.encode(Form::Compact);
+//! assert_eq!(Frame::decode(&message)?, frame);
+//! # Ok(())
+//! # }
+//! ```
 
 mod identifier;
 mod neteq;
@@ -32,14 +51,14 @@ pub use server_url::ServerUrl;
 pub use wire::Field;
 use wire::{Value, wire_map};
 
-/// The longest frame, in bytes.
+/// Maximum length of a frame, in bytes.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 
-/// The most peers in a frame.
+/// Maximum number of peers in a frame.
 pub const MAX_PEERS: usize = 256;
 
-/// How deep arrays and maps may nest: far more than a frame needs, so that a newer client's unknown values
-/// fit, and little for any stack.
+/// Maximum depth of arrays and maps: more than a frame needs, so that unknown values of newer
+/// clients fit, and little for any stack.
 pub const MAX_NESTING: usize = 32;
 
 wire_map! {
@@ -49,20 +68,20 @@ wire_map! {
         meeting_id("meeting_id"): required MeetingId<'a>, "The call.";
         session_id("session_id"): required SessionId<'a>, "One participant's one connection to the call; globally unique, new at each join.";
         peer_id("peer_id"): required PeerId<'a>, "The participant.";
-        seq("seq"): required Seq, "1, 2, 3 … within the session: the watermark for repeats and reordering.";
+        seq("seq"): required Seq, "1, 2, 3 … within the session: the watermark that reveals repeated and late frames.";
         sent_at_ms("sent_at_ms"): required u64, "Client clock, Unix milliseconds; only for the clock-skew metric, never for freshness.";
-        ended("ended"): optional bool, "The session's last frame: its series go at once.";
+        ended("ended"): optional bool, "The session's last frame: its series are removed at once.";
         server("server"): optional Server<'a>, "The elected server.";
         audio_enabled("audio_enabled"): optional bool, "The sender's own microphone is on.";
         video_enabled("video_enabled"): optional bool, "The sender's own camera is on.";
-        tab_visible("tab_visible"): optional bool, "False for a hidden tab, which freezes its statistics: its values are not counted as degraded.";
+        tab_visible("tab_visible"): optional bool, "False while the tab is hidden: its statistics are frozen then, so it is never counted as degraded.";
         peers("peers"): required Vec<Peer<'a>>, "What this session observes of each remote peer; at most 256.";
     }
 
     /// The elected server.
     "server" struct Server<'a> {
-        url("url"): required ServerUrl<'a>, "Where the client is connected; reduced to `scheme://host[:port]`.";
-        server_type("type"): required ServerType, "`webtransport`, `websocket` or `webrtc`; any other is taken as `other`.";
+        url("url"): required ServerUrl<'a>, "Address that the client is connected to; reduced to `scheme://host[:port]`.";
+        server_type("type"): required ServerType, "`webtransport`, `websocket` or `webrtc`; any other word is read as `other`.";
         rtt_ms("rtt_ms"): optional f64, "Round-trip time to the server as the client measures it, in milliseconds.";
     }
 
@@ -77,50 +96,82 @@ wire_map! {
         video("video"): optional Video, "The video received from the peer.";
     }
 
-    /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own.
+    /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own. The default has
+    /// no value.
+    #[derive(Default)]
     "audio" struct Audio {
-        buffer_ms("buffer_ms"): optional f64, "Jitter buffer depth now, in milliseconds.";
-        target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims at, in milliseconds.";
-        packets_awaiting_decode("packets_awaiting_decode"): optional f64, "Packets in the buffer that wait for the decoder.";
+        buffer_ms("buffer_ms"): optional f64, "Current jitter buffer depth, in milliseconds.";
+        target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims for, in milliseconds.";
+        packets_awaiting_decode("packets_awaiting_decode"): optional f64, "Packets in the jitter buffer that wait for the decoder.";
         jitter_ms("jitter_ms"): optional f64, "Packet jitter, in milliseconds.";
         packets_received("packets_received"): optional u64, "Cumulative packets received, `packetsReceived`.";
         packets_lost("packets_lost"): optional u64, "Cumulative packets lost, `packetsLost`.";
         total_samples("total_samples"): optional u64, "Cumulative samples played, `totalSamplesReceived`.";
-        concealed_samples("concealed_samples"): optional u64, "Cumulative samples made up because none had come, `concealedSamples`.";
-        silent_concealed_samples("silent_concealed_samples"): optional u64, "Cumulative samples among them that are silence, which nobody hears, `silentConcealedSamples`.";
+        concealed_samples("concealed_samples"): optional u64, "Cumulative samples synthesised because no packet arrived in time, `concealedSamples`.";
+        silent_concealed_samples("silent_concealed_samples"): optional u64, "Cumulative concealed samples that are silence, which listeners do not notice, `silentConcealedSamples`.";
         neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
     }
 
-    /// The video received from one remote peer.
+    /// The video received from one remote peer. The default has no value.
+    #[derive(Default)]
     "video" struct Video {
-        fps("fps"): optional f64, "Frames decoded a second now.";
-        frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or shown.";
-        bitrate_kbps("bitrate_kbps"): optional f64, "Bit rate now, in kilobits a second.";
+        fps("fps"): optional f64, "Current rate of decoded frames, per second.";
+        frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or rendered.";
+        bitrate_kbps("bitrate_kbps"): optional f64, "Current bit rate, in kilobits per second.";
         frames_decoded("frames_decoded"): optional u64, "Cumulative frames decoded, `framesDecoded`.";
-        frames_dropped("frames_dropped"): optional u64, "Cumulative frames dropped before they were shown, `framesDropped`.";
+        frames_dropped("frames_dropped"): optional u64, "Cumulative frames dropped before they were rendered, `framesDropped`.";
         freeze_count("freeze_count"): optional u64, "Cumulative freezes, `freezeCount`.";
     }
 }
 
-/// How a frame is written. The decoder takes both, mixed at any level.
+/// The form in which a frame is written. The decoder accepts both, mixed at any level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Maps with string keys, absent values left out: what JavaScript and Python write naturally.
+    /// Maps with string keys and without absent values: what JavaScript and Python write naturally.
     Named,
-    /// Arrays in the documented order of the fields, nil for an absent one: a quarter of the bytes.
+    /// Arrays in the documented order of the fields, nil for an absent value: a quarter of the
+    /// bytes.
     Compact,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame in either form. The frame borrows its text from the message.
+    /// A frame of version 1 with its required fields: no peers, and every optional value absent.
+    ///
+    /// Later versions of this crate add optional fields, so build a frame as
+    /// `Frame { server: Some(server), ..Frame::new(…) }`.
+    #[must_use]
+    pub const fn new(
+        meeting_id: MeetingId<'a>,
+        session_id: SessionId<'a>,
+        peer_id: PeerId<'a>,
+        seq: Seq,
+        sent_at_ms: u64,
+    ) -> Self {
+        Self {
+            version: Version,
+            meeting_id,
+            session_id,
+            peer_id,
+            seq,
+            sent_at_ms,
+            ended: None,
+            server: None,
+            audio_enabled: None,
+            video_enabled: None,
+            tab_visible: None,
+            peers: Vec::new(),
+        }
+    }
+
+    /// Decodes a frame of either form. The frame borrows its text from the message.
     ///
     /// # Errors
-    /// A [`Rejection`] with its reason when the frame breaks a limit of the specification.
+    /// A [`Rejection`] when the frame breaks a rule of the specification.
     pub fn decode(message: &'a [u8]) -> Result<Self, Rejection> {
         Self::decode_into(message, Vec::new())
     }
 
-    /// The same, with the memory of `peers` for the frame's own.
+    /// Decodes a frame into the memory of `peers`.
     fn decode_into(message: &'a [u8], peers: Vec<Peer<'a>>) -> Result<Self, Rejection> {
         let mut bytes = Bytes::new(message, peers);
         let short = message.len() <= MAX_FRAME_BYTES;
@@ -130,7 +181,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Decodes without the fast path, which tests and the fuzzer hold against this one.
+    /// Decodes without the fast path, for tests and the fuzzer that compare the two.
     ///
     /// # Errors
     /// Those of [`Frame::decode`].
@@ -141,7 +192,7 @@ impl<'a> Frame<'a> {
             return Err(Rejection::new(Reason::TooLarge, detail));
         }
         let mut deserializer = rmp_serde::Deserializer::from_read_ref(message);
-        // The library refuses the level at which the count has come down to nothing.
+        // The library rejects the level at which its count reaches zero.
         deserializer.set_max_depth(MAX_NESTING + 1);
         let frame = Self::read(&mut deserializer).map_err(|error| Rejection::from_decoder(&error))?;
         if AnyByte::deserialize(&mut deserializer).is_ok() {
@@ -150,10 +201,11 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
-    /// Writes the frame in the given form.
+    /// Encodes the frame.
     ///
-    /// What the types can't hold is up to the caller: floats are finite and not negative, there are at most
-    /// [`MAX_PEERS`] peers, and the bytes are at most [`MAX_FRAME_BYTES`]. A frame beyond is rejected when read.
+    /// The caller ensures what the types can't: floats are finite and not negative, there are at
+    /// most [`MAX_PEERS`] peers, and the result has at most [`MAX_FRAME_BYTES`]. Otherwise decoders
+    /// reject the frame.
     #[must_use]
     pub fn encode(&self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1024);
@@ -170,15 +222,41 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Decodes one frame after the other without asking for memory each time.
+impl<'a> Server<'a> {
+    /// A server whose round-trip time is not measured.
+    #[must_use]
+    pub const fn new(url: ServerUrl<'a>, server_type: ServerType) -> Self {
+        Self { url, server_type, rtt_ms: None }
+    }
+}
+
+impl<'a> Peer<'a> {
+    /// A peer whose microphone and camera are off, who is neither heard nor seen, and without
+    /// statistics.
+    #[must_use]
+    pub const fn new(peer_id: PeerId<'a>) -> Self {
+        Self {
+            peer_id,
+            can_listen: false,
+            can_see: false,
+            audio_enabled: false,
+            video_enabled: false,
+            audio: None,
+            video: None,
+        }
+    }
+}
+
+/// Decodes frames one after the other in the same memory.
 #[derive(Default)]
 pub struct Decoder {
-    /// What the last frame's peers were in, empty.
+    /// The memory of the last frame's peers, empty.
     peers: Vec<Peer<'static>>,
 }
 
 impl Decoder {
-    /// Reads a frame in either form and lends it out. [`Frame::decode`] gives a frame away.
+    /// Decodes a frame of either form and lends it to `then`. [`Frame::decode`] returns an owned
+    /// frame instead.
     ///
     /// # Errors
     /// Those of [`Frame::decode`].
@@ -187,7 +265,7 @@ impl Decoder {
         let result = then(&frame);
         let mut peers = frame.peers;
         peers.clear();
-        // Of nothing, one can say that it lives for ever; collecting it in place keeps the memory.
+        // An empty list can have any lifetime, and collecting it in place keeps the memory.
         #[expect(clippy::unnecessary_filter_map, reason = "a filter would keep the lifetime")]
         let nothing = peers.into_iter().filter_map(|_| None).collect();
         self.peers = nothing;
@@ -195,8 +273,8 @@ impl Decoder {
     }
 }
 
-/// One more byte of the message, whatever it is: an optional value is told from nil by its first byte, and
-/// nothing is read beyond that, so that half a value counts too.
+/// Any further byte of the message. An option is decided by its first byte, so that half a value
+/// counts too.
 struct AnyByte;
 
 impl<'de> Deserialize<'de> for AnyByte {
@@ -221,9 +299,10 @@ impl<'de> Deserialize<'de> for AnyByte {
     }
 }
 
-/// A frame from text, for people and scripts: JSON has the same shape as the named form.
+/// Reads a frame from other formats of serde, for people and scripts: JSON has the shape of the
+/// named form.
 ///
-/// The frame borrows its text, so text with escapes has to be parsed to a [`serde_json::Value`] first.
+/// The frame borrows its text, so JSON with escapes must be parsed to a `serde_json::Value` first.
 impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::read(deserializer)
@@ -235,7 +314,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
 pub struct Version;
 
 impl Version {
-    /// The number on the wire.
+    /// Number on the wire.
     pub const NUMBER: u64 = 1;
 }
 
@@ -259,15 +338,15 @@ impl serde::Serialize for Version {
     }
 }
 
-/// A frame's place in its session: 1, 2, 3 …
+/// A frame's number within its session: 1, 2, 3 …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seq(std::num::NonZeroU64);
 
 impl Seq {
-    /// The first frame of a session.
+    /// Number of a session's first frame.
     pub const FIRST: Self = Self(std::num::NonZeroU64::MIN);
 
-    /// The number, unless it is 0, which no frame has.
+    /// Wraps a number; `None` for 0, which no frame has.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
         match std::num::NonZeroU64::new(number) {
@@ -276,7 +355,7 @@ impl Seq {
         }
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -307,12 +386,12 @@ pub enum ServerType {
     WebSocket,
     /// `webrtc`
     WebRtc,
-    /// A transport that this version does not know by name.
+    /// Any other word.
     Other,
 }
 
 impl ServerType {
-    /// The type as a label value.
+    /// Returns the type as a label value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -360,7 +439,7 @@ impl<'de: 'a, 'a> Value<'de> for Vec<Peer<'a>> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                // The claimed length is refused before anything is reserved for it.
+                // The claimed length is checked before memory is reserved for it.
                 let claimed = seq.size_hint().unwrap_or(0);
                 if claimed > MAX_PEERS {
                     return Err(too_many(claimed));
@@ -382,7 +461,12 @@ impl<'de: 'a, 'a> Value<'de> for Vec<Peer<'a>> {
             let detail = format!("{peers} peers, a frame has at most {MAX_PEERS}");
             Rejection::new(Reason::TooManyPeers, detail).into_serde()
         }
-        // As a sequence, rmp-serde would also take an empty bin for one.
+        // `deserialize_seq` of rmp-serde would accept an empty bin.
         deserializer.deserialize_any(PeersVisitor)
     }
 }
+
+/// Runs the README's example with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

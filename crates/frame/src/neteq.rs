@@ -1,17 +1,22 @@
-//! NetEQ's operations: what libwebrtc's jitter buffer decided, 10 ms of audio at a time.
+//! NetEQ's operations: what libwebrtc's jitter buffer decides for every 10 ms of audio.
+//!
+//! Invariant: the counts, the operations and their labels come from one list, in the order of the
+//! compact form.
 
 use super::wire::wire_map;
 
 macro_rules! operations {
     ($($field:ident $name:ident $label:literal $meaning:literal;)+) => {
         wire_map! {
-            /// Cumulative count of NetEQ's decisions by operation.
+            /// Cumulative count of NetEQ's decisions by operation. The default has no value.
+            #[derive(Default)]
             "neteq" struct NetEq {
                 $($field($label): optional u64, $meaning;)+
             }
         }
 
-        /// A NetEQ operation, named as libwebrtc names it. A closed vocabulary, because it becomes a label.
+        /// A NetEQ operation, under libwebrtc's name. A closed vocabulary, because it becomes a
+        /// label.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Operation { $(#[doc = $meaning] $name,)+ }
 
@@ -37,13 +42,13 @@ macro_rules! operations {
 }
 
 operations! {
-    normal Normal "normal" "Played as it came.";
-    merge Merge "merge" "Joined made-up audio to what came after it.";
-    expand Expand "expand" "Made up audio because none had come: what a listener hears as a gap.";
+    normal Normal "normal" "Played as received.";
+    merge Merge "merge" "Joined concealed audio to the audio received after it.";
+    expand Expand "expand" "Concealed missing audio: what a listener hears as a gap.";
     accelerate Accelerate "accelerate" "Played faster, to drain a deep buffer.";
     fast_accelerate FastAccelerate "fast_accelerate" "Played much faster.";
     preemptive_expand PreemptiveExpand "preemptive_expand" "Played slower, to fill a shallow buffer.";
     comfort_noise ComfortNoise "comfort_noise" "Played noise while the sender was silent.";
     dtmf Dtmf "dtmf" "Played a telephone tone.";
-    undefined Undefined "undefined" "Any other.";
+    undefined Undefined "undefined" "Any other operation.";
 }

@@ -1,23 +1,25 @@
-//! The short way through a frame of the usual kind.
+//! The fast path of the decoder, for frames with nothing to reject.
 //!
-//! The careful decoder goes through serde, where every value may have any type and any of them may be refused with
-//! its path and reason; that takes some 14 ns a value, and a frame of ten parties has 270. But nearly every frame is
-//! one that a client of today wrote, with nothing to refuse. [`Quick`] reads just these, by looking at each byte
-//! once, and declines whatever else it meets: a type that it doesn't expect, a key that it doesn't know, a value that
-//! breaks a limit. What was declined goes the careful way from the start, so that one place alone decides what is
-//! refused and why. All that has to hold is that the two agree on what the quick one takes, and tests and the
-//! fuzzer compare them.
+//! The careful decoder goes through serde, where any value may have any type and a rejection names
+//! its path and reason. That takes about 14 ns per value, and a frame of ten participants has 270.
+//! [`Quick`] looks at each byte once and declines whatever it does not expect: another type, an
+//! unknown key, a value beyond a limit. A declined frame is decoded from the start by the careful
+//! decoder, which alone decides what is rejected.
+//!
+//! Invariant: what the fast path accepts, the careful decoder decodes to the same frame. Tests and
+//! the fuzzer compare the two.
 
 use super::identifier::{MeetingId, PeerId, SessionId};
 use super::server_url::ServerUrl;
 use super::{MAX_PEERS, Peer, Seq, ServerType, Version};
 
-/// A value that can be read the quick way; nothing when it is for the careful decoder.
+/// A value that the fast path can read.
 pub(super) trait Quick<'a>: Sized {
+    /// Reads the value; `None` leaves the frame to the careful decoder.
     fn quick(bytes: &mut Bytes<'a>) -> Option<Self>;
 }
 
-/// The rest of a message, and memory for the peers in it.
+/// The rest of a message, and reusable memory for its peers.
 pub(super) struct Bytes<'a> {
     rest: &'a [u8],
     pub(super) peers: Vec<Peer<'a>>,
@@ -58,7 +60,7 @@ impl<'a> Bytes<'a> {
         std::str::from_utf8(text).ok()
     }
 
-    /// A whole number with its marker, which has been read.
+    /// Reads a whole number whose marker has been read.
     #[inline]
     fn whole(&mut self, marker: u8) -> Option<u64> {
         Some(match marker {
@@ -71,7 +73,7 @@ impl<'a> Bytes<'a> {
         })
     }
 
-    /// The fields of a map, in either form.
+    /// Reads the head of a map in either form.
     #[inline]
     pub(super) fn fields(&mut self) -> Option<Fields> {
         Some(match self.byte()? {
@@ -83,7 +85,7 @@ impl<'a> Bytes<'a> {
         })
     }
 
-    /// A value or nil, which means absent.
+    /// Reads a value, or nil for an absent one.
     #[inline]
     pub(super) fn slot<T: Quick<'a>>(&mut self) -> Option<Option<T>> {
         if let [0xc0, rest @ ..] = self.rest {
@@ -93,7 +95,7 @@ impl<'a> Bytes<'a> {
         T::quick(self).map(Some)
     }
 
-    /// The same, unless there are no fields left, which means absent too.
+    /// Like [`Self::slot`], with a value absent when no fields are left.
     #[inline]
     pub(super) fn next<T: Quick<'a>>(&mut self, left: &mut usize) -> Option<Option<T>> {
         match left.checked_sub(1) {
@@ -106,11 +108,9 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// How a map's fields come, and how many.
+/// The form of a map, and the number of its fields.
 pub(super) enum Fields {
-    /// The compact form.
     InOrder(usize),
-    /// The named form: each after its key.
     Named(usize),
 }
 
@@ -145,7 +145,7 @@ impl<'a> Quick<'a> for f64 {
                 whole
             }
         };
-        // As there, adding makes -0.0 the plain zero.
+        // Adding turns -0.0 into 0.0, as the careful decoder does.
         (value.is_finite() && value >= 0.0).then_some(value + 0.0)
     }
 }

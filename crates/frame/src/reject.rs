@@ -1,10 +1,13 @@
-//! Why a frame is refused.
+//! Why a frame is rejected.
 //!
-//! The reason is a label value on a counter, a header on a dead letter and a word in a log line, so it comes
-//! from a closed vocabulary. serde hands a visitor's own error on as text alone: inside the decoder a
-//! rejection therefore travels as `reason at path: detail`. [`Rejection::into_serde`] writes it, [`locate`] puts
-//! a step of the path before it at each level that it leaves, and [`Rejection::from_decoder`] reads it back.
-//! All of it happens once a frame has failed, none of it before.
+//! The reason is a label value on a counter, a header on a dead letter and a field of a log line,
+//! so it comes from a closed vocabulary. serde passes a visitor's error on as text only, so within
+//! the decoder a rejection travels as `reason at path: detail`: [`Rejection::into_serde`] writes
+//! it, [`locate`] prepends a step of the path at each level that the error leaves, and
+//! [`Rejection::from_decoder`] parses it.
+//!
+//! Invariant: a rejection never quotes more of a frame than a bounded excerpt, and accepted frames
+//! cost nothing here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +28,7 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $label,)+ }
             }
 
-            /// What the reason means, as one sentence for the documentation.
+            /// One sentence that explains the reason, for the documentation.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Reason::$name => concat!($($doc),+).trim_ascii(),)+ }
@@ -45,7 +48,8 @@ reasons! {
     MissingField = "missing_field";
     /// An identifier is not 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
     BadIdentifier = "bad_identifier";
-    /// `server.url` has no scheme or host, an odd character in the host, or an origin longer than 256 bytes.
+    /// `server.url` has no scheme or host, a forbidden character in the host, or an origin longer
+    /// than 256 bytes.
     BadUrl = "bad_url";
     /// More than 256 peers.
     TooManyPeers = "too_many_peers";
@@ -53,7 +57,8 @@ reasons! {
     NotFinite = "not_finite";
     /// A number is negative, a count is not whole, or `seq` is 0.
     OutOfRange = "out_of_range";
-    /// The subject is not `health.diagnostics.{region}.{service_type}.{server_id}`, or names another region.
+    /// The subject is not `health.diagnostics.{region}.{service_type}.{server_id}`, or names
+    /// another region.
     BadSubject = "bad_subject";
 }
 
@@ -63,18 +68,19 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A frame was refused: the reason for the counter, the detail for the person who reads the log.
+/// Why a frame is rejected: the reason is for counters, the detail for people who read logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {detail}")]
 pub struct Rejection {
     /// The reason, from the closed vocabulary.
     pub reason: Reason,
-    /// What exactly was wrong, without the frame's own text beyond a bounded excerpt.
+    /// The path of the value and what is wrong with it, quoting at most a bounded excerpt of the
+    /// frame.
     pub detail: String,
 }
 
 impl Rejection {
-    /// A rejection with this reason and detail.
+    /// Creates a rejection.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
@@ -83,8 +89,8 @@ impl Rejection {
         E::custom(self)
     }
 
-    /// Reads the rejection back from a decoder's error: serde carries a frame's rejection as text. An error
-    /// that carries none is [`Reason::Malformed`].
+    /// Recovers the rejection from a decoder's error, where serde carries it as text. An error
+    /// without one is [`Reason::Malformed`].
     pub fn from_decoder(error: &dyn fmt::Display) -> Self {
         let text = error.to_string();
         let (reason, path, detail) = parts(&text, None);
@@ -96,9 +102,9 @@ impl Rejection {
     }
 }
 
-/// Puts a step before the path to the value that was refused: a key, or a place in an array as `[3]`.
+/// Prepends a step to the path of the rejected value: a key, or a position in an array as `[3]`.
 ///
-/// `expected` is the type that should stand there, for an error that does not tell.
+/// `expected` is the type of the specification, for errors that do not name it.
 #[cold]
 pub(super) fn locate<E: serde::de::Error>(error: E, step: impl fmt::Display, expected: &str) -> E {
     let text = error.to_string();
@@ -107,7 +113,7 @@ pub(super) fn locate<E: serde::de::Error>(error: E, step: impl fmt::Display, exp
     E::custom(format_args!("{reason} at {step}{dot}{path}: {detail}"))
 }
 
-/// The reason, the path and the detail in a decoder's error.
+/// Splits a decoder's error into reason, path and detail.
 fn parts<'a>(text: &'a str, expected: Option<&str>) -> (Reason, &'a str, Cow<'a, str>) {
     let ours = text.split_once(": ").and_then(|(head, detail)| {
         let (label, path) = head.split_once(" at ").unwrap_or((head, ""));
@@ -117,8 +123,8 @@ fn parts<'a>(text: &'a str, expected: Option<&str>) -> (Reason, &'a str, Cow<'a,
     ours.unwrap_or_else(|| (Reason::Malformed, "", Cow::Owned(in_our_words(text, expected))))
 }
 
-/// A library's error in the words of the specification, and without text from the frame: a string in the
-/// wrong place may be an address with a token in it, and 60 KB long.
+/// Rewrites a library's error in the words of the specification, without text from the frame: a
+/// string in the wrong place may be 60 KB long, or an address with a token in it.
 fn in_our_words(text: &str, expected: Option<&str>) -> String {
     if text.starts_with("IO error while reading") {
         return "the message is cut short".to_owned();

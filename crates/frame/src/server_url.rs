@@ -1,8 +1,11 @@
 //! The elected server's address, reduced to what may stand in a label.
 //!
-//! Clients report the address they dialled, and with it come access tokens, room names and user info. Only
-//! the origin, `scheme://host[:port]`, is ever kept. Nearly every frame carries an origin already, so that
-//! form is recognised without the URL parser and without an allocation.
+//! Clients report the address that they dialled, which may hold access tokens, room names and user
+//! info. Only the origin, `scheme://host[:port]`, is kept. Nearly every frame carries an origin
+//! already, so that form is recognised without the URL parser and without an allocation.
+//!
+//! Invariant: neither a [`ServerUrl`] nor the error for a bad address holds anything beyond the
+//! origin.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +14,7 @@ use url::Url;
 
 use super::reject::{Reason, Rejection};
 
-/// The longest origin that is taken, in bytes: a host name has at most 253.
+/// Maximum length of an origin, in bytes: a host name has at most 253.
 const MAX_ORIGIN_BYTES: usize = 256;
 
 /// `scheme://host[:port]` of the elected server.
@@ -19,11 +22,12 @@ const MAX_ORIGIN_BYTES: usize = 256;
 pub struct ServerUrl<'a>(Cow<'a, str>);
 
 impl<'a> ServerUrl<'a> {
-    /// Reduces an address to its origin: user info, path, query and fragment are dropped, a default port too.
+    /// Reduces an address to its origin: drops user info, path, query, fragment and the default
+    /// port.
     ///
     /// # Errors
-    /// [`Reason::BadUrl`] when there is no scheme or host, or the origin is longer than 256 bytes. The detail
-    /// never repeats the address: what is wrong with it may be a token.
+    /// [`Reason::BadUrl`] when the scheme or the host is missing, or the origin is longer than 256
+    /// bytes. The detail never quotes the address, since the broken part may be a token.
     pub fn new(address: &'a str) -> Result<Self, Rejection> {
         if is_plain_origin(address) {
             return Ok(Self(Cow::Borrowed(address)));
@@ -38,10 +42,10 @@ impl<'a> ServerUrl<'a> {
             Some(port) => format!("{}://{host}:{port}", url.scheme()),
             None => format!("{}://{host}", url.scheme()),
         };
-        // Of a scheme that it does not know, the parser leaves the host as it is: `x://A"b` too.
+        // The parser does not check hosts of schemes that it does not know, such as `x://A"b`.
         let origin = origin.to_ascii_lowercase();
         if !origin.bytes().all(is_allowed) {
-            return Err(bad("an odd character in the host, write scheme://host[:port]".into()));
+            return Err(bad("a forbidden character in the host, write scheme://host[:port]".into()));
         }
         if origin.len() > MAX_ORIGIN_BYTES {
             return Err(bad(format!("{} bytes, an origin has at most {MAX_ORIGIN_BYTES}", origin.len())));
@@ -49,7 +53,7 @@ impl<'a> ServerUrl<'a> {
         Ok(Self(Cow::Owned(origin)))
     }
 
-    /// The origin's text.
+    /// Returns the origin's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -62,16 +66,17 @@ impl fmt::Display for ServerUrl<'_> {
     }
 }
 
-/// What schemes, hosts (an IPv6 address stands in brackets) and ports are made of, and what needs no escaping
-/// in a label.
+/// Whether a byte belongs to a scheme, a host (IPv6 addresses have brackets) or a port. None needs
+/// escaping in a label.
 const fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_lowercase()
         || byte.is_ascii_digit()
         || matches!(byte, b'.' | b'_' | b'-' | b'+' | b':' | b'/' | b'[' | b']')
 }
 
-/// Whether the URL parser would give this very text back: a known scheme, a lower-case host name whose last
-/// label begins with a letter (so it is no IPv4 address in disguise), and no port or an unusual one.
+/// Whether the URL parser would return the text unchanged: a known scheme, a lower-case host name
+/// whose last label begins with a letter (so it is no IPv4 address), and no port or one that is
+/// never a default.
 fn is_plain_origin(address: &str) -> bool {
     let Some((scheme, authority)) = address.split_once("://") else { return false };
     if !matches!(scheme, "https" | "http" | "wss" | "ws") || address.len() > MAX_ORIGIN_BYTES {

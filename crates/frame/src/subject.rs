@@ -1,32 +1,34 @@
 //! The subject grammar: `health.diagnostics.{region}.{service_type}.{server_id}`.
 //!
-//! Relays publish to five tokens. The stream appends a sixth, the partition that the server falls into, so
-//! that shards of the exporter can filter; it is read where it is there and never written by a publisher.
+//! Relays publish to five tokens. The stream appends a sixth, the partition of the server, so that
+//! shards of the exporter can filter by it. Publishers never write it.
+//!
+//! Invariant: a parsed or built subject has only plain tokens, so it can't address another region
+//! or stream.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Reason, Rejection};
 
-/// What every subject begins with.
 const PREFIX: &str = "health.diagnostics.";
 
-/// The longest token of a subject, in bytes.
+/// Maximum length of a token, in bytes.
 const MAX_TOKEN_BYTES: usize = 64;
 
-/// A region's name as it stands in subjects and labels: 1 to 32 bytes of `[a-z0-9-]`.
+/// A region's name, as in subjects and labels: 1 to 32 bytes of `[a-z0-9-]`.
 ///
-/// In the names of streams it is upper case: region `apac` has the stream `HEALTH_APAC`.
+/// Names of streams have it in upper case: the stream of region `apac` is `HEALTH_APAC`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region(String);
 
-/// Text that is no region's name.
+/// The error for a text that is not a region's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no region; a region is 1 to 32 of a-z, 0-9 and -, such as us or eu-west")]
+#[error("`{0}` is not a region; write 1 to 32 of a-z, 0-9 and -, such as us or eu-west")]
 pub struct RegionError(String);
 
 impl Region {
-    /// The region's name.
+    /// Returns the region's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,7 +54,7 @@ impl fmt::Display for Region {
     }
 }
 
-/// A subject, read.
+/// A parsed subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The region whose relay published.
@@ -61,15 +63,15 @@ pub struct Subject<'a> {
     pub service_type: &'a str,
     /// The server that published.
     pub server_id: &'a str,
-    /// The partition that the stream appended, if it did.
+    /// The partition that the stream appended; `None` before the frame is stored.
     pub partition: Option<u32>,
 }
 
 impl<'a> Subject<'a> {
-    /// Reads a subject as it stands in a stream.
+    /// Parses a subject, with or without the partition.
     ///
     /// # Errors
-    /// [`Reason::BadSubject`] when the tokens are too few, too many, too long or have other characters.
+    /// [`Reason::BadSubject`] for too few, too many or too long tokens, and for other characters.
     pub fn parse(subject: &'a str) -> Result<Self, Rejection> {
         let bad = || {
             let excerpt = excerpt(subject, 128);
@@ -83,7 +85,7 @@ impl<'a> Subject<'a> {
         let (region, service_type, server_id) = (token()?, token()?, token()?);
         let partition = match tokens.next() {
             None => None,
-            // Parsing alone would take a sign too.
+            // `parse` alone would accept a sign.
             Some(number) if is_token(number) => Some(number.parse().map_err(|_| bad())?),
             Some(_) => return Err(bad()),
         };
@@ -94,7 +96,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The subject that a relay publishes to.
+/// Builds the subject that a relay publishes to.
 ///
 /// # Errors
 /// [`Reason::BadSubject`] when a token is empty, longer than 64 bytes or has a character outside
@@ -104,15 +106,15 @@ pub fn publish_subject(region: &Region, service_type: &str, server_id: &str) -> 
     for token in [service_type, server_id] {
         if !is_token(token) {
             let excerpt = excerpt(token, 64);
-            let detail = format!("`{excerpt}` is no token; use 1 to {MAX_TOKEN_BYTES} of A-Z a-z 0-9 _ -");
+            let detail = format!("`{excerpt}` is not a token; use 1 to {MAX_TOKEN_BYTES} of A-Z a-z 0-9 _ -");
             return Err(Rejection::new(Reason::BadSubject, detail));
         }
     }
     Ok(subject)
 }
 
-/// The beginning of a text that was refused, fit to stand in a log line and in a dead letter's header: NATS lets
-/// anything but white space into a subject, so it may try to steer a terminal.
+/// Returns the beginning of a rejected text, escaped for log lines and headers of dead letters:
+/// NATS allows anything but white space in subjects, including control sequences for terminals.
 fn excerpt(text: &str, characters: usize) -> String {
     text.chars().flat_map(char::escape_debug).take(characters).collect()
 }
@@ -165,7 +167,7 @@ mod tests {
     fn a_region_is_a_short_lower_case_token() {
         for bad in ["", "US", "us.east", "us east", &"x".repeat(33)] {
             let error = Region::from_str(bad).unwrap_err();
-            assert!(error.to_string().contains("a region is"), "{error}");
+            assert!(error.to_string().contains("is not a region"), "{error}");
         }
     }
 }

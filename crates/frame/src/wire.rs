@@ -1,11 +1,11 @@
-//! The codec of the wire's maps, declared once a map.
+//! The codec of the wire's maps, generated from one declaration per map.
 //!
-//! serde's derive comes close: rmp-serde lets a derived struct be read from a map or from an array. But it
-//! refuses an array with more elements than the struct has fields, which is how a compact frame grows, and it
-//! writes an absent value as a key with nil. [`wire_map!`] generates what differs, and the field tables that
-//! hold `docs/frame.md` to the code.
+//! serde's derive is close: rmp-serde reads a derived struct from a map or from an array. But it
+//! rejects an array with more elements than the struct has fields, which is how a compact frame
+//! grows, and it writes an absent value as a key with nil. [`wire_map!`] generates what differs,
+//! and the field tables that tests compare with `docs/frame.md`.
 //!
-//! Values are checked where they are read ([`Value`]): a decoded frame is a valid one.
+//! Invariant: values are checked where they are read ([`Value`]), so a decoded frame is valid.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,28 +16,28 @@ use super::identifier::{MeetingId, PeerId, SessionId};
 use super::reject::{Reason, Rejection};
 use super::server_url::ServerUrl;
 
-/// A row of the field tables: a key of a map on the wire.
+/// A row of a field table: one key of a map on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// The key in the named form; the position in the table is the position in the compact form.
+    /// Key in the named form; the row's position is the position in the compact form.
     pub key: &'static str,
-    /// The type on the wire, in the words of the specification.
+    /// Type on the wire, in the words of the specification.
     pub kind: &'static str,
     /// Whether a frame without it is rejected.
     pub required: bool,
-    /// What it means.
+    /// Meaning and unit, as one sentence for the documentation.
     pub meaning: &'static str,
 }
 
-/// A value as it may stand on the wire: how it is read, and what is refused.
+/// A value on the wire: how it is read, and when it is rejected.
 pub(super) trait Value<'de>: Sized {
-    /// The type in the words of the specification.
+    /// Type in the words of the specification.
     const KIND: &'static str;
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
-/// A place where a value may stand, or nil, or nothing: the last two both mean absent.
+/// A value that may be absent: nil and nothing mean the same.
 pub(super) struct Slot<T>(pub(super) Option<T>);
 
 impl<'de, T: Value<'de>> Deserialize<'de> for Slot<T> {
@@ -66,7 +66,6 @@ impl<'de, T: Value<'de>> Deserialize<'de> for Slot<T> {
     }
 }
 
-/// The error for a required value that is absent.
 pub(super) fn missing<E: Error>() -> E {
     Rejection::new(Reason::MissingField, "absent or nil").into_serde()
 }
@@ -105,7 +104,8 @@ impl<'de> Value<'de> for bool {
     }
 }
 
-/// A measure: finite and not negative. Whole numbers are taken too, since many encoders shorten 3.0 to 3.
+/// A measure: finite and not negative. Whole numbers are accepted, since many encoders shorten 3.0
+/// to 3.
 impl<'de> Value<'de> for f64 {
     const KIND: &'static str = "float";
 
@@ -117,12 +117,13 @@ impl<'de> Value<'de> for f64 {
         if value < 0.0 {
             return Err(Rejection::new(Reason::OutOfRange, format!("{value} is negative")).into_serde());
         }
-        // Adding makes -0.0 the plain zero, which would otherwise be exported with its sign.
+        // Adding turns -0.0 into 0.0, since the sign would be exported.
         Ok(value + 0.0)
     }
 }
 
-/// A count. Whole floats are taken too: some JavaScript encoders write every number above 2³² as a float.
+/// A count. Whole floats are accepted: some JavaScript encoders write every number above 2³² as a
+/// float.
 impl<'de> Value<'de> for u64 {
     const KIND: &'static str = "uint";
 
@@ -145,7 +146,7 @@ impl<'de> Value<'de> for u64 {
             }
 
             fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
-                /// Above 2⁵³ a float no longer tells one whole number from the next.
+                /// Above 2⁵³ a float can't distinguish adjacent whole numbers.
                 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
                 if !value.is_finite() {
                     return Err(Rejection::new(Reason::NotFinite, value.to_string()).into_serde());
@@ -164,19 +165,17 @@ impl<'de> Value<'de> for u64 {
 
 /// Declares a map of the wire: the struct, both forms of its codec, and its field table.
 ///
-/// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the compact form.
-/// That order only ever grows at the end.
-///
-/// A value that is refused is named by its path: an error gains the key on its way out of each map. Before that,
-/// [`super::quick`] is tried, which refuses nothing.
+/// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the
+/// compact form, which only grows at the end. An error gains the key on its way out of each map, so
+/// that it names the value's path. Attributes such as `#[derive(Default)]` go to the struct.
 macro_rules! wire_map {
     ($(
-        $(#[$doc:meta])*
+        $(#[$attribute:meta])*
         $map:literal struct $name:ident $(<$lt:lifetime>)? {
             $($field:ident($key:literal): $need:ident $type:ty, $meaning:literal;)+
         }
     )+) => {$(
-        $(#[$doc])*
+        $(#[$attribute])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name $(<$lt>)? {
             $(#[doc = $meaning] pub $field: $crate::wire::wire_map!(@type $need $type),)+
@@ -245,7 +244,7 @@ macro_rules! wire_map {
                 match bytes.fields()? {
                     Fields::InOrder(mut left) => {
                         $(let $field: Option<$type> = bytes.next(&mut left)?;)+
-                        // A newer client's fields are for the careful decoder.
+                        // The careful decoder skips fields of newer clients.
                         (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
                     }
                     Fields::Named(count) => {
@@ -267,7 +266,8 @@ macro_rules! wire_map {
                 use serde::ser::SerializeStruct;
                 use $crate::wire::wire_map;
 
-                // The named form leaves absent keys out; the compact one ends after the last present value.
+                // The named form leaves absent keys out; the compact one ends after the last
+                // present value.
                 let named = serializer.is_human_readable();
                 let (mut present, mut compact, mut position) = (0, 0, 0);
                 $(
@@ -304,7 +304,7 @@ macro_rules! wire_map {
 }
 pub(super) use wire_map;
 
-/// Ties a map's visitor to the lifetime of the struct that it reads.
+/// Binds a map's visitor to the lifetime of the struct that it reads.
 pub(super) struct Reader<V, T>(PhantomData<(V, T)>);
 
 impl<V, T> Reader<V, T> {

@@ -1,15 +1,15 @@
-//! A relay that publishes a health frame a second for a call it forwards, and flushes on the way out.
+//! A relay that publishes one health frame per second for a call that it forwards, and flushes at
+//! the end.
 //!
 //! `cargo run -p callsight-publish --example relay -- nats://127.0.0.1:4222`
 //!
-//! Frames wait until there is a stream for them; `callsight serve --create --region us` makes one.
+//! Frames wait until a stream has their subject; `callsight serve --create --region us` creates
+//! one.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callsight_publish::frame::{
-    Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
-};
+use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
 use callsight_publish::{PublishError, Publisher, PublisherConfig};
 
 #[tokio::main]
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = async_nats::connect(url).await?;
     let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
 
-    // A session id is new at each join, so that the frames of two joins are never taken for each other.
+    // A session id is new at each join, so that frames of two joins are never confused.
     let joined_at = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let session_id = format!("ana-{:x}", joined_at.as_nanos());
     let (mut seq, mut ended) = (Seq::FIRST, false);
@@ -28,27 +28,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = every_second.tick() => {}
             leave = tokio::signal::ctrl_c() => { leave?; ended = true; }
         }
+        let sent_at_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+        let (meeting, session) = (MeetingId::new("standup")?, SessionId::new(&session_id)?);
+        let relay = ServerUrl::new("https://relay-us-1.example.com:4433")?;
         let frame = Frame {
-            version: Version,
-            meeting_id: MeetingId::new("standup")?,
-            session_id: SessionId::new(&session_id)?,
-            peer_id: PeerId::new("ana")?,
-            seq,
-            sent_at_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
             ended: ended.then_some(true),
-            server: Some(Server {
-                url: ServerUrl::new("https://relay-us-1.example.com:4433")?,
-                server_type: ServerType::WebTransport,
-                rtt_ms: Some(38.5),
-            }),
+            server: Some(Server { rtt_ms: Some(38.5), ..Server::new(relay, ServerType::WebTransport) }),
             audio_enabled: Some(true),
             video_enabled: Some(false),
             tab_visible: Some(true),
-            peers: vec![],
+            ..Frame::new(meeting, session, PeerId::new("ana")?, seq, sent_at_ms)
         };
         match publisher.publish(&frame) {
-            Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("more frames than can be numbered")?,
-            // NATS is away for long. Let the frame go: counters are cumulative, the next one makes up for it.
+            Ok(()) => seq = Seq::new(seq.get() + 1).ok_or("sequence numbers are exhausted")?,
+            // NATS has been away for long. Drop the frame: counters are cumulative, so the next one
+            // has them too.
             Err(PublishError::Overflow { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,21 +1,22 @@
-//! What the stream said to a frame.
+//! The stream's answer to a frame.
+//!
+//! JetStream, a server without the stream and any other subscriber of the subject may answer, in
+//! different shapes. [`Answer`] reduces them to what to do with the frame.
+//!
+//! Invariant: only an ack with a sequence counts as stored, and only a permanent error as rejected.
 
 use async_nats::StatusCode;
 use serde::Deserialize;
 
-/// An answer, reduced to what to do with the frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The stream holds the frame.
-    Stored {
-        /// It held it before this sending.
-        duplicate: bool,
-    },
-    /// Not now: send again.
+    /// The stream stores the frame; `duplicate` if it did before this sending.
+    Stored { duplicate: bool },
+    /// Not stored, for a reason that passes: retry.
     Later(&'static str),
-    /// Never: sending again would be refused again.
+    /// Rejected permanently, with the reason.
     Never(String),
-    /// Not from a stream. Someone else subscribes to the subject and replies; the stream's answer is yet to come.
+    /// Not from a stream: another subscriber replied, and the stream's answer is still to come.
     Foreign,
 }
 
@@ -36,9 +37,9 @@ struct AckError {
     description: String,
 }
 
-/// Refusals with a code of the client's fault that are none: the stream is still busy with the first copy of
-/// this frame (`STREAM_DUPLICATE_MESSAGE_CONFLICT`), or with too many others (`STREAM_TOO_MANY_REQUESTS`).
-const PASSING: [u64; 2] = [10158, 10167];
+/// Errors with a 4xx code that pass: the stream is still busy with the first copy of this frame
+/// (`STREAM_DUPLICATE_MESSAGE_CONFLICT`), or with too many others (`STREAM_TOO_MANY_REQUESTS`).
+const TEMPORARY: [u64; 2] = [10158, 10167];
 
 impl Answer {
     pub(super) fn read(status: Option<StatusCode>, payload: &[u8]) -> Self {
@@ -47,8 +48,9 @@ impl Answer {
         }
         match serde_json::from_slice(payload) {
             Ok(Ack { error: Some(error), .. }) => {
-                // As in HTTP: 4xx is the frame's fault and stays so, 5xx the server's and may pass.
-                if (400..500).contains(&error.code) && !PASSING.contains(&error.err_code) {
+                // As in HTTP: 4xx is the frame's fault and permanent, 5xx is the server's and may
+                // pass.
+                if (400..500).contains(&error.code) && !TEMPORARY.contains(&error.err_code) {
                     Self::Never(format!("{} ({})", error.description, error.err_code))
                 } else {
                     Self::Later("the stream cannot store it now")

@@ -1,4 +1,11 @@
-//! The background task of a publisher: from the buffer to the stream, and the stream's answers.
+//! The background task of a publisher, between the buffer and the stream.
+//!
+//! It sends frames while the window has room, settles them as answers arrive, and pauses when the
+//! stream does not store them: frames of a whole window may fail at once, so the pause is shared by
+//! all.
+//!
+//! Invariant: a frame leaves the window only when it is acknowledged or failed, and is counted
+//! then.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,17 +23,18 @@ use crate::answer::Answer;
 use crate::window::{Outgoing, Window};
 use crate::{Counters, PublishError, PublisherConfig, add};
 
-/// Frames or answers that are handled in one go.
+/// Maximum number of frames or answers handled at once.
 const BATCH: usize = 256;
 
-/// How soon it is noticed that a connection broke or came back: async-nats tells only who made the connection.
+/// Interval of checks for a lost or restored connection: async-nats reports events only to the
+/// caller that made the connection.
 const CONNECTION_POLL: Duration = Duration::from_millis(100);
 
-/// The shortest time between two log lines about refused frames.
+/// Minimum time between two log lines about rejected frames.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Consecutive setbacks before the first log line: an election or a restart takes fewer.
-/// Each later line comes after twice as many, so a long outage logs little.
+/// Consecutive setbacks before the first log line: an election or a restart causes fewer. Each
+/// later line comes after twice as many, so a long outage logs little.
 const SETBACKS_TO_LOG: u32 = 4;
 
 pub(super) struct Delivery {
@@ -39,17 +47,17 @@ pub(super) struct Delivery {
     counters: Arc<Counters>,
     settled: watch::Sender<u64>,
     window: Window,
-    /// How often the client had connected when the last frame was sent.
+    /// The client's count of connects when the last frame was sent.
     connects: u64,
-    /// Consecutive waits since the stream last took a frame.
+    /// Consecutive pauses since the stream last stored a frame.
     setbacks: u32,
-    /// Nothing is sent before this.
+    /// End of the current pause.
     paused_until: Option<Instant>,
-    /// Refusals are logged again from this moment on.
+    /// Earliest time of the next log line about a rejected frame.
     log_refusals_from: Instant,
 }
 
-/// The client is closed for good.
+/// Ends the task: the client is closed.
 struct Closed;
 
 impl Delivery {
@@ -82,7 +90,7 @@ impl Delivery {
         })
     }
 
-    /// Runs until the client is closed or the task is aborted.
+    /// Runs until the client is closed, or until the publisher is dropped.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while let Ok(more) = self.turn(&mut batch).await {
@@ -94,7 +102,8 @@ impl Delivery {
         self.give_up();
     }
 
-    /// One round: send what is due, then wait for whatever comes next. False when no frame can come any more.
+    /// Sends what is due, then waits for the next event. Returns false when the publisher was
+    /// dropped.
     async fn turn(&mut self, batch: &mut Vec<Outgoing>) -> Result<bool, Closed> {
         let now = Instant::now();
         let connected = self.check_connection();
@@ -133,7 +142,8 @@ impl Delivery {
         Ok(true)
     }
 
-    /// Whether the connection is up. After it was lost, the answers of all that is out may be lost too.
+    /// Returns whether the connection is up. A lost connection makes every frame due again, since
+    /// its answer may be lost too.
     fn check_connection(&mut self) -> bool {
         let connects = self.client.statistics().connects.load(Ordering::Relaxed);
         if connects != self.connects {
@@ -164,13 +174,13 @@ impl Delivery {
         Ok(())
     }
 
-    /// Takes an answer and those that are there already.
+    /// Handles an answer and those that have already arrived.
     fn take_answers(&mut self, first: Message) {
         self.take_answer(&first);
         for _ in 1..BATCH {
             match self.answers.next().now_or_never() {
                 Some(Some(answer)) => self.take_answer(&answer),
-                // The end, if it is that, is still there when it is awaited.
+                // The end of the stream is seen again when it is awaited.
                 Some(None) | None => break,
             }
         }
@@ -197,7 +207,7 @@ impl Delivery {
         }
     }
 
-    /// Sends nothing for a while. One wait answers for a whole window of refusals.
+    /// Starts a pause, unless one is running: a whole window of failures causes one pause.
     fn back_off(&mut self, now: Instant, why: &'static str) {
         if self.paused_until.is_none_or(|until| until <= now) {
             self.setbacks = self.setbacks.saturating_add(1);
@@ -209,7 +219,7 @@ impl Delivery {
                     waiting = self.window.len() + self.frames.len(),
                     setbacks = self.setbacks,
                     reason = why,
-                    "frames wait for the stream"
+                    "stream does not store frames; retrying"
                 );
             }
         }
@@ -227,7 +237,7 @@ impl Delivery {
                 bytes = outgoing.payload.len(),
                 failed = self.counters.failed.load(Ordering::Relaxed),
                 error = why,
-                "the stream refused a frame for good"
+                "stream rejected a frame permanently"
             );
         }
     }
@@ -238,7 +248,7 @@ impl Delivery {
         self.settled.send_if_modified(|known| std::mem::replace(known, settled) != settled);
     }
 
-    /// The client is closed: nothing can be sent or acknowledged any more.
+    /// Counts everything as failed, since the client is closed.
     fn give_up(mut self) {
         self.frames.close();
         let mut lost = self.window.len() as u64;
@@ -247,11 +257,11 @@ impl Delivery {
         }
         add(&self.counters.failed, lost);
         self.counters.in_flight.store(0, Ordering::Relaxed);
-        tracing::warn!(subject = %self.subject, lost, "the NATS client was closed before all was acknowledged");
+        tracing::warn!(subject = %self.subject, lost, "NATS client was closed before all frames were acknowledged");
     }
 }
 
-/// The longest wait after so many setbacks in a row; jitter takes up to half of it away.
+/// Maximum pause after consecutive setbacks; jitter removes up to half of it.
 fn longest_wait(config: &PublisherConfig, setbacks: u32) -> Duration {
     let doublings = setbacks.saturating_sub(1).min(16);
     config.retry_first.saturating_mul(1 << doublings).min(config.retry_longest)

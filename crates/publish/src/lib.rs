@@ -1,52 +1,45 @@
 //! The publisher that a relay embeds: health frames into the region's JetStream stream.
 //!
-//! A relay forwards media, and nothing about health frames may ever slow that down. But a stream is not always
-//! there to take a frame: it answers "no responders" for a while after a restart, connections break, acks get
-//! lost. Waiting for each ack stalls the relay; publishing without one loses frames in silence; a task or a
-//! timer for each frame costs more than the frame.
+//! A relay forwards media, and health frames must never slow that down. But a stream is not always
+//! available: it answers "no responders" for a while after a restart, connections break, acks get
+//! lost. Waiting for each ack stalls the relay, publishing without acks loses frames silently, and
+//! a task or a timer per frame costs more than the frame.
 //!
-//! So [`Publisher::publish`] only encodes and puts the frame into a bounded buffer. When that is full it says
-//! so ([`PublishError::Overflow`]), and the caller, who still has the frame, decides. One background task sends
-//! from the buffer with at most [`window`](PublisherConfig::window) frames unacknowledged, and sends again,
-//! after a bounded and jittered wait and oldest first, what the stream did not take. A frame leaves the
-//! publisher in one of two ways: acknowledged by the stream, or refused by it for good (too large, say), which
-//! is counted and logged.
+//! So [`Publisher::publish`] only encodes the frame and puts it into a bounded buffer. When the
+//! buffer is full it returns [`PublishError::Overflow`], and the caller, who still has the frame,
+//! decides. One background task sends from the buffer with at most
+//! [`window`](PublisherConfig::window) unacknowledged frames, and retries what the stream did not
+//! store, oldest first, after a bounded wait with jitter.
 //!
-//! Sending again is safe: each frame carries `Nats-Msg-Id: {session_id}:{seq}`, and the stream drops a repeat
-//! that comes within its duplicate window (2 minutes). A repeat that comes later is stored twice, and ignored by
-//! the exporter, which knows the last `seq` of every session.
+//! Retries are safe: each frame has the header `Nats-Msg-Id: {session_id}:{seq}`, and the stream
+//! drops a duplicate that arrives within its duplicate window of 2 minutes. A later duplicate is
+//! stored twice and ignored by the exporter, which tracks the last `seq` of every session.
 //!
-//! The task has one inbox for all its acks, with the number of the frame in the reply subject, instead of
-//! async-nats's `jetstream::Context`: that one allocates a future, a timer and a channel for each ack and limits
-//! them a second time.
+//! All acks arrive in one inbox, with the frame's number in the reply subject. async-nats's
+//! `jetstream::Context` would allocate a future, a timer and a channel for each ack and limit them
+//! a second time.
+//!
+//! Invariant: every accepted frame is either acknowledged by the stream or counted as failed, and
+//! no call but [`Publisher::room`], [`Publisher::flush`] and [`Publisher::shutdown`] waits.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, SessionId, Version};
+//! use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, SessionId};
 //! use callsight_publish::{PublishError, Publisher, PublisherConfig};
 //!
 //! # async fn relay() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
 //! let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
 //!
+//! let (meeting, session) = (MeetingId::new("standup")?, SessionId::new("0b6e5f1c")?);
 //! let frame = Frame {
-//!     version: Version,
-//!     meeting_id: MeetingId::new("standup")?,
-//!     session_id: SessionId::new("0b6e5f1c")?,
-//!     peer_id: PeerId::new("ana")?,
-//!     seq: Seq::FIRST,
-//!     sent_at_ms: 1_760_000_000_000,
-//!     ended: None,
-//!     server: None,
 //!     audio_enabled: Some(true),
-//!     video_enabled: None,
-//!     tab_visible: None,
-//!     peers: vec![],
+//!     ..Frame::new(meeting, session, PeerId::new("ana")?, Seq::FIRST, 1_760_000_000_000)
 //! };
 //! match publisher.publish(&frame) {
 //!     Ok(()) => {}
-//!     // The next frame of the session makes up for it: counters are cumulative.
+//!     // Counters are cumulative, so the session's next frame includes this one's.
 //!     Err(PublishError::Overflow { .. }) => {}
 //!     Err(error) => return Err(error.into()),
 //! }
@@ -75,33 +68,36 @@ use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, Rejection, Seq, SessionId};
 use deliver::Delivery;
 use window::Outgoing;
 
-/// The widest window. async-nats keeps 65,536 messages for a subscription by default and drops what comes
-/// beyond; all acks of a window, and of the one before it, fit into half of that.
+/// Maximum window. async-nats keeps 65,536 messages per subscription by default and drops more; all
+/// acks of a window, and of the one before it, fit into half of that.
 pub const MAX_WINDOW: usize = 16_384;
 
-/// Where a publisher publishes to, and how much it holds.
+/// Settings of a publisher: where it publishes to, and how much it holds.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
-    /// The region of the relay, and so of the stream.
+    /// Region of the relay, and so of the stream.
     pub region: Region,
-    /// The kind of service, such as `relay` or `sfu`: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    /// Kind of service, such as `relay` or `sfu`: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub service_type: String,
-    /// The relay's name, in the same characters. It decides which shard of the exporter reads its frames.
+    /// Name of the relay, in the same characters. It decides which shard of the exporter reads its
+    /// frames.
     pub server_id: String,
-    /// The most frames that are sent and not yet acknowledged; 1 to [`MAX_WINDOW`].
+    /// Maximum number of frames that are sent and not yet acknowledged; 1 to [`MAX_WINDOW`].
     pub window: usize,
-    /// The most frames that wait to be sent; at least 1. At 1 KB a frame the default holds 8 MB.
+    /// Maximum number of frames that wait to be sent; at least 1. At 1 KB per frame the default
+    /// holds 8 MB.
     pub buffer: usize,
-    /// How long an ack may take before the frame is sent again.
+    /// Time that an ack may take before the frame is sent again.
     pub ack_timeout: Duration,
-    /// The first wait before sending again; it doubles with each try that nothing came back from.
+    /// First wait before a retry; it doubles with each consecutive failure.
     pub retry_first: Duration,
-    /// The longest wait before sending again.
+    /// Maximum wait before a retry.
     pub retry_longest: Duration,
 }
 
 impl PublisherConfig {
-    /// The defaults: a window of 1,024, a buffer of 8,192, 5 s for an ack, and 100 ms to 2 s between tries.
+    /// Creates the default settings: a window of 1,024, a buffer of 8,192, 5 s for an ack, retries
+    /// after 100 ms to 2 s.
     #[must_use]
     pub fn new(region: Region, service_type: impl Into<String>, server_id: impl Into<String>) -> Self {
         Self {
@@ -118,13 +114,13 @@ impl PublisherConfig {
 
     fn check(&self) -> Result<(), PublishError> {
         let problem = if !(1..=MAX_WINDOW).contains(&self.window) {
-            format!("window is {}, it must be 1 to {MAX_WINDOW}", self.window)
+            format!("window is {}; write 1 to {MAX_WINDOW}", self.window)
         } else if self.buffer == 0 {
-            "buffer is 0, it must hold at least 1 frame".to_owned()
+            "buffer is 0; it must hold at least 1 frame".to_owned()
         } else if self.ack_timeout.is_zero() {
-            "ack_timeout is 0, an ack takes at least a round trip".to_owned()
+            "ack_timeout is 0; an ack takes at least a round trip".to_owned()
         } else if self.retry_first.is_zero() || self.retry_longest < self.retry_first {
-            "retry_first must be more than 0 and retry_longest no less than it".to_owned()
+            "retry_first must be more than 0, and retry_longest at least as long".to_owned()
         } else {
             return Ok(());
         };
@@ -132,60 +128,63 @@ impl PublisherConfig {
     }
 }
 
-/// Why a frame was not accepted, or a wait did not end well.
+/// The error of a publisher.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The service type or the server's name can't stand in a subject.
+    /// The service type or the server's name is not a token of a subject.
     #[error("cannot publish under this name: {0}")]
     Subject(#[source] Rejection),
     /// A value of the configuration is out of its range.
     #[error("cannot publish with this configuration: {0}")]
     Config(String),
-    /// The subscription for the acks could not be made.
-    #[error("cannot subscribe for acks; is the connection closed, or the inbox forbidden to this user?")]
+    /// The subscription for the acks failed.
+    #[error(
+        "cannot subscribe for acks; check that the connection is open and that the user may subscribe to its inbox"
+    )]
     Subscribe(#[source] async_nats::SubscribeError),
-    /// The buffer is full: the stream takes less than is published, or is away. The frame was not taken.
-    #[error("the buffer of {buffer} frames is full; try again later, or let this frame go")]
+    /// The buffer is full and the frame is not accepted: the stream is slower than the publisher,
+    /// or unavailable.
+    #[error("the buffer of {buffer} frames is full; try again later, or drop this frame")]
     Overflow {
-        /// The size of the buffer.
+        /// Size of the buffer, in frames.
         buffer: usize,
     },
-    /// The frame is longer than any exporter takes.
-    #[error("the frame has {bytes} bytes, at most {MAX_FRAME_BYTES} are taken; send fewer peers")]
+    /// The frame is longer than exporters accept.
+    #[error("the frame has {bytes} bytes, more than {MAX_FRAME_BYTES}; send fewer peers")]
     TooLarge {
-        /// The length of the encoded frame.
+        /// Length of the encoded frame.
         bytes: usize,
     },
-    /// The time for a flush was over before everything was acknowledged.
-    #[error("{unsettled} frames were not acknowledged in time; is there a stream for the subject?")]
+    /// A flush timed out before everything was acknowledged.
+    #[error("{unsettled} frames were not acknowledged in time; check that a stream has the subject")]
     FlushTimeout {
-        /// Accepted frames that are neither acknowledged nor given up.
+        /// Accepted frames that are neither acknowledged nor failed.
         unsettled: u64,
     },
-    /// The client's connection was closed for good; whatever was not acknowledged is counted as failed.
+    /// The client was closed; what was not acknowledged is counted as failed.
     #[error("the NATS client is closed; connect again and start a new publisher")]
     Closed,
 }
 
-/// What a publisher has done so far. All but the last two only ever grow.
+/// Counts of a publisher. All but the last two only grow.
 ///
-/// `accepted = acknowledged + failed + in_flight + buffered` when nothing is on the move.
+/// `accepted = acknowledged + failed + in_flight + buffered` while nothing is being moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishStats {
     /// Frames put into the buffer.
     pub accepted: u64,
-    /// Frames the stream holds.
+    /// Frames that the stream stores.
     pub acknowledged: u64,
-    /// Those of the acknowledged that the stream already held, from an earlier try whose ack was lost, say.
+    /// Acknowledged frames that the stream had already stored, such as after a lost ack.
     pub duplicates: u64,
-    /// Sendings beyond a frame's first.
+    /// Retries: each sending of a frame after its first.
     pub retried: u64,
-    /// Frames refused because the buffer was full.
+    /// Frames not accepted because the buffer was full.
     pub overflowed: u64,
-    /// Frames the stream refused for good.
+    /// Frames that the stream rejected permanently, or that were lost when the client was closed.
     pub failed: u64,
-    /// Frames sent, or waiting to be sent again.
+    /// Frames that are sent, or wait for a retry.
     pub in_flight: u64,
     /// Frames that wait to be sent for the first time.
     pub buffered: u64,
@@ -206,27 +205,29 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-/// Publishes health frames from one server to its region's stream. Share it with an `Arc`.
+/// Publishes health frames from one server to its region's stream. Share it in an `Arc`.
 ///
-/// Dropping it stops at once and loses what is buffered or unacknowledged: call [`Publisher::shutdown`].
+/// Dropping it loses what is buffered or unacknowledged: call [`Publisher::shutdown`].
 #[derive(Debug)]
 pub struct Publisher {
     frames: mpsc::Sender<Outgoing>,
     counters: Arc<Counters>,
-    /// Every frame numbered below this is acknowledged or given up. Frames are numbered as they are accepted.
+    /// Frames with numbers below this are acknowledged or failed. Frames are numbered as they are
+    /// accepted.
     settled: watch::Receiver<u64>,
     buffer: usize,
     task: JoinHandle<()>,
 }
 
 impl Publisher {
-    /// Starts a publisher on a connection, which it may share. The connection need not be up yet.
+    /// Starts a publisher on a connection, which may be shared and need not be established yet.
     ///
-    /// The user needs permission to publish to `health.diagnostics.{region}.{service_type}.{server_id}` and to
-    /// subscribe under its inbox prefix.
+    /// The user needs permission to publish to
+    /// `health.diagnostics.{region}.{service_type}.{server_id}` and to subscribe under its inbox
+    /// prefix.
     ///
     /// # Errors
-    /// [`PublishError::Subject`] or [`PublishError::Config`] for a bad name or value,
+    /// [`PublishError::Subject`] or [`PublishError::Config`] for an invalid name or value,
     /// [`PublishError::Subscribe`] when the client is closed.
     pub async fn start(
         client: async_nats::Client,
@@ -246,11 +247,11 @@ impl Publisher {
         Ok(Publisher { frames, counters, settled, buffer, task })
     }
 
-    /// Takes a frame, in the compact form, without waiting.
+    /// Accepts a frame, to be sent in the compact form, without waiting.
     ///
     /// # Errors
-    /// [`PublishError::Overflow`] when the buffer is full: the frame is not taken, and counted as overflowed.
-    /// [`PublishError::TooLarge`] for a frame that every exporter would refuse.
+    /// [`PublishError::Overflow`] when the buffer is full: the frame is not accepted and counted as
+    /// overflowed. [`PublishError::TooLarge`] for a frame that exporters would reject.
     /// [`PublishError::Closed`] when the client is closed.
     pub fn publish(&self, frame: &Frame<'_>) -> Result<(), PublishError> {
         let room = self.reserve()?;
@@ -262,10 +263,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Takes a frame that is encoded already, as it came from a client, without waiting or looking at it.
+    /// Accepts an encoded frame as it came from a client, without waiting and without decoding it.
     ///
     /// # Errors
-    /// As [`Publisher::publish`], but of any size that the server takes.
+    /// As [`Publisher::publish`], except that the size is not checked.
     pub fn publish_encoded(
         &self,
         session_id: SessionId<'_>,
@@ -289,13 +290,14 @@ impl Publisher {
 
     fn accept(&self, room: mpsc::Permit<'_, Outgoing>, session_id: SessionId<'_>, seq: Seq, payload: Bytes) {
         let message_id = format!("{session_id}:{}", seq.get());
-        // Counted first: a flush waits for as many frames as are counted, and so never for too few.
+        // Counted first: a flush waits for as many frames as are counted, so it never waits for too
+        // few.
         add(&self.counters.accepted, 1);
         room.send(Outgoing { message_id, payload });
     }
 
-    /// Waits until the buffer has room for a frame. For callers that would rather wait than let a frame go; if
-    /// there are several, another one may take the place.
+    /// Waits until the buffer has room for a frame, for callers that prefer waiting to dropping.
+    /// With several callers, another one may use the room first.
     ///
     /// # Errors
     /// [`PublishError::Closed`] when the client is closed.
@@ -303,7 +305,7 @@ impl Publisher {
         self.frames.reserve().await.map(drop).map_err(|_| PublishError::Closed)
     }
 
-    /// What the publisher has done so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn stats(&self) -> PublishStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -323,8 +325,8 @@ impl Publisher {
     /// Waits until every frame accepted so far is acknowledged or failed.
     ///
     /// # Errors
-    /// [`PublishError::FlushTimeout`] when that takes longer than `timeout`; the publisher goes on trying.
-    /// [`PublishError::Closed`] when the client is closed before.
+    /// [`PublishError::FlushTimeout`] when that takes longer than `timeout`; the publisher
+    /// continues to retry. [`PublishError::Closed`] when the client is closed before.
     pub async fn flush(&self, timeout: Duration) -> Result<PublishStats, PublishError> {
         let target = self.counters.accepted.load(Ordering::Relaxed);
         let mut settled = self.settled.clone();
@@ -340,7 +342,7 @@ impl Publisher {
         }
     }
 
-    /// Flushes and stops. What was not acknowledged in time is lost.
+    /// Flushes and stops. What is not acknowledged in time is lost.
     ///
     /// # Errors
     /// As [`Publisher::flush`].
@@ -376,3 +378,8 @@ mod tests {
         }
     }
 }
+
+/// Runs the README's examples with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

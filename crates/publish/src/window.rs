@@ -1,9 +1,11 @@
-//! The frames that are sent and not yet settled: which to send again, and when.
+//! The frames that are sent and not yet settled: which to retry, and when.
 //!
-//! Acks come in any order, a frame may be sent several times, and a late answer to an early try must not
-//! disturb a later one. So frames are numbered as they come; an answer names the number; and a frame is either
-//! out (sent, until its deadline) or due (to be sent again). Due frames go before new ones and oldest first, so
-//! that a session's frames stay in order but for those whose acks were lost.
+//! Acks arrive in any order, a frame may be sent several times, and a late answer to an early
+//! sending must not disturb a later one. So frames are numbered as they are admitted, and answers
+//! name the number. A frame is either out (sent, until its deadline) or due (to be sent).
+//!
+//! Invariant: due frames are sent oldest first and before new ones, so a session's frames stay in
+//! order except for those whose acks were lost; a settled frame is never sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,19 +13,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// A frame on its way.
+/// An encoded frame and its message id.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     /// `{session_id}:{seq}`
     pub(super) message_id: String,
-    /// The encoded frame.
     pub(super) payload: Bytes,
 }
 
 #[derive(Debug)]
 struct Unsettled {
     outgoing: Outgoing,
-    /// How often it was sent: tells the deadline of its last sending from those of earlier ones.
+    /// Distinguishes the deadline of the last sending from earlier ones.
     sendings: u32,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct Window {
     next: u64,
     unsettled: BTreeMap<u64, Unsettled>,
     due: BTreeSet<u64>,
-    /// In the order of sending, which is that of the deadlines.
+    /// Deadline, number and count of sendings, in the order of sending and so of the deadlines.
     deadlines: VecDeque<(Instant, u64, u32)>,
 }
 
@@ -48,17 +49,17 @@ impl Window {
         }
     }
 
-    /// Frames that are out or due.
+    /// Returns the number of frames that are out or due.
     pub(super) fn len(&self) -> usize {
         self.unsettled.len()
     }
 
-    /// Every frame numbered below this is settled.
+    /// Returns the number below which every frame is settled.
     pub(super) fn settled(&self) -> u64 {
         self.unsettled.first_key_value().map_or(self.next, |(number, _)| *number)
     }
 
-    /// Takes a new frame, which is due at once.
+    /// Admits a new frame, due at once.
     pub(super) fn admit(&mut self, outgoing: Outgoing) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -67,7 +68,7 @@ impl Window {
         number
     }
 
-    /// The oldest frame to send, and whether it was sent before. It counts as sent now.
+    /// Takes the oldest due frame as sent, with whether it was sent before.
     pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, Outgoing, bool)> {
         let number = self.due.pop_first()?;
         let frame = self.unsettled.get_mut(&number)?;
@@ -76,13 +77,13 @@ impl Window {
         Some((number, frame.outgoing.clone(), frame.sendings > 1))
     }
 
-    /// The stream has the frame, or never will. `None` for one that was settled before.
+    /// Removes a frame that is acknowledged or failed; `None` if it was settled before.
     pub(super) fn settle(&mut self, number: u64) -> Option<Outgoing> {
         self.due.remove(&number);
         self.unsettled.remove(&number).map(|frame| frame.outgoing)
     }
 
-    /// The stream did not take the frame now; it is due again. False for one that was settled before.
+    /// Makes a frame due again that the stream did not store; false if it was settled before.
     pub(super) fn send_again(&mut self, number: u64) -> bool {
         let known = self.unsettled.contains_key(&number);
         if known {
@@ -91,13 +92,13 @@ impl Window {
         known
     }
 
-    /// The connection was lost, and with it perhaps every ack: all frames are due again.
+    /// Makes all frames due again, after a lost connection.
     pub(super) fn send_all_again(&mut self) {
         self.due.extend(self.unsettled.keys());
         self.deadlines.clear();
     }
 
-    /// Makes due again what got no answer in time; returns how many.
+    /// Makes frames due again that got no answer in time, and returns their number.
     pub(super) fn expire(&mut self, now: Instant) -> usize {
         let mut expired = 0;
         while let Some((deadline, number, sendings)) = self.deadlines.front().copied() {
@@ -115,7 +116,7 @@ impl Window {
         expired
     }
 
-    /// When [`Window::expire`] may next have something to do.
+    /// Returns when [`Window::expire`] may next have an effect.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.front().map(|(deadline, ..)| *deadline)
     }
@@ -177,7 +178,8 @@ mod tests {
         let start = Instant::now();
         let mut window = window_of(2, start);
         assert_eq!(window.expire(start + TIMEOUT / 2), 0);
-        // The stream refused frame 0 at half time and it was sent again: the first deadline is void.
+        // The stream refused frame 0 at half time and it was sent again: the first deadline is
+        // void.
         window.send_again(0);
         assert_eq!(window.send_next(start + TIMEOUT / 2).map(|(n, ..)| n), Some(0));
         assert_eq!(window.expire(start + TIMEOUT), 1, "frame 1");

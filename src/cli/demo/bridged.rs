@@ -1,8 +1,11 @@
-//! Two regions and the arbiter, as in production but with one server each, and a link that can be cut.
+//! Two regions and the arbiter, as in production but with one server each, and a link that can be
+//! cut.
 //!
-//! The servers run from the very files of `jetstream/`, which the program brings along. Only the way to the region that
-//! can be cut is another: each server is known to the others under the address of a link that leads to it, so that
-//! whoever learns of a gateway learns of nothing else.
+//! The servers run from the files of `jetstream/`, which are part of the binary. Only the
+//! advertised addresses differ: each server is known to the others under the address of a link to
+//! it.
+//!
+//! Invariant: gateways never learn the real address of the region that can be cut.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,33 +13,27 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::Config;
 use serde_json::json;
 use tempfile::TempDir;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::link::Link;
-use super::servers::{Server, free_address, nats_server};
+use super::link::RegionLink;
+use super::servers::{DemoServer, connect, free_address, nats_server};
 use crate::cli::CliError;
-use crate::config::{Login, NatsConfig, NatsIdentity, NatsTls};
-use crate::consume::{Reader, Source, SourceKind};
-use crate::nats;
+use crate::config::{Login, NatsIdentity};
+use crate::consume::{Source, SourceKind};
 use crate::serve::Feed;
-use crate::topology::{
-    consumer_config, dead_letter_stream_config, mirror_config, mirror_stream_name, placed, stream_config,
-    stream_name,
-};
+use crate::topology::{Bond, Declared, ReconcileError, Reconciler, mirror_stream_name, stream_name};
 use callsight_frame::subject::Region;
 
-/// The clusters of the files. The first is the hub, the last holds no streams.
+/// Clusters of the files: the first is the hub, the last has no streams.
 const CLUSTERS: [&str; 3] = ["us", "apac", "arbiter"];
 
-/// The regions among them.
+/// Regions among the clusters.
 pub(super) const REGIONS: [&str; 2] = ["us", "apac"];
 
-/// The files, by the name that they are included under.
+/// Files of `jetstream/`, by the name under which others include them.
 const FILES: [(&str, &str); 13] = {
     macro_rules! file {
         ($name:literal) => {
@@ -60,39 +57,39 @@ const FILES: [(&str, &str); 13] = {
     ]
 };
 
-/// What stands in the gateway's part of a server's file, and only there.
+/// Text of the gateway's section in a server's file, and only there.
 const GATEWAY: &str = r#"include "gateway.conf" }"#;
 
-/// The users of `permissions`. What they may is told there; here, each has its name for a password.
+/// Users of `permissions`; here, the name is also the password.
 const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
 
-/// How often other ports are tried.
+/// Number of attempts with other ports.
 const ATTEMPTS: usize = 3;
 
-/// How long the servers may take to find each other and agree on a leader.
+/// Maximum time for the servers to connect and elect a leader.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
-/// How long a server may take to tell how far a stream is.
-const TELL_WITHIN: Duration = Duration::from_millis(500);
+/// Timeout of a request for a stream's last sequence.
+const SEQUENCE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Three servers, the links between them, and connections to those with streams.
 pub(super) struct Bridged {
-    servers: Vec<Server>,
-    _links: Vec<Link>,
+    servers: Vec<DemoServer>,
+    _links: Vec<RegionLink>,
     cut: watch::Sender<bool>,
-    /// Of each region, as relays.
+    /// One per region, as its relays.
     relays: Vec<Client>,
-    /// To the hub, as the exporter that reads all regions there.
+    /// To the hub, as the exporter.
     global: Client,
-    /// Of each region, as those who make streams.
+    /// One per region, as its operator.
     operators: Vec<Context>,
 }
 
 impl Bridged {
-    pub(super) async fn start(reader: &Reader, folder: &TempDir) -> Result<Self, CliError> {
+    pub(super) async fn start(folder: &TempDir) -> Result<Self, CliError> {
         for (name, text) in FILES {
             let path = folder.path().join(name);
-            // Every server is known to the others by the link to it.
+            // Others know the server under the address of the link to it.
             let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
             let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             written
@@ -102,7 +99,7 @@ impl Bridged {
         let (cut, _) = watch::channel(false);
         let mut attempts = 1..=ATTEMPTS;
         let (servers, links) = loop {
-            // Of so many ports, somebody may take one before its server does.
+            // Another process may take one of the many ports before its server does.
             match launch(folder, &cut).await {
                 Err(error) if attempts.next().is_none() => return Err(error),
                 Err(error) => tracing::debug!(%error, "starting the servers again"),
@@ -112,56 +109,50 @@ impl Bridged {
         let mut relays = Vec::new();
         let mut operators = Vec::new();
         for server in &servers[..REGIONS.len()] {
-            relays.push(connect(server.address, "relay").await?);
-            operators.push(async_nats::jetstream::new(connect(server.address, "operator").await?));
+            relays.push(connect_as(server.address, "relay").await?);
+            operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
         }
-        let global = connect(servers[0].address, "global").await?;
+        let global = connect_as(servers[0].address, "global").await?;
         let bridged = Self { servers, _links: links, cut, relays, global, operators };
-        bridged.make_streams(reader).await?;
+        bridged.create_streams().await?;
         Ok(bridged)
     }
 
-    /// Makes the streams of both regions, the mirror, and the durables of an exporter that reads both in the hub.
-    async fn make_streams(&self, reader: &Reader) -> Result<(), CliError> {
-        let operator = &self.operators[0];
-        let [hub, other] = regions()?;
-        let mut streams: Vec<Config> = Vec::new();
-        for region in [&hub, &other] {
-            streams.push(placed(stream_config(region, 1), region));
-            streams.push(placed(dead_letter_stream_config(region, 1), region));
-        }
-        streams.push(placed(mirror_config(&other, 1), &hub));
-        let deadline = Instant::now() + SETTLED_WITHIN;
-        for config in streams {
-            // Until all have agreed on a leader there is nobody who makes any.
-            while let Err(error) = operator.get_or_create_stream(config.clone()).await {
-                if Instant::now() > deadline {
-                    return Err(CliError::caused("cannot make the streams", error));
-                }
-                sleep(Duration::from_millis(200)).await;
+    /// Creates the streams of both regions, the mirror, and the durables of an exporter that reads
+    /// both in the hub.
+    async fn create_streams(&self) -> Result<(), CliError> {
+        let declared = Declared::builtin(&regions()?, &[], 1, Bond::Gateways);
+        let reconciler = Reconciler::new(self.operators[0].clone(), SETTLED_WITHIN);
+        let apply = async || {
+            for step in reconciler.plan(&declared, false).await? {
+                reconciler.apply(&step).await?;
             }
-        }
-        for Feed { source, .. } in self.feeds()? {
-            let config = consumer_config(&reader.deployment, OffsetDateTime::now_utc());
-            let made = operator.create_consumer_on_stream(config, &source.stream).await;
-            made.map_err(|error| CliError::caused("cannot make the durable consumers", error))?;
+            Ok::<_, ReconcileError>(())
+        };
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        // Until all servers have joined, some placements are rejected.
+        while let Err(error) = apply().await {
+            if Instant::now() > deadline {
+                return Err(CliError::caused("cannot create the streams", error));
+            }
+            sleep(Duration::from_millis(200)).await;
         }
         Ok(())
     }
 
-    /// Both regions as they are read in the hub.
+    /// Returns both regions as the exporter reads them in the hub.
     pub(super) fn feeds(&self) -> Result<Vec<Feed>, CliError> {
         let [hub, other] = regions()?;
         let sources = [Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)];
         Ok(sources.into_iter().map(|source| Feed { source, client: self.global.clone() }).collect())
     }
 
-    /// The connection that relays of a region publish over.
+    /// Returns the connection of a region's relays.
     pub(super) fn relay(&self, index: usize) -> &Client {
         &self.relays[index]
     }
 
-    /// Cuts the link to the region beyond it, or mends it.
+    /// Cuts or restores the link to the region beyond the hub.
     pub(super) fn set_cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }
@@ -170,7 +161,7 @@ impl Bridged {
         *self.cut.borrow()
     }
 
-    /// How many frames the region's stream has that its mirror has not, each asked where it is; unknown while one of
+    /// Returns the number of frames by which the mirror is behind its stream; `None` while one of
     /// them does not answer.
     pub(super) async fn behind(&self) -> Option<u64> {
         let region: Region = REGIONS[1].parse().ok()?;
@@ -190,7 +181,7 @@ impl Bridged {
 
     pub(super) async fn stop(self) {
         let Self { servers, relays, global, operators, .. } = self;
-        // So that they don't complain of servers that went away.
+        // They would log the loss of their servers.
         drop((relays, global, operators));
         for server in servers {
             server.stop().await;
@@ -199,18 +190,21 @@ impl Bridged {
 }
 
 /// Starts the servers and the links between them.
-async fn launch(folder: &TempDir, cut: &watch::Sender<bool>) -> Result<(Vec<Server>, Vec<Link>), CliError> {
+async fn launch(
+    folder: &TempDir,
+    cut: &watch::Sender<bool>,
+) -> Result<(Vec<DemoServer>, Vec<RegionLink>), CliError> {
     let mut gateways = Vec::new();
     let (mut links, mut straight) = (Vec::new(), Vec::new());
     for _ in CLUSTERS {
         let gateway = free_address(0)?;
-        links.push(Link::to(gateway, cut.subscribe()).await?);
-        straight.push(Link::for_one(gateway).await?);
+        links.push(RegionLink::to(gateway, cut.subscribe()).await?);
+        straight.push(RegionLink::for_one(gateway).await?);
         gateways.push(gateway);
     }
     let mut servers = Vec::new();
     for (index, cluster) in CLUSTERS.into_iter().enumerate() {
-        // The hub and the arbiter go straight to each other: that link stays.
+        // The hub and the arbiter have a link that is never cut.
         let stays = |other: usize| cluster != REGIONS[1] && CLUSTERS[other] != REGIONS[1];
         let seen =
             |other: usize| if stays(other) { straight[other].address() } else { links[other].address() };
@@ -219,7 +213,7 @@ async fn launch(folder: &TempDir, cut: &watch::Sender<bool>) -> Result<(Vec<Serv
         let mut command = nats_server()?;
         command.arg("--config").arg(folder.path().join(format!("{cluster}.conf")));
         command.envs(environment);
-        servers.push(Server::start(command, &format!("nats-server-{cluster}"), address, folder.path())?);
+        servers.push(DemoServer::start(command, &format!("nats-server-{cluster}"), address, folder.path())?);
     }
     for server in &mut servers {
         server.wait_until_up().await?;
@@ -233,7 +227,8 @@ fn regions() -> Result<[Region; 2], CliError> {
     Ok([hub.map_err(CliError::other)?, other.map_err(CliError::other)?])
 }
 
-/// What the files want to know of a server; `seen` is where it finds another.
+/// Returns the variables of a server's files; `seen` is the address under which it finds another
+/// one.
 fn environment(
     index: usize,
     address: SocketAddr,
@@ -250,7 +245,7 @@ fn environment(
         ("LISTEN".to_owned(), address.to_string()),
         ("MONITOR".to_owned(), free_address(0)?.to_string()),
         ("STORE".to_owned(), shown(&store)),
-        // The limits of all streams together; the demo fills next to nothing of it.
+        // At least the limits of all streams together, although the demo stores little.
         ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
         ("CLUSTER_LISTEN".to_owned(), routes.to_string()),
         ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{routes}\"]")),
@@ -268,21 +263,15 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-async fn connect(server: SocketAddr, user: &str) -> Result<Client, CliError> {
-    let config = NatsConfig {
-        servers: vec![format!("nats://{server}").parse().map_err(CliError::other)?],
-        fallback: Vec::new(),
-        identity: NatsIdentity::Login(Login::User { user: user.to_owned(), password: user.to_owned() }),
-        tls: NatsTls::default(),
-        inbox_prefix: format!("_INBOX.{user}"),
-    };
-    nats::connect(&config, "callsight demo").await.map_err(CliError::other)
+async fn connect_as(server: SocketAddr, user: &str) -> Result<Client, CliError> {
+    let login = Login::User { user: user.to_owned(), password: user.to_owned() };
+    connect(server, NatsIdentity::Login(login), user).await
 }
 
 async fn last_sequence(context: &Context, stream: &str) -> Option<u64> {
     let question = json!({});
     let asking = context.request::<_, _, serde_json::Value>(format!("STREAM.INFO.{stream}"), &question);
-    timeout(TELL_WITHIN, asking).await.ok()?.ok()?["state"]["last_seq"].as_u64()
+    timeout(SEQUENCE_TIMEOUT, asking).await.ok()?.ok()?["state"]["last_seq"].as_u64()
 }
 
 #[cfg(test)]

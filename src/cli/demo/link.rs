@@ -1,4 +1,6 @@
-//! A link that can be cut: what stands for the ocean between the regions.
+//! A link between regions that can be cut.
+//!
+//! Invariant: while a link is cut, no connection through it stays open.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,22 +11,22 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cli::CliError;
 
-/// Passes connections on to a server. Ends when dropped.
-pub(super) struct Link {
+/// A local proxy to a server, which ends when dropped.
+pub(super) struct RegionLink {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
-impl Link {
-    /// One that leads to a server on this machine, for as long as `cut` is false. A cut closes what is open, and
-    /// new connections at once.
+impl RegionLink {
+    /// Opens a link to a server on this machine. While `cut` is true, open and new connections are
+    /// closed.
     pub(super) async fn to(server: SocketAddr, cut: watch::Receiver<bool>) -> Result<Self, CliError> {
         let (listener, address) = listen().await?;
         Ok(Self { address, task: tokio::spawn(accept(listener, server, cut)) })
     }
 
-    /// One that is never cut, for one connection at a time. Gateways tell each other every address that they
-    /// know, and whoever is cut off would come back by this one; while it is in use, it leads nowhere else.
+    /// Opens a link that is never cut, for one connection at a time. Gateways share all addresses,
+    /// so a server behind a cut would otherwise reconnect through this one.
     pub(super) async fn for_one(server: SocketAddr) -> Result<Self, CliError> {
         let (listener, address) = listen().await?;
         Ok(Self { address, task: tokio::spawn(accept_one(listener, server)) })
@@ -35,14 +37,14 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for RegionLink {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 async fn listen() -> Result<(TcpListener, SocketAddr), CliError> {
-    let cannot = |error| CliError::caused("cannot make a link between the regions", error);
+    let cannot = |error| CliError::caused("cannot open a link between the regions", error);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     Ok((listener, address))
@@ -56,7 +58,7 @@ async fn accept_one(listener: TcpListener, server: SocketAddr) {
         if connection.is_empty() {
             connection.spawn(async move {
                 let Ok(mut server) = TcpStream::connect(server).await else { return };
-                // Either side may end it.
+                // Either side may close it.
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             });
         }
@@ -76,7 +78,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, cut: watch::Receiver<
 }
 
 async fn pass(mut client: TcpStream, server: SocketAddr, mut cut: watch::Receiver<bool>) {
-    // Whoever finds nobody there is hung up on.
+    // Without a server, the client's connection is closed.
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}

@@ -1,29 +1,34 @@
-//! The real servers that the demo starts.
+//! The real servers that the demo starts, and its connections to NATS.
+//!
+//! Invariant: a server that is dropped is killed.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use async_nats::Client;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::tool::find_tool;
 use crate::cli::{CliError, monitoring};
+use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::nats;
 
-/// How long a server may take to start.
+/// Maximum time for a server to start.
 const START_WITHIN: Duration = Duration::from_secs(15);
 
-/// A server, and where clients find it. Dropped, it is killed.
-pub(super) struct Server {
+/// A running server and its address. It is killed when dropped.
+pub(super) struct DemoServer {
     child: Child,
     name: String,
     log: PathBuf,
     pub(super) address: SocketAddr,
 }
 
-impl Server {
-    /// Starts a server; its log is in the folder.
+impl DemoServer {
+    /// Starts a server with its log in the folder.
     pub(super) fn start(
         mut command: Command,
         name: &str,
@@ -35,7 +40,7 @@ impl Server {
         let log = std::fs::File::create(&path).map_err(cannot)?;
         let same = log.try_clone().map_err(cannot)?;
         command.stdin(Stdio::null()).stdout(log).stderr(same).kill_on_drop(true);
-        // Ctrl-C goes to a whole process group; the servers are stopped after what uses them, not with it.
+        // Ctrl-C goes to the whole process group, but servers must stop after their clients.
         let child = command.process_group(0).spawn().map_err(cannot)?;
         Ok(Self { child, name: name.to_owned(), log: path, address })
     }
@@ -47,26 +52,26 @@ impl Server {
             let ended = self.child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
                 let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let last = log.lines().last().unwrap_or("it said nothing").to_owned();
+                let last = log.lines().last().unwrap_or("it logged nothing").to_owned();
                 return Err(CliError::failed(format!("{} did not start: {last}", self.name)));
             }
             sleep(Duration::from_millis(50)).await;
         }
-        // Somebody else may have taken the port in between, and answer there.
+        // Another process may have taken the port in between, and accept connections on it.
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            _ => Err(CliError::failed(format!("{} did not start: its port was taken; try again", self.name))),
+            _ => Err(CliError::failed(format!("{} did not start: its port is in use; try again", self.name))),
         }
     }
 
     pub(super) async fn stop(mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill().await;
     }
 }
 
-/// Prometheus, if it is there, told to look at one address.
-pub(super) fn prometheus(metrics: SocketAddr, folder: &Path) -> Result<Option<Server>, CliError> {
+/// Starts Prometheus, if it is installed, with one target.
+pub(super) fn prometheus(metrics: SocketAddr, folder: &Path) -> Result<Option<DemoServer>, CliError> {
     let Some(prometheus) = find_tool("prometheus") else { return Ok(None) };
     let address = free_address(9090)?;
     let config = monitoring::write(folder, metrics)
@@ -76,23 +81,39 @@ pub(super) fn prometheus(metrics: SocketAddr, folder: &Path) -> Result<Option<Se
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()))
         .arg(format!("--web.listen-address={address}"));
-    Server::start(command, "prometheus", address, folder).map(Some)
+    DemoServer::start(command, "prometheus", address, folder).map(Some)
 }
 
-/// nats-server, yet without arguments.
+/// Returns the command of nats-server, without arguments.
 pub(super) fn nats_server() -> Result<Command, CliError> {
     find_tool("nats-server").map(Command::new).ok_or_else(|| {
         CliError::failed(
-            "there is no nats-server on the PATH; `./dev demo` gets one and starts the demo, \
+            "nats-server is not on the PATH; `./dev demo` downloads it and starts the demo, \
              or see https://nats.io/download",
         )
     })
 }
 
-/// An address of this machine with the usual port if it is free, else with another.
+/// Returns an address of this machine with the usual port if it is free, or with another one.
 pub(super) fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .and_then(|listener| listener.local_addr());
     free.map_err(|error| CliError::caused("there is no free port", error))
+}
+
+/// Connects to a NATS server as a user with an inbox of its own.
+pub(super) async fn connect(
+    server: SocketAddr,
+    identity: NatsIdentity,
+    user: &str,
+) -> Result<Client, CliError> {
+    let config = NatsConfig {
+        servers: vec![format!("nats://{server}").parse().map_err(CliError::other)?],
+        fallback: Vec::new(),
+        identity,
+        tls: NatsTls::default(),
+        inbox_prefix: format!("_INBOX.{user}"),
+    };
+    nats::connect(&config, "callsight demo").await.map_err(CliError::other)
 }

@@ -1,20 +1,21 @@
 //! All regions on one server: the quick start.
+//!
+//! Invariant: the streams of all regions exist once it has started.
 
 use async_nats::Client;
 use tempfile::TempDir;
 
-use super::servers::{Server, free_address, nats_server};
+use super::servers::{DemoServer, connect, free_address, nats_server};
 use crate::cli::CliError;
-use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::config::NatsIdentity;
 use crate::consume::{Source, SourceKind};
-use crate::nats;
 use crate::serve::Feed;
 use crate::topology::ensure_streams;
 use callsight_frame::subject::Region;
 
 /// One nats-server with the streams of all regions.
 pub(super) struct Single {
-    server: Server,
+    server: DemoServer,
     client: Client,
 }
 
@@ -25,20 +26,13 @@ impl Single {
         let port = address.port().to_string();
         command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir"]);
         command.arg(folder.path().join("nats"));
-        let mut server = Server::start(command, "nats-server", address, folder.path())?;
+        let mut server = DemoServer::start(command, "nats-server", address, folder.path())?;
         server.wait_until_up().await?;
-        let config = NatsConfig {
-            servers: vec![format!("nats://{address}").parse().map_err(CliError::other)?],
-            fallback: Vec::new(),
-            identity: NatsIdentity::Anonymous,
-            tls: NatsTls::default(),
-            inbox_prefix: "_INBOX.demo".to_owned(),
-        };
-        let client = nats::connect(&config, "callsight demo").await.map_err(CliError::other)?;
+        let client = connect(address, NatsIdentity::Anonymous, "demo").await?;
         let context = async_nats::jetstream::new(client.clone());
         for region in regions {
             let made = ensure_streams(&context, region, 1).await;
-            made.map_err(|error| CliError::caused("cannot make the streams", error))?;
+            made.map_err(|error| CliError::caused("cannot create the streams", error))?;
         }
         Ok(Self { server, client })
     }
@@ -51,7 +45,7 @@ impl Single {
         regions.iter().map(feed).collect()
     }
 
-    /// The connection that relays publish over.
+    /// Returns the relays' connection.
     pub(super) const fn client(&self) -> &Client {
         &self.client
     }
@@ -62,7 +56,7 @@ impl Single {
 
     pub(super) async fn stop(self) {
         let Self { server, client } = self;
-        // So that it doesn't complain of a server that went away.
+        // It would log the loss of its server.
         drop(client);
         server.stop().await;
     }

@@ -1,8 +1,8 @@
-//! What holds for every world.
+//! Properties of every world.
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::tests::small;
+use super::super::config::tests::small;
 use super::*;
 use callsight_frame::Form;
 

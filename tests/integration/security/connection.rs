@@ -211,7 +211,7 @@ fn a_file_that_is_wrong_is_named_with_its_flag() {
         (&["--nats-creds", &junk], format!("`{junk}` of --nats-creds holds no user JWT as nsc writes it")),
         (
             &["--nats-nkey", &junk],
-            format!("`{junk}` of --nats-nkey holds no nkey seed (SU…) in a line of its own"),
+            format!("`{junk}` of --nats-nkey holds no nkey seed (SU…) on a line of its own"),
         ),
     ] {
         assert_eq!(error(flags), format!("error: {expected}\n"));

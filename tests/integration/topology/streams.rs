@@ -81,9 +81,9 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
     }
     says(&streams(&us, &with("verify", &[])), 1, &["+ consumer HEALTH_US/callsight-main", "9 of 9 differ"]);
     // Made from the far end, seen from the near one, and with the program's own declarations.
-    says(&streams(&apac, &with("apply", &[])), 0, &["9 created, 0 changed, 0 refused, 0 the same"]);
-    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 0 changed, 0 refused, 9 the same"]);
-    says(&streams(&us, &["verify", "--region", "us,apac", "--replicas", "1"]), 0, &["9 the same"]);
+    says(&streams(&apac, &with("apply", &[])), 0, &["9 created, 0 changed, 0 refused, 0 unchanged"]);
+    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 0 changed, 0 refused, 9 unchanged"]);
+    says(&streams(&us, &["verify", "--region", "us,apac", "--replicas", "1"]), 0, &["9 unchanged"]);
     let verified = streams(&apac, &with("verify", &["--json"]));
     let json: Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert_eq!((&json["ok"], &json["same"], verified.status.code()), (&json!(true), &json!(9), Some(0)));
@@ -96,7 +96,7 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
     operator.update_stream(turned).await.unwrap();
     let words = ["~ stream   HEALTH_APAC", "max_bytes: 8 GiB → 4 GiB", "1 of 9 differ"];
     says(&streams(&us, &with("verify", &[])), 1, &words);
-    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 1 changed, 0 refused, 8 the same"]);
+    says(&streams(&us, &with("apply", &[])), 0, &["0 created, 1 changed, 0 refused, 8 unchanged"]);
     assert_eq!(config().await, Config { max_message_size: 100_000, ..made });
 
     // Nothing is deleted, whatever is said.
@@ -121,10 +121,10 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
     edit(&folder, "consumers/HEALTH_APAC/callsight-main.json", json!({"ack_policy": "explicit"}));
     let refused = [
         "max_bytes: 4 GiB → 50000 bytes",
-        "bytes would go; --allow-destructive does it",
+        "bytes would be deleted; allow it with --allow-destructive",
         "storage: \"file\" → \"memory\"",
         "can't change the storage",
-        "it would move with all it holds, from apac to us",
+        "this would relocate the stream and its data from apac to us",
         "max_ack_pending: 32768 → 1000",
         "nats consumer rm HEALTH_APAC callsight-main",
     ];

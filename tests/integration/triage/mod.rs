@@ -68,12 +68,12 @@ impl Calls {
         let others =
             (first..(first + Self::MEETING).min(self.sessions.len())).filter(|other| *other != session);
         let peers: Vec<_> = others.map(|other| self.sessions[other].as_str()).collect();
+        let server = ServerUrl::new(SERVERS[session % SERVERS.len()]).unwrap();
         let mut frame = Frame {
             meeting_id: MeetingId::new(&self.meetings[session / Self::MEETING]).unwrap(),
             server: Some(Server {
-                url: ServerUrl::new(SERVERS[session % SERVERS.len()]).unwrap(),
-                server_type: ServerType::WebTransport,
                 rtt_ms: Some(if let Mood::Slow(rtt_ms) = mood { rtt_ms } else { 50.0 }),
+                ..Server::new(server, ServerType::WebTransport)
             }),
             tab_visible: Some(mood != Mood::Hidden),
             ..frame(&self.sessions[session], self.seq, &peers)

@@ -1,8 +1,9 @@
 //! The series that stay: aggregates by region and server, and the exporter's own.
 //!
-//! They go through the `metrics` macros to the exporter library; only the observations of histograms, of which a
-//! frame brings many, are counted by our own `series::histogram`. Handles are taken once, when a server or a region
-//! is first seen, and kept: an update then neither hashes labels nor takes a lock.
+//! They are registered by the `metrics` macros when a server or a region is first seen, and the
+//! handles are kept: an update then neither hashes labels nor takes a lock.
+//!
+//! Invariant: the labels of a series are those that the catalogue declares, in the same order.
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 
@@ -11,12 +12,12 @@ pub use super::histogram::Observations;
 pub use super::recorder::{AggregateRecorder, AggregateSeries, AggregateValue, Aggregates};
 use callsight_frame::{Operation, Reason};
 
-/// A kind of trouble that a session can be in: the values of the label `signal`.
+/// What degrades a session: the values of the label `signal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// The round-trip time is over its threshold.
+    /// The round-trip time exceeds its threshold.
     Rtt,
-    /// A peer can't be heard, or too much of its audio is made up.
+    /// A peer can't be heard, or its concealment ratio exceeds the threshold.
     Audio,
     /// A peer can't be seen, or its video froze.
     Video,
@@ -42,11 +43,11 @@ impl Signal {
 pub enum Limit {
     /// Series of the detail planes, all together.
     Series,
-    /// Sessions of one meeting that have detail.
+    /// Sessions with detail per meeting.
     SessionsPerMeeting,
-    /// Peers of one session that have detail.
+    /// Peers with detail per session.
     PeersPerSession,
-    /// Distinct servers that are told apart.
+    /// Servers with series of their own.
     ServerUrls,
 }
 
@@ -74,7 +75,7 @@ pub enum Removal {
     Ended,
     /// No frame came for the idle timeout.
     Idle,
-    /// It lives on with another server or in another meeting.
+    /// It continues on another server or in another meeting.
     Moved,
 }
 
@@ -105,9 +106,9 @@ pub struct ServerSeries {
     pub neteq: [Counter; Operation::ALL.len()],
     /// Samples played.
     pub samples: Counter,
-    /// Samples made up.
+    /// Samples concealed.
     pub concealed_samples: Counter,
-    /// Silent ones of them.
+    /// Samples concealed that were silent.
     pub silent_concealed_samples: Counter,
     /// Packets received.
     pub packets_received: Counter,
@@ -125,7 +126,7 @@ pub struct ServerSeries {
     pub peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
-    /// Sessions that can't hear somebody who speaks.
+    /// Sessions that cannot hear a peer whose microphone is on.
     pub one_way_audio: Gauge,
     /// Sessions degraded by at least one signal.
     pub degraded_any: Gauge,
@@ -135,6 +136,7 @@ pub struct ServerSeries {
 
 impl ServerSeries {
     /// Registers the series of a server.
+    #[must_use]
     pub fn register(
         recorder: &dyn Recorder,
         region: &str,
@@ -181,20 +183,21 @@ impl ServerSeries {
 pub struct StreamSeries {
     /// Age of the newest frame; NaN until there is one.
     pub last_frame_age: Gauge,
-    /// There if it is a mirror.
+    /// `None` unless the stream is a mirror.
     pub mirror: Option<MirrorSeries>,
 }
 
-/// How far a mirror is behind its origin.
+/// The series of how far a mirror is behind its origin.
 pub struct MirrorSeries {
-    /// Frames that it has not got.
+    /// Frames that the mirror lacks.
     pub lag_frames: Gauge,
-    /// Time since it last heard of its origin; NaN until that is known.
+    /// Time since it last heard from its origin, in seconds; NaN while unknown.
     pub lag: Gauge,
 }
 
 impl StreamSeries {
     /// Registers the series of a region's stream, or of a mirror of it.
+    #[must_use]
     pub fn register(recorder: &dyn Recorder, region: &str, mirror: bool) -> Self {
         with_local_recorder(recorder, || {
             let unknown = |name: &'static str| {
@@ -215,11 +218,11 @@ impl StreamSeries {
 
 /// The exporter's own series of one region.
 pub struct RegionSeries {
-    /// Messages taken.
+    /// Messages received, redelivered ones included.
     pub received: Counter,
     /// Frames folded.
     pub folded: Counter,
-    /// Frames at or under a watermark.
+    /// Frames at or below a watermark.
     pub repeated: Counter,
     /// Messages delivered again.
     pub redelivered: Counter,
@@ -231,7 +234,7 @@ pub struct RegionSeries {
     pub dead_letters_lost: Counter,
     /// Stream receipt to fold, in seconds.
     pub latency: Histogram,
-    /// Client's clock against the stream's, in seconds.
+    /// Difference between the client's clock and the stream's, in seconds.
     pub clock_skew: Histogram,
     /// Frames not delivered yet.
     pub pending: Gauge,
@@ -247,7 +250,9 @@ pub struct RegionSeries {
 }
 
 impl RegionSeries {
-    /// Registers the series of a region. Counters begin at zero, so that their first increase shows.
+    /// Registers the series of a region. Counters begin at zero, so that `rate` sees their first
+    /// increase.
+    #[must_use]
     pub fn register(recorder: &dyn Recorder, region: &str) -> Self {
         let region = region.to_owned();
         with_local_recorder(recorder, || {
@@ -285,7 +290,7 @@ impl RegionSeries {
         &self.rejected[reason as usize]
     }
 
-    /// The counter of what a budget refused.
+    /// The counter of rows and names that a budget refused.
     pub fn refused(&self, limit: Limit) -> &Counter {
         &self.refused[limit as usize]
     }

@@ -1,18 +1,21 @@
 //! The catalogue: every metric that Callsight serves, declared once.
 //!
-//! HELP and TYPE lines, histogram buckets, the columns of the detail rows and `docs/metrics.md` all come from
-//! here, and so does the check that dashboards and rules name only metrics that exist.
+//! A metric that is described in several places drifts apart. HELP and TYPE lines, histogram
+//! buckets, the columns of the detail rows and `docs/metrics.md` all come from here, and so does
+//! the check that dashboards and rules name only metrics that exist.
+//!
+//! Invariant: a series with a prefix of ours has a [`Metric`] here, with exactly its labels.
 
 use callsight_frame::Operation;
 
 /// What a metric's value does over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Goes up; its rate is what one looks at.
+    /// Goes up; queries use its rate.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// A gauge that is kept as a moment and shown as the seconds since then.
+    /// A gauge, stored as a moment and shown as the seconds since then.
     Age,
     /// Counts in cumulative buckets, with these upper bounds.
     Histogram(&'static [f64]),
@@ -30,10 +33,10 @@ impl Kind {
     }
 }
 
-/// Where a metric belongs, and so how many series it can have.
+/// What a metric describes, which bounds how many series it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
-    /// By region and server: always on, bounded; what dashboards and alerts use.
+    /// By region and server. Always on and bounded; dashboards and alerts use these.
     Aggregate,
     /// A row for each live session.
     Session,
@@ -59,16 +62,16 @@ impl Plane {
     }
 }
 
-/// A metric as it is declared.
+/// The declaration of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// The name in the exposition, with its base unit, and `_total` on a counter.
     pub name: &'static str,
-    /// What the value does.
+    /// How its value behaves over time.
     pub kind: Kind,
-    /// Where it belongs.
+    /// What it describes.
     pub plane: Plane,
-    /// The names of its labels.
+    /// The names of its labels, in the order in which series have them.
     pub labels: &'static [&'static str],
     /// The HELP text: one sentence, with the source of the fact.
     pub help: &'static str,
@@ -111,23 +114,23 @@ macro_rules! catalogue {
 catalogue! {
     Aggregate {
         RTT = "videocall_rtt_seconds" RTT_SECONDS, SERVER,
-            "Round-trip time from client to elected server, as the client measures it, an observation a frame.";
+            "Round-trip time from client to elected server, as the client measures it, one observation per frame.";
         AUDIO_BUFFER = "videocall_audio_buffer_seconds" BUFFER_SECONDS, SERVER,
-            "Jitter buffer depth of each received audio stream, an observation a peer and frame.";
+            "Jitter buffer depth of each received audio stream, one observation per peer and frame.";
         CONCEALMENT = "videocall_audio_concealment_ratio" RATIO, SERVER,
-            "Share of the samples played since the frame before that were made up and audible, an observation a peer and frame.";
+            "Share of the samples played since the previous frame that were concealed and audible, one observation per peer and frame.";
         NETEQ_OPERATIONS = "videocall_neteq_operations_total" Kind::Counter, SERVER_OPERATION,
             "NetEQ decisions by operation, summed over all received audio streams.";
         SAMPLES = "videocall_audio_samples_total" Kind::Counter, SERVER,
             "Audio samples played, summed over all received audio streams.";
         CONCEALED_SAMPLES = "videocall_audio_concealed_samples_total" Kind::Counter, SERVER,
-            "Audio samples that were made up because none had come.";
+            "Audio samples concealed because the packets with them had not arrived.";
         SILENT_CONCEALED_SAMPLES = "videocall_audio_silent_concealed_samples_total" Kind::Counter, SERVER,
-            "Made-up audio samples that were silent, which nobody hears.";
+            "Concealed audio samples that were silent, which nobody hears.";
         PACKETS_RECEIVED = "videocall_audio_packets_received_total" Kind::Counter, SERVER,
             "Audio packets received, summed over all received audio streams.";
         PACKETS_LOST = "videocall_audio_packets_lost_total" Kind::Counter, SERVER,
-            "Audio packets lost on the way, summed over all received audio streams.";
+            "Audio packets lost in transit, summed over all received audio streams.";
         FREEZES = "videocall_video_freezes_total" Kind::Counter, SERVER,
             "Freezes of received video, summed over all received video streams.";
         MEETINGS = "videocall_meetings" Kind::Gauge, SERVER,
@@ -135,17 +138,17 @@ catalogue! {
         SESSIONS = "videocall_sessions" Kind::Gauge, SERVER,
             "Live sessions.";
         PARTICIPANTS = "videocall_participants" Kind::Gauge, SERVER,
-            "Participants with a live session, each counted once a meeting.";
+            "Participants with a live session, each counted once per meeting.";
         PEER_CONNECTIONS = "videocall_peer_connections" Kind::Gauge, SERVER,
             "Remote peers that live sessions observe, summed over the sessions.";
         SESSIONS_DEGRADED = "videocall_sessions_degraded" Kind::Gauge, SERVER_SIGNAL,
-            "Live sessions whose last frame was bad, by signal: rtt, audio or video.";
+            "Live sessions whose last frame exceeded a threshold, by signal: rtt, audio or video.";
         SESSIONS_ONE_WAY_AUDIO = "videocall_sessions_one_way_audio" Kind::Gauge, SERVER,
-            "Live sessions that cannot hear a peer whose microphone is on; they are among those degraded by audio.";
+            "Live sessions that cannot hear a peer whose microphone is on; they also count as degraded by audio.";
         SESSIONS_DEGRADED_ANY = "videocall_sessions_degraded_any" Kind::Gauge, SERVER,
-            "Live sessions whose last frame was bad by at least one signal, each counted once.";
+            "Live sessions degraded by at least one signal, each counted once.";
         SESSIONS_HIDDEN = "videocall_sessions_hidden" Kind::Gauge, SERVER,
-            "Live sessions whose tab was hidden at the last frame; they never count as degraded.";
+            "Live sessions whose tab was hidden in their last frame; they never count as degraded.";
     }
     Session {
         SESSION_RTT = "videocall_session_rtt_seconds" Kind::Gauge, SESSION,
@@ -167,73 +170,73 @@ catalogue! {
         PAIR_AUDIO_TARGET = "videocall_pair_audio_target_seconds" Kind::Gauge, PAIR,
             "Jitter buffer depth that NetEQ aims at for the peer's audio.";
         PAIR_AUDIO_AWAITING_DECODE = "videocall_pair_audio_packets_awaiting_decode" Kind::Gauge, PAIR,
-            "Packets of the peer's audio that wait for the decoder.";
+            "Packets of the peer's audio waiting for the decoder.";
         PAIR_SAMPLES = "videocall_pair_audio_samples_total" Kind::Counter, PAIR,
             "Samples played of the peer's audio, since the session began.";
         PAIR_CONCEALED_SAMPLES = "videocall_pair_audio_concealed_samples_total" Kind::Counter, PAIR,
-            "Samples of the peer's audio that were made up because none had come, since the session began.";
+            "Samples of the peer's audio concealed because the packets with them had not arrived, since the session began.";
         PAIR_SILENT_CONCEALED_SAMPLES = "videocall_pair_audio_silent_concealed_samples_total" Kind::Counter, PAIR,
-            "Made-up samples of the peer's audio that were silent, since the session began.";
+            "Concealed samples of the peer's audio that were silent, since the session began.";
         PAIR_NETEQ_OPERATIONS = "videocall_pair_neteq_operations_total" Kind::Counter, PAIR_OPERATION,
             "NetEQ decisions for the peer's audio by operation, since the session began.";
         PAIR_VIDEO_FPS = "videocall_pair_video_frames_per_second" Kind::Gauge, PAIR,
-            "Frames decoded a second of the peer's video.";
+            "Frames per second decoded of the peer's video.";
         PAIR_VIDEO_BUFFERED = "videocall_pair_video_frames_buffered" Kind::Gauge, PAIR,
-            "Frames of the peer's video that wait to be decoded or shown.";
+            "Frames of the peer's video waiting to be decoded or shown.";
         PAIR_VIDEO_BYTE_RATE = "videocall_pair_video_bytes_per_second" Kind::Gauge, PAIR,
-            "Bit rate of the peer's video, in bytes a second.";
+            "Bit rate of the peer's video, in bytes per second.";
         PAIR_FREEZES = "videocall_pair_video_freezes_total" Kind::Counter, PAIR,
             "Freezes of the peer's video, since the session began.";
     }
     Own {
         BUILD_INFO = "callsight_build_info" Kind::Gauge, &["version"],
-            "Always 1; the label tells the version that runs.";
+            "Always 1; the label is the running version.";
         FRAMES_RECEIVED = "callsight_frames_received_total" Kind::Counter, REGION,
-            "Messages taken from the stream: the folded, repeated, rejected and redelivered ones together.";
+            "Messages received from the stream: folded, repeated, rejected and redelivered.";
         FRAMES_FOLDED = "callsight_frames_folded_total" Kind::Counter, REGION,
-            "Frames folded, the late ones among them.";
+            "Frames folded, late ones included.";
         FRAMES_REPEATED = "callsight_frames_repeated_total" Kind::Counter, REGION,
             "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
         FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
-            "Messages that JetStream delivered again after they had been taken, which change nothing.";
+            "Messages that JetStream delivered again after they had been received, which change nothing.";
         FRAMES_LATE = "callsight_frames_late_total" Kind::Counter, REGION,
-            "Folded frames that were older than the idle timeout: they feed the counters, never the live gauges.";
+            "Folded frames older than the idle timeout, which feed the counters but never the gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
-            "Frames refused whole, by reason; docs/frame.md tells what each means.";
+            "Frames rejected, by reason; docs/frame.md describes each reason.";
         DEAD_LETTERS = "callsight_dead_letters_total" Kind::Counter, REGION,
-            "Rejected frames that were stored in the dead-letter stream.";
+            "Rejected frames stored in the dead-letter stream.";
         DEAD_LETTERS_LOST = "callsight_dead_letters_lost_total" Kind::Counter, REGION,
-            "Rejected frames that the dead-letter stream did not take; /readyz says why.";
+            "Rejected frames that could not be stored in the dead-letter stream; /readyz says why.";
         FRAME_LATENCY = "callsight_frame_latency_seconds" LATENCY_SECONDS, REGION,
-            "Time from the stream's receipt of a frame to its fold.";
+            "Time from the moment the stream received a frame to its fold.";
         CLOCK_SKEW = "callsight_client_clock_skew_seconds" SKEW_SECONDS, REGION,
-            "Distance between the client's clock in a frame and the stream's, transit included.";
+            "Difference between the client's clock in a frame and the stream's clock, transit included.";
         CONSUMER_PENDING = "callsight_consumer_pending_frames" Kind::Gauge, REGION,
             "Frames in the stream that the durable consumer has not delivered yet.";
         CONSUMER_ACK_PENDING = "callsight_consumer_ack_pending_frames" Kind::Gauge, REGION,
-            "Frames delivered and not acknowledged yet.";
+            "Frames delivered but not acknowledged yet.";
         LAST_FOLDED_AGE = "callsight_last_folded_frame_age_seconds" Kind::Gauge, REGION,
-            "Age of the newest folded frame, by the stream's clock; NaN until a frame has been folded.";
+            "Age of the newest folded frame by the stream's clock; NaN until a frame has been folded.";
         STREAM_LAST_FRAME_AGE = "callsight_stream_last_frame_age_seconds" Kind::Gauge, REGION,
-            "Age of the newest frame in the stream that is read, by its server's clock; NaN until there is one.";
+            "Age of the newest frame in the consumed stream by its server's clock; NaN until there is one.";
         MIRROR_LAG_FRAMES = "callsight_mirror_lag_frames" Kind::Gauge, REGION,
-            "Frames of the region's stream that the mirror that is read has not got: as its server last knew, or the region's own if that answers.";
+            "Frames of the region's stream that the consumed mirror lacks, by the region's own stream if it answers, else as last reported by the mirror's server.";
         MIRROR_LAG = "callsight_mirror_lag_seconds" Kind::Gauge, REGION,
-            "Time since the mirror that is read last heard of the region's stream, which it does every second; NaN until it is known.";
+            "Time since the consumed mirror last heard from the region's stream, which it does every second; NaN while unknown.";
         CONNECTED = "callsight_nats_connected" Kind::Gauge, REGION,
             "1 while the region's durable consumer is attached and its NATS connection is up.";
         READY = "callsight_ready" Kind::Gauge, REGION,
-            "1 while /readyz holds the region for complete and current.";
+            "1 while /readyz reports the region as complete and current.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
-            "Series that the detail planes hold now.";
+            "Series in the detail planes.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
-            "Rows or names refused because a limit was reached; what exists stays right and aggregates stay complete.";
+            "Rows or server names refused because a limit was reached; existing rows stay correct and aggregates stay complete.";
         SESSIONS_REMOVED = "callsight_sessions_removed_total" Kind::Counter, &["region", "reason"],
             "Live sessions removed: ended, idle, or moved to another server or meeting.";
         SCRAPE_SECONDS_SPENT = "callsight_scrape_duration_seconds" SCRAPE_SECONDS, &[],
-            "Time from a scrape's start to its last byte handed to the connection.";
+            "Time from the start of a scrape to its last byte handed to the connection.";
         SCRAPE_BYTES = "callsight_scrape_bytes" Kind::Gauge, &[],
-            "Size of the last whole scrape before compression.";
+            "Size of the last complete scrape before compression.";
     }
 }
 

@@ -1,16 +1,18 @@
 //! The recorder of the detail planes: series that live and die with a session.
 //!
-//! A metrics registry is made for series that stay. Here they come and go by the thousand a second, half a
-//! million may live at once, and one that outlives its call turns every quantile into fiction. In the
-//! exporter library an idle series is noticed only while rendering, nothing can be removed when its session
-//! ends, and every series carries its own key with every label.
+//! A metrics registry is made for series that stay. Here they come and go by the thousand a second,
+//! half a million may live at once, and one that outlives its call turns every quantile into
+//! fiction. In the exporter library an idle series is noticed only while rendering, nothing can be
+//! removed when its session ends, and every series carries its own key with every label.
 //!
-//! So this store keeps rows. A row is one label set, rendered once into text, with a dense array of values:
-//! one for each column that the catalogue gives the plane. A [`Row`] is itself a [`metrics::Recorder`] for
-//! that label set; the fold, which has all values of a row in hand, sets them at once with [`Row::set`].
+//! So this store keeps rows. A row is one label set, rendered once into text, with a dense array of
+//! values: one for each column that the catalogue gives the plane. A [`Row`] is itself a
+//! [`metrics::Recorder`] for that label set; the fold, which has all values of a row in hand, sets
+//! them at once with [`Row::set`].
 //!
-//! Invariant: a series is shown if and only if its row is open. Dropping the row removes all of its series at once, and
-//! a handle that is kept longer writes into memory that nobody shows: it can't reach a later row with the same labels.
+//! Invariant: a series is shown if and only if its row is open. Dropping the row removes all of its
+//! series at once, and a handle that is kept longer writes into memory that nobody shows: it can't
+//! reach a later row with the same labels.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -33,10 +35,11 @@ const ABSENT: u64 = u64::MAX;
 /// The columns of the widest plane.
 const MAX_COLUMNS: usize = 21;
 
-/// One label set and its values. A cell is a float's bits for a gauge and the number itself for a counter.
+/// One label set and its values. A cell is a float's bits for a gauge and the number itself for a
+/// counter.
 ///
-/// The cells are in line, as many as the widest plane needs: with half a million series every pointer that an
-/// update follows is a cache miss.
+/// The cells are in line, as many as the widest plane needs: with half a million series every
+/// pointer that an update follows is a cache miss.
 struct Cells {
     labels: Box<str>,
     values: [AtomicU64; MAX_COLUMNS],
@@ -47,12 +50,12 @@ struct Cells {
 static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
 static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
 
-/// The planes that have rows.
+/// A plane of the catalogue that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetailPlane {
-    /// A row a session.
+    /// One row per live session.
     Session,
-    /// A row a pair of a session and a remote peer.
+    /// One row per pair of a live session and a remote peer.
     Pair,
 }
 
@@ -78,7 +81,7 @@ impl DetailPlane {
         }
     }
 
-    /// The plane's place in the catalogue.
+    /// The plane as the catalogue names it.
     #[must_use]
     pub const fn plane(self) -> Plane {
         match self {
@@ -88,7 +91,7 @@ impl DetailPlane {
     }
 }
 
-/// Rows are sorted and found by their labels.
+/// A row in the store, sorted and found by its labels.
 struct ByLabels(Arc<Cells>);
 
 impl Borrow<str> for ByLabels {
@@ -135,21 +138,22 @@ impl Inner {
 }
 
 impl DetailStore {
-    /// An empty store that never holds more than `max_series` series, both planes together.
+    /// Makes an empty store for at most `max_series` series of both planes together.
     #[must_use]
     pub fn new(max_series: usize) -> Self {
         Self(Arc::new(Inner { planes: Default::default(), live_series: Default::default(), max_series }))
     }
 
-    /// Opens the row with these label values, in the order of [`DetailPlane::labels`], or refuses when its series would
-    /// exceed the budget. Its series are absent until they are set. An open row with the same labels gives way to the
-    /// new one.
+    /// Opens the row with these label values, in the order of [`DetailPlane::labels`], or refuses
+    /// when its series would exceed the budget. Its series are absent until they are set. An open
+    /// row with the same labels gives way to the new one.
     #[must_use]
     pub fn open(&self, plane: DetailPlane, labels: &[&str]) -> Option<Row> {
         debug_assert_eq!(labels.len(), plane.labels().len());
         let width = plane.columns().len();
         let live = || self.0.live_series.iter().map(|live| live.load(Relaxed)).sum::<usize>();
-        // Reserve first, look afterwards: two regions that fold at once can't both take the last place.
+        // Reserving before comparing keeps two regions that fold at once from both taking the last
+        // place.
         self.0.live_series[plane as usize].fetch_add(width, Relaxed);
         if live() > self.0.max_series {
             self.0.live_series[plane as usize].fetch_sub(width, Relaxed);
@@ -162,14 +166,15 @@ impl DetailStore {
         Some(Row { cells, plane, store: Arc::clone(&self.0) })
     }
 
-    /// Whether one more row of a plane would stay within the budget, as far as one can tell without opening it.
+    /// Whether one more row of a plane would fit the budget. Another thread may take that place
+    /// before it is opened.
     #[must_use]
     pub fn has_room(&self, plane: DetailPlane) -> bool {
         let live: usize = self.0.live_series.iter().map(|live| live.load(Relaxed)).sum();
         live + plane.columns().len() <= self.0.max_series
     }
 
-    /// The most series that it holds.
+    /// The budget: how many series it holds at most.
     #[must_use]
     pub fn max_series(&self) -> usize {
         self.0.max_series
@@ -187,9 +192,9 @@ impl DetailStore {
         self.rows(plane, &[])
     }
 
-    /// The rows of a plane whose first labels have these values, sorted by the text of their labels. The lock is
-    /// given back after every few hundred rows, so that looking at a large plane never holds up a join or a leave for
-    /// long.
+    /// The rows of a plane whose first labels have these values, sorted by the text of their
+    /// labels. The lock is given back after every few hundred rows, so that looking at a large
+    /// plane never holds up a join or a leave for long.
     #[must_use]
     pub fn rows(&self, plane: DetailPlane, leading: &[&str]) -> Vec<RowView> {
         const ROWS_A_LOCK: usize = 512;
@@ -220,7 +225,7 @@ fn render_labels(plane: DetailPlane, values: &[&str]) -> Box<str> {
     labels::render(plane.labels().iter().copied().zip(values.iter().copied()))
 }
 
-/// What a cell holds.
+/// The content of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits(u64);
 
@@ -252,20 +257,21 @@ pub struct Row {
 }
 
 impl Row {
-    /// Notes what the fold makes of the row.
+    /// Stores how the fold judges the row.
     pub fn judge(&self, judgement: Judgement) {
         self.cells.judgement.store(judgement.pack(), Relaxed);
     }
 
-    /// Reads a bit of the row here and there, so that it is in the cache when it is set. What it gives means nothing, but
-    /// has to be used for the reading to happen.
+    /// Reads one cell per cache line, so that the row is in the cache when it is set. The result
+    /// means nothing; pass it to `black_box`, or the compiler drops the reads.
+    #[must_use]
     pub fn fetch(&self) -> u64 {
         const A_LINE: usize = 64 / size_of::<AtomicU64>();
         self.cells.values.iter().step_by(A_LINE).fold(0, |all, cell| all ^ cell.load(Relaxed))
     }
 
-    /// Sets all of the row's values, in the order of its plane's columns: what a frame brings at once. Through its
-    /// handles, that would be a pointer of 16 bytes to fetch and an indirect call for each of them.
+    /// Sets all values of the row, in the order of its plane's columns. Through handles, each of
+    /// them would cost an allocation, a pointer to fetch and an indirect call.
     pub fn set<const N: usize>(&self, values: &[Bits; N]) {
         const { assert!(N <= MAX_COLUMNS) };
         debug_assert_eq!(N, self.plane.columns().len());
@@ -284,8 +290,8 @@ impl Row {
     }
 }
 
-/// Registering gives the handle of a cell. A name that the plane doesn't have gives a handle that does
-/// nothing; of the labels only `operation` is looked at, since the row has all others.
+/// Registering returns the handle of a cell. For a name that the plane doesn't have, the handle
+/// does nothing; of the labels only `operation` matters, since the row has all others.
 impl Recorder for Row {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -338,8 +344,8 @@ impl CounterFn for Cell {
         self.absolute(if present == ABSENT { value } else { present.wrapping_add(value) });
     }
 
-    /// Sets the value as it is, also to a smaller one: a client whose counter began anew has to show as one.
-    /// `u64::MAX` makes it absent.
+    /// Sets the value as it is, also to a smaller one: a client whose counter began anew has to
+    /// show as one. `u64::MAX` makes it absent.
     fn absolute(&self, value: u64) {
         self.value().store(value, Relaxed);
     }
@@ -356,18 +362,18 @@ impl Drop for Row {
     }
 }
 
-/// A row as it is read.
+/// A row of a snapshot. Its values are those of the moment at which they are read.
 pub struct RowView {
     cells: Arc<Cells>,
     plane: DetailPlane,
 }
 
-/// A present value of a cell.
+/// The value of a cell that is not absent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// Of a counter.
+    /// The value of a counter.
     Count(u64),
-    /// Of any other.
+    /// The value of a gauge or an age.
     Measure(f64),
 }
 
@@ -390,7 +396,7 @@ impl RowView {
         Labels::new(self.plane.labels(), &self.cells.labels)
     }
 
-    /// What the fold makes of the row.
+    /// How the fold judges the row.
     #[must_use]
     pub fn judgement(&self) -> Judgement {
         Judgement::unpack(self.cells.judgement.load(Relaxed))
@@ -410,7 +416,8 @@ impl RowView {
         })
     }
 
-    /// The value of a metric that has one column in the plane, unless it is absent; ages as in [`Self::value`].
+    /// The value of a metric that has one column in the plane, unless it is absent; ages as in
+    /// [`Self::value`].
     #[must_use]
     pub fn number(&self, metric: &Metric, now: f64) -> Option<f64> {
         let index = self.plane.columns().iter().position(|column| column.metric.name == metric.name)?;

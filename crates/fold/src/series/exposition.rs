@@ -1,16 +1,19 @@
-//! The text that Prometheus reads: format 0.0.4 and OpenMetrics 1.0.
+//! The page that Prometheus reads, in text format 0.0.4 or OpenMetrics 1.0.
 //!
-//! Half a million series are about a hundred megabytes of text, so the detail planes are written into a sink
-//! as they are read and never held whole. The aggregates come as text from the exporter library, which writes
-//! format 0.0.4 in no order; they are few, so they are put in order and, where OpenMetrics was asked for,
-//! rewritten here.
+//! Half a million series are about a hundred megabytes of text, so the detail planes are written
+//! into a sink as they are read and never held whole. The exporter library writes the aggregates in
+//! format 0.0.4 and in no order; they are few, so this module sorts their families and adapts their
+//! headers to OpenMetrics.
+//!
+//! Invariant: a family is written once, with its header before its samples; without samples it has
+//! no header.
 
 use std::io::{self, Write};
 
 use super::catalogue::Column;
 use super::detail::{DetailPlane, DetailStore, Value};
 
-/// About how much is handed to the sink at a time: a compressor takes longer to begin than a line is worth.
+/// How many bytes are handed to the sink at a time: one line would be too little for a compressor.
 const BLOCK: usize = 16 * 1024;
 
 /// The two text formats.
@@ -42,11 +45,12 @@ impl Format {
     }
 }
 
-/// Writes a whole page: the library's families in order, then the detail planes, ages taken at `now` (Unix
-/// seconds).
+/// Writes a whole page: `aggregates`, which
+/// [`Aggregates::render`](super::aggregates::Aggregates::render) wrote, then the detail planes,
+/// with ages at `now` in Unix seconds.
 ///
 /// # Errors
-/// Those of the sink.
+/// Returns the errors of the sink.
 pub fn write_page(
     aggregates: &str,
     detail: &DetailStore,
@@ -92,7 +96,8 @@ fn write_plane(
     let rows = detail.snapshot(plane);
     let mut lines = Vec::with_capacity(BLOCK + 1024);
     let mut first = 0;
-    // A family's columns stand side by side: one for most, one for each operation where there are several.
+    // A family's columns stand side by side: one for most, one for each operation where there are
+    // several.
     for family in plane.columns().chunk_by(|a, b| a.metric.name == b.metric.name) {
         let metric = family[0].metric;
         let prefix = [metric.name, "{"].concat();
@@ -136,9 +141,9 @@ fn push_value(line: &mut Vec<u8>, value: Value) {
     }
 }
 
-/// Writes a number as short as it can be written and read back the same.
+/// Appends the shortest text that reads back as the same number.
 pub fn push_measure(line: &mut Vec<u8>, measure: f64) {
-    /// Up to here a float tells every whole number from the next.
+    /// 2^53: below it a float represents every whole number.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if measure.fract() == 0.0 && measure.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "whole and in the range of exact integers")]

@@ -1,10 +1,10 @@
 //! Histograms with the buckets of the catalogue, counted where they are observed.
 //!
-//! A frame of ten parties brings some twenty observations. The exporter library keeps each of them, with its
-//! moment, until somebody scrapes or an upkeep task comes by, and only then sorts it into a bucket: four
-//! operations between processors and 24 bytes apiece, and a heap that grows with the rate of frames. Here the buckets
-//! are known beforehand, so an observation is counted in its bucket at once, which costs two relaxed additions and
-//! needs no upkeep.
+//! A frame of ten parties brings some twenty observations. The exporter library keeps each of them,
+//! with its moment, until somebody scrapes or an upkeep task comes by, and only then sorts it into
+//! a bucket: four operations between processors and 24 bytes apiece, and a heap that grows with the
+//! rate of frames. Here the buckets are known beforehand, so an observation is counted in its
+//! bucket at once, which costs two relaxed additions and needs no upkeep.
 //!
 //! Invariant: recording neither allocates nor locks, and concurrent observations are all counted.
 
@@ -25,7 +25,8 @@ pub(super) struct Buckets {
 /// What a histogram has observed up to one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observations {
-    /// The observations in each bucket alone, in the order of the bounds, and at the end those beyond all bounds.
+    /// The observations in each bucket alone, in the order of the bounds, and at the end those
+    /// beyond all bounds.
     pub counts: Vec<u64>,
     /// The sum of the observed values, in the unit of the metric.
     pub sum: f64,

@@ -1,10 +1,13 @@
-//! What the fold makes of a row, beside its values.
+//! The fold's judgement of a row, stored beside its values.
 //!
-//! By what a session or a pair is degraded would be three series more a row. Nobody needs them in Prometheus; but who picks
-//! out the worst rows, the triage page and a replay's report, would have to judge anew what the fold has judged. So a row
-//! keeps the judgement in eight bytes beside its cells.
+//! As series, the signals that degrade a session or a pair would cost three more per row, and
+//! nobody needs them in Prometheus. But the triage page and a replay's report pick out the worst
+//! rows, and would have to repeat the fold's judgement. So a row stores it in eight bytes beside
+//! its cells.
+//!
+//! Invariant: a judgement packed and unpacked is the same judgement.
 
-/// What the fold makes of a row's last frame. It is no series: it is for those who pick out the worst rows.
+/// How the fold judges a row's last frame. Not exported as series; used to pick out the worst rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
     /// Degraded by the round-trip time.
@@ -13,19 +16,19 @@ pub struct Judgement {
     pub audio: bool,
     /// Degraded by video.
     pub video: bool,
-    /// The session's tab is hidden, so that nothing is held against it.
+    /// The session's tab is hidden, so the session never counts as degraded.
     pub hidden: bool,
     /// The microphone is on: the session's own, or the remote peer's.
     pub microphone: bool,
     /// The camera is on, likewise.
     pub camera: bool,
-    /// The share of the audio played since the frame before that was made up and audible; for a session that of
-    /// the peer with the largest.
+    /// The share of the audio samples played since the previous frame that were concealed and
+    /// audible, 0 to 1; for a session, the highest among its peers.
     pub concealment: Option<f32>,
 }
 
 impl Judgement {
-    /// That of a row without a frame.
+    /// The judgement of a row that has had no frame.
     pub const NONE: Self = Self {
         rtt: false,
         audio: false,
@@ -36,13 +39,15 @@ impl Judgement {
         concealment: None,
     };
 
-    /// The same, with a share of concealed audio.
+    /// Returns the judgement with a concealment ratio.
+    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
     pub fn concealing(self, ratio: Option<f64>) -> Self {
         Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
     }
 
-    /// Whether any signal is bad.
+    /// Whether any signal degrades it.
+    #[must_use]
     pub const fn is_degraded(&self) -> bool {
         self.rtt || self.audio || self.video
     }

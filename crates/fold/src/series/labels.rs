@@ -1,8 +1,9 @@
 //! Labels, kept as the text that a page shows and read back by value.
 //!
-//! A scrape writes the labels of a row once for each of its series, so a row keeps them as text. Readers inside the
-//! process want their values. The names and their order are those of the catalogue, so a value is found by walking
-//! over names that are known, and borrowed from the text unless it had to be escaped.
+//! A scrape writes the labels of a row once for each of its series, so a row keeps them as text.
+//! Readers inside the process want their values. The names and their order are those of the
+//! catalogue, so a value is found by walking over names that are known, and borrowed from the text
+//! unless it had to be escaped.
 //!
 //! Invariant: [`Labels`] yields the values that [`render`] was given.
 
@@ -81,8 +82,8 @@ pub(super) fn render<'a>(labels: impl Iterator<Item = (&'a str, &'a str)> + Clon
     text.into_boxed_str()
 }
 
-/// Splits an escaped value at its closing quote: the value unescaped, and the text after the quote. `None` without
-/// a closing quote.
+/// Splits an escaped value at its closing quote: the value unescaped, and the text after the quote.
+/// `None` without a closing quote.
 #[must_use]
 pub fn take_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let (mut escaped, mut plain) = (false, true);

@@ -1,7 +1,8 @@
 //! Reading back what the exposition writes: samples by line, labels by name.
 //!
-//! The aggregates are kept by a library that hands them out as text alone, and a detail row keeps its labels as the
-//! text that a scrape needs. Who wants numbers of them inside this process reads that text again, without copying it.
+//! The aggregates are kept by a library that hands them out as text alone, and a detail row keeps
+//! its labels as the text that a scrape needs. Who wants numbers of them inside this process reads
+//! that text again, without copying it.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,8 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
-/// The samples of a text in format 0.0.4, which is what this process writes. Other lines are passed over.
+/// The samples of a text in format 0.0.4, which is what this process writes. Other lines are passed
+/// over.
 pub fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
     text.lines().filter_map(sample)
 }

@@ -1,11 +1,13 @@
 //! The recorder of the aggregates: the series that stay.
 //!
-//! The exporter library writes them as text, and hands out nothing else. Replay and the triage page need them as
-//! numbers. So each series of the catalogue has its value here, in an atomic that its handles share, and the library
-//! is brought up to date whenever it writes its page: an update is one atomic operation, without a hash or a lock.
-//! Histograms are our own altogether; see [`Buckets`].
+//! The exporter library writes them as text, and hands out nothing else. Replay and the triage page
+//! need them as numbers. So each series of the catalogue has its value here, in an atomic that its
+//! handles share, and the library is brought up to date whenever it writes its page: an update is
+//! one atomic operation, without a hash or a lock. Histograms are our own altogether; see
+//! [`Buckets`].
 //!
-//! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the same values.
+//! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the
+//! same values.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -71,8 +73,8 @@ impl AggregateSeries {
     }
 }
 
-/// Registers the series that stay. A name that the catalogue doesn't have is the library's alone, such as those of
-/// the process; a histogram that it doesn't have is ignored.
+/// Registers the series that stay. A name that the catalogue doesn't have is the library's alone,
+/// such as those of the process; a histogram that it doesn't have is ignored.
 pub struct AggregateRecorder {
     library: PrometheusRecorder,
     series: Mutex<Registry>,
@@ -84,8 +86,8 @@ impl AggregateRecorder {
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The series of a key, which is made when it is new. `None` unless the catalogue has its name, with these labels
-    /// and of a kind for which there is a value.
+    /// The series of a key, which is made when it is new. `None` unless the catalogue has its name,
+    /// with these labels and of a kind for which there is a value.
     fn register(
         &self,
         key: &Key,
@@ -200,13 +202,15 @@ impl Aggregates {
         Arc::<AggregateRecorder>::clone(&self.recorder)
     }
 
-    /// Every series of the catalogue that is registered, in the order of the catalogue and then of their labels.
+    /// Every series of the catalogue that is registered, in the order of the catalogue and then of
+    /// their labels.
     #[must_use]
     pub fn series(&self) -> Vec<Arc<AggregateSeries>> {
         self.recorder.registry().values().cloned().collect()
     }
 
-    /// Writes all series as text in format 0.0.4, an empty line after each family, families in no order.
+    /// Writes all series as text in format 0.0.4, an empty line after each family, families in no
+    /// order.
     #[must_use]
     pub fn render(&self) -> String {
         let series = self.series();
@@ -283,7 +287,8 @@ mod tests {
             RegionSeries::register(&**recorder, "us"),
             StreamSeries::register(&**recorder, "us", true),
         );
-        // The library's page has each series; a label that the catalogue doesn't have would keep it from being ours.
+        // The library's page has each series; a label that the catalogue doesn't have would keep it
+        // from being ours.
         let sampled = aggregates.series().len();
         let page = aggregates.render();
         let of_histogram = ["_bucket{", "_sum{", "_count{"];

@@ -1,10 +1,12 @@
-//! The catalogue as a page for people: `docs/metrics.md`.
+//! The reference of the metrics, `docs/metrics.md`, generated from the catalogue.
+//!
+//! Invariant: the committed page is what [`reference`] writes; a test compares them.
 
 use std::fmt::Write;
 
 use super::catalogue::{CATALOGUE, Kind, Plane};
 
-/// The tables of `docs/metrics.md`, a section a plane.
+/// Writes the tables of `docs/metrics.md`, one section per plane.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::new();
@@ -12,22 +14,23 @@ pub fn reference() -> String {
         let (title, about) = match plane {
             Plane::Aggregate => (
                 "Aggregates",
-                "By region and server. Always on, and bounded: what dashboards and alerts use. Sessions without \
-                 an elected server are under `none`, servers beyond the budget under `other`.",
+                "By region and server. Always on and bounded; dashboards and alerts use these. Sessions without \
+                 an elected server count under `none`, servers beyond the budget under `other`.",
             ),
             Plane::Session => (
                 "Session detail",
-                "A row for each live session, with `--detail session` and `pair`. All of a session's series go \
-                 together when it ends or falls idle.",
+                "A row for each live session, with `--detail session` or `pair`. All series of a session are \
+                 removed together when it ends or falls idle.",
             ),
             Plane::Pair => (
                 "Pair detail",
                 "A row for each remote peer (`peer_id`) that a live session observes, with `--detail pair`. It \
-                 goes with the first frame that doesn't have the peer.",
+                 is removed with the first frame that lacks the peer.",
             ),
-            Plane::Own => {
-                ("Callsight's own", "About the exporter. The standard `process_*` metrics are there too.")
-            }
+            Plane::Own => (
+                "Callsight's own",
+                "About the exporter itself. The standard `process_*` metrics are served too.",
+            ),
         };
         // Writing into a String can't fail.
         let _ = write!(
@@ -57,7 +60,7 @@ mod tests {
     /// `UPDATE_DOCS=1` rewrites what follows the mark.
     #[test]
     fn the_documentation_is_that_of_the_catalogue() {
-        const MARK: &str = "<!-- generated from src/series/catalogue.rs -->\n";
+        const MARK: &str = "<!-- generated from crates/fold/src/series/catalogue.rs -->\n";
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
         let page = std::fs::read_to_string(path).unwrap();
         let (intro, _) = page.split_once(MARK).expect("docs/metrics.md has its mark");

@@ -107,8 +107,8 @@ fn every_counter_has_its_own_sum() {
         packets_received: Some(7),
         packets_lost: Some(2),
         silent_concealed_samples: Some(40),
-        neteq: Some(NetEq { expand: Some(11), dtmf: Some(0), ..NO_NETEQ }),
-        ..NO_AUDIO
+        neteq: Some(NetEq { expand: Some(11), dtmf: Some(0), ..NetEq::default() }),
+        ..Audio::default()
     };
     let peer = Peer { audio: Some(audio), ..peer("bob") };
     world.fold(&frame("s1", 1).sees(peer.samples(1000, 240).freezes(3)));
@@ -130,7 +130,7 @@ fn every_counter_has_its_own_sum() {
 #[test]
 fn concealment_that_is_not_told_is_not_observed_as_none() {
     let mut world = World::new();
-    let audio = Audio { total_samples: Some(1000), ..NO_AUDIO };
+    let audio = Audio { total_samples: Some(1000), ..Audio::default() };
     world.fold(&frame("s1", 1).sees(Peer { audio: Some(audio), ..peer("bob") }));
     assert_eq!(world.sum("videocall_audio_concealment_ratio_count", &[]), 0.0);
     world.fold(&frame("s1", 2).sees(bob(2000)));

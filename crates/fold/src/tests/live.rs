@@ -55,13 +55,13 @@ fn absent_values_have_no_series_and_zeros_have() {
                 dtmf: Some(0),
                 undefined: Some(0),
             }),
-            ..NO_AUDIO
+            ..Audio::default()
         }),
         video: Some(Video {
             fps: Some(0.0),
             frames_buffered: Some(0.0),
             bitrate_kbps: Some(0.0),
-            ..NO_VIDEO
+            ..Video::default()
         }),
         ..peer("bob")
     };
@@ -95,13 +95,13 @@ fn each_value_shows_in_base_units_under_its_own_name() {
                 dtmf: Some(8),
                 undefined: Some(9),
             }),
-            ..NO_AUDIO
+            ..Audio::default()
         }),
         video: Some(Video {
             fps: Some(29.5),
             frames_buffered: Some(2.0),
             bitrate_kbps: Some(1500.0),
-            ..NO_VIDEO
+            ..Video::default()
         }),
         ..peer("bob")
     };

@@ -16,8 +16,7 @@ use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::series::exposition::{Format, write_page};
 use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Version,
-    Video,
+    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,23 +26,11 @@ const OTHER_RELAY: &str = "https://relay-2.example:4433";
 
 /// The frame of a session of Alice's in the meeting `m`, on [`RELAY`], who is alone there.
 fn frame(session_id: &str, seq: u64) -> Frame<'_> {
+    let (meeting, session) = (MeetingId::new("m").unwrap(), SessionId::new(session_id).unwrap());
+    let (alice, seq) = (PeerId::new("alice").unwrap(), Seq::new(seq).unwrap());
     Frame {
-        version: Version,
-        meeting_id: MeetingId::new("m").unwrap(),
-        session_id: SessionId::new(session_id).unwrap(),
-        peer_id: PeerId::new("alice").unwrap(),
-        seq: Seq::new(seq).unwrap(),
-        sent_at_ms: 1_000_000_000,
-        ended: None,
-        server: Some(Server {
-            url: ServerUrl::new(RELAY).unwrap(),
-            server_type: ServerType::WebTransport,
-            rtt_ms: None,
-        }),
-        audio_enabled: None,
-        video_enabled: None,
-        tab_visible: None,
-        peers: Vec::new(),
+        server: Some(Server::new(ServerUrl::new(RELAY).unwrap(), ServerType::WebTransport)),
+        ..Frame::new(meeting, session, alice, seq, 1_000_000_000)
     }
 }
 
@@ -94,49 +81,13 @@ impl<'a> FrameExt<'a> for Frame<'a> {
 /// A peer that is heard and seen and tells nothing else.
 fn peer(peer_id: &str) -> Peer<'_> {
     Peer {
-        peer_id: PeerId::new(peer_id).unwrap(),
         can_listen: true,
         can_see: true,
         audio_enabled: true,
         video_enabled: true,
-        audio: None,
-        video: None,
+        ..Peer::new(PeerId::new(peer_id).unwrap())
     }
 }
-
-const NO_AUDIO: Audio = Audio {
-    buffer_ms: None,
-    target_ms: None,
-    packets_awaiting_decode: None,
-    jitter_ms: None,
-    packets_received: None,
-    packets_lost: None,
-    total_samples: None,
-    concealed_samples: None,
-    silent_concealed_samples: None,
-    neteq: None,
-};
-
-const NO_NETEQ: NetEq = NetEq {
-    normal: None,
-    merge: None,
-    expand: None,
-    accelerate: None,
-    fast_accelerate: None,
-    preemptive_expand: None,
-    comfort_noise: None,
-    dtmf: None,
-    undefined: None,
-};
-
-const NO_VIDEO: Video = Video {
-    fps: None,
-    frames_buffered: None,
-    bitrate_kbps: None,
-    frames_decoded: None,
-    frames_dropped: None,
-    freeze_count: None,
-};
 
 /// Changes one thing of a peer.
 trait PeerExt {
@@ -146,14 +97,14 @@ trait PeerExt {
 
 impl PeerExt for Peer<'_> {
     fn samples(mut self, total: u64, concealed: u64) -> Self {
-        let audio = self.audio.get_or_insert(NO_AUDIO);
+        let audio = self.audio.get_or_insert_default();
         audio.total_samples = Some(total);
         audio.concealed_samples = Some(concealed);
         self
     }
 
     fn freezes(mut self, count: u64) -> Self {
-        self.video.get_or_insert(NO_VIDEO).freeze_count = Some(count);
+        self.video.get_or_insert_default().freeze_count = Some(count);
         self
     }
 }

@@ -1,5 +1,6 @@
-//! The promise under any delivery: whatever is lost, repeated or reordered on the way, the state at the end is
-//! that of each session's newest frame, and the counters are what the folded frames grew by.
+//! The promise under any delivery: whatever is lost, repeated or reordered on the way, the state at
+//! the end is that of each session's newest frame, and the counters are what the folded frames grew
+//! by.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +14,8 @@ const PEERS: [&str; 4] = ["p0", "p1", "p2", "p3"];
 const MEETINGS: [&str; 2] = ["m0", "m1"];
 const RELAYS: [&str; 2] = [RELAY, OTHER_RELAY];
 
-/// How one peer's counters stand in a frame: samples, concealed samples and freezes; none when it is away.
+/// How one peer's counters stand in a frame: samples, concealed samples and freezes; none when it
+/// is away.
 type Counts = Option<[u64; 3]>;
 
 /// A moment as it is drawn, with what the counters grew by in place of where they stand.
@@ -83,7 +85,8 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
     })
 }
 
-/// Any delivery of these frames: a pick from all of them, so often that some come twice and some never.
+/// Any delivery of these frames: a pick from all of them, so often that some come twice and some
+/// never.
 fn delivery() -> impl Strategy<Value = Vec<Index>> {
     proptest::collection::vec(any::<Index>(), 0..60)
 }
@@ -94,8 +97,8 @@ fn pick<'a>(lives: &'a [Life], index: &Index) -> (&'a Life, usize) {
     all[index.index(all.len())]
 }
 
-/// What a session's folded frames add up to: a counter's last value, less what it stood at in the first
-/// frame, unless that was the session's very first.
+/// What a session's folded frames add up to: a counter's last value, less what it stood at in the
+/// first frame, unless that was the session's very first.
 fn expected_growth(life: &Life, folded: &[usize]) -> [u64; 3] {
     let mut sums = [0; 3];
     for peer in 0..PEERS.len() {

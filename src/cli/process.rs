@@ -1,0 +1,48 @@
+//! The start and the end of a process, for every command.
+//!
+//! Invariant: signals are caught from the call of [`stop_signal`] on, so what is started after it
+//! can be cleaned up.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::ProcessArgs;
+use super::error::CliError;
+use super::log;
+
+/// Runs a command in a runtime with logging, or prints its configuration for `--check-config`.
+pub(super) fn start<C, R>(process: &ProcessArgs, config: C, run: impl FnOnce(C) -> R) -> Result<(), CliError>
+where
+    C: fmt::Display,
+    R: Future<Output = Result<(), CliError>>,
+{
+    if process.check_config {
+        return writeln!(io::stdout(), "config is valid: {config}")
+            .map_err(|error| CliError::caused("cannot write to stdout", error));
+    }
+    log::init(&process.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::caused("cannot start the runtime", error))?;
+    runtime.block_on(run(config))
+}
+
+/// Returns a future that completes with the name of the signal that stops the process.
+pub(crate) fn stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
+    let cannot = |error| CliError::caused("cannot listen for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    // A closed terminal must not leave the demo's servers behind.
+    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
+    Ok(async move {
+        tokio::select! {
+            _ = hang_up.recv() => "SIGHUP",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}

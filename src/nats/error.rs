@@ -1,0 +1,48 @@
+//! The error of a connection's settings.
+//!
+//! Invariant: it never quotes a file that may hold a secret.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use async_nats::ConnectError;
+
+use crate::config::one_line;
+
+/// The error of settings that no connection can be made with.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// A file can't be read.
+    #[error("cannot read `{}` of {flag}", one_line(&path.display().to_string()))]
+    Unreadable {
+        /// Flag that names the file.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A file's content does not fit its flag.
+    #[error("`{}` of {flag} {problem}", one_line(&path.display().to_string()))]
+    Unusable {
+        /// Flag that names the file.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without quoting the file.
+        problem: String,
+    },
+    /// The client rejects the settings.
+    #[error("cannot set up the NATS connection")]
+    Connect(#[source] ConnectError),
+}
+
+impl NatsError {
+    pub(super) fn unreadable(flag: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Unreadable { flag, path: path.to_owned(), source }
+    }
+
+    pub(super) fn unusable(flag: &'static str, path: &Path, problem: impl ToString) -> Self {
+        Self::Unusable { flag, path: path.to_owned(), problem: problem.to_string() }
+    }
+}
