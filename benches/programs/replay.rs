@@ -17,12 +17,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
-use callsight::replay::engine::{Engine, EngineConfig, Filter, Goes};
+use callsight::replay::engine::{Engine, EngineConfig, Filter, WindowState};
 use callsight::replay::progress::Control;
 use callsight::replay::report::Settings;
+use callsight::replay::sink::Sink;
 use callsight::replay::sink::openmetrics::OpenMetrics;
+use callsight::replay::sink::output::Target;
 use callsight::replay::sink::report::Report;
-use callsight::replay::sink::{Sink, Target};
 use callsight::replay::source::{self, Extent};
 use callsight::replay::window::Window;
 use callsight::topology::{ensure_streams, stream_name};
@@ -117,7 +118,7 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
         while let Some(records) = receiver.blocking_recv() {
             for mut record in records? {
                 record.at = stretched(record.sequence);
-                if engine.take(0, &record)? == Goes::Over {
+                if engine.take(0, &record)? == WindowState::Over {
                     break;
                 }
             }

@@ -274,7 +274,7 @@ fn a_replay_says_what_contradicts_itself() {
     let shown = validate(&format!("{from} {to} --openmetrics=-")).unwrap();
     assert!(shown.contains("2025-11-24T15:01:00Z to 2025-11-24T15:10:00Z; step 15s"), "{shown}");
     for (more, problem) in [
-        ("", "nothing to make of it"),
+        ("", "choose an output: "),
         ("--openmetrics=- --frames=-", "only one of"),
         ("--frames=a --no-replay-label --replay-id=a", "contradict each other"),
         ("--frames=a --replay-id=a/b", "1 to 64 of"),

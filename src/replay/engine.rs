@@ -11,10 +11,10 @@
 //!
 //! Invariant: a step shows what a scrape at that moment would have shown, from the same fold.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::account::Account;
 use super::sample::Step;
 use super::sink::{Fate, Seen, Sink, SinkError};
 use super::source::Record;
@@ -79,47 +79,6 @@ impl EngineConfig {
     }
 }
 
-/// The account of a replay: what was read, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Messages from before the window.
-    pub warm_up: u64,
-    /// Messages within the window.
-    pub messages: u64,
-    /// Frames folded, late ones included.
-    pub folded: u64,
-    /// Folded frames that were older than the idle timeout.
-    pub late: u64,
-    /// Frames at or below their session's watermark.
-    pub repeated: u64,
-    /// Frames rejected, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
-    /// Valid frames that the filter excludes.
-    pub passed_over: u64,
-    /// Steps shown to the sinks.
-    pub steps: u64,
-    /// Samples in all steps.
-    pub samples: u64,
-    /// The maximum number of live sessions at a step.
-    pub most_sessions: usize,
-    /// When the stream received the first and the last message within the window.
-    pub span: Option<(StreamTime, StreamTime)>,
-}
-
-impl Account {
-    /// The number of rejected frames.
-    #[must_use]
-    pub fn rejected(&self) -> u64 {
-        self.rejected.values().sum()
-    }
-
-    /// Whether the window had no frame that the filter includes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.folded + self.repeated + self.rejected() == 0 && self.most_sessions == 0
-    }
-}
-
 struct RegionFold {
     region: Region,
     fold: Fold,
@@ -129,8 +88,8 @@ struct RegionFold {
 /// Whether the window may still take records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowState {
-    /// It does.
-    On,
+    /// Event time has not passed the window's end.
+    Open,
     /// Event time has passed the window's end.
     Over,
 }

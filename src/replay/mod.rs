@@ -1,25 +1,28 @@
-//! Replay: an incident, out of the stream and back into the tools that people use.
+//! Replay: reading a part of a stream again, and making of it what people's tools can read.
 //!
-//! Live series are a bounded view: what a call was like an hour ago, pair by pair, is not in Prometheus, or not
-//! any more. The stream has it. So a part of the stream is read again, folded at event time by the very fold that
-//! serves, and looked at in regular steps; and each sink makes of that what somebody can use: a file of
-//! OpenMetrics, blocks for Prometheus, samples for a remote-write receiver, the frames themselves.
+//! Live series are a bounded view: what a call was like an hour ago, pair by pair, is not in
+//! Prometheus. The stream has it. So a replay reads a part of the stream, folds it at event time
+//! with the fold of `serve`, and reads all series in regular steps. Each sink makes something of
+//! them: a file of OpenMetrics, blocks for Prometheus, samples for a remote-write receiver, the
+//! frames themselves.
 //!
-//! - [`source`] reads a region's stream or its mirror, and touches nothing;
+//! - [`source`] reads a region's stream or its mirror, and leaves nothing behind;
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
 //! - [`sample`] is the shape of a step;
-//! - [`heal`] finds the holes that a replay can fill;
-//! - [`rules`] reads alert rules, and `judge` has them judged over what was replayed;
-//! - [`report`] makes a page of it for the meeting afterwards;
-//! - [`sink`] has a module for each thing that a replay can become.
+//! - [`sink`] has a module for each output, [`report`] and [`backtest`] are larger ones;
+//! - [`heal`] finds the holes in Prometheus that a replay can fill.
+//!
+//! Invariant: the folded records of all regions are in the order of their time, and a step is what
+//! a scrape at that moment would have shown.
 
+pub mod account;
+pub mod backtest;
 pub mod engine;
 pub mod heal;
 pub mod http;
-mod judge;
 pub mod progress;
+pub mod prometheus;
 pub mod report;
-pub mod rules;
 pub mod sample;
 pub mod sink;
 pub mod source;
@@ -30,10 +33,11 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use engine::{Account, Engine, EngineConfig, WindowState};
+use account::Account;
+use backtest::RulesError;
+use engine::{Engine, EngineConfig, WindowState};
 use heal::HealError;
 use progress::Control;
-use rules::RulesError;
 use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
 use source::{Extent, ReadError, Record};
@@ -42,9 +46,10 @@ use window::Window;
 use crate::config::one_line;
 use crate::nats::NatsError;
 use crate::topology::{mirror_stream_name, stream_name};
+use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
 
-/// Why a replay came to nothing.
+/// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The connection's settings can't be used.
@@ -53,69 +58,69 @@ pub enum ReplayError {
     /// A stream can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What was sent before can't be gone on with.
+    /// The replay can't be resumed.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// Holes can't be looked for.
+    /// Holes can't be found.
     #[error(transparent)]
     Heal(#[from] HealError),
-    /// Alert rules can't be used.
+    /// Rules can't be evaluated.
     #[error(transparent)]
     Rules(#[from] RulesError),
-    /// A sink can't go on.
+    /// A sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The streams hold nothing of the window.
-    #[error("there is nothing from {window}: {}", one_line(held))]
+    /// The streams hold no frame of the window.
+    #[error("the streams hold no frame from {window}: {}", one_line(held))]
     Outside {
-        /// What was asked for.
+        /// The window.
         window: Window,
-        /// What there is instead.
+        /// What the streams hold.
         held: String,
     },
-    /// They do, but nothing of what was asked for.
+    /// The streams hold frames of the window, but the filter excludes them all.
     #[error("nothing was replayed from {window}: {} frames, none of what was asked for; {}", account.messages, one_line(held))]
     Empty {
-        /// What was asked for.
+        /// The window.
         window: Window,
-        /// What was gone through.
+        /// What was read.
         account: Box<Account>,
         /// What the streams hold.
         held: String,
     },
-    /// A defect.
-    #[error("the replay failed; report what stands above")]
+    /// A bug.
+    #[error("the replay panicked; report the message above")]
     Panicked,
 }
 
-/// What a replay came to.
+/// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed {
-    /// What was gone through.
+    /// What was read.
     pub account: Account,
-    /// What the sinks have to say, a line each.
+    /// Lines of the sinks for the summary.
     pub said: Vec<String>,
 }
 
-/// The stream of a region, or its copy in the hub.
+/// The name of a region's stream, or of its mirror in the hub.
 #[must_use]
 pub fn source_name(region: &Region, mirror: bool) -> String {
     if mirror { mirror_stream_name(region) } else { stream_name(region) }
 }
 
-/// Looks at the streams of all regions.
+/// Asks what the streams of all regions hold.
 ///
 /// # Errors
-/// [`ReadError`] for the first that can't be looked at.
+/// [`ReadError`] for the first that can't be read.
 pub async fn extents(context: &Context, regions: &[Region], mirror: bool) -> Result<Vec<Extent>, ReadError> {
     let names = regions.iter().map(|region| source_name(region, mirror));
     try_join_all(names.map(|name| async move { Extent::look(context, &name).await })).await
 }
 
-/// Replays what the streams of the engine's regions held when they were looked at.
+/// Replays what the streams of the engine's regions held when their extents were taken.
 ///
 /// # Errors
-/// [`ReplayError`]; nothing is left of what the sinks began.
+/// [`ReplayError`]; the sinks leave no partial file.
 pub async fn run(
     context: &Context,
     config: EngineConfig,
@@ -136,7 +141,7 @@ pub async fn run(
             tracing::warn!(
                 stream,
                 first,
-                "the stream's first frames are from within the window: what was before is not there any more"
+                "the stream begins within the window: earlier frames are no longer there"
             );
         }
     }
@@ -154,7 +159,7 @@ pub async fn run(
     let folded = tokio::select! {
         folded = &mut folding => folded,
         () = stop.stopped() => {
-            // It may be waiting for them.
+            // The fold may be waiting for a reader.
             readers.abort_all();
             folding.await
         }
@@ -166,14 +171,14 @@ pub async fn run(
     Ok(Replayed { account, said })
 }
 
-/// The records of one region, as they come.
+/// The records of one region.
 struct Feed {
     receiver: mpsc::Receiver<Result<Vec<Record>, ReadError>>,
     chunk: std::vec::IntoIter<Record>,
 }
 
 impl Feed {
-    /// The next record, waiting for it; `None` at the end.
+    /// Waits for the next record, and leaves it here; `None` at the end.
     fn peek(&mut self) -> Result<Option<&Record>, ReadError> {
         while self.chunk.as_slice().is_empty() {
             match self.receiver.blocking_recv() {
@@ -185,26 +190,23 @@ impl Feed {
     }
 }
 
-/// Takes the records of all regions in the order of their time.
+/// Folds the records of all regions in the order of their time.
 fn fold(
     mut engine: Engine,
     mut feeds: Vec<Feed>,
     control: &Control,
     window: Window,
-    since: callsight_fold::StreamTime,
+    since: StreamTime,
 ) -> Result<(Account, Vec<String>), ReplayError> {
     let whole = window.to.since(since).as_millis().max(1);
     let mut taken = 0_u64;
     loop {
-        let mut earliest = None;
+        let mut earliest: Option<(StreamTime, usize)> = None;
         for (index, feed) in feeds.iter_mut().enumerate() {
-            if let Some(record) = feed.peek()?
-                && earliest.is_none_or(|(_, at)| record.at < at)
-            {
-                earliest = Some((index, record.at));
-            }
+            let next = feed.peek()?.map(|record| (record.at, index));
+            earliest = earliest.into_iter().chain(next).min();
         }
-        let Some((index, _)) = earliest else { break };
+        let Some((_, index)) = earliest else { break };
         let Some(record) = feeds[index].chunk.next() else { break };
         if engine.take(index, &record)? == WindowState::Over {
             break;

@@ -1,8 +1,10 @@
-//! How far a replay is, for whoever waits for it, and the wish that it stop.
+//! How far a replay is, and whether it is stopped.
+//!
+//! Several threads work on a replay, one shows its progress, and a signal may stop it. They share a
+//! [`Control`].
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -10,59 +12,62 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::sink::SinkError;
 
-/// How often the line is written: on a terminal over itself, elsewhere one under the other.
-const TERMINAL_LINE: Duration = Duration::from_millis(250);
-const LOG_LINE: Duration = Duration::from_secs(5);
+/// How often the line is written: on a terminal over itself, elsewhere as a new line.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The bar's characters.
-const BAR: usize = 24;
+const BAR_WIDTH: usize = 24;
 
-/// In how many parts a phase is counted.
+/// The shares of a phase that [`Control::share`] counts in.
 const PARTS: u64 = 1_000_000;
 
-/// The common knowledge of those who work and those who watch. Clones share it.
+/// The state of a replay. Clones share it.
 #[derive(Clone)]
-pub struct Control(Arc<Shared>);
+pub struct Control {
+    stopped: Arc<watch::Sender<bool>>,
+    phase: Arc<Mutex<Phase>>,
+}
 
-struct Shared {
-    stopped: watch::Sender<bool>,
-    done: AtomicU64,
-    phase: Mutex<(&'static str, Instant)>,
-    /// What to say beside the bar.
-    note: Mutex<String>,
+struct Phase {
+    name: &'static str,
+    since: Instant,
+    /// Out of [`PARTS`].
+    done: u64,
+    /// Text beside the bar.
+    note: String,
+}
+
+impl Phase {
+    fn new(name: &'static str) -> Self {
+        Self { name, since: Instant::now(), done: 0, note: String::new() }
+    }
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self(Arc::new(Shared {
-            stopped: watch::Sender::new(false),
-            done: AtomicU64::new(0),
-            phase: Mutex::new(("reading", Instant::now())),
-            note: Mutex::new(String::new()),
-        }))
+        Self { stopped: Arc::default(), phase: Arc::new(Mutex::new(Phase::new("reading"))) }
     }
 }
 
 impl Control {
-    /// Whoever works on it is to stop.
+    /// Stops the replay.
     pub fn stop(&self) {
-        self.0.stopped.send_replace(true);
+        self.stopped.send_replace(true);
     }
 
-    /// Whether it is to stop.
+    /// Whether the replay is stopped.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        *self.0.stopped.borrow()
+        *self.stopped.borrow()
     }
 
-    /// Waits until it is to stop.
+    /// Waits until the replay is stopped.
     pub async fn stopped(&self) {
-        let mut stopped = self.0.stopped.subscribe();
-        // The sender lives as long as this does.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
+        // Fails only without a sender, which is here.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
-    /// Goes on, unless it is to stop.
+    /// Fails if the replay is stopped.
     ///
     /// # Errors
     /// [`SinkError::Stopped`].
@@ -70,63 +75,77 @@ impl Control {
         if self.is_stopped() { Err(SinkError::Stopped) } else { Ok(()) }
     }
 
-    /// Something else is being done from now on.
-    pub fn phase(&self, phase: &'static str) {
-        *self.0.phase.lock().unwrap_or_else(PoisonError::into_inner) = (phase, Instant::now());
-        self.0.note.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.0.done.store(0, Relaxed);
+    /// Waits for some work, but no longer than until the replay is stopped.
+    ///
+    /// # Errors
+    /// [`SinkError::Stopped`].
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, SinkError> {
+        tokio::select! {
+            output = work => Ok(output),
+            () = self.stopped() => Err(SinkError::Stopped),
+        }
     }
 
-    /// How much of it is done.
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a phase.
+    pub fn phase(&self, name: &'static str) {
+        *self.lock() = Phase::new(name);
+    }
+
+    /// Sets how much of the phase is done.
     pub fn done(&self, done: usize, total: usize) {
         self.share(done as u64 * PARTS / (total as u64).max(1));
     }
 
-    /// The same, out of a million.
+    /// Sets how much of the phase is done, in millionths.
     pub fn share(&self, parts: u64) {
-        self.0.done.store(parts.min(PARTS), Relaxed);
+        self.lock().done = parts.min(PARTS);
     }
 
-    /// What to say beside the bar.
+    /// Sets the text beside the bar.
     pub fn note(&self, note: String) {
-        *self.0.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        self.lock().note = note;
     }
 
-    fn line(&self, bar: bool) -> String {
-        let (phase, since) = *self.0.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        let note = self.0.note.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let done = self.0.done.load(Relaxed);
-        let percent = done * 100 / PARTS;
-        let bar = match usize::try_from(done * BAR as u64 / PARTS) {
-            Ok(full) if bar => format!("[{}{}] ", "#".repeat(full), "-".repeat(BAR.saturating_sub(full))),
-            _ => String::new(),
-        };
-        let left = (done >= PARTS / 200).then(|| {
-            let left = since.elapsed().as_secs() * (PARTS - done) / done.max(1);
-            format!(", {} left", humantime::format_duration(Duration::from_secs(left)))
-        });
-        let note = if note.is_empty() { note } else { format!(", {note}") };
-        format!("{phase} {bar}{percent} %{note}{}", left.unwrap_or_default())
+    fn line(&self, with_bar: bool) -> String {
+        let Phase { name, since, done, note } = &*self.lock();
+        let mut line = format!("{name} ");
+        if with_bar {
+            let full = usize::try_from(done * BAR_WIDTH as u64 / PARTS).unwrap_or(BAR_WIDTH);
+            line += &format!("[{:-<BAR_WIDTH$}] ", "#".repeat(full));
+        }
+        line += &format!("{} %", done * 100 / PARTS);
+        if !note.is_empty() {
+            line += &format!(", {note}");
+        }
+        if *done >= PARTS / 200 {
+            let left = Duration::from_secs(since.elapsed().as_secs() * (PARTS - done) / done);
+            line += &format!(", {} left", humantime::format_duration(left));
+        }
+        line
     }
 }
 
-/// Writes the line to standard error for as long as it is polled.
+/// Writes the progress to standard error for as long as it is polled.
 pub async fn show(control: Control) {
     let terminal = io::stderr().is_terminal();
-    let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first is over at once, and there is nothing to tell yet.
-    every.tick().await;
+    let mut ticks = interval(if terminal { TERMINAL_INTERVAL } else { LOG_INTERVAL });
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and there is nothing to show yet.
+    ticks.tick().await;
     loop {
-        every.tick().await;
+        ticks.tick().await;
         let line = control.line(terminal);
-        // With nobody left to read it, the work still counts.
+        // Losing standard error does not stop the replay.
         let _ =
             if terminal { write!(io::stderr(), "\r\x1b[2K{line}") } else { writeln!(io::stderr(), "{line}") };
     }
 }
 
-/// Takes the line off a terminal.
+/// Removes the progress from a terminal.
 pub fn clear() {
     if io::stderr().is_terminal() {
         let _ = write!(io::stderr(), "\r\x1b[2K");

@@ -1,4 +1,7 @@
-//! Which part of the past is replayed, and at which moments it is looked at.
+//! The part of the past that is replayed, and the steps at which its series are read.
+//!
+//! Invariant: two replays with the same step read the series at the same moments, wherever their
+//! windows begin.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +13,22 @@ use time::format_description::well_known::Rfc3339;
 
 use callsight_fold::StreamTime;
 
-/// A moment as it is written: absolute, or so long ago.
+/// A moment as people write it: absolute, or relative to the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// RFC 3339.
+    /// Written as RFC 3339.
     At(StreamTime),
-    /// `2h ago`, `1h30m ago`; `now` is zero ago.
+    /// Written as `2h ago`, `1h30m ago`; `now` is zero ago.
     Ago(Duration),
 }
 
-/// Text that is no moment.
+/// The text is not a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write a time such as 2026-01-31T09:30:00Z, 2h ago, 1h30m ago or now")]
 pub struct MomentError;
 
 impl Moment {
-    /// The moment, seen from the present.
+    /// The moment as a time, given the present.
     #[must_use]
     pub fn from(self, now: StreamTime) -> StreamTime {
         match self {
@@ -61,13 +64,25 @@ impl fmt::Display for Moment {
     }
 }
 
-/// The moment as people and programs write it, to the millisecond, in UTC.
+/// Formats a moment as RFC 3339 in UTC, to the millisecond.
 #[must_use]
 pub fn rfc3339(at: StreamTime) -> String {
-    exact(StreamTime::from_unix_nanos(at.unix_nanos().div_euclid(1_000_000) * 1_000_000))
+    exact(from_unix_millis(unix_millis(at)))
 }
 
-/// The moment to the nanosecond, in UTC.
+/// A moment in whole Unix milliseconds, rounded down, as Prometheus keeps it.
+#[must_use]
+pub fn unix_millis(at: StreamTime) -> i64 {
+    i64::try_from(at.unix_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// The inverse of [`unix_millis`].
+#[must_use]
+pub fn from_unix_millis(millis: i64) -> StreamTime {
+    StreamTime::from_unix_nanos(i128::from(millis) * 1_000_000)
+}
+
+/// Formats a moment as RFC 3339 in UTC, to the nanosecond.
 #[must_use]
 pub fn exact(at: StreamTime) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos())
@@ -76,28 +91,28 @@ pub fn exact(at: StreamTime) -> String {
         .unwrap_or_else(|| format!("{} ns", at.unix_nanos()))
 }
 
-/// From when to when, and at which moments between.
+/// What is replayed: from when to when, and in which steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The first moment.
     pub from: StreamTime,
     /// The last moment.
     pub to: StreamTime,
-    /// From one look to the next.
+    /// The time from one step to the next.
     pub step: Duration,
-    /// A moment that is looked at, or would be: all others are whole steps away from it.
+    /// Every step is a whole multiple of `step` away from this moment, which may be outside the
+    /// window.
     pub origin: StreamTime,
 }
 
 impl Window {
-    /// A window that is looked at on whole multiples of the step on the Unix clock, so that two replays of the
-    /// same calls have the same moments.
+    /// A window whose steps are whole multiples of `step` on the Unix clock.
     #[must_use]
     pub const fn aligned(from: StreamTime, to: StreamTime, step: Duration) -> Self {
         Self { from, to, step, origin: StreamTime::from_unix_nanos(0) }
     }
 
-    /// The moments that are looked at, in order.
+    /// The moments of the steps, in order.
     pub fn steps(self) -> impl Iterator<Item = StreamTime> + Send {
         let step = i128::try_from(self.step.as_nanos()).unwrap_or(i128::MAX).max(1);
         let offset = self.from.unix_nanos() - self.origin.unix_nanos();

@@ -77,7 +77,9 @@ impl Scenario {
                 "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
             }
             Self::PacketLoss => "Every region loses 12 % of its packets for 60 s in every 150 s.",
-            Self::FlashCrowd => "Three times as many sessions with a little packet loss, for 60 s in every 150 s.",
+            Self::FlashCrowd => {
+                "Three times as many sessions with a little packet loss, for 60 s in every 150 s."
+            }
         }
     }
 

@@ -1,8 +1,10 @@
-//! The frames themselves, a JSON object a line.
+//! The frames themselves, one JSON object per line.
 //!
-//! Whoever has a question that no series answers needs what the clients said, as they said it. Each line has the
-//! region, subject, sequence and stream time of a message, what the fold made of it, and the frame in its named
-//! form; of one that was rejected the reason, and the bytes in base64.
+//! A question that no series answers needs what the clients reported. Each line has the region,
+//! subject, sequence and stream time of a message, its outcome, and the frame in its named form. A
+//! rejected message has the reason and its bytes in base64 instead.
+//!
+//! Invariant: every message of the window that the filter includes is one line.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +12,12 @@ use serde::Serialize;
 
 use super::output::{Output, Target};
 use super::{Fate, Seen, Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::window::exact;
 use callsight_fold::Outcome;
 use callsight_frame::Frame;
 
-/// Writes lines.
+/// The sink of `--frames`.
 pub struct Frames {
     target: Target,
     output: Output,
@@ -23,7 +25,7 @@ pub struct Frames {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct FrameLine<'a> {
     region: &'a str,
     subject: &'a str,
     sequence: u64,
@@ -40,7 +42,7 @@ struct Line<'a> {
 }
 
 impl Frames {
-    /// Begins to write.
+    /// Opens the output.
     ///
     /// # Errors
     /// When the file can't be made.
@@ -52,7 +54,7 @@ impl Frames {
 impl Sink for Frames {
     fn frame(&mut self, seen: &Seen<'_>) -> Result<(), SinkError> {
         let record = seen.record;
-        let mut line = Line {
+        let mut line = FrameLine {
             region: seen.region.as_str(),
             subject: &record.subject,
             sequence: record.sequence,
@@ -91,12 +93,6 @@ impl Sink for Frames {
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
         let Self { target, output, .. } = *self;
         output.complete()?;
-        Ok(match target {
-            Target::Stdout => Vec::new(),
-            Target::File(path) => {
-                let lines = account.folded + account.repeated + account.rejected();
-                vec![format!("{}: {lines} frames", path.display())]
-            }
-        })
+        Ok(target.said(&format!("{} frames", account.folded + account.repeated + account.rejected())))
     }
 }

@@ -1,13 +1,15 @@
-//! Where a replay goes.
+//! What a replay can become.
 //!
-//! A sink sees each message of the window and what became of it, and every series at each step, one after the
-//! other, on one thread. What it makes of them is there when it has finished and not before: a replay that is
-//! stopped, or fails, leaves no half of anything behind.
+//! A replay is of use in whatever form its reader's tools take, and its outputs have only their
+//! input in common: each message of the window with its outcome, and every series at each step. A
+//! sink takes these one after the other, on one thread.
+//!
+//! Invariant: a sink's output is there when the sink has finished, and not before. A replay that is
+//! stopped or fails leaves no partial file. What a receiver accepted can't be taken back.
 
-pub mod backtest;
 pub mod frames;
 pub mod openmetrics;
-mod output;
+pub mod output;
 pub mod remote_write;
 pub mod report;
 mod spill;
@@ -16,9 +18,7 @@ pub mod tsdb;
 use std::io;
 use std::path::PathBuf;
 
-pub use output::Target;
-
-use super::engine::Account;
+use super::account::Account;
 use super::sample::Step;
 use super::source::Record;
 use crate::config::one_line;
@@ -26,29 +26,29 @@ use callsight_fold::Outcome;
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, Rejection};
 
-/// A message of the window.
+/// A message of the window, and its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// The region whose stream has it.
     pub region: &'a Region,
     /// The message.
     pub record: &'a Record,
-    /// What became of it.
+    /// Its outcome.
     pub fate: Fate<'a>,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate<'a> {
-    /// A frame, and what the fold made of it.
+    /// A valid frame, and what the fold did with it.
     Taken(&'a Frame<'a>, Outcome),
-    /// No frame.
+    /// A message that is not a valid frame.
     Rejected(&'a Rejection),
 }
 
-/// What a replay goes into.
+/// An output of a replay.
 pub trait Sink: Send {
-    /// A message of the window, of what was asked for.
+    /// Takes a message of the window that the filter includes.
     ///
     /// # Errors
     /// When it can't be kept, which ends the replay.
@@ -57,12 +57,12 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Whether [`Self::step`] is of use: looking at half a million series takes a while.
+    /// Whether the sink uses [`Self::step`]; reading half a million series takes a while.
     fn looks_at_steps(&self) -> bool {
         true
     }
 
-    /// All series at the next step.
+    /// Takes all series at the next step.
     ///
     /// # Errors
     /// When they can't be kept, which ends the replay.
@@ -71,39 +71,39 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// The window is over. Tells what there is now, a line each, for people.
+    /// Completes the output. Returns lines for the summary.
     ///
     /// # Errors
     /// When it can't be completed.
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError>;
 }
 
-/// Why a sink can't go on.
+/// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// A file can't be written.
-    #[error("cannot write `{}`{}; nothing is left of it", one_line(&path.display().to_string()), hint(source))]
+    #[error("cannot write `{}`{}; no partial file is left", one_line(&path.display().to_string()), hint(source))]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// Standard output can't be written.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
-    /// Another program failed.
+    /// A program that the sink started failed.
     #[error("{program} failed: {}", one_line(reason))]
     Program {
-        /// Which.
+        /// Its name.
         program: &'static str,
-        /// What it said.
+        /// What it printed.
         reason: String,
     },
-    /// A receiver refuses the samples, or is not there.
+    /// A receiver refused the samples, or did not accept any for too long.
     #[error("{0}")]
     Receiver(String),
-    /// It was told to stop.
+    /// A signal stopped the replay.
     #[error("stopped")]
     Stopped,
 }
@@ -111,7 +111,7 @@ pub enum SinkError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": the disk is full; a shorter window, a longer --step or --meeting takes less"
+            ": the disk is full; use a shorter window, a longer --step or --meeting"
         }
         _ => "",
     }

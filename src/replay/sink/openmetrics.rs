@@ -1,52 +1,61 @@
 //! A file of OpenMetrics: every sample of every series, with its time.
 //!
-//! The format wants the samples of a family together, those of a series within it too, in the order of time, and
-//! `# EOF` at the end. What makes that of a replay, which goes through time, is `spill`.
+//! The format wants the samples of a family together, within it those of a series in the order of
+//! time, and `# EOF` at the end. A replay goes through time instead, so [`Spill`] sorts its steps
+//! first. One thread makes text of them while the other writes it.
+//!
+//! Invariant: a complete file is valid OpenMetrics.
 
+use std::io;
+use std::mem;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use super::output::{Output, Target};
-use super::spill::{Gathering, Series, Spill};
+use super::spill::{RowSeries, Spill, SpilledSeries};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::progress::Control;
 use crate::replay::sample::{Column, Family, Step, Table};
+use crate::replay::window::unix_millis;
 use callsight_fold::StreamTime;
 use callsight_fold::series::exposition::{Format, push_measure};
 
-/// How much text goes from the thread that makes it to the one that writes it, and how many such portions may wait.
+/// How much text goes to the writing thread at a time, and how many such portions may wait.
 const PORTION: usize = 1 << 20;
 const PORTIONS: usize = 4;
 
-/// Gathers steps, and writes them when the window is over.
+/// The sink of `--openmetrics`, and the first half of `--tsdb` and `--rules`.
 pub struct OpenMetrics {
     target: Target,
     output: Output,
     spill: Spill,
-    /// What each step's lines end with.
+    /// The end of each line of a step.
     ends: Vec<Box<[u8]>>,
     label: Option<String>,
     control: Control,
 }
 
 impl OpenMetrics {
-    /// Begins. Every series is given the label `replay` with this id, if there is one.
+    /// Begins a file of all tables. Every series gets the label `replay` if there is an id.
     ///
     /// # Errors
     /// When the files can't be made.
     pub fn new(target: Target, replay: Option<&str>, control: Control) -> Result<Self, SinkError> {
-        let output = Output::create(target.clone())?;
-        let spill = Spill::new(&target.folder()).map_err(|error| target.error(error))?;
-        let label = replay.map(|id| format!("replay=\"{id}\""));
-        Ok(Self { target, output, spill, ends: Vec::new(), label, control })
+        Self::with_tables(target, replay, control, vec![true; Table::all().len()])
     }
 
-    /// Keeps these tables alone, in the order of [`Table::all`].
-    #[must_use]
-    pub(super) fn only(mut self, tables: Vec<bool>) -> Self {
-        self.spill = self.spill.only(tables);
-        self
+    /// Begins a file of the `wanted` tables, in the order of [`Table::all`].
+    pub(in crate::replay) fn with_tables(
+        target: Target,
+        replay: Option<&str>,
+        control: Control,
+        wanted: Vec<bool>,
+    ) -> Result<Self, SinkError> {
+        let output = Output::create(target.clone())?;
+        let spill = Spill::new(&target.folder(), wanted).map_err(|error| target.error(error))?;
+        let label = replay.map(|id| format!("replay=\"{id}\""));
+        Ok(Self { target, output, spill, ends: Vec::new(), label, control })
     }
 }
 
@@ -59,151 +68,130 @@ impl Sink for OpenMetrics {
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
         let Self { target, mut output, spill, ends, label, control } = *self;
         control.phase("writing");
-        let gathering = spill.complete().map_err(|error| target.error(error))?;
+        let spilled = spill.complete().map_err(|error| target.error(error))?;
         let (sender, portions) = sync_channel::<Vec<u8>>(PORTIONS);
-        let mut pages = Pages { ends, label, control, target: &target, portion: Vec::new(), sender };
-        let written = thread::scope(|scope| {
-            let writing = scope.spawn(move || pages.write(&gathering));
+        let mut text = TextMaker { ends, label, control, portion: Vec::new(), sender };
+        let made = thread::scope(|scope| {
+            let making = scope.spawn(move || text.make(&spilled));
             for portion in portions {
-                // Dropping the queue is what ends the other thread.
+                // Returning drops the queue, which ends the other thread.
                 output.write(&portion)?;
             }
-            writing.join().unwrap_or(Err(SinkError::Stopped))
+            making.join().unwrap_or(Err(Interrupted::Stopped)).map_err(|why| match why {
+                Interrupted::Disk(error) => target.error(error),
+                Interrupted::Stopped => SinkError::Stopped,
+            })
         });
-        written?;
+        made?;
         output.complete()?;
-        Ok(match target {
-            Target::Stdout => Vec::new(),
-            Target::File(path) => {
-                vec![format!("{}: {} samples at {} steps", path.display(), account.samples, account.steps)]
-            }
-        })
+        Ok(target.said(&format!("{} samples at {} steps", account.samples, account.steps)))
     }
 }
 
 /// ` `, the time in seconds, and the end of the line.
 fn line_end(at: StreamTime) -> Box<[u8]> {
-    let millis = at.unix_nanos().div_euclid(1_000_000);
+    let millis = unix_millis(at);
     let (seconds, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000));
     let fraction = if rest == 0 { String::new() } else { format!(".{rest:03}") };
     format!(" {seconds}{fraction}\n").into_bytes().into()
 }
 
-/// Makes text of series.
-struct Pages<'a> {
+struct TextMaker {
     ends: Vec<Box<[u8]>>,
     label: Option<String>,
     control: Control,
-    target: &'a Target,
     portion: Vec<u8>,
     sender: SyncSender<Vec<u8>>,
 }
 
-/// Why no more text is made.
-enum Stop {
-    Disk(std::io::Error),
-    Told,
+/// Why the text is not complete.
+enum Interrupted {
+    Disk(io::Error),
+    Stopped,
 }
 
-impl From<std::io::Error> for Stop {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Interrupted {
+    fn from(error: io::Error) -> Self {
         Self::Disk(error)
     }
 }
 
-impl Pages<'_> {
-    fn write(&mut self, gathering: &Gathering) -> Result<(), SinkError> {
-        let families = Table::all().iter().enumerate().flat_map(|(index, table)| {
-            let families = table.families.iter().enumerate();
-            families.map(move |(place, family)| (index, table, place, family))
-        });
-        let total = families.clone().count();
-        for (done, (index, table, place, family)) in families.enumerate() {
-            self.control.done(done, total);
-            match self.write_family(gathering, (index, place), table, family) {
-                Ok(()) => {}
-                Err(Stop::Told) => return Err(SinkError::Stopped),
-                Err(Stop::Disk(error)) => return Err(self.target.error(error)),
+impl TextMaker {
+    fn make(&mut self, spilled: &SpilledSeries) -> Result<(), Interrupted> {
+        let total = Table::all().iter().map(|table| table.families.len()).sum();
+        let mut done = 0;
+        for (index, table) in Table::all().iter().enumerate() {
+            for (place, family) in table.families.iter().enumerate() {
+                self.control.done(done, total);
+                self.push_family(spilled, (index, place), table, family)?;
+                done += 1;
             }
         }
         self.portion.extend_from_slice(b"# EOF\n");
-        self.hand_on(0).map_err(|_| SinkError::Stopped)
+        self.hand_over(0)
     }
 
-    fn write_family(
+    fn push_family(
         &mut self,
-        gathering: &Gathering,
+        spilled: &SpilledSeries,
         (index, place): (usize, usize),
-        table: &'static Table,
-        family: &'static Family,
-    ) -> Result<(), Stop> {
+        table: &Table,
+        family: &Family,
+    ) -> Result<(), Interrupted> {
         let columns = &table.columns[family.columns.clone()];
         let mut headed = false;
         let mut heads: Vec<Vec<u8>> = vec![Vec::new(); columns.len()];
-        gathering.visit(index, place, &mut |series: &Series| {
-            if !std::mem::replace(&mut headed, true) {
+        spilled.visit(index, place, &mut |series: &RowSeries| {
+            if !mem::replace(&mut headed, true) {
                 let (metric, kind) = (family.metric, family.metric.kind.name());
                 let name = Format::OpenMetrics.family(metric.name);
                 let header = format!("# HELP {name} {}\n# TYPE {name} {kind}\n", metric.help);
                 self.portion.extend_from_slice(header.as_bytes());
             }
             for (head, column) in heads.iter_mut().zip(columns) {
-                write_head(head, column, &series.labels, self.label.as_deref());
+                set_head(head, column, &series.labels, self.label.as_deref());
             }
-            self.write_series(series, &heads, family.together);
-            self.hand_on(PORTION)
+            self.push_series(series, &heads, family.together);
+            self.hand_over(PORTION)
         })
     }
 
-    /// The points of a histogram are its buckets, sum and count together; any other column is a series of its own.
-    fn write_series(&mut self, series: &Series, heads: &[Vec<u8>], together: bool) {
-        let mut line = |head: &[u8], value: f64, step: u32| {
-            if !value.is_nan() {
+    /// A point of a histogram is its buckets, sum and count together; any other column is a series
+    /// of its own.
+    fn push_series(&mut self, series: &RowSeries, heads: &[Vec<u8>], together: bool) {
+        let columns = || heads.iter().zip(&series.columns);
+        let steps = || series.steps.iter().enumerate();
+        let mut line = |(head, values): (&Vec<u8>, &Vec<f64>), (place, step): (usize, &u32)| {
+            if !values[place].is_nan() {
                 self.portion.extend_from_slice(head);
-                push_measure(&mut self.portion, value);
-                self.portion.extend_from_slice(&self.ends[step as usize]);
+                push_measure(&mut self.portion, values[place]);
+                self.portion.extend_from_slice(&self.ends[*step as usize]);
             }
         };
         if together {
-            for (place, step) in series.steps.iter().enumerate() {
-                for (head, values) in heads.iter().zip(&series.columns) {
-                    line(head, values[place], *step);
-                }
-            }
+            steps().for_each(|step| columns().for_each(|column| line(column, step)));
         } else {
-            for (head, values) in heads.iter().zip(&series.columns) {
-                for (value, step) in values.iter().zip(&series.steps) {
-                    line(head, *value, *step);
-                }
-            }
+            columns().for_each(|column| steps().for_each(|step| line(column, step)));
         }
     }
 
-    /// Hands the text on once there is enough of it.
-    fn hand_on(&mut self, enough: usize) -> Result<(), Stop> {
+    /// Hands the text over if there is enough of it.
+    fn hand_over(&mut self, enough: usize) -> Result<(), Interrupted> {
         if self.portion.len() < enough {
             return Ok(());
         }
         if self.control.is_stopped() {
-            return Err(Stop::Told);
+            return Err(Interrupted::Stopped);
         }
-        let portion = std::mem::replace(&mut self.portion, Vec::with_capacity(PORTION + PORTION / 4));
-        self.sender.send(portion).map_err(|_| Stop::Told)
+        let portion = mem::replace(&mut self.portion, Vec::with_capacity(PORTION + PORTION / 4));
+        self.sender.send(portion).map_err(|_| Interrupted::Stopped)
     }
 }
 
 /// `name{label="value",…} `.
-fn write_head(head: &mut Vec<u8>, column: &Column, labels: &str, replay: Option<&str>) {
-    head.clear();
-    head.extend_from_slice(column.name.as_bytes());
-    head.push(b'{');
+fn set_head(head: &mut Vec<u8>, column: &Column, labels: &str, replay: Option<&str>) {
     let own = column.label.as_ref().map(|(name, value)| format!("{name}=\"{value}\""));
     let parts = [Some(labels), replay, own.as_deref()];
-    for (index, part) in parts.into_iter().flatten().filter(|part| !part.is_empty()).enumerate() {
-        if index > 0 {
-            head.push(b',');
-        }
-        head.extend_from_slice(part.as_bytes());
-    }
-    head.extend_from_slice(b"} ");
+    let parts: Vec<_> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    *head = format!("{}{{{}}} ", column.name, parts.join(",")).into_bytes();
 }

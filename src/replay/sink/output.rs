@@ -1,4 +1,6 @@
 //! A file that is there as a whole or not at all, or standard output.
+//!
+//! Invariant: until the output is complete, a file of that name is what it was before.
 
 use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
@@ -7,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{env, fs};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::SinkError;
 
-/// How much is handed to the system at a time.
 const BUFFER: usize = 1 << 20;
 
 /// Where to write: a file, or `-` for standard output.
@@ -32,10 +33,10 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The folder for what is kept meanwhile: beside the file, where there has to be room anyway.
+    /// The folder for temporary files: beside the output, where there has to be room anyway.
     pub(super) fn folder(&self) -> PathBuf {
         match self {
-            Self::File(path) => folder_of(path),
+            Self::File(path) => folder_of(path).to_owned(),
             Self::Stdout => env::temp_dir(),
         }
     }
@@ -47,87 +48,63 @@ impl Target {
             Self::Stdout => SinkError::Stdout(source),
         }
     }
-}
 
-/// The folder that a file is in, or will be.
-pub(super) fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
+    /// What a sink says when it has finished; nothing of standard output, which may be read by a
+    /// program.
+    pub(super) fn said(&self, what: &str) -> Vec<String> {
+        match self {
+            Self::File(path) => vec![format!("{}: {what}", path.display())],
+            Self::Stdout => Vec::new(),
+        }
     }
 }
 
-/// What is being written.
+/// The folder of a file that need not exist.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// An output that is being written.
 pub(super) struct Output {
     target: Target,
-    writer: BufWriter<Kind>,
-}
-
-enum Kind {
-    /// Takes the file's name at the end.
-    Temporary(NamedTempFile),
-    /// A pipe or a device, whose place nothing else may take.
-    Special(fs::File),
-    Stdout(io::Stdout),
-}
-
-impl Write for Kind {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Temporary(file) => file.write(bytes),
-            Self::Special(file) => file.write(bytes),
-            Self::Stdout(stdout) => stdout.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Temporary(file) => file.flush(),
-            Self::Special(file) => file.flush(),
-            Self::Stdout(stdout) => stdout.flush(),
-        }
-    }
+    writer: BufWriter<Box<dyn Write + Send>>,
+    /// The file until it is complete. Standard output, pipes and devices are written directly.
+    temporary: Option<TempPath>,
 }
 
 impl Output {
-    /// Begins; a folder that is not there or can't be written shows at once.
+    /// Opens the output. Fails at once if it can't be written.
     pub(super) fn create(target: Target) -> Result<Self, SinkError> {
-        let kind = match &target {
-            Target::Stdout => Kind::Stdout(io::stdout()),
-            Target::File(path) => match fs::metadata(path) {
-                Ok(found) if found.is_dir() => {
-                    return Err(target.error(io::ErrorKind::IsADirectory.into()));
-                }
-                Ok(found) if !found.is_file() => {
-                    let file = fs::OpenOptions::new().write(true).open(path);
-                    Kind::Special(file.map_err(|error| target.error(error))?)
-                }
-                _ => {
-                    // What the umask leaves of it, as for any other file.
-                    let made = tempfile::Builder::new()
-                        .prefix(".callsight-")
-                        .permissions(Permissions::from_mode(0o666))
-                        .tempfile_in(folder_of(path));
-                    Kind::Temporary(made.map_err(|error| target.error(error))?)
-                }
-            },
-        };
-        Ok(Self { target, writer: BufWriter::with_capacity(BUFFER, kind) })
+        let (writer, temporary) = open(&target).map_err(|error| target.error(error))?;
+        Ok(Self { target, writer: BufWriter::with_capacity(BUFFER, writer), temporary })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         self.writer.write_all(bytes).map_err(|error| self.target.error(error))
     }
 
-    /// All is written: the file takes its place.
+    /// Flushes, and gives the file its name.
     pub(super) fn complete(self) -> Result<(), SinkError> {
-        let Self { target, writer } = self;
-        let kind = writer.into_inner().map_err(|error| target.error(error.into_error()))?;
-        match (kind, &target) {
-            (Kind::Temporary(file), Target::File(path)) => {
-                file.persist(path).map(drop).map_err(|error| target.error(error.error))
-            }
-            (mut other, _) => other.flush().map_err(|error| target.error(error)),
+        let Self { target, mut writer, temporary } = self;
+        writer.flush().map_err(|error| target.error(error))?;
+        if let (Some(temporary), Target::File(path)) = (temporary, &target) {
+            temporary.persist(path).map_err(|error| target.error(error.error))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(target: &Target) -> io::Result<(Box<dyn Write + Send>, Option<TempPath>)> {
+    let Target::File(path) = target else { return Ok((Box::new(io::stdout()), None)) };
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => Ok((Box::new(fs::OpenOptions::new().write(true).open(path)?), None)),
+        _ => {
+            let mut builder = tempfile::Builder::new();
+            // The umask applies, as to any other file.
+            let builder = builder.prefix(".callsight-").permissions(Permissions::from_mode(0o666));
+            let (file, temporary) = builder.tempfile_in(folder_of(path))?.into_parts();
+            Ok((Box::new(file), Some(temporary)))
         }
     }
 }

@@ -1,142 +1,154 @@
-//! Samples for a remote-write receiver: Prometheus's own, Mimir, VictoriaMetrics.
+//! Samples for a remote-write receiver: Prometheus, Mimir, VictoriaMetrics.
 //!
-//! A receiver takes the samples of a series in the order of time, and wants to know where a series ends: without a
-//! stale marker a call that is over seems to go on for five more minutes. So steps are gathered for a while, sent
-//! series by series, one request after the other, and a series that a step does not have any more gets a marker at
-//! that step.
+//! A receiver wants the samples of a series in the order of time, and a stale marker where a series
+//! ends: without it a call that is over stays on the graphs for five more minutes. So the sink
+//! gathers some steps, sends them series by series, one request after the other, and marks each
+//! series that a step no longer has.
 //!
-//! What was sent can't be taken back. So a replay that is interrupted is gone on with instead: [`Resume`] is a file
-//! that remembers up to which step everything was taken. The replay is then folded anew from its beginning, or
-//! its counters would begin a second time, and only what follows is sent.
+//! What was sent can't be taken back, so an interrupted replay is continued: [`Resume`] is a file
+//! with the step up to which the receiver accepted everything. A resumed replay folds from the
+//! beginning, so that its counters continue, and sends only what follows that step.
+//!
+//! Invariant: every series that was sent and ended gets one stale marker, unless live samples
+//! follow the window.
 
 mod receiver;
 mod resume;
 mod wire;
 
 use std::borrow::Cow;
-use std::collections::HashMap as ByKey;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
+pub use receiver::ReceiverConfig;
 pub use resume::{Plan, Resume, ResumeError};
 
 use self::receiver::Receiver;
-use self::wire::{STALE, Sample, WriteRequest};
-use super::spill::{Gathered, gather};
+use self::wire::{STALE, WireLabel, WireSample, WireSeries, WriteRequest};
+use super::spill::{GatheredRow, gather};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
-use crate::replay::http::{Address, Header};
+use crate::replay::account::Account;
 use crate::replay::progress::Control;
+use crate::replay::prometheus::Labels;
 use crate::replay::sample::{Column, Step, Table};
-use crate::replay::window::rfc3339;
+use crate::replay::window::{rfc3339, unix_millis};
 use callsight_fold::StreamTime;
 use callsight_fold::series::catalogue::{Kind, Plane};
+use callsight_fold::series::labels::Labels as RowLabels;
 
-/// How many values are gathered before they are sent: 8 MB of them.
-const GATHERED: usize = 1 << 20;
+/// The most values that are gathered before they are sent: 8 MB.
+const MAX_VALUES: usize = 1 << 20;
 
-/// The most steps that are: how much a replay that is interrupted sends again.
-const STEPS: usize = 60;
+/// The most steps that are gathered, which is how much a resumed replay sends again.
+const MAX_STEPS: usize = 60;
 
-/// How many samples a request has, about.
-const SAMPLES: usize = 5_000;
+/// The number of samples at which a request is sent.
+const SAMPLES_PER_REQUEST: usize = 5_000;
 
-/// Where samples go, and what comes with them.
+/// Where samples go, and how their series differ from those of a step.
 #[derive(Clone, Debug)]
 pub struct RemoteWriteConfig {
     /// The receiver.
-    pub address: Address,
-    /// What it wants to be told with each request.
-    pub headers: Vec<Header>,
-    /// How long a receiver may take nothing before it is given up.
-    pub give_up_after: Duration,
+    pub receiver: ReceiverConfig,
     /// Labels that every series gets.
-    pub labels: Vec<(String, String)>,
-    /// Whether the series end with the window; not if live ones go on there.
+    pub labels: Labels,
+    /// Whether the series end with the window; `false` if live samples follow.
     pub ends: bool,
-    /// What counters of aggregates had already counted, by [`series_key`].
-    pub counted: ByKey<String, f64>,
-    /// The edges of buckets that the receiver's live series write in another way.
-    pub edges: ByKey<String, String>,
-    /// The planes that are left out.
+    /// How to continue live series, if there are any.
+    pub continuation: Continuation,
+}
+
+/// What makes replayed samples continue the live series before a hole. Empty for a replay under its
+/// own label.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Continuation {
+    /// The values of the aggregates' counters before the hole, by [`series_key`].
+    pub counted: BTreeMap<String, f64>,
+    /// The receiver's spelling of bucket edges, by this program's, where the two differ.
+    pub edges: BTreeMap<String, String>,
+    /// Planes without live series, which are left out.
     pub without: Vec<Plane>,
 }
 
-/// A series' name and labels, in one order whoever wrote them.
+/// Identifies a series by name and labels, in whatever order the labels come.
 #[must_use]
-pub fn series_key(name: &str, labels: &mut Vec<(Cow<'_, str>, Cow<'_, str>)>) -> String {
+pub fn series_key(name: &str, labels: &mut [(Cow<'_, str>, Cow<'_, str>)]) -> String {
     labels.sort_unstable();
     format!("{name}{labels:?}")
 }
 
-/// Sends steps.
+/// The sink of `--remote-write`, and of `--heal`.
 pub struct RemoteWrite {
     config: RemoteWriteConfig,
     receiver: Receiver,
     control: Control,
     resume: Option<Resume>,
-    /// Steps up to this one were taken in a former run.
-    taken: Option<StreamTime>,
-    /// What is gathered, by table.
-    gathered: Vec<HashMap<Box<str>, Gathered>>,
-    held: usize,
-    /// The steps gathered.
+    /// The step up to which the receiver accepted everything, in this run or an interrupted one.
+    accepted: Option<StreamTime>,
+    /// The gathered rows, by table.
+    gathered: Vec<HashMap<Box<str>, GatheredRow>>,
+    /// The number of gathered values.
+    values: usize,
+    /// The gathered steps.
     steps: Vec<StreamTime>,
-    /// For each row that is there, which of its columns are, by table.
+    /// A bit for each column that a row had a value in at the last sent step, by table.
     live: Vec<HashMap<Box<str>, u64>>,
     request: WriteRequest,
+    /// The number of samples in the request.
+    requested: usize,
     sent: u64,
     step: Duration,
 }
 
 impl RemoteWrite {
-    /// A sink that sends what follows after what `resume` remembers.
+    /// Makes a sink that sends what follows the step that `resume` names.
     #[must_use]
     pub fn new(config: RemoteWriteConfig, step: Duration, resume: Option<Resume>, control: Control) -> Self {
-        let (address, headers) = (config.address.clone(), config.headers.clone());
         Self {
-            receiver: Receiver::new(address, headers, config.give_up_after, control.clone()),
+            receiver: Receiver::new(config.receiver.clone(), control.clone()),
             config,
             control,
-            taken: resume.as_ref().and_then(Resume::acknowledged),
+            accepted: resume.as_ref().and_then(Resume::accepted),
             resume,
             gathered: Table::all().iter().map(|_| HashMap::new()).collect(),
-            held: 0,
+            values: 0,
             steps: Vec::new(),
             live: Table::all().iter().map(|_| HashMap::new()).collect(),
             request: WriteRequest::default(),
+            requested: 0,
             sent: 0,
             step,
         }
     }
 
-    fn wants(&self, table: &Table) -> bool {
-        table.families.iter().all(|family| !self.config.without.contains(&family.metric.plane))
+    fn includes(&self, table: &Table) -> bool {
+        let without = &self.config.continuation.without;
+        table.families.iter().all(|family| !without.contains(&family.metric.plane))
     }
 
-    /// Remembers which series a step has, all of which was sent before.
-    fn pass(&mut self, step: &Step) {
+    /// Notes which series a step has that was sent by an interrupted run.
+    fn skip(&mut self, step: &Step) {
         for (index, (rows, table)) in step.tables.iter().zip(Table::all()).enumerate() {
             self.live[index].clear();
-            if self.wants(table) {
-                self.live[index]
-                    .extend(rows.iter().map(|(labels, values)| (labels.text().into(), present(values))));
+            if self.includes(table) {
+                let rows = rows.iter().map(|(labels, values)| (labels.text().into(), present(values)));
+                self.live[index].extend(rows);
             }
         }
     }
 
-    /// Sends what is gathered.
-    fn send(&mut self) -> Result<(), SinkError> {
+    fn send_gathered(&mut self) -> Result<(), SinkError> {
         let Some(last) = self.steps.last().copied() else { return Ok(()) };
-        let steps: Vec<i64> = std::mem::take(&mut self.steps).into_iter().map(millis).collect();
-        self.held = 0;
+        let steps: Vec<i64> = self.steps.drain(..).map(unix_millis).collect();
+        self.values = 0;
         for (index, table) in Table::all().iter().enumerate() {
             let gathered = std::mem::take(&mut self.gathered[index]);
             let mut live = std::mem::take(&mut self.live[index]);
             let gone: Vec<_> = live.extract_if(|labels, _| !gathered.contains_key(labels)).collect();
             for (labels, columns) in gone {
-                self.end(table, &labels, columns, steps[0])?;
+                self.end_row(table, &labels, columns, steps[0])?;
             }
             for (labels, row) in gathered {
                 let before = live.remove(&labels).unwrap_or_default();
@@ -147,213 +159,180 @@ impl RemoteWrite {
             }
             self.live[index] = live;
         }
-        self.deliver()?;
+        self.send_request()?;
         if let Some(resume) = &mut self.resume {
-            resume.acknowledge(last)?;
+            resume.accept(last)?;
         }
-        self.taken = Some(last);
+        self.accepted = Some(last);
         Ok(())
     }
 
-    /// Sends the series of a row, tells which of them are there at the last step.
+    /// Sends the series of a row. Returns which of its columns have a value at the last step.
     fn send_row(
         &mut self,
         table: &Table,
         labels: &str,
-        row: &Gathered,
+        row: &GatheredRow,
         before: u64,
         steps: &[i64],
     ) -> Result<u64, SinkError> {
         let width = table.columns.len();
         let mut now = 0;
-        let mut samples = Vec::with_capacity(steps.len());
         for (index, column) in table.columns.iter().enumerate() {
-            samples.clear();
+            let mut samples = Vec::with_capacity(steps.len());
             let mut there = before >> index & 1 == 1;
             let offset = self.counted(table, labels, column);
-            for (place, at_ms) in steps.iter().enumerate() {
+            for (place, &timestamp) in steps.iter().enumerate() {
                 let value = place.checked_sub(row.first as usize);
                 let value = value.and_then(|place| row.values.get(place * width + index));
-                match value.filter(|value| !value.is_nan()) {
-                    Some(value) => samples.push(Sample { value: value + offset, at_ms: *at_ms }),
-                    None if there => samples.push(Sample { value: STALE, at_ms: *at_ms }),
-                    None => {}
+                let value = value.filter(|value| !value.is_nan()).map(|value| value + offset);
+                if value.is_some() || there {
+                    samples.push(WireSample { value: value.unwrap_or(STALE), timestamp });
                 }
-                there = value.is_some_and(|value| !value.is_nan());
+                there = value.is_some();
             }
             now |= u64::from(there) << index;
-            self.push(labels, column, &samples)?;
+            self.push(table, labels, column, samples)?;
         }
         Ok(now)
     }
 
-    /// What a counter had counted before.
+    /// The value that a counter of an aggregate continues from.
     fn counted(&self, table: &Table, labels: &str, column: &Column) -> f64 {
+        let counted = &self.config.continuation.counted;
         let counts = table.families.iter().all(|family| {
             matches!(family.metric.kind, Kind::Counter | Kind::Histogram(_))
                 && !matches!(family.metric.plane, Plane::Session | Plane::Pair)
         });
-        if !counts || self.config.counted.is_empty() {
+        if !counts || counted.is_empty() {
             return 0.0;
         }
-        let mut labels = all_labels(labels, column);
-        let key = series_key(&column.name, &mut labels);
-        self.config.counted.get(&key).copied().unwrap_or_default()
+        counted
+            .get(&series_key(&column.name, &mut all_labels(table, labels, column)))
+            .copied()
+            .unwrap_or_default()
     }
 
-    /// Marks columns of a row as ended.
-    fn end(&mut self, table: &Table, labels: &str, columns: u64, at_ms: i64) -> Result<(), SinkError> {
+    /// Sends a stale marker for the columns of a row that have a bit in `columns`.
+    fn end_row(
+        &mut self,
+        table: &Table,
+        labels: &str,
+        columns: u64,
+        timestamp: i64,
+    ) -> Result<(), SinkError> {
         for (index, column) in table.columns.iter().enumerate() {
             if columns >> index & 1 == 1 {
-                self.push(labels, column, &[Sample { value: STALE, at_ms }])?;
+                self.push(table, labels, column, vec![WireSample { value: STALE, timestamp }])?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, labels: &str, column: &Column, samples: &[Sample]) -> Result<(), SinkError> {
+    fn push(
+        &mut self,
+        table: &Table,
+        labels: &str,
+        column: &Column,
+        samples: Vec<WireSample>,
+    ) -> Result<(), SinkError> {
         if samples.is_empty() {
             return Ok(());
         }
-        let own =
-            self.config.labels.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
-        let mut all = all_labels(labels, column);
+        let mut all = all_labels(table, labels, column);
         if let Some((_, edge)) = all.iter_mut().find(|(name, _)| name == "le")
-            && let Some(theirs) = self.config.edges.get(&**edge)
+            && let Some(theirs) = self.config.continuation.edges.get(&**edge)
         {
-            *edge = theirs.as_str().into();
+            *edge = theirs.into();
         }
-        all.push(("__name__".into(), column.name.as_str().into()));
-        all.extend(own);
+        all.push(("__name__".into(), (&column.name).into()));
+        all.extend(self.config.labels.iter().map(|(name, value)| (name.into(), value.into())));
         all.sort_unstable();
-        self.request.push(all.iter().map(|(name, value)| (&**name, &**value)), samples);
-        if self.request.samples >= SAMPLES { self.deliver() } else { Ok(()) }
+        let label = |(name, value): Label<'_>| WireLabel { name: name.into(), value: value.into() };
+        let labels = all.into_iter().map(label).collect();
+        self.requested += samples.len();
+        self.request.series.push(WireSeries { labels, samples });
+        if self.requested >= SAMPLES_PER_REQUEST { self.send_request() } else { Ok(()) }
     }
 
-    fn deliver(&mut self) -> Result<(), SinkError> {
-        let samples = self.request.samples as u64;
-        if samples == 0 {
+    fn send_request(&mut self) -> Result<(), SinkError> {
+        if self.requested == 0 {
             return Ok(());
         }
-        let body = self.request.take().map_err(|error| SinkError::Receiver(error.to_string()))?;
-        self.receiver.deliver(&body).map_err(|error| self.how_to_go_on(error))?;
-        self.sent += samples;
+        let body = self.request.body().map_err(|error| SinkError::Receiver(error.to_string()))?;
+        self.receiver.deliver(&body).map_err(|error| self.with_next_step(error))?;
+        self.request.series.clear();
+        self.sent += std::mem::take(&mut self.requested) as u64;
         Ok(())
     }
 
-    /// An error, with what was taken and how to go on.
-    fn how_to_go_on(&self, error: SinkError) -> SinkError {
+    /// Adds to an error of the receiver what it accepted, and how to continue.
+    fn with_next_step(&self, error: SinkError) -> SinkError {
         let SinkError::Receiver(problem) = error else { return error };
-        let taken = match self.taken {
-            None => "nothing was taken for good".to_owned(),
-            Some(taken) => format!("everything up to {} was taken", rfc3339(taken)),
+        let accepted = match self.accepted {
+            None => "no samples were committed".to_owned(),
+            Some(step) => format!("samples up to {} were committed", rfc3339(step)),
         };
-        let how = match &self.resume {
-            Some(resume) => format!("run the same again with --resume {} to go on", resume.path().display()),
-            None => "with --resume FILE from the beginning it could be gone on with".to_owned(),
+        let rerun = match &self.resume {
+            Some(resume) => format!("rerun with --resume {} to continue", resume.path().display()),
+            None => "rerun with --resume FILE".to_owned(),
         };
-        SinkError::Receiver(format!("{problem}; {taken}, {how}"))
+        SinkError::Receiver(format!("{problem}; {accepted}; {rerun}"))
     }
 }
 
 impl Sink for RemoteWrite {
     fn step(&mut self, step: &Step) -> Result<(), SinkError> {
-        if self.taken.is_some_and(|taken| step.at <= taken) {
-            self.pass(step);
+        if self.accepted.is_some_and(|accepted| step.at <= accepted) {
+            self.skip(step);
             return Ok(());
         }
         let place = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
         self.steps.push(step.at);
         for (index, (rows, table)) in step.tables.iter().zip(Table::all()).enumerate() {
-            if self.wants(table) {
-                self.held += gather(&mut self.gathered[index], rows, place);
+            if self.includes(table) {
+                self.values += gather(&mut self.gathered[index], rows, place);
             }
         }
-        if self.held >= GATHERED || self.steps.len() >= STEPS { self.send() } else { Ok(()) }
+        if self.values >= MAX_VALUES || self.steps.len() >= MAX_STEPS { self.send_gathered() } else { Ok(()) }
     }
 
     fn finish(mut self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
         self.control.phase("sending");
-        self.send()?;
-        if let Some(last) = self.taken.filter(|_| self.config.ends) {
+        self.send_gathered()?;
+        if let Some(last) = self.accepted.filter(|_| self.config.ends) {
             for (index, table) in Table::all().iter().enumerate() {
                 for (labels, columns) in std::mem::take(&mut self.live[index]) {
-                    self.end(table, &labels, columns, millis(last + self.step))?;
+                    self.end_row(table, &labels, columns, unix_millis(last + self.step))?;
                 }
             }
-            self.deliver()?;
+            self.send_request()?;
         }
         if let Some(resume) = self.resume {
             resume.complete();
         }
-        Ok(vec![format!("{}: {} samples at {} steps", self.config.address, self.sent, account.steps)])
+        let address = self.config.receiver.address;
+        Ok(vec![format!("{address}: {} samples at {} steps", self.sent, account.steps)])
     }
 }
 
-/// Which columns have a value, a bit each.
+/// A bit for each value that is not NaN.
 fn present(values: &[f64]) -> u64 {
     values.iter().enumerate().fold(0, |bits, (index, value)| bits | u64::from(!value.is_nan()) << index)
-}
-
-fn millis(at: StreamTime) -> i64 {
-    i64::try_from(at.unix_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX)
 }
 
 type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// The labels of a row and of its column.
-fn all_labels<'a>(labels: &'a str, column: &'a Column) -> Vec<Label<'a>> {
-    let mut all = parse_labels(labels);
-    all.extend(column.label.as_ref().map(|(name, value)| ((*name).into(), value.as_str().into())));
-    all
-}
-
-/// Reads `name="value",…` as [`DetailStore`](callsight_fold::series::detail::DetailStore) and the exporter library write it.
-fn parse_labels(mut text: &str) -> Vec<Label<'_>> {
-    let mut labels = Vec::with_capacity(8);
-    while let Some((name, rest)) = text.split_once("=\"") {
-        let mut end = 0;
-        let bytes = rest.as_bytes();
-        while end < bytes.len() && bytes[end] != b'"' {
-            end += if bytes[end] == b'\\' { 2 } else { 1 };
-        }
-        let value = rest.get(..end).unwrap_or(rest);
-        labels.push((name.trim_start_matches(',').into(), unescaped(value)));
-        text = rest.get(end + 1..).unwrap_or_default();
-    }
-    labels
-}
-
-fn unescaped(value: &str) -> Cow<'_, str> {
-    if !value.contains('\\') {
-        return value.into();
-    }
-    let mut text = String::with_capacity(value.len());
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some('n') => text.push('\n'),
-                Some(other) => text.push(other),
-                None => {}
-            },
-            other => text.push(other),
-        }
-    }
-    text.into()
+fn all_labels<'a>(table: &Table, labels: &'a str, column: &'a Column) -> Vec<Label<'a>> {
+    let row = RowLabels::new(table.labels, labels).iter().map(|(name, value)| (name.into(), value));
+    let own = column.label.as_ref().map(|(name, value)| ((*name).into(), value.into()));
+    row.chain(own).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_are_read_back() {
-        let read = parse_labels(r#"a="x\\y\"z\n,b=\"",bc="",d="e""#);
-        let read: Vec<_> = read.iter().map(|(name, value)| (&**name, &**value)).collect();
-        assert_eq!(read, [("a", "x\\y\"z\n,b=\""), ("bc", ""), ("d", "e")]);
-        assert!(parse_labels("").is_empty());
-    }
 
     #[test]
     fn present_columns_are_bits() {

@@ -1,17 +1,17 @@
-//! From moments to series, with memory for the series that live.
+//! From steps to series, in bounded memory.
 //!
-//! A replay brings all series of a moment, then all of the next; a file of OpenMetrics wants all moments of a
-//! series, then those of the next. What lies between is every sample, of which an hour of 2,000 sessions has
-//! thirty million. So the samples are gathered for as many moments as a bounded number of values allows, sorted by
-//! series, and put on disk as a *run*; at the end the runs are merged, family by family. A run has a section for
-//! each family, so that a family is read in one sweep.
+//! A replay brings all series of a step, then all of the next; a file of OpenMetrics wants all
+//! steps of a series, then those of the next. In between are all samples, thirty million for an
+//! hour of 2,000 sessions. So samples are gathered for as many steps as a bounded number of values
+//! allows, sorted by series, and written to disk as a *run*. At the end the runs are merged, family
+//! by family; a run has a section for each family, so that a family is read in one sweep.
 //!
-//! The disk space belongs to a file without a name: it is given back however the process ends.
+//! Invariant: memory is bounded by [`RUN_VALUES`] and the live series. The file has no name, so its
+//! space is released however the process ends.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -20,35 +20,36 @@ use hashbrown::hash_map::EntryRef;
 
 use crate::replay::sample::{Family, Rows, Step, Table};
 
-/// How many values a run gathers before it goes to disk: 32 MB of them.
+/// How many values a run has at most: 32 MB.
 const RUN_VALUES: usize = 4 << 20;
 
-/// And at least the values of so many steps, or a run would have little to sort.
+/// How many steps a run has at least; with fewer it would have little to sort.
 const RUN_STEPS: usize = 8;
 
-/// How much is read of a run at a time.
-const READ: usize = 64 << 10;
+/// Buffers for a run that is written, and for each run that is merged.
+const WRITE_BUFFER: usize = 1 << 20;
+const READ_BUFFER: usize = 64 << 10;
 
-/// The samples of a row in one family, over the steps at which the row was there.
+/// The samples of a row in one family, over the steps that have the row.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Series {
+pub(super) struct RowSeries {
     /// The row's labels, `name="value",…`.
     pub(super) labels: String,
     /// The steps, counted from zero, ascending.
     pub(super) steps: Vec<u32>,
-    /// A list of values for each column of the family, as long as the steps; NaN where there is none.
+    /// For each column of the family, a value for each step; NaN where there is none.
     pub(super) columns: Vec<Vec<f64>>,
 }
 
-/// A row within the run that is being gathered.
-pub(super) struct Gathered {
-    /// The step of its first values.
+/// The values of a row in the steps that are being gathered.
+pub(super) struct GatheredRow {
+    /// The step of the first values.
     pub(super) first: u32,
-    /// Step by step, a value for each column.
+    /// Step by step, a value for each column; NaN where there is none.
     pub(super) values: Vec<f64>,
 }
 
-/// A section of the file.
+/// A range of bytes of the file.
 #[derive(Clone, Copy, Debug)]
 struct Section {
     begin: u64,
@@ -58,11 +59,9 @@ struct Section {
 /// Gathers steps.
 pub(super) struct Spill {
     file: File,
-    written: u64,
     /// The present run, by table.
-    gathered: Vec<HashMap<Box<str>, Gathered>>,
-    held: usize,
-    run_values: usize,
+    gathered: Vec<HashMap<Box<str>, GatheredRow>>,
+    values: usize,
     steps: u32,
     /// For each run, a section for each family of each table.
     runs: Vec<Vec<Vec<Section>>>,
@@ -71,166 +70,133 @@ pub(super) struct Spill {
 }
 
 impl Spill {
-    /// Gathers into memory and a nameless file in the folder.
-    pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        Self::with_run_values(folder, RUN_VALUES)
-    }
-
-    fn with_run_values(folder: &Path, run_values: usize) -> io::Result<Self> {
+    /// Gathers into memory and a nameless file in the folder, the tables that are `wanted` alone.
+    pub(super) fn new(folder: &Path, wanted: Vec<bool>) -> io::Result<Self> {
         Ok(Self {
             file: tempfile::tempfile_in(folder)?,
-            written: 0,
             gathered: Table::all().iter().map(|_| HashMap::new()).collect(),
-            held: 0,
-            run_values,
+            values: 0,
             steps: 0,
             runs: Vec::new(),
-            wanted: vec![true; Table::all().len()],
+            wanted,
         })
-    }
-
-    /// Keeps these tables alone.
-    pub(super) fn only(mut self, tables: Vec<bool>) -> Self {
-        self.wanted = tables;
-        self
     }
 
     /// Takes the next step.
     pub(super) fn push(&mut self, step: &Step) -> io::Result<()> {
-        let before = self.held;
+        let before = self.values;
         let tables = self.gathered.iter_mut().zip(&step.tables).zip(&self.wanted);
         for ((gathered, rows), _) in tables.filter(|(_, wanted)| **wanted) {
-            self.held += gather(gathered, rows, self.steps);
+            self.values += gather(gathered, rows, self.steps);
         }
         self.steps += 1;
-        let of_step = self.held - before;
-        if self.held >= self.run_values.max(of_step.saturating_mul(RUN_STEPS)) {
-            self.end_run()?;
-        }
-        Ok(())
+        let of_step = self.values - before;
+        if self.values >= RUN_VALUES.max(of_step.saturating_mul(RUN_STEPS)) { self.end_run() } else { Ok(()) }
     }
 
-    /// Puts what was gathered on disk.
+    /// Writes what is gathered to disk.
     fn end_run(&mut self) -> io::Result<()> {
-        self.held = 0;
-        let mut writer = Counted { writer: BufWriter::with_capacity(1 << 20, &self.file), at: self.written };
+        self.values = 0;
+        let mut writer = BufWriter::with_capacity(WRITE_BUFFER, &self.file);
         let mut run = Vec::new();
         for (table, gathered) in Table::all().iter().zip(&mut self.gathered) {
             let mut rows: Vec<_> = std::mem::take(gathered).into_iter().collect();
             rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             let mut sections = Vec::with_capacity(table.families.len());
             for family in &table.families {
-                let begin = writer.at;
+                let begin = writer.stream_position()?;
                 for (labels, row) in &rows {
-                    write_row(&mut writer, labels, row, family, table.columns.len())?;
+                    write_piece(&mut writer, labels, row, family, table.columns.len())?;
                 }
-                sections.push(Section { begin, end: writer.at });
+                sections.push(Section { begin, end: writer.stream_position()? });
             }
             run.push(sections);
         }
-        writer.writer.flush()?;
-        self.written = writer.at;
+        writer.flush()?;
         self.runs.push(run);
         Ok(())
     }
 
-    /// No more steps come: what was gathered can be read.
-    pub(super) fn complete(mut self) -> io::Result<Gathering> {
-        if self.held > 0 {
+    /// Ends the last run. All series can be read then.
+    pub(super) fn complete(mut self) -> io::Result<SpilledSeries> {
+        if self.values > 0 {
             self.end_run()?;
         }
-        Ok(Gathering { file: self.file, runs: self.runs })
+        Ok(SpilledSeries { file: self.file, runs: self.runs })
     }
 }
 
-/// Adds the rows of a step to those of the steps before, and tells how many values more there are.
-pub(super) fn gather(gathered: &mut HashMap<Box<str>, Gathered>, rows: &Rows, step: u32) -> usize {
-    let mut held = 0;
+/// Adds the rows of a step to those of the steps before. Returns how many values that adds.
+pub(super) fn gather(gathered: &mut HashMap<Box<str>, GatheredRow>, rows: &Rows, step: u32) -> usize {
+    let mut added = 0;
     for (labels, values) in rows.iter() {
         let labels = labels.text();
         let row = match gathered.entry_ref(labels) {
             EntryRef::Occupied(entry) => entry.into_mut(),
             EntryRef::Vacant(entry) => {
-                entry.insert_with_key(labels.into(), Gathered { first: step, values: Vec::new() })
+                entry.insert_with_key(labels.into(), GatheredRow { first: step, values: Vec::new() })
             }
         };
         let before = row.values.len();
-        // A row that was gone for some steps had no values then.
+        // The steps without the row have no values.
         row.values.resize((step - row.first) as usize * values.len(), f64::NAN);
         row.values.extend_from_slice(values);
-        held += row.values.len() - before;
+        added += row.values.len() - before;
     }
-    held
+    added
 }
 
-/// A row's part in a family: labels, first step, number of steps, and the values column by column.
-fn write_row(
+/// Writes a row's part in a family: the lengths, the labels, and the values column by column.
+fn write_piece(
     writer: &mut impl Write,
     labels: &str,
-    row: &Gathered,
+    row: &GatheredRow,
     family: &Family,
     width: usize,
 ) -> io::Result<()> {
-    let steps = row.values.len() / width;
-    let values = |column: usize| row.values.iter().skip(column).step_by(width);
-    if family.columns.clone().flat_map(values).all(|value| value.is_nan()) {
+    let values = family.columns.clone().flat_map(|column| row.values.iter().skip(column).step_by(width));
+    if values.clone().all(|value| value.is_nan()) {
         return Ok(());
     }
     let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
-    writer.write_all(&number(labels.len())?.to_le_bytes())?;
-    writer.write_all(&row.first.to_le_bytes())?;
-    writer.write_all(&number(steps)?.to_le_bytes())?;
+    for number in [number(labels.len())?, row.first, number(row.values.len() / width)?] {
+        writer.write_all(&number.to_le_bytes())?;
+    }
     writer.write_all(labels.as_bytes())?;
-    for value in family.columns.clone().flat_map(values) {
-        writer.write_all(&value.to_le_bytes())?;
-    }
-    Ok(())
+    values.into_iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
 }
 
-struct Counted<W> {
-    writer: W,
-    at: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.writer.write(bytes)?;
-        self.at += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
-/// All steps, by series.
-pub(super) struct Gathering {
+/// All series, on disk.
+pub(super) struct SpilledSeries {
     file: File,
     runs: Vec<Vec<Vec<Section>>>,
 }
 
-impl Gathering {
+impl SpilledSeries {
     /// Visits the series of a family, sorted by labels.
     pub(super) fn visit<E: From<io::Error>>(
         &self,
         table: usize,
         family: usize,
-        visit: &mut dyn FnMut(&Series) -> Result<(), E>,
+        visit: &mut dyn FnMut(&RowSeries) -> Result<(), E>,
     ) -> Result<(), E> {
         let width = Table::all()[table].families[family].columns.len();
-        let mut readers = Vec::new();
-        // By labels, and one row's runs in the order of time.
-        let mut next = BinaryHeap::new();
-        for run in &self.runs {
-            let mut reader = Reader::new(&self.file, run[table][family]);
-            if let Some(piece) = reader.read(width)? {
-                next.push(Reverse((piece.labels, readers.len(), piece.first, Values(piece.values))));
-            }
-            readers.push(reader);
+        let mut readers: Vec<_> = self
+            .runs
+            .iter()
+            .map(|run| {
+                let section = SectionReader { file: &self.file, section: run[table][family] };
+                BufReader::with_capacity(READ_BUFFER, section)
+            })
+            .collect();
+        // The next piece of each run, by labels; those of one row in the order of runs, which is
+        // that of time.
+        let mut next = BTreeMap::new();
+        for (run, reader) in readers.iter_mut().enumerate() {
+            next.extend(read_piece(reader, width)?.map(|(labels, piece)| ((labels, run), piece)));
         }
-        let mut series = Series { columns: vec![Vec::new(); width], ..Series::default() };
-        while let Some(Reverse((labels, run, first, Values(values)))) = next.pop() {
+        let mut series = RowSeries { columns: vec![Vec::new(); width], ..RowSeries::default() };
+        while let Some(((labels, run), GatheredRow { first, values })) = next.pop_first() {
             if labels != series.labels {
                 if !series.steps.is_empty() {
                     visit(&series)?;
@@ -244,86 +210,46 @@ impl Gathering {
             for (column, values) in series.columns.iter_mut().zip(values.chunks_exact(steps)) {
                 column.extend_from_slice(values);
             }
-            if let Some(piece) = readers[run].read(width)? {
-                next.push(Reverse((piece.labels, run, piece.first, Values(piece.values))));
-            }
+            let piece = read_piece(&mut readers[run], width)?;
+            next.extend(piece.map(|(labels, piece)| ((labels, run), piece)));
         }
-        if !series.steps.is_empty() {
-            visit(&series)?;
-        }
-        Ok(())
+        if series.steps.is_empty() { Ok(()) } else { visit(&series) }
     }
 }
 
-/// Values that have no order, for a heap that needs one. Labels and run already tell any two pieces apart.
-struct Values(Vec<f64>);
-
-impl PartialEq for Values {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Values {}
-
-impl PartialOrd for Values {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Values {
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
-}
-
-struct Piece {
-    labels: String,
-    first: u32,
-    values: Vec<f64>,
-}
-
-/// Reads a section from its beginning to its end.
-struct Reader<'a> {
+/// Reads a section without moving the file's own position, which all runs share.
+struct SectionReader<'a> {
     file: &'a File,
     section: Section,
-    buffer: Vec<u8>,
-    at: usize,
 }
 
-impl<'a> Reader<'a> {
-    const fn new(file: &'a File, section: Section) -> Self {
-        Self { file, section, buffer: Vec::new(), at: 0 }
+impl Read for SectionReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.section.end - self.section.begin).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..length], self.section.begin)?;
+        self.section.begin += read as u64;
+        Ok(read)
     }
+}
 
-    fn read(&mut self, width: usize) -> io::Result<Option<Piece>> {
-        if self.at == self.buffer.len() && self.section.begin == self.section.end {
-            return Ok(None);
-        }
-        let (length, first, steps) = (self.number()?, self.number()?, self.number()?);
-        let labels = String::from_utf8(self.bytes(length as usize)?.to_vec()).map_err(io::Error::other)?;
-        let values = self.bytes(steps as usize * width * 8)?.chunks_exact(8);
-        let values = values.map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default())).collect();
-        Ok(Some(Piece { labels, first, values }))
+/// Reads what [`write_piece`] wrote: labels, and values column by column. `None` at the end of the
+/// section.
+fn read_piece(reader: &mut impl BufRead, width: usize) -> io::Result<Option<(String, GatheredRow)>> {
+    if reader.fill_buf()?.is_empty() {
+        return Ok(None);
     }
-
-    fn number(&mut self) -> io::Result<u32> {
-        Ok(u32::from_le_bytes(self.bytes(4)?.try_into().unwrap_or_default()))
-    }
-
-    fn bytes(&mut self, count: usize) -> io::Result<&[u8]> {
-        if self.buffer.len() - self.at < count {
-            self.buffer.drain(..self.at);
-            self.at = 0;
-            let held = self.buffer.len();
-            let left = usize::try_from(self.section.end - self.section.begin).unwrap_or(usize::MAX);
-            self.buffer.resize(held + READ.max(count - held).min(left), 0);
-            self.file.read_exact_at(&mut self.buffer[held..], self.section.begin)?;
-            self.section.begin += (self.buffer.len() - held) as u64;
-        }
-        let bytes = self.buffer.get(self.at..self.at + count);
-        self.at += count;
-        bytes.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
+    let mut number = || {
+        let mut bytes = [0; 4];
+        reader.read_exact(&mut bytes).map(|()| u32::from_le_bytes(bytes))
+    };
+    let (length, first, steps) = (number()?, number()?, number()?);
+    let mut labels = vec![0; length as usize];
+    reader.read_exact(&mut labels)?;
+    let labels = String::from_utf8(labels).map_err(io::Error::other)?;
+    let mut bytes = vec![0; steps as usize * width * size_of::<f64>()];
+    reader.read_exact(&mut bytes)?;
+    let (values, _) = bytes.as_chunks();
+    let values = values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    Ok(Some((labels, GatheredRow { first, values })))
 }

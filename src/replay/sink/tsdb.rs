@@ -1,7 +1,10 @@
 //! Blocks for Prometheus's own store, made by promtool.
 //!
-//! Prometheus knows its format best, and its promtool makes blocks of OpenMetrics. So that is what is written first,
-//! beside the blocks and for as long as they take to make.
+//! Only Prometheus can be relied on to know its format, and its promtool makes blocks of
+//! OpenMetrics. So the replay becomes a file of OpenMetrics first, which is removed once the blocks
+//! are made.
+//!
+//! Invariant: the folder gets complete blocks or none.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,38 +14,39 @@ use std::{fs, io, thread};
 use tempfile::TempDir;
 
 use super::openmetrics::OpenMetrics;
-use super::{Sink, SinkError, Target};
+use super::output::{Target, folder_of};
+use super::{Sink, SinkError};
 use crate::config::one_line;
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::progress::Control;
 use crate::replay::sample::Step;
 
 const PROMTOOL: &str = "promtool";
 
-/// How often promtool is looked after.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often to check whether promtool has ended.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Writes OpenMetrics, and has blocks made of it.
+/// The sink of `--tsdb`.
 pub struct Tsdb {
     folder: PathBuf,
     sink: OpenMetrics,
-    maker: Maker,
-    /// Beside the blocks' folder, so that they can be moved into it.
+    maker: BlockMaker,
+    /// Beside the folder of the blocks, on the same file system, so that they can be moved into it.
     work: TempDir,
     text: PathBuf,
 }
 
-/// Has blocks made.
-pub(super) struct Maker {
-    pub(super) promtool: PathBuf,
-    pub(super) control: Control,
+/// Makes blocks of OpenMetrics.
+pub(in crate::replay) struct BlockMaker {
+    pub(in crate::replay) promtool: PathBuf,
+    pub(in crate::replay) control: Control,
 }
 
 impl Tsdb {
-    /// Begins. The folder is made at the end if it is not there.
+    /// Begins. The folder is made at the end if it does not exist.
     ///
     /// # Errors
-    /// When the folder's place can't be written.
+    /// When the folder's parent can't be written.
     pub fn new(
         folder: PathBuf,
         promtool: PathBuf,
@@ -50,55 +54,57 @@ impl Tsdb {
         control: Control,
     ) -> Result<Self, SinkError> {
         let failed = |source| SinkError::Write { path: folder.clone(), source };
-        let place = match folder.parent() {
-            Some(place) if !place.as_os_str().is_empty() => place,
-            _ => Path::new("."),
-        };
         if fs::metadata(&folder).is_ok_and(|found| !found.is_dir()) {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
-        let work = tempfile::Builder::new().prefix(".callsight-").tempdir_in(place).map_err(failed)?;
+        let work = tempfile::Builder::new().prefix(".callsight-").tempdir_in(folder_of(&folder));
+        let work = work.map_err(failed)?;
         let text = work.path().join("replay.om");
         let sink = OpenMetrics::new(Target::File(text.clone()), replay, control.clone())?;
-        Ok(Self { folder, sink, maker: Maker { promtool, control }, work, text })
+        Ok(Self { folder, sink, maker: BlockMaker { promtool, control }, work, text })
     }
 }
 
-impl Maker {
-    /// Has blocks made of a file of OpenMetrics, unless it is to stop.
-    pub(super) fn make(&self, text: &Path, blocks: &Path) -> Result<(), SinkError> {
+impl BlockMaker {
+    /// Makes blocks of a file of OpenMetrics.
+    ///
+    /// # Errors
+    /// [`SinkError::Program`] with the last line of promtool, or [`SinkError::Stopped`].
+    pub(in crate::replay) fn make(&self, text: &Path, blocks: &Path) -> Result<(), SinkError> {
         let failed = |reason: String| SinkError::Program { program: PROMTOOL, reason };
         let log = text.with_extension("log");
         let output =
             fs::File::create(&log).map_err(|source| SinkError::Write { path: log.clone(), source })?;
-        let mut command = Command::new(&self.promtool);
-        command.args(["tsdb", "create-blocks-from", "openmetrics", "--quiet"]).arg(text).arg(blocks);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let status = wait(child, &self.control)?;
+        let child = Command::new(&self.promtool)
+            .args(["tsdb", "create-blocks-from", "openmetrics", "--quiet"])
+            .args([text, blocks])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn();
+        let status = self.wait(child.map_err(|error| failed(error.to_string()))?)?;
         if status.success() {
             return Ok(());
         }
         let said = fs::read_to_string(&log).unwrap_or_default();
-        Err(failed(match said.trim().lines().last() {
-            Some(last) => last.to_owned(),
-            None => status.to_string(),
-        }))
+        Err(failed(said.trim().lines().last().map_or_else(|| status.to_string(), str::to_owned)))
     }
-}
 
-fn wait(mut child: Child, control: &Control) -> Result<ExitStatus, SinkError> {
-    loop {
-        if control.is_stopped() {
-            // Either it ends now, or it has just ended.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(SinkError::Stopped);
-        }
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) => thread::sleep(LOOK),
-            Err(error) => return Err(SinkError::Program { program: PROMTOOL, reason: error.to_string() }),
+    fn wait(&self, mut child: Child) -> Result<ExitStatus, SinkError> {
+        loop {
+            if self.control.is_stopped() {
+                // Fails only if it has just ended by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(SinkError::Stopped);
+            }
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => thread::sleep(CHECK_INTERVAL),
+                Err(error) => {
+                    return Err(SinkError::Program { program: PROMTOOL, reason: error.to_string() });
+                }
+            }
         }
     }
 }
@@ -114,22 +120,28 @@ impl Sink for Tsdb {
         maker.control.phase("making blocks");
         let blocks = work.path().join("blocks");
         maker.make(&text, &blocks)?;
-        let failed = |source| SinkError::Write { path: folder.clone(), source };
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let mut made = 0;
-        for block in fs::read_dir(&blocks).map_err(failed)? {
-            let block = block.map_err(failed)?;
-            fs::rename(block.path(), folder.join(block.file_name())).map_err(failed)?;
-            made += 1;
-        }
+        let moved = move_entries(&blocks, &folder);
+        let made = moved.map_err(|source| SinkError::Write { path: folder.clone(), source })?;
         let shown = one_line(&folder.display().to_string());
         Ok(vec![
             format!("{shown}: {made} blocks, {} samples at {} steps", account.samples, account.steps),
-            "move them into the folder that Prometheus has as --storage.tsdb.path, as the user that it runs as:".to_owned(),
+            "move them into the folder of Prometheus's --storage.tsdb.path, as the user that it runs as:"
+                .to_owned(),
             format!("  mv {shown}/01* /path/to/prometheus/data/"),
-            "Prometheus finds them within a minute, or at once when it starts. Blocks are of 2 h each. Its newest 3 h are \
-             still in memory, and compaction may stumble over blocks of that time: wait, or use --remote-write"
+            "Prometheus loads them within a minute, or when it starts. Each block is of 2 h. Do not add blocks of \
+             the newest 3 h, which Prometheus still has in memory: wait, or use --remote-write"
                 .to_owned(),
         ])
     }
+}
+
+fn move_entries(from: &Path, to: &Path) -> io::Result<usize> {
+    fs::create_dir_all(to)?;
+    let mut moved = 0;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+        moved += 1;
+    }
+    Ok(moved)
 }

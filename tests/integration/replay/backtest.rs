@@ -17,8 +17,8 @@ use crate::kit::relay::{Crowd, Relay};
 use crate::kit::stream::Health;
 use crate::kit::wait::{self, PATIENCE};
 
-/// What is recorded from something recorded, an alert on it that waits, one that has no reason, and one that a replay
-/// can't judge.
+/// What is recorded from something recorded, an alert on it that waits, one that has no reason, and
+/// one that a replay can't judge.
 const RULES: &str = r#"
 groups:
   - name: test
@@ -31,7 +31,8 @@ groups:
       - {alert: Down, expr: "up == 0"}
 "#;
 
-/// How far the two may be apart: what is live waits for a scrape and an evaluation, each a second apart.
+/// How far the two may be apart: what is live waits for a scrape and an evaluation, each a second
+/// apart.
 const APART: Duration = Duration::from_secs(4);
 
 fn rules(folder: &Path, text: &str) -> String {
@@ -67,7 +68,8 @@ async fn an_alert_would_have_fired_when_it_did() {
         callsight.target()
     ));
 
-    // Everybody is well, then slow until the alert fires and a while longer, then well until it is resolved.
+    // Everybody is well, then slow until the alert fires and a while longer, then well until it is
+    // resolved.
     let crowd = Crowd::new("", 8);
     let begin = OffsetDateTime::now_utc();
     let (mut seq, mut fired, mut resolved, mut slow) = (0, None, None, false);
@@ -112,7 +114,7 @@ async fn an_alert_would_have_fired_when_it_did() {
         assert!((replayed - live).unsigned_abs() <= APART, "{word} {replayed}, live {live}: {said}");
     }
     assert!(said.contains("\n  did not fire: Crowded\n"), "{said}");
-    assert!(said.contains("not judged: Down asks for up,"), "{said}");
+    assert!(said.contains("not evaluated: Down needs up,"), "{said}");
     assert_eq!(said.matches("Slow{").count(), 1, "{said}");
 }
 
@@ -132,7 +134,7 @@ async fn rules_that_cannot_be_judged_say_why() {
     };
     for (text, says) in [
         ("groups: [{name: g, rules: [{record: r, expr: x}]}]", "no alert"),
-        ("groups: [{name: g, rules: [{alert: A, expr: x, for: soon}]}]", "`soon` is no duration"),
+        ("groups: [{name: g, rules: [{alert: A, expr: x, for: soon}]}]", "`soon` is not a duration"),
         (
             "groups: [{name: g, rules: [{alert: Odd, expr: 'sum(('}]}]",
             "rule Odd can't be evaluated: status 400",

@@ -16,7 +16,8 @@ use crate::kit::wait::PATIENCE;
 
 const IDLE: Duration = Duration::from_secs(3);
 
-/// How late a session that fell idle may go: the exporter looks four times a second, and machines are busy.
+/// How late a session that fell idle may go: the exporter looks four times a second, and machines
+/// are busy.
 const TICK: Duration = Duration::from_millis(500);
 
 /// How many scrapes are compared.
@@ -113,7 +114,8 @@ async fn a_step_is_what_a_scrape_at_that_moment_has_shown() {
                 if same(taken, sent) { Ok(()) } else { Err(taken) }
             })
             .await;
-        // The next whole second is the moment of a step. Sleeping is not to wait for anything but the time itself.
+        // The next whole second is the moment of a step. Sleeping is not to wait for anything but
+        // the time itself.
         let now = OffsetDateTime::now_utc();
         let second = now.unix_timestamp() + 1;
         let step = OffsetDateTime::from_unix_timestamp(second).unwrap();

@@ -13,7 +13,8 @@ use crate::kit::wait::{self, PATIENCE};
 /// How long the exporter is down.
 const DOWN: Duration = Duration::from_secs(60);
 
-/// The longest time between two samples that is no hole: scrapes are a second apart, and one may be late.
+/// The longest time between two samples that is no hole: scrapes are a second apart, and one may be
+/// late.
 const NO_HOLE: f64 = 1.9;
 
 /// When there are live samples of a metric, in Unix seconds, in order.
@@ -100,7 +101,8 @@ async fn no_hole_is_left_of_a_minute_without_the_exporter() {
         let left = holes(&now);
         assert!(left.is_empty(), "{metric}: {left:?}");
     }
-    // Nothing is out of the ordinary in between: as many sessions as ever, and counters go on where they were.
+    // Nothing is out of the ordinary in between: as many sessions as ever, and counters go on where
+    // they were.
     let middle = ((down.unix_timestamp() + up.unix_timestamp()) / 2).to_string();
     let at_middle = async |query: &str| {
         let found = prometheus.api("query", &[("query", query), ("time", &middle)]).await;

@@ -16,7 +16,8 @@ use crate::kit::prometheus::promtool;
 use crate::kit::python;
 use crate::kit::stream::Health;
 
-/// A server with a stream of two sessions, one repeat and one message that is no frame, and when that began.
+/// A server with a stream of two sessions, one repeat and one message that is no frame, and when
+/// that began.
 async fn a_stream() -> (Nats, Health, OffsetDateTime) {
     let begin = OffsetDateTime::now_utc();
     let nats = Nats::start();
@@ -36,9 +37,10 @@ async fn a_stream() -> (Nats, Health, OffsetDateTime) {
     (nats, health, begin)
 }
 
-/// Prints, of a file of OpenMetrics, the families with the number of their samples. The parser drops all but the first
-/// bucket of every point of a histogram but the first, taking them for repeats, and misses them then; so it is given
-/// the file without histograms as a whole, for the order of families, series and times, and each moment by itself.
+/// Prints, of a file of OpenMetrics, the families with the number of their samples. The parser
+/// drops all but the first bucket of every point of a histogram but the first, taking them for
+/// repeats, and misses them then; so it is given the file without histograms as a whole, for the
+/// order of families, series and times, and each moment by itself.
 const PARSE: &str = "
 import collections, json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse

@@ -18,7 +18,8 @@ use crate::kit::proxy::Proxy;
 use crate::kit::stream::Health;
 use crate::kit::wait::{self, PATIENCE};
 
-/// A server with a stream in which one of two sessions ends, with whole seconds between; and when that began.
+/// A server with a stream in which one of two sessions ends, with whole seconds between; and when
+/// that began.
 async fn a_stream() -> (Nats, Health, OffsetDateTime) {
     let begin = OffsetDateTime::now_utc();
     let nats = Nats::start();
@@ -125,7 +126,7 @@ async fn a_refusal_is_shown_with_what_helps() {
     let away =
         send(&format!("http://127.0.0.1:{}/api/v1/write", port::free()), &["--remote-write-patience=1s"]);
     assert_eq!(away.status.code(), Some(1));
-    assert!(said(&away).contains("takes nothing for 1s"), "{}", said(&away));
+    assert!(said(&away).contains("accepted nothing for 1s"), "{}", said(&away));
 }
 
 /// On two threads, because the link has to go on while the test waits for the replay.
@@ -163,16 +164,13 @@ async fn what_is_interrupted_is_gone_on_with() {
     let status = interrupted.ended(PATIENCE);
     let said = interrupted.output();
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("everything up to ") && said.contains("run the same again with --resume"),
-        "{said}"
-    );
+    assert!(said.contains("samples up to ") && said.contains("rerun with --resume"), "{said}");
     let remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     assert_eq!(remembered["plan"]["replay"], "it");
 
     proxy.cut();
     proxy.resume();
-    // Another label and another end by now: what is gone on with has its own.
+    // Another label and another end by now: a resumed replay keeps its own.
     let later = moment(OffsetDateTime::now_utc());
     let resumed = run("other", &later, &with_state);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));

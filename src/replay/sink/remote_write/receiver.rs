@@ -1,4 +1,7 @@
-//! Delivering requests: what is worth trying again, and what is not.
+//! Delivering requests: a receiver that is away or overloaded is tried again, a refusal ends the
+//! replay.
+//!
+//! Invariant: a request is accepted, or the replay ends with an error; none is dropped.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,70 +21,61 @@ const HEADERS: [(&str, &str); 3] = [
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often a wish to stop is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a pause checks whether the replay is stopped.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A receiver of remote write.
+/// How to reach a receiver.
+#[derive(Clone, Debug)]
+pub struct ReceiverConfig {
+    /// The URL that takes remote write.
+    pub address: Address,
+    /// Headers of each request.
+    pub headers: Vec<Header>,
+    /// How long to try again while the receiver accepts nothing.
+    pub patience: Duration,
+}
+
 pub(super) struct Receiver {
-    address: Address,
+    config: ReceiverConfig,
     client: Client,
-    give_up_after: Duration,
     control: Control,
 }
 
-/// What became of a request.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Taken,
-    /// Later, perhaps.
-    Again,
-    /// Never.
-    Refused,
-}
-
-const fn judge(status: u16) -> Verdict {
-    match status {
-        200..=299 => Verdict::Taken,
-        429 | 500..=599 => Verdict::Again,
-        _ => Verdict::Refused,
-    }
+const fn may_pass(status: u16) -> bool {
+    matches!(status, 429 | 500..=599)
 }
 
 impl Receiver {
-    pub(super) fn new(
-        address: Address,
-        headers: Vec<Header>,
-        give_up_after: Duration,
-        control: Control,
-    ) -> Self {
-        Self {
-            address,
-            client: Client::new(headers, ANSWER_WITHIN.min(give_up_after)),
-            give_up_after,
-            control,
-        }
+    pub(super) fn new(config: ReceiverConfig, control: Control) -> Self {
+        let client = Client::new(config.headers.clone(), ANSWER_WITHIN.min(config.patience));
+        Self { config, client, control }
     }
 
-    /// Delivers a request. While the receiver is away or overloaded it is tried again, for a while.
+    /// Delivers a request, again and again while the receiver is away or overloaded.
     pub(super) fn deliver(&self, body: &[u8]) -> Result<(), SinkError> {
+        let ReceiverConfig { address, patience, .. } = &self.config;
         let began = Instant::now();
         let mut pause = PAUSE;
         loop {
             self.control.check()?;
-            let answer = self.client.post(&self.address, &HEADERS, body);
-            let (problem, wait) = match answer {
-                Ok(answer) => match judge(answer.status) {
-                    Verdict::Taken => return Ok(()),
-                    Verdict::Refused => return Err(self.refused(&answer)),
-                    Verdict::Again => (answer.excerpt(), answer.retry_after.unwrap_or(pause)),
-                },
+            let (problem, wait) = match self.client.post(address, &HEADERS, body) {
+                Ok(Answer { status: 200..=299, .. }) => return Ok(()),
+                Ok(answer) if may_pass(answer.status) => {
+                    (answer.excerpt(), answer.retry_after.unwrap_or(pause))
+                }
+                Ok(answer) => {
+                    let (excerpt, advice) = (answer.excerpt(), advice(&answer));
+                    let refused = format!("{address} refused the samples: {excerpt}{advice}");
+                    return Err(SinkError::Receiver(refused));
+                }
                 Err(problem) => (problem, pause),
             };
-            if began.elapsed() + wait > self.give_up_after {
-                let (address, after) = (&self.address, humantime::format_duration(self.give_up_after));
-                return Err(SinkError::Receiver(format!("{address} takes nothing for {after}: {problem}")));
+            if began.elapsed() + wait > *patience {
+                let patience = humantime::format_duration(*patience);
+                let gave_up = format!("{address} accepted nothing for {patience}: {problem}");
+                return Err(SinkError::Receiver(gave_up));
             }
-            tracing::warn!(receiver = %self.address, problem, "trying again");
+            tracing::warn!(receiver = %address, problem, "the receiver did not accept a request; trying again");
             self.sleep(wait)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -91,35 +85,29 @@ impl Receiver {
         let until = Instant::now() + wait;
         while Instant::now() < until {
             self.control.check()?;
-            thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+            thread::sleep(CHECK_INTERVAL.min(until.saturating_duration_since(Instant::now())));
         }
         Ok(())
     }
-
-    fn refused(&self, answer: &Answer) -> SinkError {
-        let said = answer.excerpt();
-        let advice = advice(answer);
-        SinkError::Receiver(format!("{} refuses the samples, {said}{advice}", self.address))
-    }
 }
 
-/// What helps with a refusal.
+/// What to do about a refusal.
 fn advice(answer: &Answer) -> &'static str {
     let body = answer.body.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| body.contains(word));
     match answer.status {
         404 | 405 => {
-            "; Prometheus takes remote write at /api/v1/write, and only with --web.enable-remote-write-receiver"
+            "; Prometheus accepts remote write at /api/v1/write, with --web.enable-remote-write-receiver"
         }
         401 | 403 => "; give a user and password in the URL, or a header with --remote-write-header",
         400 if says(&["out of order", "out-of-order", "out of bounds", "too old", "too far in the past"]) => {
-            "; the past is only taken with an out-of-order window, for Prometheus `storage.tsdb.out_of_order_time_window` \
-             in its configuration: make it longer than the window is old"
+            "; to accept samples of the past, Prometheus needs `storage.tsdb.out_of_order_time_window` in its \
+             configuration: set it to more than the age of the window"
         }
         400 if says(&["duplicate"]) => {
-            "; other values are there for the same series and times: use another --replay-id"
+            "; these series already have other values at these times: use another --replay-id"
         }
-        413 => "; it takes smaller requests only",
+        413 => "; the receiver accepts smaller requests only",
         _ => "",
     }
 }
@@ -130,18 +118,11 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        for (status, verdict) in [
-            (200, Verdict::Taken),
-            (204, Verdict::Taken),
-            (400, Verdict::Refused),
-            (404, Verdict::Refused),
-            (422, Verdict::Refused),
-            (429, Verdict::Again),
-            (500, Verdict::Again),
-            (503, Verdict::Again),
-            (301, Verdict::Refused),
-        ] {
-            assert_eq!(judge(status), verdict, "{status}");
+        for status in [429, 500, 503] {
+            assert!(may_pass(status), "{status}");
+        }
+        for status in [400, 404, 422, 301] {
+            assert!(!may_pass(status), "{status}");
         }
     }
 

@@ -1,101 +1,105 @@
-//! The file that remembers how far a replay was taken by its receiver.
+//! The file of `--resume`, with the step up to which a receiver accepted a replay.
+//!
+//! Invariant: a replay resumes only with the settings that it began with, and with its own window
+//! and label.
 
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::one_line;
 use crate::replay::sink::SinkError;
-use crate::replay::sink::output::folder_of;
+use crate::replay::sink::output::{Output, Target};
 use crate::replay::window::{Moment, exact};
 use callsight_fold::StreamTime;
 
-/// What is replayed, so that nothing else is gone on with.
+/// What is replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The window's first moment.
+    /// The beginning of the window.
     #[serde(with = "moment")]
     pub from: StreamTime,
-    /// Its last.
+    /// The end of the window.
     #[serde(with = "moment")]
     pub to: StreamTime,
-    /// The label `replay`.
+    /// The value of the label `replay`.
     pub replay: Option<String>,
-    /// All that the samples depend on beside that, as text.
+    /// Everything else that the samples depend on, as text.
     pub settings: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct State {
+struct ResumeState {
     plan: Plan,
-    #[serde(with = "moment")]
-    acknowledged: StreamTime,
+    #[serde(with = "moment", rename = "acknowledged")]
+    accepted: StreamTime,
 }
 
-/// How far a replay was taken.
+/// An open `--resume` file.
 #[derive(Debug)]
 pub struct Resume {
     path: PathBuf,
     plan: Plan,
-    acknowledged: Option<StreamTime>,
+    accepted: Option<StreamTime>,
 }
 
-/// Why a file can't be gone on from.
+/// Why a replay can't be resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// It can't be read.
+    /// The file can't be read.
     #[error("cannot read `{}` of --resume", one_line(&path.display().to_string()))]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// It is something else.
-    #[error("`{}` of --resume is no state of a replay; name another file, or remove it", one_line(&path.display().to_string()))]
-    NoState {
+    /// The file was not written by `--resume`.
+    #[error("`{}` of --resume does not hold the state of a replay; name another file, or remove it", one_line(&path.display().to_string()))]
+    Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// It is of another replay.
+    /// The file belongs to a replay with other settings.
     #[error(
-        "`{}` of --resume is of another replay, of {}; give the same flags, or remove the file",
+        "`{}` of --resume belongs to another replay, of {}; use the same flags, or remove the file",
         one_line(&path.display().to_string()), one_line(settings)
     )]
-    Another {
+    OtherReplay {
         /// The file.
         path: PathBuf,
-        /// What that was.
+        /// The settings of that replay.
         settings: String,
     },
 }
 
 impl Resume {
-    /// Reads the file if it is there. Then its window and label count, for `2h ago` means something else by now;
-    /// everything else must be as it was.
+    /// Reads the file if it exists. Its window and label then replace those of `plan`, because `2h
+    /// ago` means another moment by now.
     ///
     /// # Errors
-    /// [`ResumeError`].
+    /// [`ResumeError`], also when the settings differ.
     pub fn open(path: &Path, plan: Plan) -> Result<Self, ResumeError> {
         let path = path.to_owned();
-        let text = match std::fs::read(&path) {
+        let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path, plan, acknowledged: None });
+                return Ok(Self { path, plan, accepted: None });
             }
             Err(source) => return Err(ResumeError::Unreadable { path, source }),
         };
-        let state: State = match serde_json::from_slice(&text) {
+        let state: ResumeState = match serde_json::from_slice(&text) {
             Ok(state) => state,
-            Err(source) => return Err(ResumeError::NoState { path, source }),
+            Err(source) => return Err(ResumeError::Malformed { path, source }),
         };
         if state.plan.settings != plan.settings {
-            return Err(ResumeError::Another { path, settings: state.plan.settings });
+            return Err(ResumeError::OtherReplay { path, settings: state.plan.settings });
         }
-        Ok(Self { path, plan: state.plan, acknowledged: Some(state.acknowledged) })
+        Ok(Self { path, plan: state.plan, accepted: Some(state.accepted) })
     }
 
     /// What is replayed.
@@ -104,42 +108,41 @@ impl Resume {
         &self.plan
     }
 
-    /// Where the state is.
+    /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The step up to which everything was taken.
+    /// The step up to which everything was accepted.
     #[must_use]
-    pub const fn acknowledged(&self) -> Option<StreamTime> {
-        self.acknowledged
+    pub const fn accepted(&self) -> Option<StreamTime> {
+        self.accepted
     }
 
-    /// Remembers that everything up to a step was taken.
-    pub(super) fn acknowledge(&mut self, step: StreamTime) -> Result<(), SinkError> {
-        self.acknowledged = Some(step);
-        let state = State { plan: self.plan.clone(), acknowledged: step };
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder_of(&self.path))?;
-            serde_json::to_writer_pretty(&mut file, &state)?;
-            file.write_all(b"\n")?;
-            file.persist(&self.path).map(drop).map_err(|error| error.error)
-        };
-        write().map_err(|source| SinkError::Write { path: self.path.clone(), source })
+    /// Writes that everything up to a step was accepted.
+    pub(super) fn accept(&mut self, step: StreamTime) -> Result<(), SinkError> {
+        self.accepted = Some(step);
+        let target = Target::File(self.path.clone());
+        let state = ResumeState { plan: self.plan.clone(), accepted: step };
+        let mut text = serde_json::to_vec_pretty(&state).map_err(|error| target.error(error.into()))?;
+        text.push(b'\n');
+        let mut output = Output::create(target)?;
+        output.write(&text)?;
+        output.complete()
     }
 
-    /// The replay is over: there is nothing to go on with.
+    /// Removes the file: the replay is over.
     pub(super) fn complete(self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
+        if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, path = %self.path.display(), "the state of --resume is of no use any more");
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the file of --resume; it is no longer needed");
         }
     }
 }
 
-/// A moment as people can read it.
+/// Writes a moment as RFC 3339.
 mod moment {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -153,7 +156,7 @@ mod moment {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StreamTime, D::Error> {
         match String::deserialize(deserializer)?.parse() {
             Ok(Moment::At(at)) => Ok(at),
-            _ => Err(D::Error::custom("no time")),
+            _ => Err(D::Error::custom("expected a time in RFC 3339")),
         }
     }
 }
@@ -172,23 +175,23 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_gone_on_from_with_its_own_window() {
+    fn a_replay_resumes_with_its_own_window() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let mut resume = Resume::open(&path, plan("us", 5)).unwrap();
-        assert_eq!(resume.acknowledged(), None);
+        assert_eq!(resume.accepted(), None);
         let step = StreamTime::from_unix_nanos(1_764_000_000_123_456_789);
-        resume.acknowledge(step).unwrap();
+        resume.accept(step).unwrap();
 
         let again = Resume::open(&path, plan("us", 7)).unwrap();
-        assert_eq!((again.acknowledged(), again.plan()), (Some(step), &plan("us", 5)));
+        assert_eq!((again.accepted(), again.plan()), (Some(step), &plan("us", 5)));
         let other = Resume::open(&path, plan("apac", 5)).unwrap_err().to_string();
-        assert!(other.contains("is of another replay, of us"), "{other}");
+        assert!(other.contains("belongs to another replay, of us"), "{other}");
         again.complete();
         assert!(!path.exists());
 
         std::fs::write(&path, "nonsense").unwrap();
         let error = Resume::open(&path, plan("us", 5)).unwrap_err().to_string();
-        assert!(error.contains("is no state of a replay"), "{error}");
+        assert!(error.contains("does not hold the state of a replay"), "{error}");
     }
 }

@@ -1,87 +1,49 @@
-//! Remote write 1.0 on the wire: three protobuf messages, packed with snappy.
+//! Remote write 1.0 on the wire: protobuf messages, compressed with snappy.
 //!
-//! They have not changed since 2018 and are three fields deep, so they are written here, without a compiler for
-//! schemas and what it would generate.
+//! The messages are `prometheus.WriteRequest` and its parts, as in `prompb/remote.proto` of
+//! Prometheus.
 
-/// What a sample holds where a series ends: Prometheus stops showing it at once, instead of five minutes later.
+use prost::Message;
+
+/// The value that ends a series: without it, Prometheus shows the last value for five more minutes.
 pub(super) const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
-/// The key of a field: its number, and how its value is written.
-const LENGTH_DELIMITED: u64 = 2;
-const FIXED_64: u64 = 1;
-const VARINT: u64 = 0;
-
-fn key(bytes: &mut Vec<u8>, field: u64, kind: u64) {
-    varint(bytes, field << 3 | kind);
-}
-
-fn varint(bytes: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let low = u8::try_from(value & 0x7f).unwrap_or_default();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low);
-            return;
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-fn field(bytes: &mut Vec<u8>, number: u64, content: &[u8]) {
-    key(bytes, number, LENGTH_DELIMITED);
-    varint(bytes, content.len() as u64);
-    bytes.extend_from_slice(content);
-}
-
-/// A sample: a value, and the time in Unix milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    pub(super) value: f64,
-    pub(super) at_ms: i64,
-}
-
-/// A request that is being filled, one series after the other.
-#[derive(Default)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct WriteRequest {
-    bytes: Vec<u8>,
-    pub(super) samples: usize,
-    series: Vec<u8>,
-    scratch: Vec<u8>,
+    #[prost(message, repeated, tag = "1")]
+    pub(super) series: Vec<WireSeries>,
+}
+
+/// Labels sorted by name, `__name__` among them, and samples sorted by time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WireSeries {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) labels: Vec<WireLabel>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) samples: Vec<WireSample>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireLabel {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct WireSample {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+    /// Unix time in milliseconds.
+    #[prost(int64, tag = "2")]
+    pub(super) timestamp: i64,
 }
 
 impl WriteRequest {
-    /// Adds a series: labels sorted by name, samples by time.
-    pub(super) fn push<'a>(
-        &mut self,
-        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
-        samples: &[Sample],
-    ) {
-        let Self { series, scratch, .. } = self;
-        series.clear();
-        for (name, value) in labels {
-            scratch.clear();
-            field(scratch, 1, name.as_bytes());
-            field(scratch, 2, value.as_bytes());
-            field(series, 1, scratch);
-        }
-        for sample in samples {
-            scratch.clear();
-            key(scratch, 1, FIXED_64);
-            scratch.extend_from_slice(&sample.value.to_bits().to_le_bytes());
-            key(scratch, 2, VARINT);
-            varint(scratch, sample.at_ms.cast_unsigned());
-            field(series, 2, scratch);
-        }
-        field(&mut self.bytes, 1, &self.series);
-        self.samples += samples.len();
-    }
-
-    /// The body of the request, of which nothing is left here.
-    pub(super) fn take(&mut self) -> Result<Vec<u8>, snap::Error> {
-        let packed = snap::raw::Encoder::new().compress_vec(&self.bytes);
-        self.bytes.clear();
-        self.samples = 0;
-        packed
+    /// The body of an HTTP request.
+    pub(super) fn body(&self) -> Result<Vec<u8>, snap::Error> {
+        snap::raw::Encoder::new().compress_vec(&self.encode_to_vec())
     }
 }
 
@@ -91,8 +53,10 @@ mod tests {
 
     #[test]
     fn a_request_is_what_the_schema_says() {
-        let mut request = WriteRequest::default();
-        request.push([("__name__", "up"), ("a", "b")], &[Sample { value: 1.5, at_ms: 300 }]);
+        let label = |name: &str, value: &str| WireLabel { name: name.to_owned(), value: value.to_owned() };
+        let labels = vec![label("__name__", "up"), label("a", "b")];
+        let samples = vec![WireSample { value: 1.5, timestamp: 300 }];
+        let request = WriteRequest { series: vec![WireSeries { labels, samples }] };
         let series = [
             &[0x0a, 14, 0x0a, 8][..],
             b"__name__",
@@ -104,15 +68,14 @@ mod tests {
         ]
         .concat();
         let expected = [&[0x0a, u8::try_from(series.len()).unwrap()][..], &series].concat();
-        assert_eq!(request.samples, 1);
-        let body = request.take().unwrap();
+        let body = request.body().unwrap();
         assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), expected);
-        assert_eq!(request.samples, 0);
     }
 
     #[test]
     fn a_series_ends_with_prometheuss_own_nan() {
         assert!(STALE.is_nan());
-        assert_eq!(STALE.to_bits(), 0x7ff0_0000_0000_0002);
+        let bytes = WireSample { value: STALE, timestamp: 0 }.encode_to_vec();
+        assert_eq!(bytes, [&[0x09][..], &0x7ff0_0000_0000_0002_u64.to_le_bytes()].concat());
     }
 }

@@ -1,9 +1,12 @@
-//! Rule files of Prometheus, as far as judging the past by them needs to know them.
+//! Rule files of Prometheus.
 //!
-//! Expressions are Prometheus's business. Here it only has to be known what is recorded from what, so that it can be
-//! recorded in that order, and what a rule asks for that a replay doesn't have.
+//! Expressions are left to Prometheus. A backtest only needs to know which recording rule depends
+//! on which, to evaluate them in that order, and what a rule needs that a replay does not have.
+//!
+//! Invariant: no metric in an expression is missed, though a word that is not a metric may be taken
+//! for one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -11,11 +14,12 @@ use std::{fs, io};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::sample::Table;
 use crate::config::one_line;
+use crate::replay::prometheus::Labels;
+use crate::replay::sample::Table;
 use callsight_fold::series::catalogue::CATALOGUE;
 
-/// Why rules can't be used.
+/// Why rules can't be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// A file can't be read.
@@ -23,91 +27,91 @@ pub enum RulesError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds no rules.
-    #[error("`{}` is no rule file: {}; `promtool check rules` tells more", one_line(&path.display().to_string()), one_line(problem))]
+    /// A file is not a valid rule file.
+    #[error("`{}` is not a rule file: {}; check it with `promtool check rules`", one_line(&path.display().to_string()), one_line(problem))]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// No file has an alert.
-    #[error("the files of --rules have no alert: there is nothing to judge")]
+    /// No file has an alerting rule.
+    #[error("the files of --rules have no alert; add a file that has one")]
     NoAlert,
 }
 
-/// A series that is recorded.
+/// A recording rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
-    /// Its name.
+pub struct RecordingRule {
+    /// The name of the series.
     pub name: String,
-    /// From what.
+    /// The expression.
     pub expression: String,
-    /// The labels that it gets.
-    pub labels: BTreeMap<String, String>,
+    /// Labels that its series get.
+    pub labels: Labels,
 }
 
-/// An alert.
+/// An alerting rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// Its name.
+pub struct AlertRule {
+    /// The name of the alert.
     pub name: String,
-    /// When.
+    /// The expression.
     pub expression: String,
-    /// The labels that it gets.
-    pub labels: BTreeMap<String, String>,
-    /// How long it must have been so, `for`.
-    pub after: Duration,
-    /// How long it goes on once it is no more, `keep_firing_for`.
-    pub keep: Duration,
-    /// How often it is looked at, if its group says so.
-    pub every: Option<Duration>,
+    /// Labels that its alerts get.
+    pub labels: Labels,
+    /// `for`: how long the expression must hold before the alert fires.
+    pub hold: Duration,
+    /// `keep_firing_for`: how long the alert fires after the expression no longer holds.
+    pub keep_firing: Duration,
+    /// How often the rule is evaluated, if its group says so.
+    pub interval: Option<Duration>,
 }
 
-/// The rules of some files.
+/// The rules of some files, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// What is recorded.
-    pub recordings: Vec<Recording>,
-    /// What is judged.
-    pub alerts: Vec<Alert>,
+pub struct RuleSet {
+    /// The recording rules.
+    pub recordings: Vec<RecordingRule>,
+    /// The alerting rules.
+    pub alerts: Vec<AlertRule>,
 }
 
 #[derive(Deserialize)]
-struct File {
-    groups: Vec<Group>,
+struct RuleFile {
+    groups: Vec<RuleGroup>,
 }
 
 #[derive(Deserialize)]
-struct Group {
+struct RuleGroup {
     #[serde(default, deserialize_with = "duration")]
     interval: Duration,
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<RawRule>,
 }
 
 #[derive(Deserialize)]
-struct Rule {
+struct RawRule {
     record: Option<String>,
     alert: Option<String>,
     expr: String,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
+    labels: Labels,
     #[serde(default, rename = "for", deserialize_with = "duration")]
-    after: Duration,
+    hold: Duration,
     #[serde(default, rename = "keep_firing_for", deserialize_with = "duration")]
-    keep: Duration,
+    keep_firing: Duration,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|_| D::Error::custom(format!("`{text}` is no duration")))
+    humantime::parse_duration(&text).map_err(|_| D::Error::custom(format!("`{text}` is not a duration")))
 }
 
-impl Rules {
+impl RuleSet {
     /// Reads rule files.
     ///
     /// # Errors
@@ -123,14 +127,15 @@ impl Rules {
 
     fn add(&mut self, path: &Path, text: &str) -> Result<(), RulesError> {
         let malformed = |problem| RulesError::Malformed { path: path.to_owned(), problem };
-        let file: File = yaml_serde::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        let file: RuleFile = yaml_serde::from_str(text).map_err(|error| malformed(error.to_string()))?;
         for group in file.groups {
-            let every = Some(group.interval).filter(|interval| !interval.is_zero());
-            for Rule { record, alert, expr: expression, labels, after, keep } in group.rules {
+            let interval = Some(group.interval).filter(|interval| !interval.is_zero());
+            for RawRule { record, alert, expr: expression, labels, hold, keep_firing } in group.rules {
                 match (record, alert) {
-                    (Some(name), None) => self.recordings.push(Recording { name, expression, labels }),
+                    (Some(name), None) => self.recordings.push(RecordingRule { name, expression, labels }),
                     (None, Some(name)) => {
-                        self.alerts.push(Alert { name, expression, labels, after, keep, every });
+                        let rule = AlertRule { name, expression, labels, hold, keep_firing, interval };
+                        self.alerts.push(rule);
                     }
                     _ => return Err(malformed("a rule has either `record` or `alert`".to_owned())),
                 }
@@ -139,10 +144,10 @@ impl Rules {
         Ok(())
     }
 
-    /// What is recorded, in an order in which each is recorded after what it is recorded from. What is recorded from
-    /// itself comes last.
+    /// Recording rules in levels, each of which depends on earlier ones. Rules that depend on
+    /// themselves come last.
     #[must_use]
-    pub fn levels(&self) -> Vec<Vec<&Recording>> {
+    pub fn levels(&self) -> Vec<Vec<&RecordingRule>> {
         let mut left: Vec<_> = self.recordings.iter().collect();
         let mut levels = Vec::new();
         while !left.is_empty() {
@@ -159,8 +164,8 @@ impl Rules {
         levels
     }
 
-    /// What an expression asks for, directly or by what is recorded, that a replay doesn't have: it was the
-    /// exporter's or Prometheus's own, and is not in the stream.
+    /// Metrics that an expression needs, directly or through recording rules, and that a replay
+    /// does not have: those about the exporter and those of Prometheus itself.
     #[must_use]
     pub fn missing(&self, expression: &str) -> BTreeSet<String> {
         let (mut missing, mut seen) = (BTreeSet::new(), BTreeSet::new());
@@ -170,18 +175,18 @@ impl Rules {
                 if !seen.insert(name) {
                     continue;
                 }
-                let recorded: Vec<_> =
-                    self.recordings.iter().filter(|recording| recording.name == name).collect();
-                if recorded.is_empty() && is_not_in_the_stream(name) {
+                let before = left.len();
+                let recorded = self.recordings.iter().filter(|rule| rule.name == name);
+                left.extend(recorded.map(|rule| rule.expression.as_str()));
+                if left.len() == before && is_not_in_the_stream(name) {
                     missing.insert(name.to_owned());
                 }
-                left.extend(recorded.iter().map(|recording| recording.expression.as_str()));
             }
         }
         missing
     }
 
-    /// Which tables of a replay any of the rules may ask for.
+    /// For each of [`Table::all`], whether a rule may need it.
     #[must_use]
     pub fn tables(&self) -> Vec<bool> {
         let recorded = self.recordings.iter().map(|recording| &recording.expression);
@@ -192,7 +197,7 @@ impl Rules {
     }
 }
 
-/// Whether a name is that of a metric that somebody scraped serves, and no replay has.
+/// Whether a metric of this name is scraped live, but can't be replayed.
 fn is_not_in_the_stream(name: &str) -> bool {
     let is = |metric: &str| {
         name.strip_prefix(metric).is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
@@ -203,10 +208,10 @@ fn is_not_in_the_stream(name: &str) -> bool {
         || (CATALOGUE.iter().any(|metric| is(metric.name)) && !replayed())
 }
 
-/// Everything in an expression that may be a name: what it is, Prometheus knows.
+/// Everything in an expression that may be a name.
 fn names(expression: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
-    // A string may hold anything, and no metric.
+    // Every other part is inside a string.
     for (place, part) in expression.split(['"', '\'', '`']).enumerate() {
         if place % 2 == 1 {
             continue;
@@ -222,8 +227,8 @@ fn names(expression: &str) -> BTreeSet<&str> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Rules, RulesError> {
-        let mut rules = Rules::default();
+    fn read(text: &str) -> Result<RuleSet, RulesError> {
+        let mut rules = RuleSet::default();
         rules.add(Path::new("rules.yaml"), text).map(|()| rules)
     }
 
@@ -246,8 +251,8 @@ groups:
     fn rules_are_read_as_prometheus_writes_them() {
         let rules = read(TEXT).unwrap();
         let bad = &rules.alerts[0];
-        assert_eq!((bad.after, bad.keep), (Duration::from_secs(90), Duration::from_secs(10)));
-        assert_eq!(bad.every, Some(Duration::from_secs(5)));
+        assert_eq!((bad.hold, bad.keep_firing), (Duration::from_secs(90), Duration::from_secs(10)));
+        assert_eq!(bad.interval, Some(Duration::from_secs(5)));
         assert_eq!(bad.labels["severity"], "critical");
         assert_eq!(rules.recordings[1].labels["kind"], "sum");
     }
@@ -285,9 +290,9 @@ groups:
     #[test]
     fn a_mistake_says_where_it_is() {
         for (text, says) in [
-            ("groups: 3", "no rule file"),
+            ("groups: 3", "not a rule file"),
             ("groups: [{name: g, rules: [{expr: x}]}]", "either `record` or `alert`"),
-            ("groups: [{name: g, rules: [{alert: A, expr: x, for: soon}]}]", "`soon` is no duration"),
+            ("groups: [{name: g, rules: [{alert: A, expr: x, for: soon}]}]", "`soon` is not a duration"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("rules.yaml") && error.contains(says), "{error}");
