@@ -223,7 +223,6 @@ impl fmt::Display for ServeConfig {
 
 /// Serves until a signal, or until the exporter fails.
 pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
-    open_files::raise_limit();
     let Reader { deployment, shard, .. } = &config.exporter.reader;
     let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
     let name = format!("callsight {deployment}{shard}");
@@ -236,6 +235,7 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
         };
         feeds.push(Feed { source, client });
     }
+    open_files::raise_limit();
     let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let stop = stop_signal()?;
     let failed = tokio::select! {

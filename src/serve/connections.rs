@@ -1,9 +1,9 @@
 //! Bounds the number of open connections.
 //!
 //! Many connections without a request must cost little and must not lock a scraper out. Making new
-//! connections wait would lock it out for as long as a connection may be silent. So a new connection
-//! is always admitted while at least one of the others is silent: it replaces the one that has been
-//! silent for longest.
+//! connections wait would lock it out for as long as a connection may be silent. So a new
+//! connection is always admitted while at least one of the others is silent: it replaces the one
+//! that has been silent for longest.
 //!
 //! Invariant: a connection whose request is being answered is never replaced.
 

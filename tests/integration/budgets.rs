@@ -1,7 +1,6 @@
 //! The budgets, each under attack: what is beyond one is refused and counted, what exists stays right, the aggregates
 //! stay complete, and memory stays where it was.
 
-use std::fs;
 use std::time::Duration;
 
 use callsight_frame::{Frame, MeetingId, PeerId, Server, ServerType, ServerUrl};
@@ -49,13 +48,6 @@ fn refused(scrape: &Scrape, limit: &str) -> f64 {
     scrape.value("callsight_refused_total", &[("limit", limit)]).unwrap()
 }
 
-/// The memory that a process has, in bytes.
-fn resident(callsight: &Callsight) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", callsight.process().id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 #[expect(clippy::print_stdout, reason = "the figures that docs/performance.md states")]
 fn print(what: &str, bytes: usize) {
     println!("{what}: {:.1} MiB resident", bytes as f64 / f64::from(1 << 20));
@@ -73,7 +65,7 @@ async fn a_meeting_with_a_hundred_thousand_session_ids() {
     relay.settle().await;
     let mut frames = 2;
     folded(&callsight, frames).await;
-    let idle = resident(&callsight);
+    let idle = callsight.process().resident();
     print("idle", idle);
 
     let mut most = Vec::new();
@@ -87,7 +79,7 @@ async fn a_meeting_with_a_hundred_thousand_session_ids() {
         relay.settle().await;
         frames += WAVE + 1;
         let scrape = folded(&callsight, frames).await;
-        most.push(resident(&callsight));
+        most.push(callsight.process().resident());
         // Everybody is counted, a hundred are shown, and those that were there first still are.
         assert_eq!(scrape.sum("videocall_sessions", &[]), WAVE as f64 + 2.0);
         assert_eq!(scrape.sum("videocall_participants", &[]), WAVE as f64 + 2.0);
@@ -137,7 +129,7 @@ async fn a_session_with_more_peers_than_are_shown() {
     assert_eq!(scrape.sum(SAMPLES, &[]), (2.0 * 256.0 + 3.0) * SAMPLES_A_FRAME);
 
     // Others in every frame: nothing of those that departed stays.
-    let before = resident(&callsight);
+    let before = callsight.process().resident();
     for seq in 3..=202 {
         let names: Vec<_> = (0..256).map(|number| format!("{seq}-{number:0>120}")).collect();
         let peers: Vec<_> = names.iter().map(String::as_str).collect();
@@ -145,7 +137,7 @@ async fn a_session_with_more_peers_than_are_shown() {
     }
     relay.settle().await;
     let scrape = folded(&callsight, 203).await;
-    let grown = resident(&callsight).saturating_sub(before);
+    let grown = callsight.process().resident().saturating_sub(before);
     print("200 frames with 256 new peers each, more", grown);
     assert!(grown < 24 << 20, "{grown} bytes");
     assert_eq!(scrape.series(CAN_LISTEN).len(), 16 + 3);
@@ -191,7 +183,7 @@ async fn a_thousand_servers() {
 async fn more_series_than_the_default_allows_in_the_smallest_cluster() {
     const MAX: f64 = 100_000.0;
     let (_nats, relay, callsight) = start(&[]).await;
-    let idle = resident(&callsight);
+    let idle = callsight.process().resident();
     let (first, late) = (Crowd::new("first", 1_400), Crowd::new("late", 400));
     first.speak(&relay, 1).await;
     relay.settle().await;
@@ -212,7 +204,7 @@ async fn more_series_than_the_default_allows_in_the_smallest_cluster() {
     assert_eq!(scrape.value(RTT, &[("session_id", "firsts1399")]), Some(rtt_ms(2) / 1e3));
     assert_eq!(scrape.sum("videocall_sessions", &[]), 1_800.0);
     assert_eq!(scrape.sum(SAMPLES, &[]), 2.0 * 1_800.0 * 3.0 * SAMPLES_A_FRAME);
-    let full = resident(&callsight);
+    let full = callsight.process().resident();
     print("idle, at defaults", idle);
     print("100,000 series and a few scrapes, at defaults", full);
     assert!(full < 64 << 20, "{full} bytes");
@@ -290,7 +282,7 @@ async fn sessions_that_never_stay_leave_nothing_behind() {
         }
         relay.settle().await;
         folded(&callsight, SESSIONS * usize::try_from(ROUNDS / 2).unwrap() * (measured.len() + 1)).await;
-        measured.push(resident(&callsight));
+        measured.push(callsight.process().resident());
     }
     let grown = measured[1].saturating_sub(measured[0]);
     print("10,000 more frames of 200 sessions that never stay, more", grown);
