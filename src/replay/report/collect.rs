@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::worst::{Sight, Worst};
 use super::{By, Settings, narrow};
+use crate::insight::quantile::percentile;
 use crate::replay::sample::{Step, Table};
 use crate::replay::sink::{Fate, Seen};
 use callsight_fold::series::catalogue::{self as c, Metric};
@@ -340,11 +341,8 @@ impl Server {
 
 /// The smallest values that 50, 95 and 99 of 100 do not exceed.
 fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
-    if values.is_empty() {
-        return None;
-    }
-    values.sort_unstable_by(f64::total_cmp);
-    Some([50, 95, 99].map(|percent| values[(values.len() * percent).div_ceil(100).max(1) - 1]))
+    let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(&mut values, percent));
+    Some([p50?, p95?, p99?])
 }
 
 #[cfg(test)]

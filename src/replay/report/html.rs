@@ -11,9 +11,10 @@ use super::charts::{Axis, Chart, Line};
 use super::collect::{Collected, Moment, Scope};
 use super::figures::{self, block};
 use super::tables;
-use super::text::{clock, count, day, escape, listed, percent, plural, push, seconds, span};
+use super::text::{clock, day, escape, push};
 use super::verdict::Verdict;
 use super::{By, Settings, float};
+use crate::insight::words::{count, duration, list, percent, plural, seconds};
 use crate::replay::engine::Account;
 
 const MARKUP: &str = include_str!("page.html");
@@ -72,7 +73,7 @@ fn scope(settings: &Settings) -> String {
     let names: Vec<_> = settings.regions.iter().map(|region| region.as_str()).collect();
     let word = if names.len() == 1 { "region" } else { "regions" };
     let [from, to] = [window.from, window.to].map(|at| clock(at, window));
-    format!("{word} {}, {}, {from} to {to} UTC", listed(&names), day(window.from))
+    format!("{word} {}, {}, {from} to {to} UTC", list(&names), day(window.from))
 }
 
 fn axis(collected: &Collected, verdict: &Verdict) -> Axis {
@@ -184,7 +185,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &Verdict) -> String 
     let limit = settings.fold.thresholds.rtt.as_secs_f64();
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = |some: u32, all: u32| percent(f64::from(some) / f64::from(all.max(1)));
-    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| span(spell.lasted(collected)));
+    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| duration(spell.lasted(collected)));
     let when = verdict.spell.map_or_else(
         || "never bad".to_owned(),
         |spell| {

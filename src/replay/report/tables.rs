@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::charts::{Axis, Chart, Line, strip};
 use super::collect::{Collected, Scope};
 use super::figures::TOP;
-use super::text::{clock, count, escape, percent, push, seconds, span};
+use super::text::{clock, escape, push};
 use super::verdict::Spell;
 use super::worst::{Point, Score, Worst};
 use super::{By, Settings};
+use crate::insight::words::{count, duration, percent, seconds};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::labels::Labels;
 
@@ -51,7 +52,7 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
             let step = settings.window.step;
             let steps = u32::try_from(spell.steps).unwrap_or(u32::MAX);
             let ended = spell.ended(collected).map_or_else(|| "goes on".to_owned(), at);
-            (at(spell.began(collected)), ended, span(step.saturating_mul(steps)))
+            (at(spell.began(collected)), ended, duration(step.saturating_mul(steps)))
         }
     };
     let most = |pick: &dyn Fn(usize) -> (u32, u32)| {
@@ -216,7 +217,7 @@ fn listing(rows: String, head: [&str; 4], worst: &Worst, what: &str) -> String {
 fn lasting(steps: u32, settings: &Settings) -> String {
     match settings.window.step.saturating_mul(steps) {
         Duration::ZERO => "–".to_owned(),
-        long => span(long),
+        long => duration(long),
     }
 }
 

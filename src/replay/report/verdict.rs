@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::collect::{Collected, Moment, Scope};
-use super::text::{clock, listed, percent, plural, seconds, span};
+use super::text::clock;
 use super::{By, Settings, float};
+use crate::insight::quantile::percentile;
+use crate::insight::words::{duration, list, percent, plural, seconds};
 use callsight_fold::StreamTime;
 
 /// From the first step at which it was bad to the last.
@@ -117,18 +119,18 @@ impl Verdict {
                 let who = match names.as_slice() {
                     [] => "All regions together were".to_owned(),
                     [one] => format!("Region {one} was"),
-                    several => format!("Regions {} were", listed(several)),
+                    several => format!("Regions {} were", list(several)),
                 };
                 let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, settings);
                 let from = clock(spell.began(collected), settings.window);
-                let lasting = span(spell.lasted(collected));
+                let lasting = duration(spell.lasted(collected));
                 let until = match spell.ended(collected) {
                     Some(at) => format!("from {from} to {} ({lasting})", clock(at, settings.window)),
                     None => format!("from {from} to the end of the window ({lasting} so far)"),
                 };
                 format!(
                     "{who} bad by {}, {until}: at the peak {sessions} in {meetings} were degraded.",
-                    listed(&by)
+                    list(&by)
                 )
             }
         };
@@ -170,7 +172,7 @@ pub fn summary(collected: &Collected, verdict: &Verdict) -> Vec<String> {
     }
     for (name, score) in collected.sessions.top(3) {
         let [region, meeting, _] = &score.names;
-        let lasting = span(settings.window.step.saturating_mul(score.bad_steps()));
+        let lasting = duration(settings.window.step.saturating_mul(score.bad_steps()));
         let rtt = seconds(score.most_rtt.into());
         said.push(format!(
             "  worst session {name} in meeting {meeting}, {region}: degraded for {lasting}, round trip up to {rtt}"
@@ -215,7 +217,8 @@ fn evidence(collected: &Collected, spell: Option<Spell>) -> String {
     let most = |value: fn(&Moment) -> Option<f64>| moments.iter().filter_map(value).fold(f64::NAN, f64::max);
     let usual = |value: fn(&Moment) -> Option<f64>| {
         let outside = moments.iter().enumerate().filter(|(step, _)| !within(*step));
-        median(outside.filter_map(|(_, moment)| value(moment)).collect())
+        let mut values: Vec<_> = outside.filter_map(|(_, moment)| value(moment)).collect();
+        percentile(&mut values, 50)
     };
     let p95: fn(&Moment) -> Option<f64> = |moment| moment.rtt.map(|[_, p95, _]| p95);
     let concealed: fn(&Moment) -> Option<f64> = |moment| moment.concealed;
@@ -238,12 +241,6 @@ fn evidence(collected: &Collected, spell: Option<Spell>) -> String {
         plural(seen as u64, "session")
     ));
     format!("{}.", parts.join("; "))
-}
-
-/// The middle of them, the lower of two.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::insight::quantile::Buckets;
 use callsight_fold::series::aggregates::{Limit, Signal};
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::reading::{Sample, labels, samples};
@@ -46,8 +47,8 @@ pub(super) struct Grown {
     pub(super) operations: u64,
     pub(super) expands: u64,
     pub(super) freezes: u64,
-    /// Cumulative buckets of round-trip times, in the order of their bounds; only where they were asked for.
-    pub(super) rtt: Vec<u64>,
+    /// Of round-trip times; only where they were asked for.
+    pub(super) rtt: Buckets,
 }
 
 /// The exporter's own series of a region.
@@ -76,10 +77,6 @@ impl Counts {
                 counts.take_region(&sample);
             }
         }
-        for server in counts.servers.values_mut() {
-            // They come in the order of their bounds as text.
-            server.grown.rtt.sort_unstable();
-        }
         counts
     }
 
@@ -98,7 +95,11 @@ impl Counts {
         let (value, part) = (whole(sample.value), part.as_deref().unwrap_or_default());
         let grown = &mut server.grown;
         match sample.name {
-            _ if bucket => grown.rtt.push(value),
+            _ if bucket => {
+                if let Ok(bound) = part.parse() {
+                    grown.rtt.add(bound, sample.value);
+                }
+            }
             name if name == c::MEETINGS.name => server.meetings = value,
             name if name == c::SESSIONS.name => server.sessions = value,
             name if name == c::PARTICIPANTS.name => server.participants = value,
@@ -199,12 +200,7 @@ impl Grown {
             operations: self.operations.saturating_sub(earlier.operations),
             expands: self.expands.saturating_sub(earlier.expands),
             freezes: self.freezes.saturating_sub(earlier.freezes),
-            rtt: self
-                .rtt
-                .iter()
-                .enumerate()
-                .map(|(index, count)| count.saturating_sub(earlier.rtt.get(index).copied().unwrap_or(0)))
-                .collect(),
+            rtt: self.rtt.since(&earlier.rtt).unwrap_or_default(),
         }
     }
 
@@ -218,12 +214,7 @@ impl Grown {
         self.operations += other.operations;
         self.expands += other.expands;
         self.freezes += other.freezes;
-        if self.rtt.len() < other.rtt.len() {
-            self.rtt.resize(other.rtt.len(), 0);
-        }
-        for (sum, more) in self.rtt.iter_mut().zip(&other.rtt) {
-            *sum += more;
-        }
+        self.rtt.merge(&other.rtt);
     }
 
     /// The share of the samples that were made up and audible.
@@ -302,8 +293,8 @@ mod tests {
         let grown = &read.grown;
         assert_eq!((grown.concealed_ratio(), grown.lost_ratio()), (Some(0.1), Some(0.05)));
         assert_eq!((grown.expand_ratio(), grown.freezes), (Some(0.25), 7));
-        assert_eq!((grown.rtt[0], grown.rtt[1], grown.rtt[8], grown.rtt[9]), (0, 2, 2, 3));
-        assert_eq!(grown.rtt.last(), Some(&4));
+        let rtt = [0.5, 0.75, 1.0].map(|quantile| grown.rtt.quantile(quantile));
+        assert_eq!((rtt, grown.rtt.count()), ([Some(0.025), Some(0.4), Some(5.0)], 4.0));
         let own = RegionCounts {
             connected: true,
             folded: 40,
@@ -313,19 +304,24 @@ mod tests {
             ..RegionCounts::default()
         };
         assert_eq!(counts.regions["us"], own);
-        assert!(Counts::read(&aggregates.render(), false).servers[&key].grown.rtt.is_empty());
+        assert!(Counts::read(&aggregates.render(), false).servers[&key].grown.rtt.count() == 0.0);
     }
 
     #[test]
     fn what_came_in_between_is_a_difference() {
-        let earlier = Grown { samples: 10, lost: 1, rtt: vec![1, 2], ..Grown::default() };
-        let later = Grown { samples: 30, lost: 1, rtt: vec![1, 5], ..Grown::default() };
+        let buckets = |count| {
+            let mut buckets = Buckets::default();
+            buckets.add(f64::INFINITY, count);
+            buckets
+        };
+        let earlier = Grown { samples: 10, lost: 1, rtt: buckets(2.0), ..Grown::default() };
+        let later = Grown { samples: 30, lost: 1, rtt: buckets(5.0), ..Grown::default() };
         let between = later.since(&earlier);
-        assert_eq!(between, Grown { samples: 20, rtt: vec![0, 3], ..Grown::default() });
+        assert_eq!(between, Grown { samples: 20, rtt: buckets(3.0), ..Grown::default() });
         let mut sum = Grown::default();
         sum.add(&between);
         sum.add(&between);
-        assert_eq!((sum.samples, sum.rtt), (40, vec![0, 6]));
+        assert_eq!((sum.samples, sum.rtt), (40, buckets(6.0)));
         assert_eq!(Grown::default().concealed_ratio(), None);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::population::Population;
+use crate::insight::words::percent;
 
 /// From which share of lost audio packets on it is the network that loses them.
 const LOSSY: f64 = 0.02;
@@ -63,15 +64,4 @@ pub(super) fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
         parts.push(format!("{} hidden tabs not judged", people.sessions_hidden));
     }
     parts.join(", ")
-}
-
-/// A ratio as people read it.
-pub(super) fn percent(ratio: f64) -> String {
-    // As the page rounds: halves go up.
-    let tenths = (ratio * 1000.0).round();
-    if tenths == 0.0 || tenths >= 100.0 {
-        format!("{:.0} %", (ratio * 100.0).round())
-    } else {
-        format!("{:.1} %", tenths / 10.0)
-    }
 }

@@ -7,11 +7,12 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::evidence::{Cause, SETTLED, cause, numbers, percent};
+use super::evidence::{Cause, SETTLED, cause, numbers};
 use super::population::Population;
 use super::spells::Spell;
 use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
 use crate::insight::BAD_PLACE;
+use crate::insight::words::{list, percent};
 use callsight_fold::series::aggregates::Signal;
 
 /// From which share and number of degraded sessions on a place is worth a look.
@@ -150,8 +151,7 @@ impl Verdict {
             None => {}
         }
         if !signals.is_empty() {
-            sentence
-                .push_str(&format!(", {}", listed(&signals.iter().map(|s| word(*s)).collect::<Vec<_>>())));
+            sentence.push_str(&format!(", {}", list(&signals.iter().map(|s| word(*s)).collect::<Vec<_>>())));
         }
         if let Some(spell) = spell {
             let before = if spell.before { "before " } else { "" };
@@ -195,7 +195,7 @@ impl Verdict {
                 region.people;
             let signals = frequent(&region.people).into_iter().map(word).collect::<Vec<_>>();
             let share = percent(ratio);
-            let by = if signals.is_empty() { String::new() } else { format!(", {}", listed(&signals)) };
+            let by = if signals.is_empty() { String::new() } else { format!(", {}", list(&signals)) };
             let name = &region.region;
             (
                 State::Watch,
@@ -268,16 +268,7 @@ fn word(signal: Signal) -> &'static str {
 }
 
 fn names(regions: &[&RegionSummary]) -> String {
-    listed(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
-}
-
-/// `a`, `a and b`, `a, b and c`.
-fn listed(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
-    }
+    list(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
 }
 
 fn clock(moment: OffsetDateTime) -> String {

@@ -16,7 +16,6 @@ mod history;
 mod judge;
 mod page;
 mod population;
-pub(super) mod quantile;
 mod sessions;
 mod spells;
 mod summary;

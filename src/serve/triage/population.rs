@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use super::counts::{Grown, ServerCounts, ratio};
-use super::quantile::{of_buckets, percentile};
 use super::sessions::{Part, fine, tenth};
+use crate::insight::quantile::percentile;
 use callsight_fold::series::aggregates::Signal;
-use callsight_fold::series::catalogue::{Kind, RTT};
 
 /// The people of a place, and how they are. What is not known is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -116,15 +115,9 @@ impl Population {
         #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
         let freezes = (*seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
         self.video_freezes_per_minute = freezes;
-        if let (Kind::Histogram(bounds), false) = (RTT.kind, grown.rtt.is_empty()) {
-            let mut below = 0;
-            let alone: Vec<u64> = grown
-                .rtt
-                .iter()
-                .map(|up_to| up_to.saturating_sub(std::mem::replace(&mut below, *up_to)))
-                .collect();
-            let rtt = |percent| of_buckets(bounds, &alone, percent).map(|seconds| tenth(seconds * 1e3));
-            (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(50), rtt(95), rtt(99));
+        if grown.rtt.count() > 0.0 {
+            let rtt = |quantile| grown.rtt.quantile(quantile).map(|seconds| tenth(seconds * 1e3));
+            (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(0.5), rtt(0.95), rtt(0.99));
         }
     }
 }
@@ -155,9 +148,10 @@ mod tests {
     #[test]
     fn without_rows_round_trips_come_from_the_buckets_of_the_last_minute() {
         let mut population = Population::default();
-        let mut rtt = vec![0; 16];
-        // All between 300 and 400 ms.
-        rtt[9..].fill(8);
+        let mut rtt = crate::insight::quantile::Buckets::default();
+        for (bound, count) in [(0.3, 0.0), (0.4, 8.0), (f64::INFINITY, 8.0)] {
+            rtt.add(bound, count);
+        }
         population
             .take_minute(&Minute { grown: Grown { rtt, freezes: 3, ..Grown::default() }, seconds: 30.0 });
         assert_eq!((population.rtt_p50_ms, population.rtt_p95_ms), (Some(350.0), Some(395.0)));
