@@ -7,6 +7,17 @@
 
 use std::time::Duration;
 
+use callsight_fold::series::aggregates::Signal;
+
+/// The name of a signal for people.
+pub(crate) const fn signal(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Rtt => "RTT",
+        Signal::Audio => "audio",
+        Signal::Video => "video",
+    }
+}
+
 /// Formats a ratio, such as `4.2 %`, `50 %`; a dash for NaN.
 pub(crate) fn percent(ratio: f64) -> String {
     // The page rounds in the same way: halves go up.

@@ -1,4 +1,6 @@
-//! Numbers, times and lists as people read them, and text that can't become markup.
+//! Times as people read them, and text that can't become markup.
+//!
+//! Invariant: escaped text adds neither an element nor an attribute to the page.
 
 use std::borrow::Cow;
 use std::fmt::Write;
