@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::Exporter;
-use super::triage::quantile::percentile;
 use crate::consume::MirrorLag;
+use crate::insight::quantile::percentile;
 use callsight_fold::series::catalogue::SESSION_RTT;
 use callsight_fold::series::detail::DetailPlane;
 

@@ -289,8 +289,8 @@ fn time_unit(rough: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text::seconds;
     use super::*;
+    use crate::insight::words::seconds;
 
     fn axis() -> Axis {
         Axis { at: vec![0.0, 10.0, 20.0, 30.0], ends: (0.0, 30.0), bad: Some((10.0, 20.0)) }

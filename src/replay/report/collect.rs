@@ -1,10 +1,16 @@
-//! Gathering: a few numbers of each step, and who had it worst.
+//! Gathers a few numbers of each step, and who had it worst.
+//!
+//! A window may have millions of frames and a hundred thousand steps. So each step is reduced to its numbers at once.
+//!
+//! Invariant: what is kept of a step does not depend on how many frames came before it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::worst::{Sight, Worst};
-use super::{By, Settings, narrow};
+use super::scores::{Scoreboard, Sight};
+use super::settings::{By, Settings, narrow};
+use crate::insight::counters::Grown;
+use crate::insight::quantile::percentile;
 use crate::replay::sample::{Step, Table};
 use crate::replay::sink::{Fate, Seen};
 use callsight_fold::series::catalogue::{self as c, Metric};
@@ -20,104 +26,94 @@ const TIMELINES: [usize; 2] = [4_096, 8_192];
 const GONE: [usize; 2] = [50_000, 50_000];
 
 /// Round-trip times of 50, 95 and 99 of 100 sessions, in seconds.
-pub type Quantiles = [f64; 3];
+pub(crate) type Quantiles = [f64; 3];
 
-/// What a scope was like at one step.
+/// The numbers of a scope at one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Moment {
+pub(crate) struct ScopeStep {
     /// Live sessions.
-    pub sessions: u32,
+    pub(crate) sessions: u32,
     /// Their participants, each once a meeting.
-    pub participants: u32,
+    pub(crate) participants: u32,
     /// Their meetings.
-    pub meetings: u32,
+    pub(crate) meetings: u32,
     /// Sessions that are degraded, by [`By`].
-    pub degraded: [u32; 4],
+    pub(crate) degraded: [u32; 4],
     /// Meetings with such a session.
-    pub meetings_degraded: [u32; 4],
+    pub(crate) meetings_degraded: [u32; 4],
     /// Of each live session's last round-trip time.
-    pub rtt: Option<Quantiles>,
-    /// Share of NetEQ's decisions since the step before that were to expand.
-    pub expand: Option<f64>,
-    /// Share of the samples played since then that were made up and audible.
-    pub concealed: Option<f64>,
+    pub(crate) rtt: Option<Quantiles>,
+    /// The share of NetEQ's decisions since the step before that were to expand.
+    pub(crate) expand: Option<f64>,
+    /// The share of the samples played since then that were concealed and audible.
+    pub(crate) concealed: Option<f64>,
 }
 
 /// A region, or all together.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Step by step.
-    pub moments: Vec<Moment>,
-    sums: Sums,
+    pub(crate) moments: Vec<ScopeStep>,
+    sums: Grown,
 }
 
-/// What became of a region's messages.
+/// The outcome of a region's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Messages {
+pub(crate) struct Messages {
     /// Frames folded, the late ones among them.
-    pub folded: u64,
-    /// Those that were late.
-    pub late: u64,
-    /// Those that were there before.
-    pub repeated: u64,
-    /// Those that were refused, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
+    pub(crate) folded: u64,
+    /// Late frames.
+    pub(crate) late: u64,
+    /// Frames that had been folded already.
+    pub(crate) repeated: u64,
+    /// Rejected messages, by reason.
+    pub(crate) rejected: BTreeMap<&'static str, u64>,
 }
 
 /// A server's round-trip times, by point, each the largest of its steps.
 #[derive(Clone, Debug, Default)]
-pub struct Server {
+pub(crate) struct ServerTimes {
     /// The quantiles, NaN where nothing is known.
-    pub points: Vec<[f32; 3]>,
+    pub(crate) points: Vec<[f32; 3]>,
     /// The most sessions at a step.
-    pub most_sessions: usize,
+    pub(crate) most_sessions: usize,
 }
 
-/// What servers are told apart by: region, URL and type.
-pub type ServerKey = (String, String, String);
+/// The identity of a server: region, URL and type.
+pub(crate) type ServerKey = (String, String, String);
 
-/// All that the page is made of.
-pub struct Collected {
+/// Everything that the page is made of.
+pub(crate) struct Collected {
     /// What was asked for.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// The steps.
-    pub at: Vec<StreamTime>,
+    pub(crate) at: Vec<StreamTime>,
     /// All regions together, and then each if there are several.
     scopes: Vec<Scope>,
     /// By server.
-    pub servers: BTreeMap<ServerKey, Server>,
+    pub(crate) servers: BTreeMap<ServerKey, ServerTimes>,
     /// Who had it worst.
-    pub sessions: Worst,
+    pub(crate) sessions: Scoreboard,
     /// Which pairs had it worst.
-    pub pairs: Worst,
+    pub(crate) pairs: Scoreboard,
     /// By region, in the order of the settings.
-    pub messages: Vec<Messages>,
+    pub(crate) messages: Vec<Messages>,
     columns: Columns,
 }
 
-/// Where to find things in tables.
+/// The columns of some metrics in their tables.
 struct Columns {
     rtt: usize,
     can_listen: usize,
     can_see: usize,
 }
 
-/// Counters, summed over a scope.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    expand: f64,
-    operations: f64,
-    samples: f64,
-    concealed: f64,
-    silent: f64,
-}
-
 /// A scope at the step that is being looked at.
 #[derive(Default)]
 struct Tally<'a> {
-    moment: Moment,
+    moment: ScopeStep,
     rtt: Vec<f64>,
     meetings: HashMap<Cow<'a, str>, [bool; 4]>,
     participants: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
@@ -125,9 +121,8 @@ struct Tally<'a> {
 
 impl Collected {
     /// Nothing yet.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Sums::default() };
+    pub(crate) fn new(settings: Settings) -> Self {
+        let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Grown::default() };
         let mut scopes: Vec<_> = settings.regions.iter().map(|region| name(region.as_str())).collect();
         if scopes.len() > 1 {
             scopes.insert(0, name("all regions"));
@@ -141,7 +136,7 @@ impl Collected {
             can_see: column(DetailPlane::Pair, &c::PAIR_CAN_SEE),
         };
         let stride = settings.stride();
-        let [sessions, pairs] = [0, 1].map(|which| Worst::new(stride, TIMELINES[which], GONE[which]));
+        let [sessions, pairs] = [0, 1].map(|which| Scoreboard::new(stride, TIMELINES[which], GONE[which]));
         let messages = vec![Messages::default(); settings.regions.len()];
         Self {
             settings,
@@ -156,27 +151,25 @@ impl Collected {
     }
 
     /// All regions together, or the only one.
-    #[must_use]
-    pub fn whole(&self) -> &Scope {
+    pub(crate) fn whole(&self) -> &Scope {
         &self.scopes[0]
     }
 
     /// Each region.
-    #[must_use]
-    pub fn regions(&self) -> &[Scope] {
+    pub(crate) fn regions(&self) -> &[Scope] {
         &self.scopes[usize::from(self.scopes.len() > 1)..]
     }
 
     /// Fills in the moments of each scope, for tests of what is made of them.
     #[cfg(test)]
-    pub(super) fn fill(&mut self, moments: Vec<Vec<Moment>>) {
+    pub(super) fn fill(&mut self, moments: Vec<Vec<ScopeStep>>) {
         for (scope, moments) in self.scopes.iter_mut().zip(moments) {
             scope.moments = moments;
         }
     }
 
-    /// Takes a message of the window.
-    pub fn frame(&mut self, seen: &Seen<'_>) {
+    /// Counts a message of the window.
+    pub(crate) fn frame(&mut self, seen: &Seen<'_>) {
         let region = self.settings.regions.iter().position(|region| region == seen.region);
         let Some(messages) = region.and_then(|index| self.messages.get_mut(index)) else { return };
         match seen.fate {
@@ -206,8 +199,8 @@ impl Collected {
         }
     }
 
-    /// Takes all series at the next step.
-    pub fn step(&mut self, step: &Step) {
+    /// Reduces all series at the next step to its numbers.
+    pub(crate) fn step(&mut self, step: &Step) {
         let index = self.at.len();
         self.at.push(step.at);
         let several = self.scopes.len() > 1;
@@ -259,25 +252,25 @@ impl Collected {
         }
     }
 
-    /// What counters grew by since the step before.
+    /// Computes the rates of counters since the step before.
     fn rates(&mut self, step: &Step) {
-        let mut sums = vec![Sums::default(); self.scopes.len()];
+        let mut sums = vec![Grown::default(); self.scopes.len()];
         let several = self.scopes.len() > 1;
-        let mut add = |metric: &Metric, to: fn(&mut Sums, Labels<'_>, f64)| {
+        let mut add = |metric: &Metric, to: fn(&mut Grown, Labels<'_>, u64)| {
             let Some(table) = Table::index_of(metric) else { return };
             for (labels, values) in step.tables[table].iter() {
                 let Some(region) = labels.get("region") else { continue };
                 let own = self.settings.regions.iter().position(|known| known.as_str() == region);
                 let own = own.map(|own| own + usize::from(several));
                 for scope in own.into_iter().chain(several.then_some(0)) {
-                    to(&mut sums[scope], labels, values[0]);
+                    to(&mut sums[scope], labels, whole(values[0]));
                 }
             }
         };
         add(&c::NETEQ_OPERATIONS, |sums, labels, value| {
             sums.operations += value;
             if labels.get("operation").is_some_and(|operation| operation == "expand") {
-                sums.expand += value;
+                sums.expands += value;
             }
         });
         add(&c::SAMPLES, |sums, _, value| sums.samples += value);
@@ -286,12 +279,20 @@ impl Collected {
         for (scope, now) in self.scopes.iter_mut().zip(sums) {
             let before = std::mem::replace(&mut scope.sums, now);
             let Some(moment) = scope.moments.last_mut() else { continue };
-            let share = |part: f64, whole: f64| (whole > 0.0).then(|| (part / whole).clamp(0.0, 1.0));
-            moment.expand = share(now.expand - before.expand, now.operations - before.operations);
-            let audible = (now.concealed - now.silent) - (before.concealed - before.silent);
-            moment.concealed = share(audible, now.samples - before.samples);
+            let grown = scope.sums.since(&before);
+            (moment.expand, moment.concealed) = (grown.expand_ratio(), grown.concealed_ratio());
         }
     }
+}
+
+/// A counter's value, which a step has as a float.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it counts, and NaN becomes zero"
+)]
+const fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 impl<'a> Tally<'a> {
@@ -306,7 +307,7 @@ impl<'a> Tally<'a> {
         self.participants.insert((meeting, peer));
     }
 
-    fn close(mut self) -> Moment {
+    fn close(mut self) -> ScopeStep {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         self.moment.meetings = count(self.meetings.len());
         self.moment.participants = count(self.participants.len());
@@ -318,7 +319,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Server {
+impl ServerTimes {
     fn take(&mut self, point: usize, sessions: usize, times: Vec<f64>) {
         self.most_sessions = self.most_sessions.max(sessions);
         if self.points.len() <= point {
@@ -332,19 +333,15 @@ impl Server {
     }
 
     /// The largest of a quantile; NaN if there is none.
-    #[must_use]
-    pub fn most(&self, quantile: usize) -> f32 {
+    pub(crate) fn most(&self, quantile: usize) -> f32 {
         self.points.iter().map(|point| point[quantile]).fold(f32::NAN, f32::max)
     }
 }
 
 /// The smallest values that 50, 95 and 99 of 100 do not exceed.
 fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
-    if values.is_empty() {
-        return None;
-    }
-    values.sort_unstable_by(f64::total_cmp);
-    Some([50, 95, 99].map(|percent| values[(values.len() * percent).div_ceil(100).max(1) - 1]))
+    let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(&mut values, percent));
+    Some([p50?, p95?, p99?])
 }
 
 #[cfg(test)]
@@ -372,7 +369,7 @@ mod tests {
         ] {
             tally.add(meeting.into(), peer.into(), rtt, &judgement);
         }
-        let expected = Moment {
+        let expected = ScopeStep {
             sessions: 4,
             participants: 3,
             meetings: 2,
@@ -387,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_servers_point_is_the_worst_of_its_steps() {
-        let mut server = Server::default();
+        let mut server = ServerTimes::default();
         server.take(1, 3, vec![0.1, 0.2, 0.3]);
         server.take(1, 2, vec![0.25, 0.25]);
         server.take(2, 0, Vec::new());

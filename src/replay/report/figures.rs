@@ -1,19 +1,23 @@
-//! The page's figures for programs: a block of JSON within it, which a script, a notebook or a test can take out.
+//! The page's figures for programs: a block of JSON within it.
+//!
+//! A script, a notebook or a test can't read charts.
+//!
+//! Invariant: no text within the block can end it.
 
 use serde_json::{Value, json};
 
-use super::By;
-use super::collect::{Collected, Moment, Scope};
-use super::verdict::{Spell, Verdict};
-use super::worst::Worst;
+use super::collect::{Collected, Scope, ScopeStep};
+use super::scores::Scoreboard;
+use super::settings::By;
+use super::verdict::{ScopeSpell, WindowVerdict};
 use crate::replay::engine::Account;
 use crate::replay::window::rfc3339;
 
-/// How many of the worst there are.
+/// The number of the worst that are listed.
 pub(super) const TOP: usize = 20;
 
-/// All of them.
-pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Verdict) -> Value {
+/// All figures.
+pub(super) fn figures(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> Value {
     let settings = &collected.settings;
     let scopes: Vec<_> = collected.regions().iter().map(|region| scope(region, collected)).collect();
     let messages = settings.regions.iter().zip(&collected.messages).map(|(region, messages)| {
@@ -25,9 +29,9 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Verdic
             "rejected": messages.rejected,
         })
     });
-    let spell = |spell: Spell| {
+    let spell = |spell: ScopeSpell| {
         let ended = spell.ended(collected).map(rfc3339);
-        json!({ "began": rfc3339(spell.began(collected)), "ended": ended, "steps": spell.steps })
+        json!({ "began": rfc3339(spell.began(collected)), "ended": ended, "steps": spell.steps.bad_looks })
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -55,8 +59,8 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Verdic
 fn scope(scope: &Scope, collected: &Collected) -> Value {
     // The worst of the steps that a point of the charts stands for.
     let stride = collected.settings.stride();
-    let worst = |moments: &[Moment]| {
-        let any = |(index, moment): &(usize, &Moment)| {
+    let worst = |moments: &[ScopeStep]| {
+        let any = |(index, moment): &(usize, &ScopeStep)| {
             (moment.degraded[By::Any as usize], std::cmp::Reverse(*index))
         };
         moments.iter().enumerate().max_by_key(any).map_or(0, |(index, _)| index)
@@ -68,7 +72,7 @@ fn scope(scope: &Scope, collected: &Collected) -> Value {
     json!({ "name": scope.name, "steps": steps.collect::<Vec<_>>() })
 }
 
-fn moment(moment: &Moment, at: &str) -> Value {
+fn moment(moment: &ScopeStep, at: &str) -> Value {
     let by = |counts: [u32; 4]| By::ALL.map(|by| (by.label(), counts[by as usize]));
     let object = |counts: [u32; 4]| {
         Value::Object(by(counts).into_iter().map(|(by, count)| (by.to_owned(), count.into())).collect())
@@ -86,7 +90,7 @@ fn moment(moment: &Moment, at: &str) -> Value {
     })
 }
 
-fn worst(worst: &Worst) -> Value {
+fn worst(worst: &Scoreboard) -> Value {
     let top = worst.top(TOP).into_iter().map(|(name, score)| {
         let [region, meeting, participant] = &score.names;
         json!({
@@ -127,7 +131,7 @@ mod tests {
     fn figures_have_every_step_and_the_peak() {
         let collected =
             collected(&[("us", &[(40, 1), (40, 20), (40, 0)]), ("eu", &[(5, 0), (5, 0), (5, 5)])]);
-        let figures = figures(&collected, &Account::default(), &Verdict::of(&collected));
+        let figures = figures(&collected, &Account::default(), &WindowVerdict::of(&collected));
         assert_eq!(figures["regions"][1]["steps"][2]["sessions_degraded"]["rtt"], 5);
         assert_eq!(figures["all"]["steps"].as_array().unwrap().len(), 3);
         assert_eq!(figures["peak"]["sessions_degraded"]["any"], 20);

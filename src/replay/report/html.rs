@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
 use super::charts::{Axis, Chart, Line};
-use super::collect::{Collected, Moment, Scope};
+use super::collect::{Collected, Scope, ScopeStep};
 use super::figures::{self, block};
+use super::settings::{By, Settings, float};
 use super::tables;
-use super::text::{clock, count, day, escape, listed, percent, plural, push, seconds, span};
-use super::verdict::Verdict;
-use super::{By, Settings, float};
+use super::text::{clock, day, escape, push};
+use super::verdict::WindowVerdict;
+use crate::insight::words::{count, duration, list, percent, plural, seconds};
 use crate::replay::engine::Account;
 
 const MARKUP: &str = include_str!("page.html");
@@ -23,8 +24,7 @@ const STYLE: &str = include_str!("page.css");
 const HALF: (f64, f64) = (600.0, 190.0);
 
 /// Writes the page.
-#[must_use]
-pub fn render(collected: &Collected, account: &Account, verdict: &Verdict) -> String {
+pub(crate) fn render(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> String {
     let settings = &collected.settings;
     let axis = axis(collected, verdict);
     let title = format!("Incident report, {}", scope(settings));
@@ -72,10 +72,10 @@ fn scope(settings: &Settings) -> String {
     let names: Vec<_> = settings.regions.iter().map(|region| region.as_str()).collect();
     let word = if names.len() == 1 { "region" } else { "regions" };
     let [from, to] = [window.from, window.to].map(|at| clock(at, window));
-    format!("{word} {}, {}, {from} to {to} UTC", listed(&names), day(window.from))
+    format!("{word} {}, {}, {from} to {to} UTC", list(&names), day(window.from))
 }
 
-fn axis(collected: &Collected, verdict: &Verdict) -> Axis {
+fn axis(collected: &Collected, verdict: &WindowVerdict) -> Axis {
     let window = collected.settings.window;
     let end = window.to.unix_seconds();
     let bad = verdict.spell.map(|spell| {
@@ -94,7 +94,7 @@ fn line<'a>(
     (name, class): (&'a str, &'static str),
     region: &Scope,
     settings: &Settings,
-    value: impl Fn(&Moment) -> f64,
+    value: impl Fn(&ScopeStep) -> f64,
 ) -> Line<'a> {
     let points = region.moments.chunks(settings.stride());
     let values = points.map(|moments| moments.iter().map(&value).fold(f64::NAN, f64::max)).collect();
@@ -120,7 +120,7 @@ fn whole(value: f64) -> String {
 
 fn blast(collected: &Collected, axis: &Axis) -> String {
     let (scope, settings) = (collected.whole(), &collected.settings);
-    type Part = (fn(&Moment) -> u32, fn(&Moment) -> [u32; 4]);
+    type Part = (fn(&ScopeStep) -> u32, fn(&ScopeStep) -> [u32; 4]);
     let parts: [(&str, Part); 2] = [
         ("sessions", (|moment| moment.sessions, |moment| moment.degraded)),
         ("meetings", (|moment| moment.meetings, |moment| moment.meetings_degraded)),
@@ -143,7 +143,7 @@ fn blast(collected: &Collected, axis: &Axis) -> String {
 fn rtt(region: &Scope, settings: &Settings, axis: &Axis) -> String {
     // The one that the verdict goes by comes last: its peak is told.
     let lines = [("p99", 2), ("p50", 0), ("p95", 1)].map(|(name, quantile)| {
-        let value = |moment: &Moment| moment.rtt.map_or(f64::NAN, |rtt| rtt[quantile]);
+        let value = |moment: &ScopeStep| moment.rtt.map_or(f64::NAN, |rtt| rtt[quantile]);
         line((name, name), region, settings, value)
     });
     let title = region.name.clone();
@@ -174,7 +174,7 @@ fn population(region: &Scope, settings: &Settings, axis: &Axis) -> String {
     figure(&Chart { title, size, lines, limit: None, at_least: 3.0, show: whole, answers: true }, axis)
 }
 
-fn tiles(collected: &Collected, account: &Account, verdict: &Verdict) -> String {
+fn tiles(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> String {
     let settings = &collected.settings;
     let bad = verdict.spell.is_some();
     let moment = verdict.peak.map(|peak| collected.whole().moments[peak]).unwrap_or_default();
@@ -184,7 +184,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &Verdict) -> String 
     let limit = settings.fold.thresholds.rtt.as_secs_f64();
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = |some: u32, all: u32| percent(f64::from(some) / f64::from(all.max(1)));
-    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| span(spell.lasted(collected)));
+    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| duration(spell.lasted(collected)));
     let when = verdict.spell.map_or_else(
         || "never bad".to_owned(),
         |spell| {
@@ -215,7 +215,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &Verdict) -> String 
             format!("{} of {} seen", percent(float(degraded) / float(seen.max(1))), count(seen as u64)),
             false,
         ),
-        ("Round trip p95, at most", seconds(p95), format!("limit {}", seconds(limit)), p95 > limit),
+        ("Highest RTT p95", seconds(p95), format!("limit {}", seconds(limit)), p95 > limit),
         (
             "Frames",
             count(account.messages),
@@ -234,7 +234,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &Verdict) -> String 
     html
 }
 
-/// When a session, a meeting and a region are bad.
+/// The definitions: when a session, a meeting and a region are bad.
 fn floor(collected: &Collected) -> String {
     let settings = &collected.settings;
     let thresholds = settings.fold.thresholds;
@@ -244,14 +244,14 @@ fn floor(collected: &Collected) -> String {
         _ => format!(" Each point of a chart is the largest value of {stride} steps."),
     };
     format!(
-        "A session is degraded while its last frame says so: by round trip beyond {}, by audio if a peer’s microphone is on and \
-         can’t be heard or more than {} of its audio was concealed, by video if a camera is on and can’t be seen or the picture \
-         froze; a hidden tab never is. A meeting is degraded while one of its sessions is. It is bad at a step if at least {} and \
-         at least 10 % of the live sessions are degraded: it began at the first such step, and ended at the step after the last; \
-         it may have been well between. The tinted part of each chart is that time.{reduced}",
+        "A session is degraded while its last frame shows it: by RTT beyond {}; by audio if a peer’s microphone is on and can’t be \
+         heard, or more than {} of its audio was concealed; by video if a camera is on and can’t be seen, or the picture froze. A \
+         session whose tab is hidden is never degraded. A meeting is degraded while one of its sessions is. A region is bad at a step \
+         if at least {}, and at least 10 % of the live sessions, are degraded. The bad time begins at the first such step and ends \
+         at the step after the last; it may include good steps. The tinted part of each chart is that time.{reduced}",
         seconds(thresholds.rtt.as_secs_f64()),
         percent(thresholds.concealment),
-        plural(settings.floor().into(), "session"),
+        plural(settings.threshold().sessions.into(), "session"),
     )
 }
 
@@ -269,7 +269,7 @@ fn made(collected: &Collected, account: &Account) -> String {
     let filters = if filters.is_empty() { "none: all calls".to_owned() } else { filters.join("; ") };
     let frames = format!(
         "{} within the window: {} folded ({} of them late), {} repeated, {} rejected, {} of other calls; {} from before it, \
-         to know who was there",
+         to find out who was live",
         count(account.messages),
         count(account.folded),
         count(account.late),
@@ -312,7 +312,7 @@ mod tests {
         let mut collected =
             collected(&[("us", &[(40, 1), (40, 20), (40, 20), (40, 0)]), ("eu", &[(4, 0); 4])]);
         "callsight replay --meeting '</pre><b>'".clone_into(&mut collected.settings.command);
-        let verdict = Verdict::of(&collected);
+        let verdict = WindowVerdict::of(&collected);
         let page = render(&collected, &Account::default(), &verdict);
         for outside in ["http://", "https://", "src=", "url(", "@import", "style=\"", "{{", "<b>'"] {
             assert!(!page.contains(outside), "{outside}");

@@ -1,21 +1,26 @@
-//! The tables of the page: when, servers, the worst with their timelines, and what the streams held.
+//! The tables of the page: when it was bad, servers, the worst with their timelines, and messages.
+//!
+//! A chart shows a course, a table the figures to quote.
+//!
+//! Invariant: every name that clients chose is escaped.
 
 use std::time::Duration;
 
 use super::charts::{Axis, Chart, Line, strip};
 use super::collect::{Collected, Scope};
 use super::figures::TOP;
-use super::text::{clock, count, escape, percent, push, seconds, span};
-use super::verdict::Spell;
-use super::worst::{Point, Score, Worst};
-use super::{By, Settings};
+use super::scores::{Point, Score, Scoreboard};
+use super::settings::{By, Settings};
+use super::text::{clock, escape, push};
+use super::verdict::ScopeSpell;
+use crate::insight::words::{count, duration, percent, seconds};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::labels::Labels;
 
-/// The most servers that are shown.
+/// The number of servers that are shown.
 const SERVERS: usize = 16;
 
-/// The worst that have a timeline.
+/// The number of the worst that have a timeline.
 const DRILLED: usize = 10;
 
 /// By region and signal: when it was bad.
@@ -29,7 +34,7 @@ pub(super) fn when(collected: &Collected, axis: &Axis) -> String {
     format!(
         "<table id=\"when\"><caption class=\"unseen\">When it was bad, by region and signal</caption><thead><tr><th scope=\"col\">Region</th>\
          <th scope=\"col\">Degraded by</th><th scope=\"col\">Over the window</th><th scope=\"col\" class=\"number\">Began</th>\
-         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Bad in all</th>\
+         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Total time bad</th>\
          <th scope=\"col\" class=\"number\">Most sessions</th><th scope=\"col\" class=\"number\">Most meetings</th></tr></thead>\
          <tbody>{rows}</tbody></table>"
     )
@@ -41,17 +46,21 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
     let is: Vec<_> = region
         .moments
         .chunks(settings.stride())
-        .map(|moments| moments.iter().any(|moment| settings.is_bad(moment.degraded[index], moment.sessions)))
+        .map(|moments| {
+            moments.iter().any(|moment| {
+                settings.threshold().is_met(moment.degraded[index].into(), moment.sessions.into())
+            })
+        })
         .collect();
-    let spell = Spell::of(region, by, settings);
+    let spell = ScopeSpell::of(region, by, settings);
     let at = |at| clock(at, settings.window);
     let (began, ended, lasted) = match spell {
         None => ("–".to_owned(), "–".to_owned(), "never".to_owned()),
         Some(spell) => {
             let step = settings.window.step;
-            let steps = u32::try_from(spell.steps).unwrap_or(u32::MAX);
-            let ended = spell.ended(collected).map_or_else(|| "goes on".to_owned(), at);
-            (at(spell.began(collected)), ended, span(step.saturating_mul(steps)))
+            let steps = u32::try_from(spell.steps.bad_looks).unwrap_or(u32::MAX);
+            let ended = spell.ended(collected).map_or_else(|| "continues".to_owned(), at);
+            (at(spell.began(collected)), ended, duration(step.saturating_mul(steps)))
         }
     };
     let most = |pick: &dyn Fn(usize) -> (u32, u32)| {
@@ -192,31 +201,29 @@ pub(super) fn pairs(collected: &Collected, axis: &Axis) -> String {
     listing(rows.collect(), ["Session ← participant", "Meeting", "Region", "Unheard for"], worst, "pair")
 }
 
-fn listing(rows: String, head: [&str; 4], worst: &Worst, what: &str) -> String {
+fn listing(rows: String, head: [&str; 4], worst: &Scoreboard, what: &str) -> String {
     if rows.is_empty() {
-        return format!("<p class=\"quiet\">No {what} was degraded at any step.</p>");
+        return format!("<p class=\"quiet\">No {what} was degraded at any point.</p>");
     }
     let [who, meeting, place, last] = head;
     let crowded = match worst.is_crowded() {
-        true => {
-            " There were too many to keep a timeline of each from its beginning: some begin when it went badly."
-        }
+        true => " There were too many for a timeline of each: some begin when the trouble did.",
         false => "",
     };
     let (degraded, seen) = (count(worst.degraded() as u64), count(worst.seen() as u64));
     format!(
         "<div class=\"worst-head\" aria-hidden=\"true\"><span></span><span></span><span>{who}</span><span>{meeting}</span><span>{place}</span>\
          <span>First bad</span><span>Degraded for</span><span class=\"number\">{last}</span><span class=\"number\">Concealed</span></div>{rows}\
-         <p class=\"note\">The {TOP} that were degraded at the most steps, of {degraded} that ever were and {seen} that were there; the first {DRILLED} \
-         open to their timelines.{crowded}</p>"
+         <p class=\"note\">The {TOP} that were degraded longest, of {degraded} that ever were and {seen} seen. The first {DRILLED} \
+         open into their timelines.{crowded}</p>"
     )
 }
 
-/// How long so many steps are.
+/// The duration of a number of steps.
 fn lasting(steps: u32, settings: &Settings) -> String {
     match settings.window.step.saturating_mul(steps) {
         Duration::ZERO => "–".to_owned(),
-        long => span(long),
+        long => duration(long),
     }
 }
 
@@ -237,7 +244,7 @@ fn entry(
         if score.most_concealed > 0.0 { percent(score.most_concealed.into()) } else { "–".to_owned() };
     let open = if place == 0 { " open" } else { "" };
     let body = match drill {
-        "" => "<p class=\"quiet\">Only the first ones have a timeline here.</p>",
+        "" => "<p class=\"quiet\">Only the first ones have a timeline.</p>",
         drill => drill,
     };
     format!(
@@ -264,7 +271,7 @@ fn over<T: Copy>(score: &Score, axis: &Axis, none: T, value: impl Fn(&Point) -> 
     values
 }
 
-const NO_TIMELINE: &str = "<p class=\"quiet\">There was no room for its timeline.</p>";
+const NO_TIMELINE: &str = "<p class=\"quiet\">Its timeline was not kept: there were too many.</p>";
 
 fn small(
     title: &str,
@@ -292,7 +299,7 @@ fn drill_session(score: &Score, collected: &Collected, axis: &Axis) -> String {
         small("Round-trip time", "p95", rtt, thresholds.rtt.as_secs_f64(), seconds, axis),
         small("Concealed, of the peer with most", "audio", concealed, thresholds.concealment, percent, axis)
     );
-    bands(&mut html, score, axis, &[("there", "live", &|point| point.there)]);
+    bands(&mut html, score, axis, &[("live", "live", &|point| point.there)]);
     for by in By::SIGNALS {
         bands(&mut html, score, axis, &[(by.words(), by.label(), &|point| point.by[by as usize])]);
     }
@@ -314,7 +321,7 @@ fn drill_pair(score: &Score, collected: &Collected, axis: &Axis) -> String {
         score,
         axis,
         &[
-            ("there", "live", &|point| point.there),
+            ("live", "live", &|point| point.there),
             ("microphone on, not heard", "any", &|point| point.deaf),
             ("camera on, not seen", "any", &|point| point.blind),
             ("degraded by audio", "audio", &|point| point.by[By::Audio as usize]),
@@ -334,7 +341,7 @@ fn bands(html: &mut String, score: &Score, axis: &Axis, bands: &[Band<'_>]) {
     }
 }
 
-/// What became of each region's messages.
+/// The outcome of each region's messages.
 pub(super) fn messages(collected: &Collected) -> String {
     let mut rows = String::new();
     for (region, messages) in collected.settings.regions.iter().zip(&collected.messages) {
@@ -362,8 +369,8 @@ pub(super) fn messages(collected: &Collected) -> String {
         "<table id=\"messages-table\"><caption class=\"unseen\">Messages by region</caption><thead><tr><th scope=\"col\">Region</th>\
          <th scope=\"col\" class=\"number\">Folded</th><th scope=\"col\" class=\"number\">Of them late</th><th scope=\"col\" class=\"number\">Repeated</th>\
          <th scope=\"col\" class=\"number\">Rejected</th><th scope=\"col\">By reason</th></tr></thead><tbody>{rows}</tbody></table>\
-         <p class=\"note\">Late: stored more than {} before its turn came, by the stream’s clock; it counts, and tells nothing of the present. Repeated: published twice \
-         or out of order. Rejected: no valid frame; <span class=\"id\">callsight frame check</span> says more.</p>",
+         <p class=\"note\">Late: stored more than {} before it was read, by the stream’s clock; it is counted, but does not change gauges. Repeated: published twice \
+         or out of order. Rejected: not a valid frame; <span class=\"id\">callsight frame check</span> shows why.</p>",
         humantime::format_duration(collected.settings.fold.idle_timeout)
     )
 }

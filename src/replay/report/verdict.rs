@@ -1,36 +1,42 @@
-//! When it began, when it ended, and a sentence for both.
+//! The verdict on a window: when it was bad, and a sentence that says so.
+//!
+//! The first question after an incident is from when to when it lasted, and for how many. Regions begin and end at different
+//! steps, so the whole is taken from the earliest to the latest.
+//!
+//! Invariant: a window is bad if and only if a region, or all together, met the threshold at some step.
 
 use std::time::Duration;
 
-use super::collect::{Collected, Moment, Scope};
-use super::text::{clock, listed, percent, plural, seconds, span};
-use super::{By, Settings, float};
+use super::collect::{Collected, Scope, ScopeStep};
+use super::settings::{By, Settings, float};
+use super::text::clock;
+use crate::insight::quantile::percentile;
+use crate::insight::spell::Spell;
+use crate::insight::words::{duration, list, percent, plural, seconds};
 use callsight_fold::StreamTime;
 
-/// From the first step at which it was bad to the last.
+/// The bad time of a scope, by the indices of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spell {
-    /// The first such step.
-    pub first: usize,
-    /// The last such step.
-    pub last: usize,
-    /// How many there were from the first to the last: it may have been well between.
-    pub steps: usize,
+pub(crate) struct ScopeSpell {
+    /// From the first bad step to the last; there may be good steps between.
+    pub(super) steps: Spell<usize>,
     /// The step with the most degraded sessions, the earliest of several.
-    pub peak: usize,
+    pub(super) peak: usize,
 }
 
-impl Spell {
-    /// That of a signal in a scope; none if it was never bad.
-    #[must_use]
-    pub fn of(scope: &Scope, by: By, settings: &Settings) -> Option<Self> {
-        let degraded = |moment: &Moment| moment.degraded[by as usize];
-        let bad = |moment: &Moment| settings.is_bad(degraded(moment), moment.sessions);
+impl ScopeSpell {
+    /// The bad time of a scope by a signal; `None` if it was never bad.
+    pub(crate) fn of(scope: &Scope, by: By, settings: &Settings) -> Option<Self> {
+        let degraded = |moment: &ScopeStep| moment.degraded[by as usize];
+        let bad =
+            |moment: &ScopeStep| settings.threshold().is_met(degraded(moment).into(), moment.sessions.into());
         let mut spell: Option<Self> = None;
         for (step, moment) in scope.moments.iter().enumerate().filter(|(_, moment)| bad(moment)) {
-            let spell = spell.get_or_insert(Self { first: step, last: step, steps: 0, peak: step });
-            spell.last = step;
-            spell.steps += 1;
+            let Some(spell) = &mut spell else {
+                spell = Some(Self { steps: Spell::begin(step, step == 0), peak: step });
+                continue;
+            };
+            spell.steps.extend(step);
             if degraded(moment) > degraded(&scope.moments[spell.peak]) {
                 spell.peak = step;
             }
@@ -39,44 +45,40 @@ impl Spell {
     }
 
     /// When it began.
-    #[must_use]
-    pub fn began(&self, collected: &Collected) -> StreamTime {
-        collected.at[self.first]
+    pub(crate) fn began(&self, collected: &Collected) -> StreamTime {
+        collected.at[self.steps.first]
     }
 
     /// The step at which it was over; none if the window ends first.
-    #[must_use]
-    pub fn ended(&self, collected: &Collected) -> Option<StreamTime> {
-        collected.at.get(self.last + 1).copied()
+    pub(crate) fn ended(&self, collected: &Collected) -> Option<StreamTime> {
+        collected.at.get(self.steps.last + 1).copied()
     }
 
     /// From the beginning to the end, or to the last step.
-    #[must_use]
-    pub fn lasted(&self, collected: &Collected) -> Duration {
-        let end = self.ended(collected).unwrap_or_else(|| collected.at[self.last]);
+    pub(crate) fn lasted(&self, collected: &Collected) -> Duration {
+        let end = self.ended(collected).unwrap_or_else(|| collected.at[self.steps.last]);
         end.since(self.began(collected))
     }
 }
 
-/// What it comes to.
+/// The verdict on a window.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub(crate) struct WindowVerdict {
     /// `bad`, `good` or `idle`.
-    pub state: &'static str,
-    /// In one sentence.
-    pub sentence: String,
-    /// What else speaks for it.
-    pub evidence: String,
-    /// When it was bad, all regions together.
-    pub spell: Option<Spell>,
+    pub(crate) state: &'static str,
+    /// The verdict in one sentence.
+    pub(crate) sentence: String,
+    /// The numbers that support it.
+    pub(crate) evidence: String,
+    /// The bad time of all regions together.
+    pub(crate) spell: Option<ScopeSpell>,
     /// The step with the most degraded sessions of all regions, if there was one.
-    pub peak: Option<usize>,
+    pub(crate) peak: Option<usize>,
 }
 
-impl Verdict {
+impl WindowVerdict {
     /// Judges what was gathered.
-    #[must_use]
-    pub fn of(collected: &Collected) -> Self {
+    pub(crate) fn of(collected: &Collected) -> Self {
         let (whole, settings) = (collected.whole(), &collected.settings);
         let most = whole
             .moments
@@ -87,7 +89,7 @@ impl Verdict {
         else {
             return Self {
                 state: "idle",
-                sentence: "No session was live at any step.".to_owned(),
+                sentence: "No session was live at any point.".to_owned(),
                 evidence: String::new(),
                 spell: None,
                 peak: None,
@@ -96,10 +98,10 @@ impl Verdict {
         let bad: Vec<_> = collected
             .regions()
             .iter()
-            .filter_map(|region| Some((region, Spell::of(region, By::Any, settings)?)))
+            .filter_map(|region| Some((region, ScopeSpell::of(region, By::Any, settings)?)))
             .collect();
-        let spell = together(bad.iter().map(|(_, spell)| *spell), peak)
-            .or_else(|| Spell::of(whole, By::Any, settings));
+        let spell = together(bad.iter().map(|(_, spell)| spell.steps), peak)
+            .or_else(|| ScopeSpell::of(whole, By::Any, settings));
         let degraded = moment.degraded[By::Any as usize];
         let [sessions, meetings] = [
             (degraded, moment.sessions, "session"),
@@ -107,7 +109,7 @@ impl Verdict {
         ]
         .map(|(some, all, one)| format!("{some} of {}", plural(all.into(), one)));
         let sentence = match &spell {
-            None if degraded == 0 => "All was well: no session was degraded at any step.".to_owned(),
+            None if degraded == 0 => "All was well: no session was degraded at any point.".to_owned(),
             None => format!(
                 "No region was bad: at most {sessions} were degraded at a time, at {}.",
                 clock(collected.at[peak], settings.window)
@@ -117,19 +119,16 @@ impl Verdict {
                 let who = match names.as_slice() {
                     [] => "All regions together were".to_owned(),
                     [one] => format!("Region {one} was"),
-                    several => format!("Regions {} were", listed(several)),
+                    several => format!("Regions {} were", list(several)),
                 };
                 let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, settings);
                 let from = clock(spell.began(collected), settings.window);
-                let lasting = span(spell.lasted(collected));
+                let lasting = duration(spell.lasted(collected));
                 let until = match spell.ended(collected) {
                     Some(at) => format!("from {from} to {} ({lasting})", clock(at, settings.window)),
                     None => format!("from {from} to the end of the window ({lasting} so far)"),
                 };
-                format!(
-                    "{who} bad by {}, {until}: at the peak {sessions} in {meetings} were degraded.",
-                    listed(&by)
-                )
+                format!("{who} degraded ({}) {until}; at the peak, {sessions} in {meetings}.", list(&by))
             }
         };
         Self {
@@ -143,8 +142,7 @@ impl Verdict {
 }
 
 /// The page's main facts for a terminal, a line each.
-#[must_use]
-pub fn summary(collected: &Collected, verdict: &Verdict) -> Vec<String> {
+pub(crate) fn summary(collected: &Collected, verdict: &WindowVerdict) -> Vec<String> {
     let settings = &collected.settings;
     let mut said = vec![verdict.sentence.clone()];
     if !verdict.evidence.is_empty() {
@@ -152,11 +150,11 @@ pub fn summary(collected: &Collected, verdict: &Verdict) -> Vec<String> {
     }
     for region in collected.regions() {
         for by in By::SIGNALS {
-            let Some(spell) = Spell::of(region, by, settings) else { continue };
+            let Some(spell) = ScopeSpell::of(region, by, settings) else { continue };
             let peak = &region.moments[spell.peak];
             let until = match spell.ended(collected) {
                 Some(at) => format!("to {}", clock(at, settings.window)),
-                None => "and goes on".to_owned(),
+                None => "and continues".to_owned(),
             };
             said.push(format!(
                 "  {} by {}: from {} {until}, at most {} of {}",
@@ -170,33 +168,32 @@ pub fn summary(collected: &Collected, verdict: &Verdict) -> Vec<String> {
     }
     for (name, score) in collected.sessions.top(3) {
         let [region, meeting, _] = &score.names;
-        let lasting = span(settings.window.step.saturating_mul(score.bad_steps()));
+        let lasting = duration(settings.window.step.saturating_mul(score.bad_steps()));
         let rtt = seconds(score.most_rtt.into());
         said.push(format!(
-            "  worst session {name} in meeting {meeting}, {region}: degraded for {lasting}, round trip up to {rtt}"
+            "  worst session {name} in meeting {meeting}, {region}: degraded for {lasting}, RTT up to {rtt}"
         ));
     }
     said
 }
 
 /// One spell from the beginning of the earliest to the end of the latest.
-fn together(spells: impl Iterator<Item = Spell>, peak: usize) -> Option<Spell> {
-    spells
-        .reduce(|a, b| Spell {
-            first: a.first.min(b.first),
-            last: a.last.max(b.last),
-            steps: a.steps.max(b.steps),
-            peak: a.peak,
-        })
-        .map(|spell| Spell { peak, ..spell })
+fn together(spells: impl Iterator<Item = Spell<usize>>, peak: usize) -> Option<ScopeSpell> {
+    let steps = spells.reduce(|a, b| Spell {
+        first: a.first.min(b.first),
+        last: a.last.max(b.last),
+        bad_looks: a.bad_looks.max(b.bad_looks),
+        before: a.before || b.before,
+    })?;
+    Some(ScopeSpell { steps, peak })
 }
 
-/// By what a scope was bad, that with the most degraded sessions first.
+/// The signals by which a scope was bad, the one with the most degraded sessions first.
 fn signals(scope: &Scope, settings: &Settings) -> Vec<&'static str> {
     let mut by: Vec<_> = By::SIGNALS
         .iter()
         .filter_map(|by| {
-            let spell = Spell::of(scope, *by, settings)?;
+            let spell = ScopeSpell::of(scope, *by, settings)?;
             Some((scope.moments[spell.peak].degraded[*by as usize], *by))
         })
         .collect();
@@ -207,25 +204,28 @@ fn signals(scope: &Scope, settings: &Settings) -> Vec<&'static str> {
     by.into_iter().map(|(_, by)| by.words()).collect()
 }
 
-/// What was usual, and what it came to.
-fn evidence(collected: &Collected, spell: Option<Spell>) -> String {
+/// The highest values, and the usual ones beside them.
+fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
     let moments = &collected.whole().moments;
     let mut parts = Vec::new();
-    let within = |step: usize| spell.is_some_and(|spell| (spell.first..=spell.last).contains(&step));
-    let most = |value: fn(&Moment) -> Option<f64>| moments.iter().filter_map(value).fold(f64::NAN, f64::max);
-    let usual = |value: fn(&Moment) -> Option<f64>| {
+    let within =
+        |step: usize| spell.is_some_and(|spell| (spell.steps.first..=spell.steps.last).contains(&step));
+    let most =
+        |value: fn(&ScopeStep) -> Option<f64>| moments.iter().filter_map(value).fold(f64::NAN, f64::max);
+    let usual = |value: fn(&ScopeStep) -> Option<f64>| {
         let outside = moments.iter().enumerate().filter(|(step, _)| !within(*step));
-        median(outside.filter_map(|(_, moment)| value(moment)).collect())
+        let mut values: Vec<_> = outside.filter_map(|(_, moment)| value(moment)).collect();
+        percentile(&mut values, 50)
     };
-    let p95: fn(&Moment) -> Option<f64> = |moment| moment.rtt.map(|[_, p95, _]| p95);
-    let concealed: fn(&Moment) -> Option<f64> = |moment| moment.concealed;
+    let p95: fn(&ScopeStep) -> Option<f64> = |moment| moment.rtt.map(|[_, p95, _]| p95);
+    let concealed: fn(&ScopeStep) -> Option<f64> = |moment| moment.concealed;
     let tell = |what: &str, show: fn(f64) -> String, usual: Option<f64>, most: f64| {
         let usual = usual.map(|usual| format!(", {} usually", show(usual)));
         format!("{what} up to {}{}", show(most), usual.unwrap_or_default())
     };
     let most_p95 = most(p95);
     if !most_p95.is_nan() {
-        parts.push(tell("Round trip p95", seconds, usual(p95), most_p95));
+        parts.push(tell("RTT p95", seconds, usual(p95), most_p95));
     }
     let most_concealed = most(concealed);
     if !most_concealed.is_nan() {
@@ -234,16 +234,10 @@ fn evidence(collected: &Collected, spell: Option<Spell>) -> String {
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = percent(float(degraded) / float(seen.max(1)));
     parts.push(format!(
-        "{degraded} of {} ({share}) were degraded at a step or more",
+        "{degraded} of {} ({share}) were degraded at some point",
         plural(seen as u64, "session")
     ));
     format!("{}.", parts.join("; "))
-}
-
-/// The middle of them, the lower of two.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 #[cfg(test)]
@@ -269,7 +263,7 @@ pub(super) mod tests {
         };
         let mut collected = Collected::new(settings);
         collected.at = (0..steps).map(at).collect();
-        let moment = |sessions: u32, degraded: u32| Moment {
+        let moment = |sessions: u32, degraded: u32| ScopeStep {
             sessions,
             participants: sessions,
             meetings: sessions.div_ceil(4),
@@ -302,30 +296,31 @@ pub(super) mod tests {
         // 3 of 40 are enough sessions, but not one in ten; 4 are.
         let steps = [CALM, (40, 3), (40, 4), (40, 20), CALM, (40, 20), (40, 4), (40, 3), CALM];
         let collected = collected(&[("us", &steps)]);
-        let spell = Spell::of(collected.whole(), By::Rtt, &collected.settings).unwrap();
-        assert_eq!(spell, Spell { first: 2, last: 6, steps: 4, peak: 3 });
-        assert_eq!(Spell::of(collected.whole(), By::Audio, &collected.settings), None);
-        let verdict = Verdict::of(&collected);
+        let spell = ScopeSpell::of(collected.whole(), By::Rtt, &collected.settings).unwrap();
+        let steps = Spell { first: 2, last: 6, bad_looks: 4, before: false };
+        assert_eq!(spell, ScopeSpell { steps, peak: 3 });
+        assert_eq!(ScopeSpell::of(collected.whole(), By::Audio, &collected.settings), None);
+        let verdict = WindowVerdict::of(&collected);
         assert_eq!(
             verdict.sentence,
-            "Region us was bad by round trip, from 20:00:02 to 20:00:07 (5s): at the peak 20 of 40 sessions in 5 of \
-             10 meetings were degraded."
+            "Region us was degraded (RTT) from 20:00:02 to 20:00:07 (5s); at the peak, 20 of 40 sessions in 5 of \
+             10 meetings."
         );
         assert_eq!(
             verdict.evidence,
-            "Round trip p95 up to 500 ms, 500 ms usually; audio concealed up to 2.0 %, 2.0 % usually; 0 of 0 sessions \
-             (0 %) were degraded at a step or more."
+            "RTT p95 up to 500 ms, 500 ms usually; audio concealed up to 2.0 %, 2.0 % usually; 0 of 0 sessions \
+             (0 %) were degraded at some point."
         );
     }
 
     #[test]
     fn it_may_go_on() {
         let collected = collected(&[("us", &[CALM, (40, 20), (40, 30)]), ("apac", &[CALM, CALM, (10, 10)])]);
-        let verdict = Verdict::of(&collected);
+        let verdict = WindowVerdict::of(&collected);
         assert_eq!(
             verdict.sentence,
-            "Regions us and apac were bad by round trip, from 20:00:01 to the end of the window (1s so far): at the \
-             peak 40 of 50 sessions in 10 of 13 meetings were degraded."
+            "Regions us and apac were degraded (RTT) from 20:00:01 to the end of the window (1s so far); at the \
+             peak, 40 of 50 sessions in 10 of 13 meetings."
         );
         assert_eq!((verdict.state, verdict.peak), ("bad", Some(2)));
     }
@@ -333,22 +328,19 @@ pub(super) mod tests {
     #[test]
     fn it_may_take_all_regions_together() {
         let collected = collected(&[("us", &[(5, 0), (5, 2)]), ("apac", &[(5, 0), (5, 2)])]);
-        let sentence = Verdict::of(&collected).sentence;
-        assert!(
-            sentence.starts_with("All regions together were bad by round trip, from 20:00:01"),
-            "{sentence}"
-        );
+        let sentence = WindowVerdict::of(&collected).sentence;
+        assert!(sentence.starts_with("All regions together were degraded (RTT) from 20:00:01"), "{sentence}");
     }
 
     #[test]
     fn it_may_have_been_nothing() {
-        let few = Verdict::of(&collected(&[("us", &[CALM, (40, 2), CALM])]));
+        let few = WindowVerdict::of(&collected(&[("us", &[CALM, (40, 2), CALM])]));
         assert_eq!((few.state, few.spell), ("good", None));
         assert_eq!(
             few.sentence,
             "No region was bad: at most 2 of 40 sessions were degraded at a time, at 20:00:01."
         );
-        assert!(Verdict::of(&collected(&[("us", &[(4, 0)])])).sentence.starts_with("All was well"));
-        assert_eq!(Verdict::of(&collected(&[("us", &[(0, 0)])])).state, "idle");
+        assert!(WindowVerdict::of(&collected(&[("us", &[(4, 0)])])).sentence.starts_with("All was well"));
+        assert_eq!(WindowVerdict::of(&collected(&[("us", &[(0, 0)])])).state, "idle");
     }
 }

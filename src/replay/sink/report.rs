@@ -1,14 +1,16 @@
-//! A page for the meeting after the incident, and the same in a few lines for the terminal.
+//! Writes the report: a page, and its main facts as lines for the terminal.
+//!
+//! Invariant: the page is written when the window is complete, and not before.
 
 use super::output::{Output, Target};
 use super::{Seen, Sink, SinkError};
 use crate::replay::engine::Account;
 use crate::replay::report::collect::Collected;
-use crate::replay::report::verdict::Verdict;
-use crate::replay::report::{Settings, render, summary};
+use crate::replay::report::verdict::{WindowVerdict, summary};
+use crate::replay::report::{Settings, render};
 use crate::replay::sample::Step;
 
-/// Gathers, and writes the page when the window is over.
+/// Gathers steps, and writes the page at the end.
 pub struct Report {
     target: Target,
     output: Output,
@@ -16,10 +18,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins.
+    /// Creates the output.
     ///
     /// # Errors
-    /// When the file can't be made.
+    /// Returns an error if the file can't be created.
     pub fn new(target: Target, settings: Settings) -> Result<Self, SinkError> {
         Ok(Self { output: Output::create(target.clone())?, target, collected: Collected::new(settings) })
     }
@@ -38,7 +40,7 @@ impl Sink for Report {
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
         let Self { target, mut output, collected } = *self;
-        let verdict = Verdict::of(&collected);
+        let verdict = WindowVerdict::of(&collected);
         output.write(render(&collected, account, &verdict).as_bytes())?;
         output.complete()?;
         let mut said = summary(&collected, &verdict);

@@ -1,53 +1,22 @@
-//! What the aggregates count, read off their text: exact whatever the level of detail.
+//! Reads the aggregates.
+//!
+//! Session rows depend on the level of detail and on budgets; the aggregates do not. So the numbers of sessions, and the
+//! rates, are read from them.
+//!
+//! Invariant: the counts are exact at every level of detail.
 
 use std::collections::BTreeMap;
 
-use callsight_fold::series::aggregates::{Limit, Signal};
-use callsight_fold::series::catalogue as c;
-use callsight_fold::series::reading::{Sample, labels, samples};
+use crate::insight::counters::{ServerCounts, ServerKey};
+use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Limit, Signal};
+use callsight_fold::series::catalogue::{self as c, Kind};
 use callsight_frame::Operation;
-
-/// A server in a region, as series name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServerKey {
-    pub(super) region: String,
-    pub(super) server_url: String,
-    pub(super) server_type: String,
-}
 
 /// One reading of all aggregates.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) servers: BTreeMap<ServerKey, ServerCounts>,
     pub(super) regions: BTreeMap<String, RegionCounts>,
-}
-
-/// A server's gauges, and the counters behind its rates.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ServerCounts {
-    pub(super) meetings: u64,
-    pub(super) sessions: u64,
-    pub(super) participants: u64,
-    pub(super) hidden: u64,
-    pub(super) degraded: u64,
-    /// In the order of [`Signal::ALL`].
-    pub(super) degraded_by: [u64; Signal::ALL.len()],
-    pub(super) grown: Grown,
-}
-
-/// What counters have come to; the difference of two is what came in between.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Grown {
-    pub(super) samples: u64,
-    pub(super) concealed: u64,
-    pub(super) silent: u64,
-    pub(super) received: u64,
-    pub(super) lost: u64,
-    pub(super) operations: u64,
-    pub(super) expands: u64,
-    pub(super) freezes: u64,
-    /// Cumulative buckets of round-trip times, in the order of their bounds; only where they were asked for.
-    pub(super) rtt: Vec<u64>,
 }
 
 /// The exporter's own series of a region.
@@ -64,41 +33,41 @@ pub(super) struct RegionCounts {
 }
 
 impl Counts {
-    /// Reads the text of the aggregates; the buckets of round-trip times only `with_rtt`.
-    pub(super) fn read(text: &str, with_rtt: bool) -> Self {
+    /// Reads all aggregates; the buckets of round-trip times only `with_rtt`.
+    pub(super) fn read(aggregates: &Aggregates, with_rtt: bool) -> Self {
         let mut counts = Self::default();
-        let rtt_bucket = [c::RTT.name, "_bucket"].concat();
-        for sample in samples(text) {
-            let bucket = with_rtt && sample.name == rtt_bucket;
-            if bucket || SERVER_METRICS.contains(&sample.name) {
-                counts.take_server(&sample, bucket);
-            } else if REGION_METRICS.contains(&sample.name) {
-                counts.take_region(&sample);
+        for series in aggregates.series() {
+            let name = series.metric().name;
+            if SERVER_METRICS.contains(&name) || (with_rtt && name == c::RTT.name) {
+                counts.take_server(&series);
+            } else if REGION_METRICS.contains(&name) {
+                counts.take_region(&series);
             }
-        }
-        for server in counts.servers.values_mut() {
-            // They come in the order of their bounds as text.
-            server.grown.rtt.sort_unstable();
         }
         counts
     }
 
-    fn take_server(&mut self, sample: &Sample<'_>, bucket: bool) {
-        let mut key = ServerKey::default();
-        let mut part = None;
-        for (name, value) in labels(sample.labels) {
-            match name {
-                "region" => key.region = value.into_owned(),
-                "server_url" => key.server_url = value.into_owned(),
-                "server_type" => key.server_type = value.into_owned(),
-                _ => part = Some(value),
-            }
-        }
+    fn take_server(&mut self, series: &AggregateSeries) {
+        let labels = series.labels();
+        let [region, server_url, server_type, part] = labels.values();
+        let key = ServerKey {
+            region: region.into_owned(),
+            server_url: server_url.into_owned(),
+            server_type: server_type.into_owned(),
+        };
         let server = self.servers.entry(key).or_default();
-        let (value, part) = (whole(sample.value), part.as_deref().unwrap_or_default());
         let grown = &mut server.grown;
-        match sample.name {
-            _ if bucket => grown.rtt.push(value),
+        let value = series.value();
+        if let (AggregateValue::Histogram(observed), Kind::Histogram(bounds)) = (&value, series.metric().kind)
+        {
+            for (bound, count) in bounds.iter().chain([&f64::INFINITY]).zip(observed.cumulative()) {
+                #[expect(clippy::cast_precision_loss, reason = "nothing is observed 2^53 times")]
+                grown.rtt.add(*bound, count as f64);
+            }
+            return;
+        }
+        let value = whole(&value);
+        match series.metric().name {
             name if name == c::MEETINGS.name => server.meetings = value,
             name if name == c::SESSIONS.name => server.sessions = value,
             name if name == c::PARTICIPANTS.name => server.participants = value,
@@ -124,27 +93,23 @@ impl Counts {
         }
     }
 
-    fn take_region(&mut self, sample: &Sample<'_>) {
-        let (mut region, mut part) = (String::new(), None);
-        for (name, value) in labels(sample.labels) {
-            match name {
-                "region" => region = value.into_owned(),
-                _ => part = Some(value),
-            }
-        }
-        let region = self.regions.entry(region).or_default();
-        let value = whole(sample.value);
-        match sample.name {
+    fn take_region(&mut self, series: &AggregateSeries) {
+        let [region, part] = series.labels().values();
+        let region = self.regions.entry(region.into_owned()).or_default();
+        let value = whole(&series.value());
+        match series.metric().name {
             name if name == c::CONNECTED.name => region.connected = value > 0,
             name if name == c::LAST_FOLDED_AGE.name => {
-                region.last_folded_age = Some(sample.value).filter(|age| age.is_finite());
+                if let AggregateValue::Gauge(age) = series.value() {
+                    region.last_folded_age = Some(age).filter(|age| age.is_finite());
+                }
             }
             name if name == c::FRAMES_FOLDED.name => region.folded = value,
             name if name == c::FRAMES_REJECTED.name => region.rejected += value,
             name if name == c::DEAD_LETTERS.name => region.dead_letters = value,
             name if name == c::DEAD_LETTERS_LOST.name => region.dead_letters_lost = value,
             _ => {
-                if let Some(limit) = Limit::ALL.iter().find(|limit| part.as_deref() == Some(limit.label())) {
+                if let Some(limit) = Limit::ALL.iter().find(|limit| part == limit.label()) {
                     region.refused[*limit as usize] = value;
                 }
             }
@@ -178,74 +143,18 @@ const REGION_METRICS: &[&str] = &[
     c::REFUSED.name,
 ];
 
+/// The count of a counter, or the value of a gauge that counts.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "saturates, and NaN becomes zero"
 )]
-const fn whole(value: f64) -> u64 {
-    value as u64
-}
-
-impl Grown {
-    /// What has come since an earlier reading.
-    pub(super) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            samples: self.samples.saturating_sub(earlier.samples),
-            concealed: self.concealed.saturating_sub(earlier.concealed),
-            silent: self.silent.saturating_sub(earlier.silent),
-            received: self.received.saturating_sub(earlier.received),
-            lost: self.lost.saturating_sub(earlier.lost),
-            operations: self.operations.saturating_sub(earlier.operations),
-            expands: self.expands.saturating_sub(earlier.expands),
-            freezes: self.freezes.saturating_sub(earlier.freezes),
-            rtt: self
-                .rtt
-                .iter()
-                .enumerate()
-                .map(|(index, count)| count.saturating_sub(earlier.rtt.get(index).copied().unwrap_or(0)))
-                .collect(),
-        }
+fn whole(value: &AggregateValue) -> u64 {
+    match value {
+        AggregateValue::Counter(count) => *count,
+        AggregateValue::Gauge(value) => *value as u64,
+        AggregateValue::Histogram(observed) => observed.count(),
     }
-
-    /// Adds what came elsewhere.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.samples += other.samples;
-        self.concealed += other.concealed;
-        self.silent += other.silent;
-        self.received += other.received;
-        self.lost += other.lost;
-        self.operations += other.operations;
-        self.expands += other.expands;
-        self.freezes += other.freezes;
-        if self.rtt.len() < other.rtt.len() {
-            self.rtt.resize(other.rtt.len(), 0);
-        }
-        for (sum, more) in self.rtt.iter_mut().zip(&other.rtt) {
-            *sum += more;
-        }
-    }
-
-    /// The share of the samples that were made up and audible.
-    pub(super) fn concealed_ratio(&self) -> Option<f64> {
-        ratio(self.concealed.saturating_sub(self.silent), self.samples)
-    }
-
-    /// The share of the audio packets that were lost on the way.
-    pub(super) fn lost_ratio(&self) -> Option<f64> {
-        ratio(self.lost, self.lost + self.received)
-    }
-
-    /// The share of NetEQ's decisions that stretched what it had for want of packets.
-    pub(super) fn expand_ratio(&self) -> Option<f64> {
-        ratio(self.expands, self.operations)
-    }
-}
-
-/// A part of a whole; nothing of nothing.
-#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
-pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 #[cfg(test)]
@@ -253,7 +162,7 @@ mod tests {
     use metrics::with_local_recorder;
 
     use super::*;
-    use callsight_fold::series::aggregates::{Aggregates, RegionSeries, ServerSeries};
+    use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
 
     #[test]
     fn all_that_is_read_is_what_was_written() {
@@ -289,7 +198,7 @@ mod tests {
             own.dead_letters.increment(3);
             own.refused(Limit::Series).increment(9);
         });
-        let counts = Counts::read(&aggregates.render(), true);
+        let counts = Counts::read(&aggregates, true);
         assert_eq!(counts.servers.len(), 2);
         let key = ServerKey {
             region: "us".to_owned(),
@@ -302,8 +211,8 @@ mod tests {
         let grown = &read.grown;
         assert_eq!((grown.concealed_ratio(), grown.lost_ratio()), (Some(0.1), Some(0.05)));
         assert_eq!((grown.expand_ratio(), grown.freezes), (Some(0.25), 7));
-        assert_eq!((grown.rtt[0], grown.rtt[1], grown.rtt[8], grown.rtt[9]), (0, 2, 2, 3));
-        assert_eq!(grown.rtt.last(), Some(&4));
+        let rtt = [0.5, 0.75, 1.0].map(|quantile| grown.rtt.quantile(quantile));
+        assert_eq!((rtt, grown.rtt.count()), ([Some(0.025), Some(0.4), Some(5.0)], 4.0));
         let own = RegionCounts {
             connected: true,
             folded: 40,
@@ -313,19 +222,6 @@ mod tests {
             ..RegionCounts::default()
         };
         assert_eq!(counts.regions["us"], own);
-        assert!(Counts::read(&aggregates.render(), false).servers[&key].grown.rtt.is_empty());
-    }
-
-    #[test]
-    fn what_came_in_between_is_a_difference() {
-        let earlier = Grown { samples: 10, lost: 1, rtt: vec![1, 2], ..Grown::default() };
-        let later = Grown { samples: 30, lost: 1, rtt: vec![1, 5], ..Grown::default() };
-        let between = later.since(&earlier);
-        assert_eq!(between, Grown { samples: 20, rtt: vec![0, 3], ..Grown::default() });
-        let mut sum = Grown::default();
-        sum.add(&between);
-        sum.add(&between);
-        assert_eq!((sum.samples, sum.rtt), (40, vec![0, 6]));
-        assert_eq!(Grown::default().concealed_ratio(), None);
+        assert!(Counts::read(&aggregates, false).servers[&key].grown.rtt.count() == 0.0);
     }
 }

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::sessions::{SessionSummary, fine, signals, tenth};
+use super::sessions::{SessionSummary, signals};
 use super::summary::VERSION;
+use crate::insight::population::{fine, tenth};
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
 use callsight_frame::{MeetingId, SessionId};

@@ -1,22 +1,24 @@
-//! The last few minutes, in steps: what the small charts show.
+//! The last five minutes in steps, for the small charts.
+//!
+//! A number is bad or good only compared with what it was before. Prometheus has that, but the page must not depend on it.
+//!
+//! Invariant: all steps have the same regions, in the same order.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::insight::place::JudgedRegion;
+use crate::insight::spell::Clocks;
 use serde::Serialize;
-use time::OffsetDateTime;
 
-use super::summary::RegionSummary;
-
-/// How far apart the steps are, and how many there are: five minutes.
+/// The time between steps, and their number: five minutes.
 pub(super) const STEP: Duration = Duration::from_secs(5);
 const STEPS: usize = 61;
 
 /// A step.
 #[derive(Debug)]
 struct Point {
-    at: Instant,
-    wall: OffsetDateTime,
+    at: Clocks,
     regions: Vec<RegionPoint>,
 }
 
@@ -52,10 +54,8 @@ struct RegionHistory {
 
 impl History {
     /// Adds a step, if it is time for one.
-    pub(super) fn follow(&mut self, (wall, now): (OffsetDateTime, Instant), regions: &[RegionSummary]) {
-        // A step may come a little early: the looks come once a second and are not that exact.
-        let due = self.0.back().is_none_or(|last| now - last.at + STEP / 10 >= STEP);
-        if !due {
+    pub(super) fn follow(&mut self, at: Clocks, regions: &[JudgedRegion]) {
+        if self.0.back().is_some_and(|last| !is_due(last.at, at)) {
             return;
         }
         if self.0.len() == STEPS {
@@ -67,7 +67,7 @@ impl History {
             rtt_p50_ms: region.people.rtt_p50_ms,
             rtt_p95_ms: region.people.rtt_p95_ms,
         });
-        self.0.push_back(Point { at: now, wall, regions: regions.collect() });
+        self.0.push_back(Point { at, regions: regions.collect() });
     }
 
     /// The most sessions that a region had at any step.
@@ -77,8 +77,8 @@ impl History {
     }
 
     /// All steps, for regions with these names.
-    pub(super) fn summary(&self, regions: &[RegionSummary]) -> HistorySummary {
-        let region = |(index, region): (usize, &RegionSummary)| {
+    pub(super) fn summary(&self, regions: &[JudgedRegion]) -> HistorySummary {
+        let region = |(index, region): (usize, &JudgedRegion)| {
             let points = || self.0.iter().filter_map(move |point| point.regions.get(index));
             RegionHistory {
                 region: region.region.clone(),
@@ -90,30 +90,44 @@ impl History {
         };
         HistorySummary {
             step_seconds: STEP.as_secs(),
-            at_unix_seconds: self.0.iter().map(|point| point.wall.unix_timestamp()).collect(),
+            at_unix_seconds: self.0.iter().map(|point| point.at.wall.unix_timestamp()).collect(),
             regions: regions.iter().enumerate().map(region).collect(),
         }
     }
 }
 
+/// Whether the next step follows a `last` one. It may come a little early, since looks are not that exact.
+pub(super) fn is_due(last: Clocks, at: Clocks) -> bool {
+    at.steady.saturating_sub(last.steady) + STEP / 10 >= STEP
+}
+
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
-    use crate::serve::triage::population::Population;
+    use crate::insight::population::Population;
+
+    fn at(milliseconds: u64) -> Clocks {
+        let steady = Duration::from_millis(milliseconds);
+        Clocks { wall: OffsetDateTime::UNIX_EPOCH + steady, steady }
+    }
+
+    fn region(people: Population) -> JudgedRegion {
+        JudgedRegion::new("us".to_owned(), people, true, None)
+    }
 
     #[test]
     fn there_is_a_step_every_five_seconds_and_the_oldest_go() {
-        let (start, began) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
         let mut history = History::default();
         for second in 0..1000_u64 {
             let people = Population { sessions: second, rtt_p95_ms: Some(50.0), ..Population::default() };
-            let passed = Duration::from_secs(second);
-            history.follow((start + passed, began + passed), &[RegionSummary::with("us", people)]);
+            history.follow(at(second * 1_000), &[region(people)]);
         }
-        let summary = history.summary(&[RegionSummary::with("us", Population::default())]);
-        let at = &summary.at_unix_seconds;
-        assert_eq!((at.len(), at[0], at[STEPS - 1]), (STEPS, 695, 995));
-        assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 5));
+        let summary = history.summary(&[region(Population::default())]);
+        let seconds = &summary.at_unix_seconds;
+        assert_eq!((seconds.len(), seconds[0], seconds[STEPS - 1]), (STEPS, 695, 995));
+        assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] == 5));
         let us = &summary.regions[0];
         assert_eq!((us.sessions[0], us.sessions[STEPS - 1]), (695, 995));
         assert_eq!((history.most_sessions(0), history.most_sessions(1)), (995, 0));
@@ -125,10 +139,9 @@ mod tests {
 
     #[test]
     fn a_look_that_comes_a_little_early_is_still_a_step() {
-        let (wall, began) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
         let mut history = History::default();
         for milliseconds in [0, 4_990, 9_000, 9_985] {
-            history.follow((wall, began + Duration::from_millis(milliseconds)), &[]);
+            history.follow(at(milliseconds), &[]);
         }
         assert_eq!(history.summary(&[]).at_unix_seconds.len(), 3);
     }

@@ -1,24 +1,20 @@
-//! Triage: whether it is bad, where, and for how many, for people who have thirty seconds.
+//! Triage: whether calls are bad, where, and for how many, for people who have thirty seconds.
 //!
-//! The numbers are spread: gauges by server, rows by session, the health of each consumer. None of them may be locked
-//! for a viewer, and a hundred viewers must cost what one does. So one keeper takes a look every second or so, on a
-//! thread that may take its time, and leaves the answer ready, as bytes. Viewers get those. While nobody views, it looks
-//! as often as the charts have steps. A look that took long is followed by a longer pause, up to such a step, so that
-//! looking takes about a fiftieth of a processor at most, however many sessions there are.
+//! The numbers are spread: gauges by server, rows by session, the health of each consumer. No viewer may lock any of them,
+//! and a hundred viewers must cost what one does. So one keeper takes a look every second while somebody views, else as
+//! often as the charts have steps, and leaves the answer as bytes. A look that took long is followed by a longer pause, so
+//! that looking takes about a fiftieth of a processor at most.
 //!
-//! [`counts`] reads the aggregates, [`sessions`] walks through the session rows, [`summary`] puts them together,
-//! [`judge`] gives the verdict on the [`evidence`], [`spells`] and [`history`] remember, [`drill`] looks into one meeting or session, [`page`] shows.
+//! [`counts`] reads the aggregates and [`sessions`] the session rows; [`summary`] has them judged by [`crate::insight`] and
+//! puts the answer together with [`history`]; [`drill`] shows one meeting or session; [`page`] is the document.
+//!
+//! Invariant: a viewer reads what the keeper left, and never touches the series.
 
 mod counts;
 mod drill;
-mod evidence;
 mod history;
-mod judge;
 mod page;
-mod population;
-pub(super) mod quantile;
 mod sessions;
-mod spells;
 mod summary;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -37,24 +33,25 @@ pub(super) use summary::Fixed;
 use summary::{Look, Memory};
 
 use crate::consume::RegionHealth;
+use crate::insight::spell::Clocks;
 use callsight_fold::DetailLevel;
 use callsight_fold::series::aggregates::Aggregates;
 use callsight_fold::series::detail::{DetailPlane, DetailStore};
 
-/// How often it looks while somebody views.
+/// The time between looks while somebody views.
 const OFTEN: Duration = Duration::from_secs(1);
 
-/// How long after a request somebody is taken to be viewing.
+/// How long a request counts as somebody viewing.
 const VIEWING: Duration = Duration::from_secs(10);
 
-/// A look may take one part in so many of a processor's time.
+/// Looks take at most one part in this many of a processor's time.
 const SHARE: u32 = 50;
 
-/// How many meetings and sessions are looked into at a time, and how long others wait.
+/// The number of meetings and sessions read at a time, and how long others wait.
 const AT_A_TIME: usize = 2;
 const TURN: Duration = Duration::from_secs(5);
 
-/// What the answers are made from. Clones share it.
+/// The source of all answers. Clones share it.
 #[derive(Clone)]
 pub(super) struct Triage(Arc<Shared>);
 
@@ -64,7 +61,9 @@ struct Shared {
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
     fixed: Fixed,
-    /// Only the keeper's, whose looks are on changing threads.
+    /// Where the steady clock of the looks begins.
+    origin: Instant,
+    /// Used by the keeper alone, whose looks run on changing threads.
     memory: Mutex<Memory>,
     latest: RwLock<Bytes>,
     viewed: Mutex<Option<Instant>>,
@@ -85,6 +84,7 @@ impl Triage {
             regions,
             ready_max_lag,
             fixed,
+            origin: Instant::now(),
             memory: Mutex::default(),
             latest: RwLock::default(),
             viewed: Mutex::default(),
@@ -92,14 +92,14 @@ impl Triage {
         }))
     }
 
-    /// The latest summary as JSON; none before the first look.
+    /// The latest summary as JSON; `None` before the first look.
     pub(super) fn latest(&self) -> Option<Bytes> {
         *self.0.viewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let latest = self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone();
         (!latest.is_empty()).then_some(latest)
     }
 
-    /// Looks for ever.
+    /// Takes looks, forever.
     pub(super) async fn keep(self) {
         let mut every = interval(OFTEN);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,7 +124,7 @@ impl Triage {
         }
     }
 
-    /// Looks into one meeting or session.
+    /// Reads one meeting or session.
     pub(super) async fn drill(&self, into: Drill) -> Result<Bytes, DrillError> {
         let Ok(Ok(_turn)) = timeout(TURN, self.0.turns.acquire()).await else { return Err(DrillError::Busy) };
         let shared = Arc::clone(&self.0);
@@ -138,7 +138,7 @@ impl Triage {
     }
 }
 
-/// How long after the beginning of a look that took so long the next one may begin.
+/// The least time from the beginning of a look, which took `took`, to that of the next one.
 fn pause(took: Duration, viewed: bool) -> Duration {
     // The clock that ticks once a second is not that exact.
     let usual = if viewed { OFTEN / 2 } else { history::STEP - OFTEN / 2 };
@@ -154,11 +154,14 @@ impl Shared {
     fn look(&self) {
         let detail = self.fixed.detail != DetailLevel::Off;
         let limits = Limits { rtt_ms: self.fixed.rtt_limit_ms, concealment: self.fixed.concealment_limit };
-        let (wall, now) = (OffsetDateTime::now_utc(), Instant::now());
+        let began = Instant::now();
         let look = Look {
-            wall,
-            now,
-            counts: Counts::read(&self.aggregates.render(), !detail),
+            began,
+            at: Clocks {
+                wall: OffsetDateTime::now_utc(),
+                steady: began.saturating_duration_since(self.origin),
+            },
+            counts: Counts::read(&self.aggregates, !detail),
             walk: detail.then(|| Walk::through(&self.detail, limits, self.now())),
             reports: self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect(),
             live_series: DetailPlane::ALL.map(|plane| self.detail.live_series(plane)).into_iter().sum(),

@@ -1,7 +1,9 @@
-//! What the session rows tell: round-trip times as they are now, the meetings that are hit, and the worst sessions.
+//! Reads the session rows: present round-trip times, degraded meetings, and the worst sessions.
 //!
-//! The rows come sorted by region and meeting, so a meeting is in hand as a whole, and one walk is enough for all of
-//! it. Nothing but the worst few sessions is copied.
+//! There may be a hundred thousand rows. They are sorted by region and meeting, so each meeting is read as a whole, one
+//! walk answers everything, and only the worst few sessions are copied.
+//!
+//! Invariant: the walk takes no lock that a scrape does not take.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -11,24 +13,16 @@ use std::hash::BuildHasher;
 use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
-use super::counts::ServerKey;
+use crate::insight::counters::ServerKey;
+use crate::insight::population::{Part, fine, tenth};
+use crate::insight::worst::WorstList;
 use callsight_fold::series::aggregates::Signal;
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
 use callsight_fold::series::judgement::Judgement;
-use callsight_fold::series::reading::labels;
 
-/// How many of the worst sessions are told.
+/// The number of worst sessions that are shown.
 pub(super) const WORST: usize = 12;
-
-/// What is bad of one region or server.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Part {
-    /// Round-trip times in milliseconds, of each session that tells one.
-    pub(super) rtts_ms: Vec<f64>,
-    pub(super) meetings: u64,
-    pub(super) meetings_degraded: u64,
-}
 
 /// One walk through the session rows.
 #[derive(Debug, Default)]
@@ -66,42 +60,55 @@ pub(super) struct SessionSummary {
     pub(super) meeting_sessions_degraded: u64,
 }
 
-/// What makes one session worse than another.
+/// The limits by which sessions are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Limits {
     pub(super) rtt_ms: f64,
     pub(super) concealment: f64,
 }
 
-/// A row with what is needed of it.
+/// A row, and its values that are needed more than once.
 struct Session<'a> {
     row: &'a RowView,
     judgement: Judgement,
     rtt_ms: Option<f64>,
 }
 
-/// A session's place among the worst: how many signals are bad, then by how much.
-#[derive(Clone, Copy, PartialEq)]
-struct Badness(usize, f64);
+/// The severity of a session: how many signals are bad, then by how much.
+#[derive(Clone, Copy)]
+struct Severity(usize, f64);
 
-impl Badness {
-    const NONE: Self = Self(0, 0.0);
-
-    fn of(session: &Session<'_>, limits: Limits) -> Self {
+impl Severity {
+    /// `None` for a session that nothing is held against.
+    fn of(session: &Session<'_>, limits: Limits) -> Option<Self> {
         let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
-        if hidden {
-            return Self::NONE;
-        }
         let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
         let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
         let concealed = far(concealment.map(f64::from), limits.concealment);
-        Self(signals, far(session.rtt_ms, limits.rtt_ms).max(concealed))
-    }
-
-    fn worst_first(&self, other: &Self) -> Ordering {
-        other.0.cmp(&self.0).then(other.1.total_cmp(&self.1))
+        let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
+        (!hidden && (signals > 0 || excess > 0.0)).then_some(Self(signals, excess))
     }
 }
+
+impl Ord for Severity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0).then(self.1.total_cmp(&other.1))
+    }
+}
+
+impl PartialOrd for Severity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Severity {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Severity {}
 
 impl Walk {
     /// Walks through all session rows, ages taken at `now` in Unix seconds.
@@ -109,8 +116,9 @@ impl Walk {
         let rows = detail.snapshot(DetailPlane::Session);
         let mut walk = Self { rows: rows.len() as u64, ..Self::default() };
         let (hasher, mut met, mut hit) = (RandomState::new(), HashSet::new(), HashSet::new());
-        let mut servers: HashMap<(&str, &str), (Part, usize)> = HashMap::new();
-        let mut worst = Worst::default();
+        let mut regions: HashMap<&str, (Part, &RowView)> = HashMap::new();
+        let mut servers: HashMap<(&str, &str), (Part, usize, &RowView)> = HashMap::new();
+        let mut worst = WorstList::new(WORST);
         let mut meeting = Vec::new();
         for (number, group) in (1..).zip(rows.chunk_by(|a, b| Place::of(a).meeting == Place::of(b).meeting)) {
             let place = Place::of(&group[0]);
@@ -123,15 +131,14 @@ impl Walk {
             if degraded > 0 {
                 hit.insert(hash);
             }
-            if !walk.regions.contains_key(place.region) {
-                walk.regions.insert(place.region.to_owned(), Part::default());
-            }
-            let Some(part) = walk.regions.get_mut(place.region) else { continue };
+            let (part, _) = regions.entry(place.region).or_insert_with(|| (Part::default(), &group[0]));
             part.meetings += 1;
             part.meetings_degraded += u64::from(degraded > 0);
             for session in &meeting {
                 let server = Place::of(session.row).server;
-                let (server, last) = servers.entry((place.region, server)).or_default();
+                let (server, last, _) = servers
+                    .entry((place.region, server))
+                    .or_insert_with(|| (Part::default(), 0, session.row));
                 if let Some(rtt_ms) = session.rtt_ms {
                     part.rtts_ms.push(rtt_ms);
                     server.rtts_ms.push(rtt_ms);
@@ -143,39 +150,24 @@ impl Walk {
                         |other: &Session<'_>| Place::of(other.row).server == Place::of(session.row).server;
                     server.meetings_degraded += u64::from(there.into_iter().any(on_it));
                 }
-                worst.offer(Badness::of(session, limits), || SessionSummary {
+                let Some(severity) = Severity::of(session, limits) else { continue };
+                worst.offer(severity, || SessionSummary {
                     meeting_sessions: meeting.len() as u64,
                     meeting_sessions_degraded: degraded,
                     ..SessionSummary::of(session.row, now)
                 });
             }
         }
-        let named = servers.into_iter().map(|((region, server), (part, _))| (key(region, server), part));
-        walk.servers = named.collect();
-        walk.regions =
-            walk.regions.into_iter().map(|(region, part)| (key(&region, "").region, part)).collect();
+        walk.servers = servers.into_values().map(|(part, _, row)| (key(row), part)).collect();
+        walk.regions = regions.into_values().map(|(part, row)| (key(row).region, part)).collect();
         walk.meetings = met.len() as u64;
         walk.meetings_degraded = hit.len() as u64;
-        walk.worst = worst.0.into_iter().map(|(_, summary)| summary).collect();
+        walk.worst = worst.into_items();
         walk
     }
 }
 
-/// The worst sessions so far, the worst first.
-#[derive(Default)]
-struct Worst(Vec<(Badness, SessionSummary)>);
-
-impl Worst {
-    fn offer(&mut self, badness: Badness, summary: impl FnOnce() -> SessionSummary) {
-        let after = self.0.partition_point(|(other, _)| other.worst_first(&badness).is_le());
-        if after < WORST && badness != Badness::NONE {
-            self.0.insert(after, (badness, summary()));
-            self.0.truncate(WORST);
-        }
-    }
-}
-
-/// Where a row is, as its labels say it: the labels up to the region, up to the meeting, and those of the server.
+/// The place of a row, as parts of the text of its labels: up to the region, up to the meeting, and of the server.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     region: &'a str,
@@ -192,16 +184,13 @@ impl<'a> Place<'a> {
     }
 }
 
-fn key(region: &str, server: &str) -> ServerKey {
-    let mut key = ServerKey::default();
-    for (name, value) in labels(region).chain(labels(server)) {
-        match name {
-            "region" => key.region = value.into_owned(),
-            "server_url" => key.server_url = value.into_owned(),
-            _ => key.server_type = value.into_owned(),
-        }
+fn key(row: &RowView) -> ServerKey {
+    let [region, _, _, _, server_url, server_type] = row.labels().values();
+    ServerKey {
+        region: region.into_owned(),
+        server_url: server_url.into_owned(),
+        server_type: server_type.into_owned(),
     }
-    key
 }
 
 impl<'a> Session<'a> {
@@ -211,7 +200,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// By which signals a row is degraded.
+/// The signals that degrade a row.
 pub(super) fn signals(judgement: &Judgement) -> Vec<&'static str> {
     let Judgement { rtt, audio, video, .. } = *judgement;
     let bad = [(rtt, Signal::Rtt), (audio, Signal::Audio), (video, Signal::Video)];
@@ -219,7 +208,7 @@ pub(super) fn signals(judgement: &Judgement) -> Vec<&'static str> {
 }
 
 impl SessionSummary {
-    /// A session by its row; how its meeting is has to be added.
+    /// Describes a session by its row, without the numbers of its meeting.
     pub(super) fn of(row: &RowView, now: f64) -> Self {
         let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
@@ -256,16 +245,6 @@ impl SessionSummary {
     }
 }
 
-/// To a tenth: finer than anyone feels a millisecond or a second.
-pub(super) fn tenth(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-/// To a hundredth of a per cent.
-pub(super) fn fine(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
-}
-
 #[cfg(test)]
 mod tests {
     use metrics::{gauge, with_local_recorder};
@@ -299,11 +278,12 @@ mod tests {
         assert_eq!((apac.meetings, apac.meetings_degraded), (2, 2));
         assert_eq!(apac.rtts_ms.iter().sum::<f64>(), 1010.0);
         assert_eq!((walk.regions["us"].meetings, walk.regions["us"].rtts_ms.len()), (2, 1));
-        let on = |region, url| {
-            &walk.servers[&key(
-                &format!("region=\"{region}\""),
-                &format!("server_url=\"{url}\",server_type=\"webtransport\""),
-            )]
+        let on = |region: &str, url: &str| {
+            &walk.servers[&ServerKey {
+                region: region.to_owned(),
+                server_url: url.to_owned(),
+                server_type: "webtransport".to_owned(),
+            }]
         };
         assert_eq!((on("apac", "https://x").meetings, on("apac", "https://x").meetings_degraded), (2, 2));
         assert_eq!((on("apac", "https://y").meetings, on("apac", "https://y").meetings_degraded), (1, 0));

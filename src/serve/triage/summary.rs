@@ -1,35 +1,38 @@
-//! The summary: everything that the page shows, as `/api/triage` answers it. `docs/triage.md` tells every field.
+//! The summary: everything that the page shows, as `/api/triage` answers it.
+//!
+//! A look brings values of one moment. Rates, since when a place is bad, and whether it has become silent need the looks
+//! before it too, which [`Memory`] keeps. `docs/triage.md` describes every field.
+//!
+//! Invariant: the summary depends on the looks taken and on nothing else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::counts::{Counts, RegionCounts, ServerCounts, ServerKey};
-use super::history::{History, HistorySummary, STEP};
-use super::judge::{State, Verdict};
-use super::population::{Minute, Population};
+use super::counts::{Counts, RegionCounts};
+use super::history::{History, HistorySummary, is_due};
 use super::sessions::{SessionSummary, Walk};
-use super::spells::{Spell, Spells};
 use crate::consume::HealthReport;
+use crate::insight::counters::{Grown, ServerCounts, ServerKey};
+use crate::insight::place::{JudgedRegion, JudgedServer, rfc3339};
+use crate::insight::population::{Minute, Part, Population, tenth};
+use crate::insight::spell::{Clocks, Spells};
+use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
 use callsight_fold::series::aggregates::Limit;
 
 /// The version of the format. Fields may be added under the same one.
 pub(super) const VERSION: u32 = 1;
 
-/// How long counters are looked back for their rates.
+/// The time over which rates are computed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How many sessions a region must have had for nobody there to be more than the end of a call.
-const MANY: u64 = 10;
-
-/// How many of the servers are told.
+/// The number of servers that are shown.
 const SERVERS: usize = 12;
 
-/// What does not change while the exporter runs.
+/// Facts that do not change while the exporter runs.
 #[derive(Clone, Debug)]
 pub(in crate::serve) struct Fixed {
     pub(in crate::serve) deployment: String,
@@ -41,68 +44,30 @@ pub(in crate::serve) struct Fixed {
     pub(in crate::serve) started: OffsetDateTime,
 }
 
-/// The whole answer.
+/// The answer of `/api/triage`.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     version: u32,
     as_of: String,
     started_at: String,
-    /// How long it took to look at everything.
+    /// How long the look took.
     look_seconds: f64,
     callsight_version: &'static str,
     deployment: String,
     detail: &'static str,
     rtt_limit_ms: f64,
     audio_concealed_limit_ratio: f64,
-    pub(super) verdict: Verdict,
-    pub(super) all: Totals,
-    pub(super) regions: Vec<RegionSummary>,
-    pub(super) servers: Vec<ServerSummary>,
+    pub(super) verdict: MomentVerdict,
+    pub(super) all: Population,
+    pub(super) regions: Vec<JudgedRegion>,
+    pub(super) servers: Vec<JudgedServer>,
     servers_total: usize,
     pub(super) worst_sessions: Vec<SessionSummary>,
     pub(super) pipeline: Pipeline,
     pub(super) history: HistorySummary,
 }
 
-/// Everybody.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Totals {
-    #[serde(flatten)]
-    pub(super) people: Population,
-}
-
-/// A region and its people.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct RegionSummary {
-    pub(super) region: String,
-    pub(super) state: State,
-    pub(super) since: Option<String>,
-    /// Why its state is not known.
-    pub(super) why: Option<String>,
-    #[serde(flatten)]
-    pub(super) people: Population,
-    /// The most sessions that it had in the last minutes.
-    #[serde(skip)]
-    pub(super) sessions_before: u64,
-    #[serde(skip)]
-    pub(super) spell: Option<Spell>,
-}
-
-/// A server and its people.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct ServerSummary {
-    pub(super) region: String,
-    pub(super) server_url: String,
-    pub(super) server_type: String,
-    pub(super) state: State,
-    pub(super) since: Option<String>,
-    #[serde(flatten)]
-    pub(super) people: Population,
-    #[serde(skip)]
-    pub(super) spell: Option<Spell>,
-}
-
-/// How the exporter itself is doing.
+/// The health of the exporter itself.
 #[derive(Debug, Serialize)]
 pub(super) struct Pipeline {
     pub(super) ready: bool,
@@ -111,7 +76,7 @@ pub(super) struct Pipeline {
     pub(super) regions: Vec<RegionPipeline>,
 }
 
-/// How the way from a region's stream is.
+/// The health of the way from a region's stream to its series.
 #[derive(Debug, Serialize)]
 pub(super) struct RegionPipeline {
     #[serde(flatten)]
@@ -128,115 +93,42 @@ pub(super) struct RegionPipeline {
     refused_total: BTreeMap<&'static str, u64>,
 }
 
-/// What has been read at one look.
+/// The values of one moment.
 pub(super) struct Look {
-    pub(super) wall: OffsetDateTime,
-    pub(super) now: Instant,
+    /// When it began, to show how long it took.
+    pub(super) began: Instant,
+    pub(super) at: Clocks,
     pub(super) counts: Counts,
-    /// Without detail there are no rows to walk through.
+    /// `None` without detail.
     pub(super) walk: Option<Walk>,
     pub(super) reports: Vec<HealthReport>,
     pub(super) live_series: usize,
 }
 
-/// What is remembered from look to look.
+/// What is kept from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    readings: VecDeque<(Instant, Counts)>,
+    readings: VecDeque<(Clocks, Counts)>,
     history: History,
     spells: Spells,
 }
 
+/// The people of all places at one look.
+struct Places {
+    all: Population,
+    regions: Vec<JudgedRegion>,
+    servers: Vec<JudgedServer>,
+}
+
 impl Memory {
-    /// Takes a look and tells all about it.
+    /// Judges a look, and puts together everything that the page shows.
     pub(super) fn take(&mut self, look: Look, fixed: &Fixed) -> Summary {
-        let Look { wall, now, counts, mut walk, reports, live_series } = look;
-        while self.readings.get(1).is_some_and(|(at, _)| now - *at >= MINUTE) {
-            self.readings.pop_front();
-        }
-        let earlier = self.readings.front();
-        let seconds = earlier.map_or(0.0, |(at, _)| (now - *at).as_secs_f64());
+        let Look { began, at, counts, mut walk, reports, live_series } = look;
         let nothing = Counts::default();
-        let earlier = earlier.map_or(&nothing, |(_, counts)| counts);
-        let minute = |key: &ServerKey, server: &ServerCounts| {
-            let known = earlier.servers.get(key).map(|server| &server.grown);
-            // A server that is new began at zero, unless all is new to us.
-            let grown = match known {
-                Some(before) => server.grown.since(before),
-                None if seconds > 0.0 => server.grown.clone(),
-                None => Default::default(),
-            };
-            Minute { grown, seconds }
-        };
-
-        let mut all = Totals::default();
-        let mut all_minute = Minute { seconds, ..Minute::default() };
-        let mut rtts_ms = Vec::new();
-        let mut regions = Vec::new();
-        let mut servers = Vec::new();
-        for report in &reports {
-            let mut people = Population::default();
-            let mut region_minute = Minute { seconds, ..Minute::default() };
-            for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
-                let minute = minute(key, server);
-                region_minute.grown.add(&minute.grown);
-                people.add(server);
-                let mut on_it = Population::default();
-                on_it.add(server);
-                on_it.take_minute(&minute);
-                if let Some(walk) = &mut walk {
-                    on_it.take_part(walk.servers.entry(key.clone()).or_default());
-                }
-                servers.push(ServerSummary::new(key, on_it, report.ready));
-            }
-            people.take_minute(&region_minute);
-            if let Some(walk) = &mut walk {
-                let part = walk.regions.entry(report.region.clone()).or_default();
-                rtts_ms.extend_from_slice(&part.rtts_ms);
-                if walk.rows > 0 {
-                    people.meetings = part.meetings;
-                }
-                people.take_part(part);
-            }
-            all_minute.grown.add(&region_minute.grown);
-            all.people.merge(&people);
-            regions.push(RegionSummary::new(report, people));
-        }
-        all.people.take_minute(&all_minute);
-        if let Some(walk) = &mut walk {
-            let mut part = super::sessions::Part {
-                rtts_ms,
-                meetings: walk.meetings,
-                meetings_degraded: walk.meetings_degraded,
-            };
-            all.people.take_part(&mut part);
-            if walk.rows > 0 {
-                all.people.meetings = walk.meetings;
-            }
-        }
-
-        for (index, region) in regions.iter_mut().enumerate() {
-            region.sessions_before = self.history.most_sessions(index);
-            if region.state == State::Idle && region.sessions_before >= MANY {
-                region.state = State::Silent;
-            }
-            region.spell = self.spells.follow((region.region.clone(), None), region.state, (wall, now));
-            region.since = region.spell.map(|spell| rfc3339(spell.since));
-        }
-        for server in &mut servers {
-            let names = (server.server_url.clone(), server.server_type.clone());
-            server.spell =
-                self.spells.follow((server.region.clone(), Some(names)), server.state, (wall, now));
-            server.since = server.spell.map(|spell| rfc3339(spell.since));
-        }
-        servers.retain(|server| server.people.sessions > 0);
-        servers.sort_by(ServerSummary::worst_first);
-        let verdict = Verdict::on(&regions, &servers, &all, fixed.rtt_limit_ms);
-        let servers_total = servers.len();
-        servers.truncate(SERVERS);
-
-        self.history.follow((wall, now), &regions);
-        let history = self.history.summary(&regions);
+        let (seconds, earlier) = self.minute_before(at).map_or((0.0, &nothing), |(earlier, counts)| {
+            (at.steady.saturating_sub(earlier.steady).as_secs_f64(), counts)
+        });
+        let mut places = places(&reports, &counts, earlier, seconds, walk.as_mut());
         let pipeline = Pipeline {
             ready: reports.iter().all(|report| report.ready),
             live_series,
@@ -251,14 +143,21 @@ impl Memory {
                 })
                 .collect(),
         };
-        if self.readings.back().is_none_or(|(at, _)| now - *at + STEP / 10 >= STEP) {
-            self.readings.push_back((now, counts));
+        self.compare(&mut places, at);
+        if self.readings.back().is_none_or(|(last, _)| is_due(*last, at)) {
+            self.readings.push_back((at, counts));
         }
+        let Places { all, regions, mut servers } = places;
+        servers.retain(|server| server.people.sessions > 0);
+        servers.sort_by(JudgedServer::worst_first);
+        let verdict = MomentVerdict::on(&regions, &servers, &all, fixed.rtt_limit_ms);
+        let servers_total = servers.len();
+        servers.truncate(SERVERS);
         Summary {
             version: VERSION,
-            as_of: rfc3339(wall),
+            as_of: rfc3339(at.wall),
             started_at: rfc3339(fixed.started),
-            look_seconds: now.elapsed().as_secs_f64(),
+            look_seconds: began.elapsed().as_secs_f64(),
             callsight_version: env!("CARGO_PKG_VERSION"),
             deployment: fixed.deployment.clone(),
             detail: fixed.detail.label(),
@@ -266,44 +165,94 @@ impl Memory {
             audio_concealed_limit_ratio: fixed.concealment_limit,
             verdict,
             all,
+            history: self.history.summary(&regions),
             regions,
             servers,
             servers_total,
             worst_sessions: walk.map(|walk| walk.worst).unwrap_or_default(),
             pipeline,
-            history,
         }
     }
+
+    /// The reading a minute ago, or the first one; older ones are dropped.
+    fn minute_before(&mut self, at: Clocks) -> Option<&(Clocks, Counts)> {
+        let old = |(then, _): &(Clocks, Counts)| at.steady.saturating_sub(then.steady) >= MINUTE;
+        while self.readings.get(1).is_some_and(old) {
+            self.readings.pop_front();
+        }
+        self.readings.front()
+    }
+
+    /// Compares places with their past, and adds them to it.
+    fn compare(&mut self, places: &mut Places, at: Clocks) {
+        for (index, region) in places.regions.iter_mut().enumerate() {
+            region.follow(self.history.most_sessions(index), &mut self.spells, at);
+        }
+        for server in &mut places.servers {
+            server.follow(&mut self.spells, at);
+        }
+        self.history.follow(at, &places.regions);
+    }
 }
 
-impl RegionSummary {
-    fn new(report: &HealthReport, people: Population) -> Self {
-        let state = if report.ready { State::of(&people) } else { State::Unknown };
+/// Counts the people of each place, and judges regions and servers.
+fn places(
+    reports: &[HealthReport],
+    counts: &Counts,
+    earlier: &Counts,
+    seconds: f64,
+    mut walk: Option<&mut Walk>,
+) -> Places {
+    let mut places = Places { all: Population::default(), regions: Vec::new(), servers: Vec::new() };
+    let mut all_minute = Minute { seconds, ..Minute::default() };
+    let mut everybody = Part::default();
+    for report in reports {
+        let mut people = Population::default();
+        let mut region_minute = Minute { seconds, ..Minute::default() };
+        for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
+            let minute = Minute { grown: grown(key, server, earlier, seconds), seconds };
+            region_minute.grown.add(&minute.grown);
+            people.add(server);
+            let mut on_it = Population::default();
+            on_it.add(server);
+            on_it.take_minute(&minute);
+            if let Some(walk) = &mut walk {
+                on_it.take_part(walk.servers.entry(key.clone()).or_default());
+            }
+            places.servers.push(JudgedServer::new(key.clone(), on_it, report.ready));
+        }
+        people.take_minute(&region_minute);
+        if let Some(walk) = &mut walk {
+            let part = walk.regions.entry(report.region.clone()).or_default();
+            everybody.rtts_ms.extend_from_slice(&part.rtts_ms);
+            if walk.rows > 0 {
+                people.meetings = part.meetings;
+            }
+            people.take_part(part);
+        }
+        all_minute.grown.add(&region_minute.grown);
+        places.all.merge(&people);
         let (region, why) = (report.region.clone(), report.why.clone());
-        Self { region, state, since: None, why, people, sessions_before: 0, spell: None }
+        places.regions.push(JudgedRegion::new(region, people, report.ready, why));
     }
-
-    /// One that is ready, for tests.
-    #[cfg(test)]
-    pub(super) fn with(name: &str, people: Population) -> Self {
-        let (region, state) = (name.to_owned(), State::of(&people));
-        Self { region, state, since: None, why: None, people, sessions_before: 0, spell: None }
+    places.all.take_minute(&all_minute);
+    if let Some(walk) = walk {
+        (everybody.meetings, everybody.meetings_degraded) = (walk.meetings, walk.meetings_degraded);
+        places.all.take_part(&mut everybody);
+        if walk.rows > 0 {
+            places.all.meetings = walk.meetings;
+        }
     }
+    places
 }
 
-impl ServerSummary {
-    fn new(key: &ServerKey, people: Population, ready: bool) -> Self {
-        let ServerKey { region, server_url, server_type } = key.clone();
-        let state = if ready { State::of(&people) } else { State::Unknown };
-        Self { region, server_url, server_type, state, since: None, people, spell: None }
-    }
-
-    fn worst_first(one: &Self, other: &Self) -> std::cmp::Ordering {
-        let bad = |server: &Self| (server.state == State::Bad, server.people.sessions_degraded);
-        bad(other)
-            .cmp(&bad(one))
-            .then(other.people.rtt_p95_ms.unwrap_or(0.0).total_cmp(&one.people.rtt_p95_ms.unwrap_or(0.0)))
-            .then_with(|| one.server_url.cmp(&other.server_url))
+/// The growth of a server's counters since an earlier reading.
+fn grown(key: &ServerKey, server: &ServerCounts, earlier: &Counts, seconds: f64) -> Grown {
+    match earlier.servers.get(key) {
+        Some(before) => server.grown.since(&before.grown),
+        // A new server began at zero, unless this is the first reading of all.
+        None if seconds > 0.0 => server.grown.clone(),
+        None => Grown::default(),
     }
 }
 
@@ -322,8 +271,8 @@ impl RegionPipeline {
         Self {
             health,
             nats_connected: own.connected,
-            last_folded_frame_age_seconds: own.last_folded_age.map(super::sessions::tenth),
-            frames_per_second: (seconds > 0.0).then(|| super::sessions::tenth(folded / seconds)),
+            last_folded_frame_age_seconds: own.last_folded_age.map(tenth),
+            frames_per_second: (seconds > 0.0).then(|| tenth(folded / seconds)),
             rejected_last_minute: own.rejected.saturating_sub(before.rejected),
             rejected_total: own.rejected,
             dead_letters_total: own.dead_letters,
@@ -332,10 +281,4 @@ impl RegionPipeline {
             refused_total: named(&|limit| at(own, limit)),
         }
     }
-}
-
-/// A moment to the millisecond.
-pub(super) fn rfc3339(moment: OffsetDateTime) -> String {
-    let whole = moment.replace_millisecond(moment.millisecond()).unwrap_or(moment);
-    whole.format(&Rfc3339).unwrap_or_default()
 }

@@ -149,7 +149,7 @@ async fn look(path: &Path) {
     let browser = Browser::start();
     let page = browser.page(1280, 900).await;
     page.open(&format!("file://{}", path.display())).await;
-    assert!(page.text("#sentence").await.starts_with("Region us was bad by round trip"));
+    assert!(page.text("#sentence").await.starts_with("Region us was degraded (RTT)"));
     assert_eq!(
         page.evaluate("document.querySelectorAll('.charts > figure > svg.chart').length").await,
         json!(24)

@@ -292,7 +292,7 @@ function showWorst(answer) {
       return session ?? { session_id: row.dataset.key, kept: true };
     });
   }
-  const note = answer.detail === 'off' ? 'detail is off' : held && latest.size > 0 ? 'order held while you are here' : '';
+  const note = answer.detail === 'off' ? 'detail is off' : held && latest.size > 0 ? 'order kept while you point at it' : '';
   text($('worst-note'), note);
   rows(body, sessions, (session) => String(session.session_id), (session) => {
     const row = cells(6, { 1: 'id', 3: 'number', 4: 'number' });
@@ -321,7 +321,7 @@ function showPipeline(answer) {
   const warned = regions.some((region) => region.warning) || rejected > 0 || refused.size > 0 || lost > 0;
   word.className = 'word';
   attribute(word, 'data-state', !pipeline.ready ? 'bad' : warned ? 'watch' : 'good');
-  text(word, !pipeline.ready ? '✕ not ready' : warned ? '! ready, look below' : '✓ ready');
+  text(word, !pipeline.ready ? '✕ not ready' : warned ? '! ready, with warnings' : '✓ ready');
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
     const state = region.ready ? region.warning ? `ready, but ${region.warning}` : 'ready' : String(region.why ?? 'not ready');
@@ -329,10 +329,10 @@ function showPipeline(answer) {
     put(row, 1, state + mirror, true);
     row.cells[1].classList.toggle('strong', !region.ready);
     marked(row, 2, isNumber(region.lag_seconds) ? `${region.lag_seconds.toFixed(1)} s` : '–', region.lag_seconds > 5);
-    attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames wait`);
+    attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames pending`);
     put(row, 3, whole(region.frames_per_second));
     count(row, 4, region.rejected_last_minute, true);
-    attribute(row.cells[4], 'title', `in the last minute; ${whole(region.rejected_total)} in all`);
+    attribute(row.cells[4], 'title', `in the last minute; ${whole(region.rejected_total)} in total`);
   }, 'No regions');
   text($('series'), `${whole(pipeline.live_series)} of ${whole(pipeline.max_series)} (${percent(pipeline.live_series / pipeline.max_series)})`);
   const limits = [...refused].map(([limit, much]) => `${limit} refused ${whole(much)}`).join(', ');
@@ -343,7 +343,7 @@ function showPipeline(answer) {
 }
 
 function show(answer) {
-  if (answer.version !== 1) throw new Error('the exporter is newer than this page: load it again');
+  if (answer.version !== 1) throw new Error('the exporter is newer than this page: reload it');
   text($('deployment'), `${answer.deployment} · ${answer.callsight_version}`);
   showVerdict(answer);
   showNumbers(answer);
@@ -390,7 +390,7 @@ function showPairs(table, pairs, nameOf, empty) {
     marked(row, 1, flow(pair.hears, pair.peer_microphone_on, 'heard'), pair.peer_microphone_on && pair.hears === false);
     marked(row, 2, percent(pair.audio_concealed_ratio), list(pair.degraded_by).includes('audio') && pair.hears !== false);
     put(row, 3, milliseconds(pair.audio_buffer_ms));
-    attribute(row.cells[3], 'title', `NetEQ aims at ${milliseconds(pair.audio_target_ms)}`);
+    attribute(row.cells[3], 'title', `NetEQ target: ${milliseconds(pair.audio_target_ms)}`);
     marked(row, 4, flow(pair.sees, pair.peer_camera_on, 'seen'), pair.peer_camera_on && pair.sees === false);
     put(row, 5, pair.peer_camera_on ? whole(pair.video_frames_per_second) : '–');
     put(row, 6, whole(pair.video_freezes_total));
@@ -401,7 +401,7 @@ function showSession(detail, meeting) {
   const session = detail.session;
   const facts = [
     ['Participant', session.participant_id], ['Meeting', session.meeting_id], ['Region', session.region],
-    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', session.tab_hidden ? 'not judged, its tab is hidden' : wrongs(session)],
+    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', session.tab_hidden ? 'not judged: tab hidden' : wrongs(session)],
     ['Microphone', session.microphone_on === null ? '–' : session.microphone_on ? 'on' : 'off'],
     ['Camera', session.camera_on === null ? '–' : session.camera_on ? 'on' : 'off'],
     ['Last frame', isNumber(session.last_frame_age_seconds) ? `${session.last_frame_age_seconds.toFixed(0)} s ago` : '–'],
@@ -412,8 +412,8 @@ function showSession(detail, meeting) {
     return part;
   });
   $('drill-facts').replaceChildren(...parts);
-  showPairs('receives', list(detail.receives), (pair) => String(pair.peer_id), 'No pairs: the meeting is too large for them, or detail is session');
-  showPairs('received', list(detail.received_by), (pair) => String(pair.participant_id ?? pair.session_id), 'Nobody else tells of this participant');
+  showPairs('receives', list(detail.receives), (pair) => String(pair.peer_id), 'No pairs: the meeting is too large, or the exporter runs with --detail session');
+  showPairs('received', list(detail.received_by), (pair) => String(pair.participant_id ?? pair.session_id), 'No other session reports this participant');
   const sessions = list(meeting.sessions), total = meeting.sessions_total;
   text($('meeting-heading'), `The meeting: ${whole(total)} sessions${total > sessions.length ? `, the worst ${sessions.length}` : ''}`);
   rows($('meeting').tBodies[0], sessions, (other) => String(other.session_id), (other) => {
@@ -440,12 +440,12 @@ $('drill').addEventListener('click', (event) => { if (event.target === $('drill'
 
 async function ask(path) {
   const response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN) });
-  if (response.status === 401) throw new Error('the exporter asks for a password: load the page again');
+  if (response.status === 401) throw new Error('the exporter requires a password: reload the page');
   let answer;
   try {
     answer = await response.json();
   } catch {
-    throw new Error(`the exporter answered ${response.status}, and no JSON`);
+    throw new Error(`the exporter answered ${response.status}, without JSON`);
   }
   if (!response.ok) throw new Error(String(answer.error ?? `the exporter answered ${response.status}`));
   return answer;
@@ -463,8 +463,8 @@ function freshness() {
   text($('fresh-word'), stale ? 'Stale' : 'Live');
   const shown = asOf === '' ? '' : `as of ${clock(new Date(asOf))}`;
   text($('fresh-time'), stale && asOf !== '' ? `${shown}, ${lasting((now - moved) / 1000)} ago` : shown);
-  const why = stuck ? 'the exporter answers, but its numbers no longer move' : problem;
-  text($('alarm'), stale ? `Stale: ${why}. ${asOf === '' ? 'Nothing is known yet.' : 'What is shown is old.'}` : '');
+  const why = stuck ? 'the exporter answers, but its numbers do not change' : problem;
+  text($('alarm'), stale ? `Stale: ${why}. ${asOf === '' ? 'No answer has arrived yet.' : 'The page shows old numbers.'}` : '');
 }
 
 async function look() {

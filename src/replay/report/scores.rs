@@ -1,21 +1,23 @@
-//! Who had it worst: a score of everybody who was there, and timelines of those who may end up on top.
+//! Who had it worst: a score of every session or pair, and timelines of those that may end up on top.
 //!
-//! Who will have been worst is only known at the end, and a timeline of everybody takes a lot. So there is room for so
-//! many timelines. Whoever comes when the room is full waits until it goes badly; then the half that has had it best so
-//! far makes room. Scores are small; still, of those that have gone only so many are kept by name, the worst, and the
-//! others are counted.
+//! Who was worst is only clear at the end, and a timeline of each takes much memory. So the number of timelines is bounded.
+//! A newcomer to a full board gets one when it becomes degraded, from the half that was best so far. Scores are small;
+//! still, of those that are gone only the worst are kept by name, and the others are counted.
+//!
+//! Invariant: memory is bounded by the live rows, the bounds of the board and the points of a chart.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use super::{By, narrow};
+use super::settings::{By, narrow};
+use crate::insight::worst::WorstList;
 use callsight_fold::series::judgement::Judgement;
 
-/// What is seen of a session or a pair at a step.
+/// A session or a pair at one step.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight {
+pub(crate) struct Sight {
     rtt: f32,
     concealed: f32,
     by: [bool; 4],
@@ -37,19 +39,19 @@ impl Sight {
 
 /// A session or pair at a point of its timeline: the worst of the point's steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub(crate) struct Point {
     /// Round-trip time in seconds, NaN if unknown.
-    pub rtt: f32,
+    pub(crate) rtt: f32,
     /// Share of the audio that was concealed, NaN if unknown.
-    pub concealed: f32,
-    /// By what it was degraded.
-    pub by: [bool; 4],
+    pub(crate) concealed: f32,
+    /// What degraded it, by [`By`].
+    pub(crate) by: [bool; 4],
     /// The peer's microphone was on, and nothing was heard.
-    pub deaf: bool,
+    pub(crate) deaf: bool,
     /// The peer's camera was on, and nothing was seen.
-    pub blind: bool,
-    /// It was there.
-    pub there: bool,
+    pub(crate) blind: bool,
+    /// It was live.
+    pub(crate) there: bool,
 }
 
 impl Point {
@@ -57,31 +59,31 @@ impl Point {
         Self { rtt: f32::NAN, concealed: f32::NAN, by: [false; 4], deaf: false, blind: false, there: false };
 }
 
-/// What is remembered of a session or a pair.
+/// What a session or a pair had, over the window.
 #[derive(Clone, Debug)]
-pub struct Score {
+pub(crate) struct Score {
     /// Region, meeting and participant; of a pair the remote one.
-    pub names: [Box<str>; 3],
+    pub(crate) names: [Box<str>; 3],
     /// The last server.
-    pub server: Box<str>,
+    pub(crate) server: Box<str>,
     /// Frames of the window that were folded in time.
-    pub frames: u64,
+    pub(crate) frames: u64,
     /// The longest round trip, in seconds; 0 if none is known.
-    pub most_rtt: f32,
+    pub(crate) most_rtt: f32,
     /// The largest share of concealed audio.
-    pub most_concealed: f32,
+    pub(crate) most_concealed: f32,
     /// Steps at which it was live.
-    pub steps: u32,
-    /// Those at which it was degraded.
-    pub bad: [u32; 4],
-    /// Those at which a microphone that was on was not heard.
-    pub deaf: u32,
-    /// Those at which a camera that was on was not seen.
-    pub blind: u32,
+    pub(crate) steps: u32,
+    /// Steps at which it was degraded, by [`By`].
+    pub(crate) bad: [u32; 4],
+    /// Steps at which a microphone that was on was not heard.
+    pub(crate) deaf: u32,
+    /// Steps at which a camera that was on was not seen.
+    pub(crate) blind: u32,
     /// The first step at which it was degraded, and the last.
-    pub span: Option<(usize, usize)>,
+    pub(crate) span: Option<(usize, usize)>,
     /// The point at which the timeline begins, and its points.
-    pub timeline: Option<(usize, Vec<Point>)>,
+    pub(crate) timeline: Option<(usize, Vec<Point>)>,
     last_step: usize,
 }
 
@@ -110,36 +112,31 @@ impl Score {
     }
 
     /// Steps at which it was degraded by anything.
-    #[must_use]
-    pub const fn bad_steps(&self) -> u32 {
+    pub(crate) const fn bad_steps(&self) -> u32 {
         self.bad[By::Any as usize]
     }
 
-    /// The worse is the greater: degraded at more steps, then unheard, then a longer round trip, then more audio
-    /// concealed.
-    fn worse(&self, other: &Self) -> Ordering {
-        let counts = |score: &Self| (score.bad_steps(), score.deaf);
-        counts(self)
-            .cmp(&counts(other))
-            .then(self.most_rtt.total_cmp(&other.most_rtt))
-            .then(self.most_concealed.total_cmp(&other.most_concealed))
+    /// Orders by severity: degraded at more steps, then unheard, then a longer round trip, then more audio concealed.
+    const fn severity(&self) -> (u32, u32, u32, u32) {
+        // Neither is negative, so their bits are in the order of their values.
+        (self.bad_steps(), self.deaf, self.most_rtt.to_bits(), self.most_concealed.to_bits())
     }
 }
 
 /// Sessions, or pairs, by name.
-pub struct Worst {
+pub(crate) struct Scoreboard {
     scores: HashMap<Box<str>, Score>,
     stride: usize,
     timelines: usize,
     most_timelines: usize,
     most_gone: usize,
-    /// Those that are only counted any more: all, and those that were ever degraded.
+    /// The numbers of those dropped: all, and those that were ever degraded.
     forgotten: (usize, usize),
-    /// Whether somebody's timeline had to go.
+    /// Whether there was not room for every timeline.
     crowded: bool,
 }
 
-impl Worst {
+impl Scoreboard {
     pub(super) fn new(stride: usize, most_timelines: usize, most_gone: usize) -> Self {
         Self {
             scores: HashMap::new(),
@@ -152,32 +149,30 @@ impl Worst {
         }
     }
 
-    /// How many there were.
-    #[must_use]
-    pub fn seen(&self) -> usize {
+    /// The number of those seen.
+    pub(crate) fn seen(&self) -> usize {
         self.scores.len() + self.forgotten.0
     }
 
-    /// How many of them were degraded at a step.
-    #[must_use]
-    pub fn degraded(&self) -> usize {
+    /// The number of those degraded at some step.
+    pub(crate) fn degraded(&self) -> usize {
         self.scores.values().filter(|score| score.bad_steps() > 0).count() + self.forgotten.1
     }
 
     /// Whether there was not room for a timeline of each.
-    #[must_use]
-    pub const fn is_crowded(&self) -> bool {
+    pub(crate) const fn is_crowded(&self) -> bool {
         self.crowded
     }
 
     /// The worst of those that were degraded at all.
-    #[must_use]
-    pub fn top(&self, count: usize) -> Vec<(&str, &Score)> {
-        let bad = self.scores.iter().filter(|(_, score)| score.bad_steps() > 0);
-        let mut all: Vec<_> = bad.map(|(name, score)| (name.as_ref(), score)).collect();
-        all.sort_unstable_by(|(a, first), (b, second)| second.worse(first).then(a.cmp(b)));
-        all.truncate(count);
-        all
+    pub(crate) fn top(&self, count: usize) -> Vec<(&str, &Score)> {
+        let mut worst = WorstList::new(count);
+        for (name, score) in &self.scores {
+            if score.bad_steps() > 0 {
+                worst.offer((score.severity(), Reverse(name)), || (name.as_ref(), score));
+            }
+        }
+        worst.into_items()
     }
 
     pub(super) fn enter(&mut self, name: &str, names: impl FnOnce() -> [Box<str>; 3]) -> &mut Score {
@@ -232,10 +227,10 @@ impl Worst {
         point.there = true;
     }
 
-    /// Takes the timelines of the half that has had it best so far.
+    /// Drops the timelines of the half that was best so far.
     fn make_room(&mut self) {
         let mut with: Vec<_> = self.scores.values_mut().filter(|score| score.timeline.is_some()).collect();
-        with.sort_unstable_by(|a, b| a.worse(b));
+        with.sort_unstable_by_key(|score| score.severity());
         let half = with.len().div_ceil(2);
         for score in with.into_iter().take(half) {
             score.timeline = None;
@@ -244,7 +239,7 @@ impl Worst {
         self.crowded = true;
     }
 
-    /// After a step: of those that have gone, the best are only counted any more.
+    /// Ends a step: of those that are gone, drops the best if there are too many.
     pub(super) fn settle(&mut self, step: usize) {
         if self.scores.len() <= self.most_gone {
             return;
@@ -254,7 +249,7 @@ impl Worst {
         if names.len() <= self.most_gone {
             return;
         }
-        names.sort_unstable_by(|(_, a), (_, b)| a.worse(b));
+        names.sort_unstable_by_key(|(_, score)| score.severity());
         let names: Vec<Box<str>> =
             names[..self.most_gone / 2].iter().map(|(name, _)| (*name).clone()).collect();
         for name in names {
@@ -270,14 +265,14 @@ impl Worst {
 mod tests {
     use super::*;
 
-    fn see(worst: &mut Worst, name: &str, step: usize, rtt: f64, bad: bool) {
+    fn see(worst: &mut Scoreboard, name: &str, step: usize, rtt: f64, bad: bool) {
         worst.enter(name, || ["us", "m", "p"].map(Into::into));
         worst.see(name, step, Sight::of_session(rtt, &Judgement { rtt: bad, ..Judgement::NONE }));
     }
 
     #[test]
     fn the_worst_were_degraded_longest_and_then_furthest() {
-        let mut worst = Worst::new(1, 10, 10);
+        let mut worst = Scoreboard::new(1, 10, 10);
         for step in 0..3 {
             see(&mut worst, "long", step, 0.4, true);
             see(&mut worst, "short", step, 0.9, step == 1);
@@ -292,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_timeline_has_gaps_and_the_worst_of_its_steps() {
-        let mut worst = Worst::new(2, 10, 10);
+        let mut worst = Scoreboard::new(2, 10, 10);
         for (step, rtt) in [(2, 0.1), (3, 0.3), (6, 0.2)] {
             see(&mut worst, "s", step, rtt, step == 3);
         }
@@ -304,7 +299,7 @@ mod tests {
 
     #[test]
     fn who_comes_to_a_full_room_gets_a_timeline_when_it_goes_badly() {
-        let mut worst = Worst::new(1, 4, 100);
+        let mut worst = Scoreboard::new(1, 4, 100);
         for name in ["a", "b", "c", "d", "e"] {
             see(&mut worst, name, 0, 0.1, name == "a");
         }
@@ -318,7 +313,7 @@ mod tests {
 
     #[test]
     fn of_those_that_have_gone_the_best_are_only_counted() {
-        let mut worst = Worst::new(1, 100, 10);
+        let mut worst = Scoreboard::new(1, 100, 10);
         for number in 0..12_u32 {
             let bad = number.is_multiple_of(2);
             see(&mut worst, &format!("s{number:02}"), 0, f64::from(number) / 10.0, bad);

@@ -1,32 +1,38 @@
-//! The evidence: network or client, and the numbers that speak for it.
+//! The cause of trouble, and the evidence for it.
+//!
+//! Whoever is called first asks whether the network or the clients are to blame. Round trips and losses answer that,
+//! unless the trouble is younger than the window over which losses are measured.
+//!
+//! Invariant: a cause is named only when the numbers shown beside it support it.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::population::Population;
+use super::words::percent;
 
-/// From which share of lost audio packets on it is the network that loses them.
+/// The share of lost audio packets from which on the network is the cause.
 const LOSSY: f64 = 0.02;
 
-/// How long trouble must have lasted until the rates of the last minute tell of it.
-pub(super) const SETTLED: Duration = Duration::from_secs(30);
+/// How long trouble must last before the rates of the last minute reflect it.
+pub(crate) const SETTLED: Duration = Duration::from_secs(30);
 
-/// What the trouble looks like.
+/// The probable cause of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Cause {
-    /// The way to the servers is long.
+pub(crate) enum Cause {
+    /// Round trips to the servers are long.
     Rtt,
     /// Packets are lost, while round trips are short.
     Loss,
-    /// Neither: it is about clients, their devices or their senders.
+    /// Neither, which leaves clients, their devices and their senders.
     Clients,
 }
 
-/// Network or client, and what speaks for it. Rates are those of a minute: while the trouble is `young`, that they are
-/// low says nothing yet.
-pub(super) fn cause(people: &Population, rtt_limit_ms: f64, young: bool) -> (Option<Cause>, String) {
+/// Returns the cause and the evidence for it in words. Rates are those of the last minute, so a low rate proves nothing
+/// while the trouble is `young`.
+pub(crate) fn cause(people: &Population, rtt_limit_ms: f64, young: bool) -> (Option<Cause>, String) {
     let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
     let numbers = numbers(people, rtt_limit_ms);
     if by.rtt * 2 >= *degraded {
@@ -47,8 +53,8 @@ pub(super) fn cause(people: &Population, rtt_limit_ms: f64, young: bool) -> (Opt
     (Some(Cause::Clients), format!("{text} {numbers}"))
 }
 
-/// The evidence in numbers.
-pub(super) fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
+/// The numbers behind the verdict, in words.
+pub(crate) fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
     let mut parts = Vec::new();
     if let Some(p95) = people.rtt_p95_ms {
         parts.push(format!("RTT p95 {p95:.0} ms (limit {rtt_limit_ms:.0})"));
@@ -63,15 +69,4 @@ pub(super) fn numbers(people: &Population, rtt_limit_ms: f64) -> String {
         parts.push(format!("{} hidden tabs not judged", people.sessions_hidden));
     }
     parts.join(", ")
-}
-
-/// A ratio as people read it.
-pub(super) fn percent(ratio: f64) -> String {
-    // As the page rounds: halves go up.
-    let tenths = (ratio * 1000.0).round();
-    if tenths == 0.0 || tenths >= 100.0 {
-        format!("{:.0} %", (ratio * 100.0).round())
-    } else {
-        format!("{:.1} %", tenths / 10.0)
-    }
 }

@@ -1,83 +1,49 @@
-//! The verdict: whether it is bad, where, for how many, since when and by what, in one plain sentence.
+//! The verdict on a moment: whether it is bad, where, for how many, since when and by what, in one sentence.
 //!
-//! Some session is always bad somewhere. What is asked is whether something is wrong with a place, so a place is bad
-//! when a tenth of its sessions are degraded and they are more than a pair, and worth a look at three in a hundred.
-//! The place that is named is the smallest that holds the trouble: a server when the region's others are fine.
+//! A reader has thirty seconds. So the verdict names the smallest place that holds the trouble, a server if the others of
+//! its region are fine, and the numbers that show its extent.
+//!
+//! Invariant: the sentence says nothing that the fields of the verdict, or of the places, do not.
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::evidence::{Cause, SETTLED, cause, numbers, percent};
+use super::evidence::{Cause, SETTLED, cause, numbers};
+use super::place::{JudgedRegion, JudgedServer, rfc3339};
 use super::population::Population;
-use super::spells::Spell;
-use super::summary::{RegionSummary, ServerSummary, Totals, rfc3339};
-use crate::insight::BAD_PLACE;
+use super::spell::{Clocks, Spell};
+use super::state::State;
+use super::words::{list, percent, signal};
 use callsight_fold::series::aggregates::Signal;
 
-/// From which share and number of degraded sessions on a place is worth a look.
-pub(super) const WATCH: (f64, u32) = (0.03, 2);
-
-/// How a place is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum State {
-    /// Nobody is there.
-    Idle,
-    /// All is well, or nearly.
-    Good,
-    /// Worth a look.
-    Watch,
-    /// Bad.
-    Bad,
-    /// Nobody is there, and many were a few minutes ago.
-    Silent,
-    /// Not known: what is served of it is not complete and current.
-    Unknown,
-}
-
-impl State {
-    /// The state of a place with these people.
-    pub(super) fn of(population: &Population) -> Self {
-        let is = |(ratio, sessions): (f64, u32)| {
-            population.sessions_degraded >= u64::from(sessions) && population.sessions_degraded_ratio >= ratio
-        };
-        match population.sessions {
-            0 => Self::Idle,
-            _ if is(BAD_PLACE) => Self::Bad,
-            _ if is(WATCH) => Self::Watch,
-            _ => Self::Good,
-        }
-    }
-}
-
-/// The verdict on everything.
+/// The verdict on everything at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Verdict {
-    pub(super) state: State,
-    pub(super) sentence: String,
+pub(crate) struct MomentVerdict {
+    pub(crate) state: State,
+    pub(crate) sentence: String,
     /// Where it is bad: one region, or none if it is several.
-    pub(super) region: Option<String>,
-    pub(super) server_url: Option<String>,
-    pub(super) server_type: Option<String>,
-    pub(super) sessions: u64,
-    pub(super) sessions_degraded: u64,
-    pub(super) meetings_degraded: Option<u64>,
+    pub(crate) region: Option<String>,
+    pub(crate) server_url: Option<String>,
+    pub(crate) server_type: Option<String>,
+    pub(crate) sessions: u64,
+    pub(crate) sessions_degraded: u64,
+    pub(crate) meetings_degraded: Option<u64>,
     /// The signals that many of the degraded sessions have, the most frequent first.
-    pub(super) signals: Vec<&'static str>,
-    pub(super) since: Option<String>,
+    pub(crate) signals: Vec<&'static str>,
+    pub(crate) since: Option<String>,
     /// Whether it was bad already when this exporter began to look.
-    pub(super) since_before: bool,
-    pub(super) cause: Option<Cause>,
+    pub(crate) since_before: bool,
+    pub(crate) cause: Option<Cause>,
     /// Network or client, with the numbers that speak for it.
-    pub(super) evidence: String,
+    pub(crate) evidence: String,
 }
 
-impl Verdict {
+impl MomentVerdict {
     /// The verdict on regions and servers whose states and spells are known.
-    pub(super) fn on(
-        regions: &[RegionSummary],
-        servers: &[ServerSummary],
-        all: &Totals,
+    pub(crate) fn on(
+        regions: &[JudgedRegion],
+        servers: &[JudgedServer],
+        all: &Population,
         rtt_limit_ms: f64,
     ) -> Self {
         let bad: Vec<_> = regions.iter().filter(|region| region.state == State::Bad).collect();
@@ -103,14 +69,14 @@ impl Verdict {
         verdict
     }
 
-    fn bad_region(region: &RegionSummary, rtt_limit_ms: f64) -> Self {
+    fn bad_region(region: &JudgedRegion, rtt_limit_ms: f64) -> Self {
         let mut verdict =
             Self::bad(&format!("in {}", region.region), &region.people, region.spell, rtt_limit_ms);
         verdict.region = Some(region.region.clone());
         verdict
     }
 
-    fn bad_server(server: &ServerSummary, rtt_limit_ms: f64) -> Self {
+    fn bad_server(server: &JudgedServer, rtt_limit_ms: f64) -> Self {
         let host = server.server_url.split_once("://").map_or(&*server.server_url, |(_, host)| host);
         let place = match host {
             "none" => format!("in {} without a server", server.region),
@@ -124,21 +90,21 @@ impl Verdict {
         verdict
     }
 
-    fn bad_regions(bad: &[&RegionSummary], regions: usize, all: &Totals, rtt_limit_ms: f64) -> Self {
+    fn bad_regions(bad: &[&JudgedRegion], regions: usize, all: &Population, rtt_limit_ms: f64) -> Self {
         let place = match bad.len() {
             count if count == regions && count > 2 => format!("in all {count} regions"),
             count if count > 3 => format!("in {count} of {regions} regions"),
             _ => format!("in {}", names(bad)),
         };
-        let mut people = if bad.len() == regions { all.people.clone() } else { Population::default() };
+        let mut people = if bad.len() == regions { all.clone() } else { Population::default() };
         if bad.len() < regions {
             bad.iter().for_each(|region| people.merge(&region.people));
         }
-        let spell = bad.iter().filter_map(|region| region.spell).min_by_key(|spell| spell.since);
+        let spell = bad.iter().filter_map(|region| region.spell).min_by_key(|spell| spell.first.wall);
         Self::bad(&place, &people, spell, rtt_limit_ms)
     }
 
-    fn bad(place: &str, people: &Population, spell: Option<Spell>, rtt_limit_ms: f64) -> Self {
+    fn bad(place: &str, people: &Population, spell: Option<Spell<Clocks>>, rtt_limit_ms: f64) -> Self {
         let signals = frequent(people);
         let Population { sessions, sessions_degraded, sessions_degraded_ratio, meetings_degraded, .. } =
             people;
@@ -151,18 +117,18 @@ impl Verdict {
         }
         if !signals.is_empty() {
             sentence
-                .push_str(&format!(", {}", listed(&signals.iter().map(|s| word(*s)).collect::<Vec<_>>())));
+                .push_str(&format!(", {}", list(&signals.iter().map(|s| signal(*s)).collect::<Vec<_>>())));
         }
         if let Some(spell) = spell {
             let before = if spell.before { "before " } else { "" };
-            sentence.push_str(&format!(", since {before}{}", clock(spell.since)));
+            sentence.push_str(&format!(", since {before}{}", clock(spell.first.wall)));
         }
         let young = spell.is_some_and(|spell| !spell.before && spell.lasted() < SETTLED);
         let (cause, evidence) = cause(people, rtt_limit_ms, young);
         Self {
             sentence,
             signals: signals.into_iter().map(Signal::label).collect(),
-            since: spell.map(|spell| rfc3339(spell.since)),
+            since: spell.map(|spell| rfc3339(spell.first.wall)),
             since_before: spell.is_some_and(|spell| spell.before),
             cause,
             evidence,
@@ -171,8 +137,13 @@ impl Verdict {
     }
 
     /// Nothing is bad, as far as one can tell.
-    fn calm(regions: &[RegionSummary], unknown: &[&RegionSummary], all: &Totals, rtt_limit_ms: f64) -> Self {
-        let people = &all.people;
+    fn calm(
+        regions: &[JudgedRegion],
+        unknown: &[&JudgedRegion],
+        all: &Population,
+        rtt_limit_ms: f64,
+    ) -> Self {
+        let people = all;
         let watched: Vec<_> = regions.iter().filter(|region| region.state == State::Watch).collect();
         let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
         let everywhere = names(&regions.iter().collect::<Vec<_>>());
@@ -193,9 +164,9 @@ impl Verdict {
         } else if let [region] = *watched {
             let Population { sessions, sessions_degraded, sessions_degraded_ratio: ratio, .. } =
                 region.people;
-            let signals = frequent(&region.people).into_iter().map(word).collect::<Vec<_>>();
+            let signals = frequent(&region.people).into_iter().map(signal).collect::<Vec<_>>();
             let share = percent(ratio);
-            let by = if signals.is_empty() { String::new() } else { format!(", {}", listed(&signals)) };
+            let by = if signals.is_empty() { String::new() } else { format!(", {}", list(&signals)) };
             let name = &region.region;
             (
                 State::Watch,
@@ -243,7 +214,7 @@ impl Verdict {
 }
 
 /// Whether a region's trouble is that of one of its servers.
-fn holds_the_trouble(server: &ServerSummary, region: &RegionSummary) -> bool {
+fn holds_the_trouble(server: &JudgedServer, region: &JudgedRegion) -> bool {
     server.region == region.region
         && server.state == State::Bad
         && server.people.sessions_degraded * 10 >= region.people.sessions_degraded * 9
@@ -259,25 +230,8 @@ fn frequent(people: &Population) -> Vec<Signal> {
     signals
 }
 
-fn word(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Rtt => "RTT",
-        Signal::Audio => "audio",
-        Signal::Video => "video",
-    }
-}
-
-fn names(regions: &[&RegionSummary]) -> String {
-    listed(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
-}
-
-/// `a`, `a and b`, `a, b and c`.
-fn listed(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
-    }
+fn names(regions: &[&JudgedRegion]) -> String {
+    list(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
 }
 
 fn clock(moment: OffsetDateTime) -> String {
@@ -288,8 +242,8 @@ fn clock(moment: OffsetDateTime) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::population::BySignal;
     use super::*;
+    use crate::insight::population::BySignal;
 
     fn people(sessions: u64, rtt: u64, audio: u64) -> Population {
         let degraded = rtt.max(audio);
@@ -313,18 +267,23 @@ mod tests {
         OffsetDateTime::from_unix_timestamp(1_795_615_390).unwrap()
     }
 
-    fn region(name: &str, people: Population) -> RegionSummary {
-        let mut region = RegionSummary::with(name, people);
+    fn region(name: &str, people: Population) -> JudgedRegion {
+        let mut region = JudgedRegion::new(name.to_owned(), people, true, None);
         if region.state == State::Bad {
-            region.spell = Some(Spell::of(began(), Duration::from_secs(60)));
+            region.spell = Some(Spell {
+                first: Clocks { wall: began(), steady: Duration::ZERO },
+                last: Clocks { wall: began(), steady: Duration::from_secs(60) },
+                bad_looks: 61,
+                before: false,
+            });
         }
         region
     }
 
-    fn server(region: &str, url: &str, people: Population) -> ServerSummary {
-        let RegionSummary { state, people, spell, .. } = self::region(region, people);
+    fn server(region: &str, url: &str, people: Population) -> JudgedServer {
+        let JudgedRegion { state, people, spell, .. } = self::region(region, people);
         let (region, server_url) = (region.to_owned(), url.to_owned());
-        ServerSummary {
+        JudgedServer {
             region,
             server_url,
             server_type: "webrtc".to_owned(),
@@ -335,14 +294,14 @@ mod tests {
         }
     }
 
-    fn on(regions: &[RegionSummary], servers: &[ServerSummary]) -> Verdict {
-        let mut all = Totals::default();
-        regions.iter().for_each(|region| all.people.merge(&region.people));
-        Verdict::on(regions, servers, &all, 300.0)
+    fn on(regions: &[JudgedRegion], servers: &[JudgedServer]) -> MomentVerdict {
+        let mut all = Population::default();
+        regions.iter().for_each(|region| all.merge(&region.people));
+        MomentVerdict::on(regions, servers, &all, 300.0)
     }
 
-    fn unknown(name: &str, why: &str) -> RegionSummary {
-        RegionSummary { state: State::Unknown, why: Some(why.to_owned()), ..region(name, people(0, 0, 0)) }
+    fn unknown(name: &str, why: &str) -> JudgedRegion {
+        JudgedRegion { state: State::Unknown, why: Some(why.to_owned()), ..region(name, people(0, 0, 0)) }
     }
 
     #[test]
@@ -353,7 +312,7 @@ mod tests {
         );
         let away = "NATS does not answer: the connection is lost";
         let silent =
-            RegionSummary { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
+            JudgedRegion { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
         for (regions, sentence) in [
             (
                 vec![us(0, 0), apac(38, 0)],
@@ -433,15 +392,5 @@ mod tests {
             text.contains("0.1 % of packets lost") && text.ends_with("7 hidden tabs not judged"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_place_needs_both_a_share_and_a_number_to_be_bad() {
-        let state = |sessions, degraded| State::of(&people(sessions, degraded, 0));
-        assert_eq!(
-            [state(3, 2), state(4, 3), state(100, 9), state(100, 10)],
-            [State::Watch, State::Bad, State::Watch, State::Bad]
-        );
-        assert_eq!([state(0, 0), state(100, 0), state(30, 1)], [State::Idle, State::Good, State::Good]);
     }
 }

@@ -1,46 +1,58 @@
-//! How many there are of whom, and how they are: the same numbers for everything, for a region and for a server.
+//! The people of a place, and how their calls are.
+//!
+//! The verdict, the tables and the history ask for the same numbers, of everything, of a region and of a server. They
+//! are computed once, from gauges, from the growth of counters and from session rows.
+//!
+//! Invariant: a number that is not known is `None`, never zero.
 
 use serde::Serialize;
 
-use super::counts::{Grown, ServerCounts, ratio};
-use super::quantile::{of_buckets, percentile};
-use super::sessions::{Part, fine, tenth};
+use super::counters::{Grown, ServerCounts, ratio};
+use super::quantile::percentile;
 use callsight_fold::series::aggregates::Signal;
-use callsight_fold::series::catalogue::{Kind, RTT};
 
-/// The people of a place, and how they are. What is not known is null.
+/// The people of a place. As JSON, what is not known is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Population {
-    pub(super) meetings: u64,
+pub(crate) struct Population {
+    pub(crate) meetings: u64,
     /// Meetings with a degraded session; not known without detail.
-    pub(super) meetings_degraded: Option<u64>,
-    pub(super) participants: u64,
-    pub(super) sessions: u64,
-    pub(super) sessions_hidden: u64,
-    /// By one signal or more, each session once.
-    pub(super) sessions_degraded: u64,
-    pub(super) sessions_degraded_ratio: f64,
-    pub(super) sessions_degraded_by: BySignal,
-    pub(super) rtt_p50_ms: Option<f64>,
-    pub(super) rtt_p95_ms: Option<f64>,
-    pub(super) rtt_p99_ms: Option<f64>,
+    pub(crate) meetings_degraded: Option<u64>,
+    pub(crate) participants: u64,
+    pub(crate) sessions: u64,
+    pub(crate) sessions_hidden: u64,
+    /// Sessions degraded by at least one signal.
+    pub(crate) sessions_degraded: u64,
+    pub(crate) sessions_degraded_ratio: f64,
+    pub(crate) sessions_degraded_by: BySignal,
+    pub(crate) rtt_p50_ms: Option<f64>,
+    pub(crate) rtt_p95_ms: Option<f64>,
+    pub(crate) rtt_p99_ms: Option<f64>,
     /// Of the last minute, as are the following.
-    pub(super) audio_concealed_ratio: Option<f64>,
-    pub(super) audio_packets_lost_ratio: Option<f64>,
-    pub(super) neteq_expand_ratio: Option<f64>,
-    pub(super) video_freezes_per_minute: Option<f64>,
+    pub(crate) audio_concealed_ratio: Option<f64>,
+    pub(crate) audio_packets_lost_ratio: Option<f64>,
+    pub(crate) neteq_expand_ratio: Option<f64>,
+    pub(crate) video_freezes_per_minute: Option<f64>,
+}
+
+/// What session rows add to the counts of a place.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Part {
+    /// Round-trip times in milliseconds, of each session that tells one.
+    pub(crate) rtts_ms: Vec<f64>,
+    pub(crate) meetings: u64,
+    pub(crate) meetings_degraded: u64,
 }
 
 /// A number for each signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct BySignal {
-    pub(super) rtt: u64,
-    pub(super) audio: u64,
-    pub(super) video: u64,
+pub(crate) struct BySignal {
+    pub(crate) rtt: u64,
+    pub(crate) audio: u64,
+    pub(crate) video: u64,
 }
 
 impl BySignal {
-    pub(super) const fn get(self, signal: Signal) -> u64 {
+    pub(crate) const fn get(self, signal: Signal) -> u64 {
         match signal {
             Signal::Rtt => self.rtt,
             Signal::Audio => self.audio,
@@ -49,16 +61,16 @@ impl BySignal {
     }
 }
 
-/// What counters grew by in the last minute, or in as much of it as there has been.
+/// The growth of counters in the last minute, or since the first reading if that is later.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Minute {
-    pub(super) grown: Grown,
-    pub(super) seconds: f64,
+pub(crate) struct Minute {
+    pub(crate) grown: Grown,
+    pub(crate) seconds: f64,
 }
 
 impl Population {
     /// Adds a server's gauges.
-    pub(super) fn add(&mut self, counts: &ServerCounts) {
+    pub(crate) fn add(&mut self, counts: &ServerCounts) {
         self.meetings += counts.meetings;
         self.participants += counts.participants;
         self.sessions += counts.sessions;
@@ -70,8 +82,8 @@ impl Population {
         self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
     }
 
-    /// Adds another place's people. Quantiles and ratios can't be added, so the worse stands for both.
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is taken.
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.meetings += other.meetings;
         self.meetings_degraded = match (self.meetings_degraded, other.meetings_degraded) {
             (Some(one), Some(other)) => Some(one + other),
@@ -100,15 +112,15 @@ impl Population {
         }
     }
 
-    /// Takes what only rows tell.
-    pub(super) fn take_part(&mut self, part: &mut Part) {
+    /// Takes the numbers that only session rows have.
+    pub(crate) fn take_part(&mut self, part: &mut Part) {
         self.meetings_degraded = Some(part.meetings_degraded);
         let mut rtt = |percent| percentile(&mut part.rtts_ms, percent).map(tenth);
         (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(50), rtt(95), rtt(99));
     }
 
-    /// Takes the rates of the last minute, and from its buckets the round-trip times that no rows tell.
-    pub(super) fn take_minute(&mut self, minute: &Minute) {
+    /// Takes the rates of the last minute, and its round-trip times if there are buckets of them.
+    pub(crate) fn take_minute(&mut self, minute: &Minute) {
         let Minute { grown, seconds } = minute;
         self.audio_concealed_ratio = grown.concealed_ratio().map(fine);
         self.audio_packets_lost_ratio = grown.lost_ratio().map(fine);
@@ -116,17 +128,21 @@ impl Population {
         #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
         let freezes = (*seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
         self.video_freezes_per_minute = freezes;
-        if let (Kind::Histogram(bounds), false) = (RTT.kind, grown.rtt.is_empty()) {
-            let mut below = 0;
-            let alone: Vec<u64> = grown
-                .rtt
-                .iter()
-                .map(|up_to| up_to.saturating_sub(std::mem::replace(&mut below, *up_to)))
-                .collect();
-            let rtt = |percent| of_buckets(bounds, &alone, percent).map(|seconds| tenth(seconds * 1e3));
-            (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(50), rtt(95), rtt(99));
+        if grown.rtt.count() > 0.0 {
+            let rtt = |quantile| grown.rtt.quantile(quantile).map(|seconds| tenth(seconds * 1e3));
+            (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(0.5), rtt(0.95), rtt(0.99));
         }
     }
+}
+
+/// Rounds to a tenth, which is enough for milliseconds and seconds.
+pub(crate) fn tenth(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// Rounds a ratio to a hundredth of a per cent.
+pub(crate) fn fine(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 #[cfg(test)]
@@ -155,9 +171,10 @@ mod tests {
     #[test]
     fn without_rows_round_trips_come_from_the_buckets_of_the_last_minute() {
         let mut population = Population::default();
-        let mut rtt = vec![0; 16];
-        // All between 300 and 400 ms.
-        rtt[9..].fill(8);
+        let mut rtt = crate::insight::quantile::Buckets::default();
+        for (bound, count) in [(0.3, 0.0), (0.4, 8.0), (f64::INFINITY, 8.0)] {
+            rtt.add(bound, count);
+        }
         population
             .take_minute(&Minute { grown: Grown { rtt, freezes: 3, ..Grown::default() }, seconds: 30.0 });
         assert_eq!((population.rtt_p50_ms, population.rtt_p95_ms), (Some(350.0), Some(395.0)));

@@ -1,0 +1,101 @@
+//! Places and what is judged of each.
+//!
+//! A verdict names a place, a table lists them, a chart draws them. All of them need the same facts of a region or a
+//! server: its people, its state, and since when it is bad.
+//!
+//! Invariant: a place whose numbers are not complete and current has the state unknown, whatever they are.
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::counters::ServerKey;
+use super::population::Population;
+use super::spell::{Clocks, Spell, Spells};
+use super::state::State;
+
+/// The sessions that a region must have had for silence to be more than the end of a call.
+const MANY: u64 = 10;
+
+/// A region, judged.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct JudgedRegion {
+    pub(crate) region: String,
+    pub(crate) state: State,
+    pub(crate) since: Option<String>,
+    /// Why its state is unknown.
+    pub(crate) why: Option<String>,
+    #[serde(flatten)]
+    pub(crate) people: Population,
+    /// The most sessions that it had in the last minutes.
+    #[serde(skip)]
+    pub(crate) sessions_before: u64,
+    #[serde(skip)]
+    pub(crate) spell: Option<Spell<Clocks>>,
+}
+
+/// A server, judged.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct JudgedServer {
+    pub(crate) region: String,
+    pub(crate) server_url: String,
+    pub(crate) server_type: String,
+    pub(crate) state: State,
+    pub(crate) since: Option<String>,
+    #[serde(flatten)]
+    pub(crate) people: Population,
+    #[serde(skip)]
+    pub(crate) spell: Option<Spell<Clocks>>,
+}
+
+impl JudgedRegion {
+    /// Judges a region by its people, unless it is not `ready`; `why` says so.
+    pub(crate) fn new(region: String, people: Population, ready: bool, why: Option<String>) -> Self {
+        let state = if ready { State::of(&people) } else { State::Unknown };
+        Self { region, state, since: None, why, people, sessions_before: 0, spell: None }
+    }
+
+    /// Compares with the past: whether it has become silent, and since when it is bad.
+    pub(crate) fn follow(&mut self, sessions_before: u64, spells: &mut Spells, at: Clocks) {
+        self.sessions_before = sessions_before;
+        if self.state == State::Idle && sessions_before >= MANY {
+            self.state = State::Silent;
+        }
+        self.spell = spells.follow((self.region.clone(), None), self.state, at);
+        self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
+    }
+}
+
+impl JudgedServer {
+    /// Judges a server by its people, unless its region is not `ready`.
+    pub(crate) fn new(key: ServerKey, people: Population, ready: bool) -> Self {
+        let ServerKey { region, server_url, server_type } = key;
+        let state = if ready { State::of(&people) } else { State::Unknown };
+        Self { region, server_url, server_type, state, since: None, people, spell: None }
+    }
+
+    /// Compares with the past: since when it is bad.
+    pub(crate) fn follow(&mut self, spells: &mut Spells, at: Clocks) {
+        let names = (self.server_url.clone(), self.server_type.clone());
+        self.spell = spells.follow((self.region.clone(), Some(names)), self.state, at);
+        self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
+    }
+
+    /// Orders by severity: bad ones, then more degraded sessions, then longer round trips.
+    pub(crate) fn worst_first(one: &Self, other: &Self) -> Ordering {
+        let bad = |server: &Self| (server.state == State::Bad, server.people.sessions_degraded);
+        let p95 = |server: &Self| server.people.rtt_p95_ms.unwrap_or(0.0);
+        bad(other)
+            .cmp(&bad(one))
+            .then(p95(other).total_cmp(&p95(one)))
+            .then_with(|| one.server_url.cmp(&other.server_url))
+    }
+}
+
+/// A moment in RFC 3339, to the millisecond.
+pub(crate) fn rfc3339(moment: OffsetDateTime) -> String {
+    let whole = moment.replace_millisecond(moment.millisecond()).unwrap_or(moment);
+    whole.format(&Rfc3339).unwrap_or_default()
+}
