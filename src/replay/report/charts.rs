@@ -1,7 +1,9 @@
-//! Charts, drawn here: a page that explains an incident in ten years can't count on a library to be there.
+//! Draws charts as SVG.
 //!
-//! What a chart shows is in its text too: its largest value stands beside its dot, and each moment tells its values
-//! to whoever points at it. There are no style attributes, which the page's policy forbids; classes do it all.
+//! A page that must open in ten years can't depend on a chart library. Each chart is text too: its largest value stands
+//! beside a dot, and each moment shows its values as a tooltip.
+//!
+//! Invariant: charts are styled by classes alone, since the page's policy forbids style attributes.
 
 use super::text::{escape, push, tick};
 
@@ -11,29 +13,28 @@ const RIGHT: f64 = 10.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 20.0;
 
-/// The most moments that answer when pointed at.
+/// The most moments that have a tooltip.
 const ANSWERS: usize = 120;
 
 /// A line of a chart.
 pub(super) struct Line<'a> {
-    /// What it is called.
     pub(super) name: &'a str,
-    /// Its look, a class of the style sheet.
+    /// Its class in the style sheet.
     pub(super) class: &'static str,
     /// Its value at each point, NaN where there is none.
     pub(super) values: Vec<f64>,
-    /// Whether it is filled down to the ground.
+    /// Whether the area under it is filled.
     pub(super) filled: bool,
 }
 
-/// Where a chart's points are in time.
+/// The times of a chart's points.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
-    /// Unix seconds of the points.
+    /// The points, in Unix seconds.
     pub(super) at: Vec<f64>,
-    /// Unix seconds from the beginning to the end.
+    /// The beginning and the end, in Unix seconds.
     pub(super) ends: (f64, f64),
-    /// When it was bad, likewise.
+    /// The bad time, in Unix seconds.
     pub(super) bad: Option<(f64, f64)>,
 }
 
@@ -42,16 +43,16 @@ pub(super) struct Chart<'a> {
     pub(super) title: String,
     pub(super) size: (f64, f64),
     pub(super) lines: Vec<Line<'a>>,
-    /// A value that is no good to exceed.
+    /// The value above which a session is degraded.
     pub(super) limit: Option<f64>,
-    /// The least that the axis goes up to.
+    /// The least top of the value axis.
     pub(super) at_least: f64,
     pub(super) show: fn(f64) -> String,
-    /// Whether it answers when pointed at.
+    /// Whether moments have tooltips.
     pub(super) answers: bool,
 }
 
-/// Its scales.
+/// The scales of both axes.
 struct Scales<'a> {
     axis: &'a Axis,
     size: (f64, f64),
@@ -76,7 +77,6 @@ impl Scales<'_> {
 }
 
 impl Chart<'_> {
-    /// Draws it.
     pub(super) fn draw(&self, axis: &Axis) -> String {
         let values = self.lines.iter().flat_map(|line| &line.values).copied();
         let most = values.fold(self.at_least, f64::max);
@@ -179,7 +179,7 @@ impl Chart<'_> {
         );
     }
 
-    /// What each moment says when pointed at.
+    /// The tooltip of each moment.
     fn answer(&self, scales: &Scales<'_>, svg: &mut String) {
         let every = scales.axis.at.len().div_ceil(ANSWERS).max(1);
         let places: Vec<_> = scales.axis.at.iter().enumerate().step_by(every).collect();
@@ -239,7 +239,7 @@ impl Scales<'_> {
     }
 }
 
-/// When something was so, as a band over the window.
+/// Draws the times at which something was true, as a band over the window.
 pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> String {
     const WIDTH: f64 = 240.0;
     let (from, to) = axis.ends;
@@ -269,7 +269,7 @@ pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> Strin
     svg
 }
 
-/// What an axis goes up to, and from one line of its grid to the next: 1, 2 or 5 of a power of ten.
+/// The top of an axis, and the distance of its grid lines: 1, 2 or 5 of a power of ten.
 fn ladder(most: f64) -> (f64, f64) {
     let rough = most.max(1e-9) / 3.0;
     let power = 10_f64.powf(rough.log10().floor());
@@ -278,7 +278,7 @@ fn ladder(most: f64) -> (f64, f64) {
     ((most / unit - 0.001).ceil().max(1.0) * unit, unit)
 }
 
-/// From one time on the axis to the next, at least so many seconds.
+/// The distance of labels on the time axis: at least `rough` seconds.
 fn time_unit(rough: f64) -> f64 {
     const UNITS: [f64; 16] = [
         1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0,

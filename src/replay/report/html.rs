@@ -1,7 +1,9 @@
-//! The page, put together.
+//! Writes the page.
 //!
-//! It shows what clients have named, and is opened from disk, where no server speaks for it. So it brings its policy
-//! along: nothing is fetched and nothing runs, the style is named by its digest, and every name is escaped.
+//! The page shows names that clients chose, and is opened from disk, where no server sends headers for it. So it contains
+//! its own policy, which names the style by digest.
+//!
+//! Invariant: the page fetches nothing and runs nothing, and every name in it is escaped.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -54,7 +56,7 @@ pub(crate) fn render(collected: &Collected, account: &Account, verdict: &WindowV
     })
 }
 
-/// Puts text in the places that a template names, and looks for no place in that text.
+/// Fills the places that a template names. Text that is put in is not searched for places.
 fn fill(template: &str, text: impl Fn(&str) -> String) -> String {
     let mut pieces = template.split("{{");
     let mut page = pieces.next().unwrap_or_default().to_owned();
@@ -66,7 +68,7 @@ fn fill(template: &str, text: impl Fn(&str) -> String) -> String {
     page
 }
 
-/// Which regions, and when.
+/// The regions and the window in words.
 fn scope(settings: &Settings) -> String {
     let window = settings.window;
     let names: Vec<_> = settings.regions.iter().map(|region| region.as_str()).collect();
@@ -89,7 +91,7 @@ fn axis(collected: &Collected, verdict: &WindowVerdict) -> Axis {
     }
 }
 
-/// A line of what moments have, each point the largest of its steps.
+/// A line of a value of each step; a point is the largest of its steps.
 fn line<'a>(
     (name, class): (&'a str, &'static str),
     region: &Scope,
@@ -141,7 +143,7 @@ fn blast(collected: &Collected, axis: &Axis) -> String {
 }
 
 fn rtt(region: &Scope, settings: &Settings, axis: &Axis) -> String {
-    // The one that the verdict goes by comes last: its peak is told.
+    // The peak of the last line is labelled: the one that the verdict cites.
     let lines = [("p99", 2), ("p50", 0), ("p95", 1)].map(|(name, quantile)| {
         let value = |moment: &ScopeStep| moment.rtt.map_or(f64::NAN, |rtt| rtt[quantile]);
         line((name, name), region, settings, value)

@@ -1,7 +1,10 @@
-//! Looking into one meeting or session: who hears and sees whom.
+//! The detail of one meeting or session: who hears and sees whom.
 //!
-//! Rows are sorted by region and meeting, so a meeting is found without looking at others. A session is looked for in
-//! all of them, which is why only a few are looked for at a time.
+//! The worst list says who is affected; a reader then asks on which side the trouble is. Rows are sorted by region and
+//! meeting, so a meeting is found without reading others. A session is searched for in all rows, so only a few searches
+//! run at a time.
+//!
+//! Invariant: the answer for a meeting is bounded, whatever its size.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +19,18 @@ use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
 use callsight_frame::{MeetingId, SessionId};
 
-/// How many sessions and pairs of a meeting are told.
+/// The most sessions and pairs of a meeting that are returned.
 const MOST_SESSIONS: usize = 200;
 const MOST_PAIRS: usize = 2_500;
 
-/// What to look into.
+/// The meeting or session asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Drill {
     Meeting(String),
     Session(String),
 }
 
-/// Why there is nothing to see.
+/// The reason that there is no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::serve) enum DrillError {
     #[error("`{0}` is no {1} id: 1 to 128 bytes of A-Z, a-z, 0-9 and ._:@-")]
@@ -43,12 +46,12 @@ pub(in crate::serve) enum DrillError {
 }
 
 impl Drill {
-    /// The meeting or session that a path's last part names.
+    /// The meeting that the last part of a path names.
     pub(in crate::serve) fn meeting(text: &str) -> Result<Self, DrillError> {
         id(text, "meeting", |id| MeetingId::new(id).is_ok()).map(Self::Meeting)
     }
 
-    /// Likewise for a session.
+    /// The session that the last part of a path names.
     pub(in crate::serve) fn session(text: &str) -> Result<Self, DrillError> {
         id(text, "session", |id| SessionId::new(id).is_ok()).map(Self::Session)
     }
@@ -69,7 +72,7 @@ struct Pair {
     session_id: String,
     /// The participant whose session it is, if it is live.
     participant_id: Option<String>,
-    /// The peer whom it hears and sees, or does not.
+    /// The peer that it receives.
     peer_id: String,
     hears: Option<bool>,
     sees: Option<bool>,
@@ -100,13 +103,13 @@ struct MeetingDetail {
 struct SessionDetail {
     version: u32,
     session: SessionSummary,
-    /// What the session receives of each peer.
+    /// What the session receives from each peer.
     receives: Vec<Pair>,
-    /// What other sessions of the meeting receive of its participant.
+    /// What other sessions of the meeting receive from its participant.
     received_by: Vec<Pair>,
 }
 
-/// Looks into the rows; the answer is JSON.
+/// Reads the rows, and returns JSON.
 pub(super) fn into(
     detail: &DetailStore,
     regions: &[String],
@@ -153,7 +156,7 @@ fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) ->
     SessionDetail { version: VERSION, session, receives, received_by }
 }
 
-/// A meeting's rows, in whichever regions they are.
+/// A meeting's rows in all regions.
 struct Meeting {
     sessions: Vec<SessionSummary>,
     pairs: Vec<Pair>,

@@ -1,8 +1,9 @@
-//! The page: one document that brings all of itself along, and the headers that keep others out of it.
+//! The page: one self-contained document, and the headers that protect it.
 //!
-//! A page that shows what clients have named must not become what they have written. So its script and its style are
-//! named by their digests, nothing else runs and nothing is fetched from elsewhere, and no script may make markup out of
-//! text at all.
+//! The page shows names that clients chose, which may be written to run as script. So its policy names its own script and
+//! style by digest: nothing else runs, nothing is fetched from elsewhere, and no script can turn text into markup.
+//!
+//! Invariant: the policy allows nothing beyond the document itself and its own API.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ const MARKUP: &str = include_str!("page/triage.html");
 const STYLE: &str = include_str!("page/triage.css");
 const SCRIPT: &str = include_str!("page/triage.js");
 
-/// Where style and script go in the markup.
+/// The places of style and script in the markup.
 const STYLE_HERE: &str = "/* style */";
 const SCRIPT_HERE: &str = "/* script */";
 
@@ -46,7 +47,7 @@ impl Document {
     }
 }
 
-/// The headers of the page's data: it is nobody else's, and it is no page.
+/// The headers of the API's answers, which no other site may read and no browser shows as a page.
 pub(in crate::serve) fn api_headers() -> HeaderMap {
     let mut headers = careful("application/json");
     let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -65,7 +66,7 @@ fn careful(content_type: &'static str) -> HeaderMap {
     headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect()
 }
 
-/// A text by its digest, as a policy names it.
+/// The digest of a text, in the form that a policy has.
 fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
