@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use callsight_fold::series::catalogue::{BUILD_INFO, Metric};
 use futures_util::future::try_join_all;
 
-use super::page::{CumulativeBuckets, MetricsPage, PageError, PageReader};
+use super::page::{MetricsPage, PageError, PageReader};
 use crate::http_client::{Endpoint, HttpClient, HttpError};
+use crate::insight::quantile::Buckets;
 use crate::serve::readiness::ReadinessReport;
 
 /// The longest answer of `/readyz`, in bytes: a line per region.
@@ -80,8 +81,8 @@ impl MetricsReading {
     }
 
     /// A histogram, summed over all shards.
-    pub(crate) fn buckets(&self, metric: &Metric, labels: &[(&str, &str)]) -> CumulativeBuckets {
-        let mut buckets = CumulativeBuckets::default();
+    pub(crate) fn buckets(&self, metric: &Metric, labels: &[(&str, &str)]) -> Buckets {
+        let mut buckets = Buckets::default();
         self.pages.iter().for_each(|page| page.add_buckets(metric, labels, &mut buckets));
         buckets
     }

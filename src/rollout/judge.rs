@@ -16,7 +16,7 @@ use callsight_fold::series::catalogue::{self, Metric, Plane};
 use serde::Serialize;
 
 use super::exporters::MetricsReading;
-use super::page::CumulativeBuckets;
+use crate::insight::quantile::Buckets;
 
 /// The fewest round trips whose 95th percentile is worth a comparison.
 const FEWEST_ROUND_TRIPS: f64 = 20.0;
@@ -233,11 +233,11 @@ fn round_trips(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -
         let buckets = |reading: &MetricsReading| reading.buckets(&catalogue::RTT, &[("region", region)]);
         match (readings.first(), readings.last()) {
             (Some(first), Some(last)) => buckets(last).since(&buckets(first)).ok_or(CounterDecreased),
-            _ => Ok(CumulativeBuckets::default()),
+            _ => Ok(Buckets::default()),
         }
     };
     let both = [window(&watched.blue), window(&watched.green)];
-    let fewest = both.iter().flatten().map(CumulativeBuckets::count).fold(f64::INFINITY, f64::min);
+    let fewest = both.iter().flatten().map(Buckets::count).fold(f64::INFINITY, f64::min);
     let p95 = both.map(|window| window.map(|buckets| buckets.quantile(0.95).map(|seconds| seconds * 1e3)));
     let row = ComparisonRow::new(region, "RTT p95", "ms", p95);
     let mut row = row.judged(tolerances.rtt_tolerance, tolerances.rtt_floor_ms);

@@ -28,6 +28,7 @@ mod gates;
 pub(crate) mod judge;
 mod page;
 pub(crate) mod plan;
+mod reading;
 mod releases;
 pub(crate) mod report;
 pub(crate) mod retire;

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use callsight_fold::series::catalogue::Metric;
-use callsight_fold::series::reading;
+
+use super::reading;
+use crate::insight::quantile::Buckets;
 
 /// Prefixes of the metrics that have a series per session or pair.
 const DETAIL: [&str; 2] = ["videocall_session_", "videocall_pair_"];
@@ -127,12 +129,7 @@ impl MetricsPage {
     }
 
     /// Adds the cumulative buckets of a histogram to `buckets`.
-    pub(crate) fn add_buckets(
-        &self,
-        metric: &Metric,
-        labels: &[(&str, &str)],
-        buckets: &mut CumulativeBuckets,
-    ) {
+    pub(crate) fn add_buckets(&self, metric: &Metric, labels: &[(&str, &str)], buckets: &mut Buckets) {
         for sample in self.matching(&format!("{}_bucket", metric.name), labels) {
             let bound = sample.labels.get("le").and_then(|bound| bound.parse::<f64>().ok());
             if let Some(bound) = bound.filter(|bound| !bound.is_nan()) {
@@ -148,54 +145,6 @@ impl MetricsPage {
         self.samples
             .iter()
             .filter(move |sample| sample.name == name && labels.iter().all(|label| has(sample, label)))
-    }
-}
-
-/// Cumulative counts by upper bound, of one histogram or the sum of several.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct CumulativeBuckets(Vec<(f64, f64)>);
-
-impl CumulativeBuckets {
-    fn add(&mut self, bound: f64, count: f64) {
-        match self.0.binary_search_by(|(known, _)| known.total_cmp(&bound)) {
-            Ok(at) => self.0[at].1 += count,
-            Err(at) => self.0.insert(at, (bound, count)),
-        }
-    }
-
-    /// What was observed since an `earlier` reading; `None` if a count went down, as after a
-    /// restart.
-    pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
-        let before =
-            |bound: f64| earlier.0.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, n)| *n);
-        let grown: Vec<_> = self.0.iter().map(|&(bound, count)| (bound, count - before(bound))).collect();
-        grown.iter().all(|(_, count)| *count >= 0.0).then_some(Self(grown))
-    }
-
-    /// The number of observations.
-    pub(crate) fn count(&self) -> f64 {
-        self.0.last().map_or(0.0, |(_, count)| *count)
-    }
-
-    /// The quantile as Prometheus computes it: linear within its bucket, and the last finite bound
-    /// beyond that.
-    pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
-        let rank = quantile * self.count();
-        if self.count() <= 0.0 {
-            return None;
-        }
-        let (mut lower, mut below) = (0.0, 0.0);
-        for &(bound, count) in &self.0 {
-            if count >= rank {
-                if bound.is_infinite() {
-                    return Some(lower);
-                }
-                let share = if count > below { (rank - below) / (count - below) } else { 1.0 };
-                return Some(lower + (bound - lower) * share);
-            }
-            (lower, below) = (bound, count);
-        }
-        None
     }
 }
 
@@ -239,21 +188,17 @@ callsight_last_folded_frame_age_seconds{region="us"} NaN
     }
 
     #[test]
-    fn quantiles_are_those_of_prometheus() {
+    fn buckets_add_up_over_the_servers_that_match() {
         let page = read(TEXT, 100).unwrap();
         let of = |labels: &[(&str, &str)]| {
-            let mut buckets = CumulativeBuckets::default();
+            let mut buckets = Buckets::default();
             page.add_buckets(&RTT, labels, &mut buckets);
             buckets
         };
         let us = of(&[("region", "us")]);
-        assert_eq!((us.count(), us.quantile(0.3), us.quantile(0.6)), (100.0, Some(0.05), Some(0.1)));
-        assert_eq!(of(&[("region", "apac")]).quantile(0.95), Some(0.1), "beyond the last finite bound");
+        assert_eq!((us.count(), us.quantile(0.3)), (100.0, Some(0.05)));
+        assert_eq!(of(&[]).since(&us).unwrap().count(), 7.0);
         assert_eq!(of(&[("region", "eu")]).quantile(0.95), None);
-        // All of one server's growth, none of what both had before.
-        let both = of(&[]);
-        assert_eq!(both.since(&us).unwrap().count(), 7.0);
-        assert_eq!(us.since(&both), None, "counts that went down are a restart");
     }
 
     #[test]

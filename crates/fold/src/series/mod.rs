@@ -4,8 +4,7 @@
 //! of series with opposite lives, so there are two recorders of the `metrics` crate: [`aggregates`]
 //! are few and stay, and the exporter library writes them; [`detail`] rows are many and die with
 //! their session, and we write them ourselves. [`catalogue`] declares both, [`exposition`] writes
-//! the page. Readers in this process take typed values from the recorders; [`reading`] is for the
-//! page of another process.
+//! the page. Readers in this process take typed values from the recorders.
 //!
 //! Invariant: every value on the page can be had as a number, without parsing text.
 
@@ -16,7 +15,6 @@ pub mod exposition;
 mod histogram;
 pub mod judgement;
 pub mod labels;
-pub mod reading;
 mod recorder;
 #[cfg(test)]
 mod reference;

@@ -8,28 +8,21 @@
 
 use std::borrow::Cow;
 
-use super::labels::take_value;
+use callsight_fold::series::labels::take_value;
 
 /// A line of the exposition.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample<'a> {
+pub(super) struct Sample<'a> {
     /// The name of the series, with `_bucket` and the like.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     /// Its labels, escaped, without braces.
-    pub labels: &'a str,
+    pub(super) labels: &'a str,
     /// Its value.
-    pub value: f64,
-}
-
-/// The samples of a text in format 0.0.4, which is what this process writes. Other lines are passed
-/// over.
-pub fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
-    text.lines().filter_map(sample)
+    pub(super) value: f64,
 }
 
 /// A line that is a sample: `name{label="value",…} value [timestamp]`.
-#[must_use]
-pub fn sample(line: &str) -> Option<Sample<'_>> {
+pub(super) fn sample(line: &str) -> Option<Sample<'_>> {
     let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace())?;
     let (name, rest) = line.split_at(end);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
@@ -47,7 +40,7 @@ pub fn sample(line: &str) -> Option<Sample<'_>> {
 }
 
 /// The labels of a series, in their order, unescaped.
-pub fn labels(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+pub(super) fn labels(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (name, value, after) = next_label(rest)?;
@@ -79,7 +72,7 @@ mod tests {
     #[test]
     fn samples_are_read_and_the_rest_is_passed_over() {
         let text = "# HELP a Help.\n# TYPE a gauge\na 1.5\n\nb_bucket{region=\"us\",le=\"+Inf\"} 3\nc{} NaN\nbroken\n";
-        let found: Vec<_> = samples(text).collect();
+        let found: Vec<_> = text.lines().filter_map(sample).collect();
         assert_eq!(
             found[..2],
             [
