@@ -1,9 +1,12 @@
-//! The steady state asks for no memory: what decoding and folding need, they keep from one frame to the next.
+//! The steady state asks for no memory: what decoding and folding need, they keep from one frame to
+//! the next.
 //!
-//! An allocation a frame is not much, until there are a hundred thousand of them a second and each leaves a hole for
-//! the next one. What the NATS client allocates for a message comes on top, and is not ours.
+//! An allocation a frame is not much, until there are a hundred thousand of them a second and each
+//! leaves a hole for the next one. What the NATS client allocates for a message comes on top, and
+//! is not ours.
 
-// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is said.
+// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is
+// said.
 #![cfg(test)]
 
 #[path = "../benches/common/mod.rs"]

@@ -1,7 +1,9 @@
-//! The fuzz targets on any toolchain, for as long as a test may take: every entry of the corpus, then mutations of them
-//! that are the same in every run. `fuzz/README.md` tells how to let libFuzzer look for days instead.
+//! The fuzz targets on any toolchain, for as long as a test may take: every entry of the corpus,
+//! then mutations of them that are the same in every run. `fuzz/README.md` tells how to let
+//! libFuzzer look for days instead.
 
-// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is said.
+// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is
+// said.
 #![cfg(test)]
 
 mod memory;
@@ -19,8 +21,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 use crate::memory::measure;
 use crate::mutate::mutated;
 
-/// The most that a message of any content may take while it is decoded. A frame with as many peers as there can be
-/// takes less than half of it.
+/// The most that a message of any content may take while it is decoded. A frame with as many peers
+/// as there can be takes less than half of it.
 const MAX_DECODE_BYTES: usize = 1 << 20;
 
 /// The same for everything that a target does with an input.

@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IndexedRandom;
 
-/// Beginnings of MessagePack values that claim more than any message has, and numbers that no measure is.
+/// Beginnings of MessagePack values that claim more than any message has, and numbers that no
+/// measure is.
 const CLAIMS: &[&[u8]] = &[
     b"\xdd\xff\xff\xff\xff",                 // an array of four billion
     b"\xdf\xff\xff\xff\xff",                 // a map

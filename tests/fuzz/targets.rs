@@ -1,7 +1,7 @@
 //! What must hold for every input, whoever wrote it: one function a fuzz target.
 //!
-//! libFuzzer (`fuzz/`) and the bounded run of `cargo test` (`main.rs` beside this file) call the same functions.
-//! They panic where something does not hold.
+//! libFuzzer (`fuzz/`) and the bounded run of `cargo test` (`main.rs` beside this file) call the
+//! same functions. They panic where something does not hold.
 
 use std::ffi::OsString;
 
@@ -10,11 +10,12 @@ use callsight_frame::subject::{Region, Subject, publish_subject};
 use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, Reason, Rejection};
 use serde::de::Deserialize;
 
-/// The longest detail of a rejection, in bytes. It becomes a header of a dead letter and a part of a log line.
+/// The longest detail of a rejection, in bytes. It becomes a header of a dead letter and a part of
+/// a log line.
 const MAX_DETAIL_BYTES: usize = 1024;
 
-/// A message: it is refused in a short line, or it is a frame that keeps every limit and survives being written in
-/// each form and as JSON. The quick decoder changes nothing about it.
+/// A message: it is refused in a short line, or it is a frame that keeps every limit and survives
+/// being written in each form and as JSON. The quick decoder changes nothing about it.
 pub(crate) fn frame(input: &[u8]) {
     let decoded = Frame::decode(input);
     assert_eq!(decoded, Frame::decode_carefully(input));
@@ -28,7 +29,8 @@ pub(crate) fn frame(input: &[u8]) {
         let message = frame.encode(form);
         match Frame::decode(&message) {
             Ok(again) => assert_eq!(again, frame, "{form:?}"),
-            // The other form, or a float that was written as a short integer, can take the frame over the limit.
+            // The other form, or a float that was written as a short integer, can take the frame
+            // over the limit.
             Err(rejection) => {
                 assert_eq!(rejection.reason, Reason::TooLarge, "{form:?}: {rejection}");
                 assert!(message.len() > MAX_FRAME_BYTES, "{form:?}: {rejection}");
@@ -81,8 +83,8 @@ fn keeps_the_limits(frame: &Frame<'_>) {
     }
 }
 
-/// Settings: variables and flags in the first line, as in a shell, and a TOML file below it. The binary's own parser
-/// says what they are, or what is wrong, in one line.
+/// Settings: variables and flags in the first line, as in a shell, and a TOML file below it. The
+/// binary's own parser says what they are, or what is wrong, in one line.
 pub(crate) fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (line, file) = text.split_once('\n').unwrap_or((&text, ""));

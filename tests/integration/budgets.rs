@@ -1,5 +1,5 @@
-//! The budgets, each under attack: what is beyond one is refused and counted, what exists stays right, the aggregates
-//! stay complete, and memory stays where it was.
+//! The budgets, each under attack: what is beyond one is refused and counted, what exists stays
+//! right, the aggregates stay complete, and memory stays where it was.
 
 use std::time::Duration;
 

@@ -1,12 +1,14 @@
 //! Everything breaks, over and over, and nothing is lost and nothing is counted twice.
 //!
-//! Clients publish without a pause, some of them the same frame twice, in the wrong order, or garbage, while the
-//! exporter, the server and the links between them are killed, stopped, cut, stalled and made to vanish. Then it is
-//! quiet, and the account has to come out exactly, by three books: what the publisher says was acknowledged, what the
-//! stream holds, and what the exporters say they did with it.
+//! Clients publish without a pause, some of them the same frame twice, in the wrong order, or
+//! garbage, while the exporter, the server and the links between them are killed, stopped, cut,
+//! stalled and made to vanish. Then it is quiet, and the account has to come out exactly, by three
+//! books: what the publisher says was acknowledged, what the stream holds, and what the exporters
+//! say they did with it.
 //!
-//! One seed decides about all frames and faults. When they meet is up to the machine: a seed makes a failure likely
-//! again, not certain. `CALLSIGHT_CHAOS_SECONDS` and `CALLSIGHT_CHAOS_SEED` are set by `./dev chaos`.
+//! One seed decides about all frames and faults. When they meet is up to the machine: a seed makes
+//! a failure likely again, not certain. `CALLSIGHT_CHAOS_SECONDS` and `CALLSIGHT_CHAOS_SEED` are
+//! set by `./dev chaos`.
 
 mod clients;
 mod faults;
@@ -29,8 +31,8 @@ use faults::World;
 /// How long it lasts unless somebody says otherwise: a dozen faults or so.
 const SECONDS: u64 = 15;
 
-/// What a kill leaves of a file is up to the operating system, and it does not matter: what was acknowledged is on
-/// the disk.
+/// What a kill leaves of a file is up to the operating system, and it does not matter: what was
+/// acknowledged is on the disk.
 const NATS_CONFIG: &str = "jetstream { sync_interval: always }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! A frame that is refused is neither lost nor in the way: it is in the dead-letter stream before it is acknowledged,
-//! and where that stream takes nothing, the fold goes on and says so.
+//! A frame that is refused is neither lost nor in the way: it is in the dead-letter stream before
+//! it is acknowledged, and where that stream takes nothing, the fold goes on and says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -148,8 +148,8 @@ async fn counted(callsight: &Callsight, name: &str) -> f64 {
 const LOST: &str = "callsight_dead_letters_lost_total";
 const STORED: &str = "callsight_dead_letters_total";
 
-/// The dead-letter stream takes nothing: the fold goes on, the loss is counted and said, and it is over when the
-/// stream is there again.
+/// The dead-letter stream takes nothing: the fold goes on, the loss is counted and said, and it is
+/// over when the stream is there again.
 async fn goes_on_without(health: &Health, callsight: &Callsight, said: &str, repair: impl AsyncFnOnce()) {
     let stored = counted(callsight, STORED).await;
     health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;

@@ -14,7 +14,8 @@ use crate::kit::scrape::Scrape;
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait::{self, PATIENCE};
 
-/// Demos take the usual ports where they are free, so that two that start at once may want the same.
+/// Demos take the usual ports where they are free, so that two that start at once may want the
+/// same.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The processes that this one has started, by number, with their names.

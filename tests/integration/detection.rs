@@ -1,7 +1,9 @@
-//! From a call that goes bad to an alert that fires: the promise is 30 seconds, with what ships and default settings.
+//! From a call that goes bad to an alert that fires: the promise is 30 seconds, with what ships and
+//! default settings.
 //!
-//! Everything on the way is real: clients that report every 5 s, the stream, the exporter, and a Prometheus with the
-//! shipped configuration. One region has long round trips, another loses packets, and a third is well all the time.
+//! Everything on the way is real: clients that report every 5 s, the stream, the exporter, and a
+//! Prometheus with the shipped configuration. One region has long round trips, another loses
+//! packets, and a third is well all the time.
 
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ use crate::kit::wait::{self, PATIENCE};
 /// The promise.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// When the regions turn bad after the start of the calls, and for how long: longer than the promise, so that an alert
-/// that is late is told from one that never comes.
+/// When the regions turn bad after the start of the calls, and for how long: longer than the
+/// promise, so that an alert that is late is told from one that never comes.
 const QUIET: Duration = Duration::from_secs(12);
 const BAD: Duration = Duration::from_secs(40);
 

@@ -1,7 +1,9 @@
-//! Every frame that was published and acknowledged has its effect exactly once, whatever dies in between.
+//! Every frame that was published and acknowledged has its effect exactly once, whatever dies in
+//! between.
 //!
-//! The account is the exporter's own: each message of the stream is counted as folded, repeated or rejected, and each
-//! delivery beyond its first as redelivered. The stream, read by the test, says what the account must come to.
+//! The account is the exporter's own: each message of the stream is counted as folded, repeated or
+//! rejected, and each delivery beyond its first as redelivered. The stream, read by the test, says
+//! what the account must come to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,13 +18,16 @@ use crate::kit::scrape::Scrape;
 use crate::kit::stream::Health;
 use crate::kit::wait;
 
-/// How long an account may take to come out right: an outage, the pauses of publisher and exporter, and the rest.
+/// How long an account may take to come out right: an outage, the pauses of publisher and exporter,
+/// and the rest.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last frame.
+/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last
+/// frame.
 const NEVER_IDLE: &str = "--idle-timeout=1h";
 
-/// Everything that an account is made of: the server, its stream, and the exporter, ready before the first frame.
+/// Everything that an account is made of: the server, its stream, and the exporter, ready before
+/// the first frame.
 async fn start() -> (Nats, Health, Callsight) {
     let nats = Nats::start();
     let health = Health::create(&nats).await;
@@ -172,7 +177,8 @@ async fn a_killed_server_loses_nothing_and_counts_nothing_twice() {
     nats.kill9();
     assert!(clients.exited().is_none(), "the server should have died in the middle");
     nats.restart();
-    // And once more: whether the clients are still at it depends on how soon everybody found the way back.
+    // And once more: whether the clients are still at it depends on how soon everybody found the
+    // way back.
     taken(&callsight, 6_000).await;
     nats.kill9();
     nats.restart();

@@ -63,8 +63,8 @@ async fn a_silent_session_goes_in_time_with_nobody_looking() {
     let stored_at = SystemTime::from(health.stored_at(last).await);
     until_live(&callsight, 1).await;
 
-    // The server's clock is this machine's, so the deadline in stream time can be waited for here. Another session
-    // goes on meanwhile: the silent one goes alone.
+    // The server's clock is this machine's, so the deadline in stream time can be waited for here.
+    // Another session goes on meanwhile: the silent one goes alone.
     let deadline = stored_at + Duration::from_secs(3) + GRACE;
     let mut seq = 0;
     while let Ok(left) = deadline.duration_since(SystemTime::now()) {
@@ -142,7 +142,8 @@ async fn a_restart_restores_the_live_sessions_before_it_is_ready() {
     health.publish(&Frame { ended: Some(true), ..frame("gone", 1, &["bo"]) }).await;
     health.publish(&frame("marker", 1, &["bo"])).await;
     shown(&callsight, "marker", 1).await;
-    // The last acknowledgement follows the fold: it must be there, or the frame would rightly come again.
+    // The last acknowledgement follows the fold: it must be there, or the frame would rightly come
+    // again.
     let last = health.messages().await;
     wait::eventually_async(PATIENCE, "the acknowledgement", async || {
         wait::when(health.durable().await.ack_floor.stream_sequence, |floor| *floor == last)

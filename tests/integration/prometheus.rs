@@ -1,4 +1,5 @@
-//! The exposition as those read it who have to: promtool, the parsers of PyPI's prometheus_client, and Prometheus.
+//! The exposition as those read it who have to: promtool, the parsers of PyPI's prometheus_client,
+//! and Prometheus.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -143,8 +144,9 @@ async fn prometheus_answers_how_calls_are_by_region() {
         })
         .await
     };
-    // A histogram tells no more than the bucket, and the scrapes missed some of what it has counted: so it is held
-    // against the buckets in which the sessions' own values lie, over the same time.
+    // A histogram tells no more than the bucket, and the scrapes missed some of what it has
+    // counted: so it is held against the buckets in which the sessions' own values lie, over the
+    // same time.
     let p95 =
         ask("histogram_quantile(0.95, sum by (le, region) (rate(videocall_rtt_seconds_bucket[1m])))").await;
     let low = ask("quantile by (region) (0.85, min_over_time(videocall_session_rtt_seconds[1m]))").await;
@@ -162,8 +164,8 @@ async fn prometheus_answers_how_calls_are_by_region() {
     let sessions = ask("sum by (region) (videocall_sessions)").await;
     assert!(sessions.values().all(|sessions| *sessions > 10.0), "{sessions:?}");
 
-    // All leave, and with the next scrape Prometheus knows it: the series are stale, not left standing for five
-    // minutes. What was, it still knows.
+    // All leave, and with the next scrape Prometheus knows it: the series are stale, not left
+    // standing for five minutes. What was, it still knows.
     let asked = prometheus.value("count(videocall_session_rtt_seconds)").await;
     assert!(asked.is_some_and(|sessions| sessions > 20.0), "{asked:?}");
     assert!(clients.terminate(PATIENCE).success(), "{}", clients.output());

@@ -1,4 +1,5 @@
-//! The publisher against a real nats-server: nothing that was accepted is lost, nothing is stored twice.
+//! The publisher against a real nats-server: nothing that was accepted is lost, nothing is stored
+//! twice.
 
 use std::time::Duration;
 

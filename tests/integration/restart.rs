@@ -1,5 +1,5 @@
-//! A restart leaves no hole, and an outage nothing false: what was live is back before the exporter is ready, and what
-//! is old by then feeds the counters alone.
+//! A restart leaves no hole, and an outage nothing false: what was live is back before the exporter
+//! is ready, and what is old by then feeds the counters alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,8 @@ async fn until_folded(callsight: &Callsight, frames: usize) {
         .await;
 }
 
-/// Waits until the server knows that everything is folded: it would be delivered again otherwise, and rightly so.
+/// Waits until the server knows that everything is folded: it would be delivered again otherwise,
+/// and rightly so.
 async fn until_acknowledged(health: &Health) {
     let last = health.messages().await;
     wait::eventually_async(PATIENCE, "the acknowledgement", async || {
@@ -208,7 +209,8 @@ async fn what_is_old_after_an_outage_feeds_the_counters_and_never_the_gauges() {
     assert_eq!(counted(&scrape, "callsight_frames_folded_total"), frames);
     assert_eq!(counted(&scrape, "callsight_frames_late_total"), frames);
     assert_eq!(counted(&scrape, "videocall_rtt_seconds_count"), frames);
-    // Of those that are met in their middle, what the first frame shows may have been counted before.
+    // Of those that are met in their middle, what the first frame shows may have been counted
+    // before.
     let grown = 40.0 * 3.0 * SAMPLES_A_FRAME * (rounds + rounds - 1.0);
     assert_eq!(counted(&scrape, SAMPLES), grown);
     for gauge in [

@@ -19,7 +19,8 @@ use crate::kit::scrape::Scrape;
 use crate::kit::stream::Health;
 use crate::kit::wait::{self, PATIENCE};
 
-/// How long an exporter that is cut off may take to notice, and to come back: the longest of its pauses and timeouts.
+/// How long an exporter that is cut off may take to notice, and to come back: the longest of its
+/// pauses and timeouts.
 const RECOVERY: Duration = Duration::from_secs(45);
 
 /// The exporter with its stream made, ready.

@@ -1,4 +1,5 @@
-//! The consumer finds its way back by itself, whatever happens to its durable, its stream, its server or its link.
+//! The consumer finds its way back by itself, whatever happens to its durable, its stream, its
+//! server or its link.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,10 +18,12 @@ use crate::kit::wait;
 
 const DURABLE: &str = "callsight-main";
 
-/// Far less than the 30 s after which JetStream delivers again by itself, and time for two looks and a pause.
+/// Far less than the 30 s after which JetStream delivers again by itself, and time for two looks
+/// and a pause.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Waits until so many messages were folded, and tells how many were received and how many of those again.
+/// Waits until so many messages were folded, and tells how many were received and how many of those
+/// again.
 async fn folded(callsight: &Callsight, frames: f64, within: Duration) -> (f64, f64) {
     callsight
         .metrics_when(within, &format!("{frames} frames to be folded"), |scrape| {

@@ -30,7 +30,8 @@
 //!
 //! # async fn relay() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
-//! let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
+//! let config = PublisherConfig::new("us".parse()?, "relay", "relay-1");
+//! let publisher = Publisher::start(client, config).await?;
 //!
 //! let (meeting, session) = (MeetingId::new("standup")?, SessionId::new("0b6e5f1c")?);
 //! let frame = Frame {

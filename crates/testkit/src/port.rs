@@ -10,14 +10,14 @@ use std::sync::Mutex;
 /// Below the ephemeral range, which starts at 32768 on Linux and at 49152 elsewhere.
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
 
-/// How often [`retry`] tries other ports.
+/// How often `retry` tries other ports.
 const ATTEMPTS: usize = 5;
 
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A port on 127.0.0.1 that nobody listens on and that this process has not returned before.
 ///
-/// Another process may still take it before the caller does, see [`retry`].
+/// Another process may still take it before the caller does, see `retry`.
 pub fn free() -> u16 {
     // A test that panicked while it held the lock leaves the set no less true.
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

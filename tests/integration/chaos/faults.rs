@@ -14,8 +14,8 @@ use crate::kit::proxy::Proxy;
 use crate::kit::stream::Health;
 use crate::kit::wait;
 
-/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last frame. Every
-/// session has pairs, however many there are.
+/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last
+/// frame. Every session has pairs, however many there are.
 const FLAGS: [&str; 3] = ["--create", "--idle-timeout=1h", "--pair-max-sessions=0"];
 
 /// The longest that anything is away: longer than two heartbeats and an acknowledgement may take.
@@ -28,7 +28,8 @@ pub(super) struct World {
     pub(super) jetstream: jetstream::Context,
     to_callsight: Proxy,
     to_clients: Proxy,
-    /// For each exporter that was killed, the stream sequences after which it began and the next one did.
+    /// For each exporter that was killed, the stream sequences after which it began and the next
+    /// one did.
     pub(super) lives: Vec<(u64, u64)>,
     /// How often each fault happened.
     pub(super) faults: BTreeMap<&'static str, u64>,
@@ -133,7 +134,8 @@ impl World {
         }
     }
 
-    /// The machine of the exporter goes off without a word: the server goes on delivering to nobody.
+    /// The machine of the exporter goes off without a word: the server goes on delivering to
+    /// nobody.
     async fn lose_exporter(&mut self) {
         self.to_callsight.lose();
         self.callsight.kill9();

@@ -55,7 +55,8 @@ impl Account {
 }
 
 impl World {
-    /// Lets everything come to rest, and compares the books of the publisher and of this life of the exporter.
+    /// Lets everything come to rest, and compares the books of the publisher and of this life of
+    /// the exporter.
     pub(super) async fn settle(&mut self, clients: &mut Clients) {
         clients.flush().await;
         let last = self.last_sequence("HEALTH_US").await;
@@ -84,7 +85,8 @@ impl World {
         stored
     }
 
-    /// Every series of sessions and pairs is what the session's last frame says, and there are no others.
+    /// Every series of sessions and pairs is what the session's last frame says, and there are no
+    /// others.
     pub(super) async fn assert_series(&self, stored: &Stored) {
         let mut last: BTreeMap<&str, Frame<'_>> = BTreeMap::new();
         for frame in stored.values().filter_map(|message| Frame::decode(&message.payload).ok()) {

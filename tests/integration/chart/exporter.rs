@@ -55,8 +55,8 @@ impl<'a> Container<'a> {
         Self { spec, files }
     }
 
-    /// Its arguments as Kubernetes hands them over, with the files under `folder` instead, in which they are written.
-    /// Secrets hold `secret`.
+    /// Its arguments as Kubernetes hands them over, with the files under `folder` instead, in which
+    /// they are written. Secrets hold `secret`.
     pub(super) fn arguments(&self, folder: &Path, secret: &str) -> Vec<String> {
         let here = |text: &str| text.replace(MOUNTS, folder.to_str().unwrap());
         for (path, content) in &self.files {
@@ -143,7 +143,8 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
     checked(&["--set", "webConfig.secret=web,webConfig.scheme=HTTPS"], "Deployment", "blue");
 }
 
-/// A value for every setting that the schema knows, so that none has a type that the exporter does not take.
+/// A value for every setting that the schema knows, so that none has a type that the exporter does
+/// not take.
 #[test]
 fn every_setting_reaches_the_exporter() {
     let schema: Value = serde_json::from_str(&read("helm/callsight/values.schema.json")).unwrap();
@@ -172,7 +173,8 @@ fn every_setting_reaches_the_exporter() {
     assert!(config.contains("degraded-concealment = 0.25\n"), "{config}");
 }
 
-/// What the schema lets through and the exporter does not is named when the pod starts; the schema catches most.
+/// What the schema lets through and the exporter does not is named when the pod starts; the schema
+/// catches most.
 #[test]
 fn text_can_not_break_out_of_the_file() {
     let odd = r#"nats.user=a"b\\c=<&>,nats.password.secret=s"#;
@@ -208,7 +210,8 @@ fn the_job_declares_what_the_enabled_colours_need_where_they_are() {
     assert!(other.contains("region apac of us, apac: 2 streams, 1 consumers;"), "{other}");
 }
 
-/// The job makes what the exporter needs, both with the permissions of their users and the secrets from their files.
+/// The job makes what the exporter needs, both with the permissions of their users and the secrets
+/// from their files.
 #[tokio::test]
 async fn the_job_and_then_the_exporter_run_with_what_the_chart_gives_them() {
     let nats = nats_with_permissions();

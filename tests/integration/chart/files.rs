@@ -1,5 +1,6 @@
-//! The image and the compose file, as far as they can be held to without a container engine: none runs where these tests do.
-//! What they lead to is held to in full: every file that they name is there, and every setting goes to the program that reads it.
+//! The image and the compose file, as far as they can be held to without a container engine: none
+//! runs where these tests do. What they lead to is held to in full: every file that they name is
+//! there, and every setting goes to the program that reads it.
 
 use std::fs;
 use std::process::{Command, Output};

@@ -1,11 +1,12 @@
-//! All that is installed in each region, kept as text, so that a change to a template shows what it changes.
+//! All that is installed in each region, kept as text, so that a change to a template shows what it
+//! changes.
 
 use std::{env, fs};
 
 use super::{REGIONS, render, root, values_of};
 
-/// The files of `tests/golden` hold what helm renders for a region, with the rules and dashboards cut down to a line each:
-/// they are files of their own. `UPDATE_GOLDEN=1` writes them anew.
+/// The files of `tests/golden` hold what helm renders for a region, with the rules and dashboards
+/// cut down to a line each: they are files of their own. `UPDATE_GOLDEN=1` writes them anew.
 #[test]
 fn the_manifests_of_the_regions_are_the_golden_ones() {
     for region in REGIONS {

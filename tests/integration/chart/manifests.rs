@@ -1,4 +1,5 @@
-//! What helm makes of the chart, in every combination, against the schemas of Kubernetes and our own promises.
+//! What helm makes of the chart, in every combination, against the schemas of Kubernetes and our
+//! own promises.
 
 use std::fs;
 use std::process::Command;
@@ -12,11 +13,12 @@ use crate::kit::{process, python};
 /// The oldest Kubernetes that the chart takes, and the newest whose schemas the validator has.
 const VERSIONS: [&str; 2] = ["1.28", "1.37"];
 
-/// Kinds of the Prometheus operator, which Kubernetes has no schemas for: `super::monitoring` looks at them.
+/// Kinds of the Prometheus operator, which Kubernetes has no schemas for: `super::monitoring` looks
+/// at them.
 const FOREIGN: [&str; 3] = ["ServiceMonitor", "PodMonitor", "PrometheusRule"];
 
-/// Features, each with its values. Each is tried alone, all of them together, and all but one of them: so each meets each
-/// other, and each is missed once.
+/// Features, each with its values. Each is tried alone, all of them together, and all but one of
+/// them: so each meets each other, and each is missed once.
 const FEATURES: &[(&str, &str)] = &[
     ("green", "colours.green.enabled=true,colours.green.image.tag=1.2.3"),
     ("switched", "colours.green.enabled=true,active=green,colours.blue.enabled=false"),

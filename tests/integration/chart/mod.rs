@@ -1,9 +1,10 @@
 //! What is shipped for Kubernetes and for containers, by the tools that will read it.
 //!
-//! A chart is a program that writes YAML, and YAML is quick to be wrong in silence: a mistyped key is ignored, a setting that
-//! the exporter refuses is found out by a pod that crashes at night. So every values file and combination of features is
-//! rendered by helm and held against the schemas of Kubernetes ([`manifests`]), the settings inside go to the exporter
-//! itself ([`exporter`]), the rules to promtool ([`monitoring`]), the values of NATS to nats-server ([`nats`]), and a typo is
+//! A chart is a program that writes YAML, and YAML is quick to be wrong in silence: a mistyped key
+//! is ignored, a setting that the exporter refuses is found out by a pod that crashes at night. So
+//! every values file and combination of features is rendered by helm and held against the schemas
+//! of Kubernetes ([`manifests`]), the settings inside go to the exporter itself ([`exporter`]), the
+//! rules to promtool ([`monitoring`]), the values of NATS to nats-server ([`nats`]), and a typo is
 //! an error with the name of the key ([`schema`]).
 
 mod exporter;

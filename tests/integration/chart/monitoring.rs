@@ -1,4 +1,5 @@
-//! Rules, dashboards and monitors: what Kubernetes knows nothing about, and Prometheus and Grafana have to take.
+//! Rules, dashboards and monitors: what Kubernetes knows nothing about, and Prometheus and Grafana
+//! have to take.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,7 +41,8 @@ fn the_rules_in_kubernetes_are_those_of_the_project_and_promtool_takes_them() {
         assert_eq!(rule["apiVersion"], "monitoring.coreos.com/v1");
         assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
         assert_eq!(keys(&rule["spec"]), BTreeSet::from(["groups"]));
-        // The names of a PrometheusRule's groups are unique in it; promtool sees to that, and to everything inside.
+        // The names of a PrometheusRule's groups are unique in it; promtool sees to that, and to
+        // everything inside.
         let written: Value = yaml_serde::from_str(&fs::read_to_string(&source).unwrap()).unwrap();
         assert_eq!(rule["spec"], written, "{source:?}");
         let directory = temporary_directory();

@@ -1,10 +1,11 @@
 //! The values for the official chart of NATS, which can't be fetched where these tests run.
 //!
-//! So its way from values to `nats.conf` is followed here, as far as our values go: each section under `config` has a few
-//! keys of its own, over which its `merge` is laid; `<< text >>` stands for text without quotes; a key that ends in
-//! `$include` becomes an include; secrets with certificates are mounted in folders known in advance. What comes out is put
-//! before a real nats-server, with certificates and the permissions of `jetstream/`. Whether the chart knows a key that it
-//! passes over, such as one of `podTemplate`, only an installation can tell.
+//! So its way from values to `nats.conf` is followed here, as far as our values go: each section
+//! under `config` has a few keys of its own, over which its `merge` is laid; `<< text >>` stands
+//! for text without quotes; a key that ends in `$include` becomes an include; secrets with
+//! certificates are mounted in folders known in advance. What comes out is put before a real
+//! nats-server, with certificates and the permissions of `jetstream/`. Whether the chart knows a
+//! key that it passes over, such as one of `podTemplate`, only an installation can tell.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,8 @@ fn values(place: &str) -> Value {
     yaml_serde::from_str(&read(&format!("helm/nats/values-{place}.yaml"))).unwrap()
 }
 
-/// Lays `over` over `under`, as Helm's `mergeOverwrite` does: maps are merged, everything else is replaced.
+/// Lays `over` over `under`, as Helm's `mergeOverwrite` does: maps are merged, everything else is
+/// replaced.
 fn merge(under: &mut Value, over: &Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
@@ -35,7 +37,8 @@ fn merge(under: &mut Value, over: &Value) {
     }
 }
 
-/// The section of the configuration that `section` of the values asks for, over what the chart puts there itself.
+/// The section of the configuration that `section` of the values asks for, over what the chart puts
+/// there itself.
 fn merged(mut own: Value, section: &Value) -> Value {
     if let Some(over) = section.get("merge") {
         merge(&mut own, over);

@@ -1,4 +1,5 @@
-//! A key that the chart does not know is an error that names it, and the schema knows what the exporter knows.
+//! A key that the chart does not know is an error that names it, and the schema knows what the
+//! exporter knows.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +89,8 @@ fn what_does_not_go_together_is_refused_with_what_to_do() {
     }
 }
 
-/// Every object says which keys it has; the exceptions are maps of text to text, and what only Kubernetes can judge.
+/// Every object says which keys it has; the exceptions are maps of text to text, and what only
+/// Kubernetes can judge.
 #[test]
 fn no_object_of_the_schema_takes_keys_that_it_does_not_name() {
     fn walk(value: &Value, path: &str, open: &mut Vec<String>) {
@@ -149,7 +151,8 @@ fn the_chart_and_what_it_runs_have_the_version_of_the_crate() {
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
 }
 
-/// A key that only a values file of a region has would never be seen in `values.yaml`, which is what people read.
+/// A key that only a values file of a region has would never be seen in `values.yaml`, which is
+/// what people read.
 #[test]
 fn every_key_of_a_region_is_explained_in_the_values_of_the_chart() {
     let all: Value = yaml_serde::from_str(&read(&format!("{CHART}/values.yaml"))).unwrap();

@@ -93,7 +93,8 @@ async fn every_question_gets_an_answer() {
     for (part, reason) in UNANSWERED {
         assert!(skipped.iter().any(|expression| expression.contains(part)), "nobody asks {part}: {reason}");
     }
-    // An invalid question fails at once, with what Prometheus says; one without an answer when all has had its time.
+    // An invalid question fails at once, with what Prometheus says; one without an answer when all
+    // has had its time.
     wait::eventually_async(Duration::from_secs(120), "an answer to every question", async || {
         health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.relay-1"), vec![0xc1]).await;
         let mut unanswered = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! The dashboards: what is in them, that Grafana would take it, and that Prometheus has an answer to every question.
+//! The dashboards: what is in them, that Grafana would take it, and that Prometheus has an answer
+//! to every question.
 
 mod answers;
 mod model;
@@ -21,7 +22,8 @@ fn the_json_is_what_the_source_says() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Puts each dashboard where TypeScript expects what Grafana's own types say, and lets the compiler judge.
+/// Puts each dashboard where TypeScript expects what Grafana's own types say, and lets the compiler
+/// judge.
 #[test]
 fn the_json_is_what_grafana_calls_a_dashboard() {
     tool::ensure("grafana-schema");
@@ -110,7 +112,8 @@ fn one_gets_from_slow_to_whom_with_time_and_place() {
     let find = |uid: &str| {
         dashboards.iter().find(|dashboard| dashboard.uid == uid).unwrap_or_else(|| panic!("no {uid}"))
     };
-    // What a click may fill in, beside the variables: the time, and labels or columns of what was clicked.
+    // What a click may fill in, beside the variables: the time, and labels or columns of what was
+    // clicked.
     for dashboard in &dashboards {
         let links = dashboard.data_links();
         for url in &links {

@@ -108,7 +108,8 @@ fn label_values(query: &str) -> String {
     format!("count by ({label}) ({selector})")
 }
 
-/// The expression with what Grafana would fill in for its variables, when all of everything is selected.
+/// The expression with what Grafana would fill in for its variables, when all of everything is
+/// selected.
 pub(crate) fn filled_in(expression: &str) -> String {
     let mut text =
         expression.replace("$__rate_interval", "20s").replace("$__range", "1m").replace("$job", "callsight");

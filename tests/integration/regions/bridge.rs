@@ -1,4 +1,5 @@
-//! An exporter that watches two regions from one place, and one that has to go a long way round for a while.
+//! An exporter that watches two regions from one place, and one that has to go a long way round for
+//! a while.
 
 use async_nats::jetstream::Context;
 use callsight::topology::{
@@ -21,7 +22,8 @@ use crate::kit::wait::{self, PATIENCE};
 /// No session falls idle while the bridge is down.
 const NEVER_IDLE: &str = "--idle-timeout=1h";
 
-/// The user and the deployment of an exporter that reads all regions, as `jetstream/permissions` has them.
+/// The user and the deployment of an exporter that reads all regions, as `jetstream/permissions`
+/// has them.
 const GLOBAL: [&str; 3] = ["--deployment=global", "--nats-inbox-prefix=_INBOX.global", NEVER_IDLE];
 
 /// Both regions' streams and the mirror, with durables for exporters that may not make them.
@@ -78,7 +80,8 @@ async fn folded(exporter: &Callsight, region: &str, frames: u64) {
         .await;
 }
 
-/// How old the newest frame of the stream is, when its mirror heard of it, and how many frames it lacks.
+/// How old the newest frame of the stream is, when its mirror heard of it, and how many frames it
+/// lacks.
 fn freshness(scrape: &Scrape) -> [f64; 3] {
     ["callsight_stream_last_frame_age_seconds", "callsight_mirror_lag_seconds", "callsight_mirror_lag_frames"]
         .map(|name| scrape.value(name, &[("region", "apac")]).unwrap_or(f64::NAN))
@@ -103,7 +106,8 @@ async fn a_mirror_tells_a_silent_region_from_a_bridge_that_is_down() {
     folded(&global, "apac", 1).await;
     folded(&local, "apac", 1).await;
 
-    // Both have refused the same frame, and the region's own dead-letter stream has one letter about it.
+    // Both have refused the same frame, and the region's own dead-letter stream has one letter
+    // about it.
     for exporter in [&global, &local] {
         exporter
             .metrics_when(PATIENCE, "the dead letter", |scrape| {
@@ -124,7 +128,8 @@ async fn a_mirror_tells_a_silent_region_from_a_bridge_that_is_down() {
     assert!(own.any("callsight_stream_last_frame_age_seconds", &[("region", "apac")]));
     assert!(!own.any("callsight_mirror_lag_seconds", &[]), "it reads the stream itself");
 
-    // The bridge down, or the region frozen: the mirror hears nothing any more, and the other region goes on.
+    // The bridge down, or the region frozen: the mirror hears nothing any more, and the other
+    // region goes on.
     cluster.server("apac").stop();
     global
         .metrics_when(PATIENCE, "the bridge to be seen as down", |scrape| {

@@ -1,4 +1,5 @@
-//! A region that is shared out between several exporters shows what one would show: all of it, and nothing twice.
+//! A region that is shared out between several exporters shows what one would show: all of it, and
+//! nothing twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,8 @@ use crate::kit::scrape::Scrape;
 use crate::kit::stream::Health;
 use crate::kit::wait::{self, PATIENCE};
 
-/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last frame.
+/// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last
+/// frame.
 const NEVER_IDLE: &str = "--idle-timeout=1h";
 
 /// So many relays that every one of a few shards gets some.
@@ -102,7 +104,8 @@ async fn taken_together(exporters: &[Callsight], frames: u64) -> Vec<Scrape> {
     .await
 }
 
-/// The series that tell of calls, by name and labels: those that the same frames give the same values.
+/// The series that tell of calls, by name and labels: those that the same frames give the same
+/// values.
 fn calls(scrape: &Scrape, kept: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
     let names: Vec<_> = scrape.names().into_iter().filter(|name| name.starts_with("videocall_")).collect();
     let names = names.into_iter().filter(|name| !name.ends_with("_age_seconds") && kept(name));
@@ -174,7 +177,8 @@ async fn three_shards_show_together_what_one_exporter_shows() {
     assert!(together.iter().all(|scrape| taken(scrape) > 0), "every shard has relays");
     assert_same(&union(&together, |_| true), &calls(&one, |_| true));
 
-    // One dies in the middle of its work. What it had acknowledged stays counted, and the rest comes to its successor.
+    // One dies in the middle of its work. What it had acknowledged stays counted, and the rest
+    // comes to its successor.
     for seq in 6..=20 {
         calls_in.speak(&health, seq).await;
         if seq == 12 {
@@ -215,7 +219,8 @@ async fn three_shards_show_together_what_one_exporter_shows() {
     assert_same(&union(&together, is_gauge), &calls(&alone.metrics().await, is_gauge));
 }
 
-/// What the counter of samples must have come to: every session counts from its last frame that was counted before.
+/// What the counter of samples must have come to: every session counts from its last frame that was
+/// counted before.
 fn samples_after(
     messages: &[async_nats::jetstream::Message],
     counted: impl Fn(u32, u64) -> bool,
@@ -299,7 +304,8 @@ async fn two_shards_become_three_and_every_frame_counts_once() {
     all.await;
     assert_same(&union(&together, is_gauge), &calls(&alone.metrics().await, is_gauge));
 
-    // Once the new ones are at rest, the old durables may go and the flag may stay: nothing comes again.
+    // Once the new ones are at rest, the old durables may go and the flag may stay: nothing comes
+    // again.
     let context = nats.jetstream().await;
     let stream = context.get_stream("HEALTH_US").await.unwrap();
     for number in 1..=2 {

@@ -22,8 +22,9 @@ use crate::kit::wait::{self, PATIENCE};
 const FRAMES: u64 = 32;
 const BAD: std::ops::Range<u64> = 10..22;
 
-/// Calls that are well, then bad by round trip for the first eight of twelve sessions, for the first of them by audio
-/// too, then well again; a frame that comes twice and a message that is none. Tells from when to when.
+/// Calls that are well, then bad by round trip for the first eight of twelve sessions, for the
+/// first of them by audio too, then well again; a frame that comes twice and a message that is
+/// none. Tells from when to when.
 async fn an_incident(nats: &Nats) -> (OffsetDateTime, OffsetDateTime) {
     let health = Health::create(nats).await;
     let relay = Relay::start(nats).await;

@@ -79,7 +79,8 @@ pub(crate) fn alerts() -> Vec<Rule> {
     rules().into_iter().filter(|rule| rule.alert.is_some()).collect()
 }
 
-/// The expressions in the text of an alert: what its templates ask Prometheus, with something for what they fill in.
+/// The expressions in the text of an alert: what its templates ask Prometheus, with something for
+/// what they fill in.
 pub(crate) fn asked(annotation: &str) -> Vec<String> {
     let quoted = annotation.split('"').skip(1).step_by(2);
     quoted

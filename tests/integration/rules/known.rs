@@ -1,4 +1,5 @@
-//! The metrics and labels that there are: those of the catalogue, what the rules record, and what Prometheus adds.
+//! The metrics and labels that there are: those of the catalogue, what the rules record, and what
+//! Prometheus adds.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The rules that ship: promtool finds no fault with them, each is tested both ways, each alert leads to a section of the
-//! runbook, and none names a metric or label that doesn't exist.
+//! The rules that ship: promtool finds no fault with them, each is tested both ways, each alert
+//! leads to a section of the runbook, and none names a metric or label that doesn't exist.
 
 pub(crate) mod files;
 pub(crate) mod known;
@@ -68,7 +68,8 @@ fn every_rule_has_a_unit_test_and_every_alert_one_of_each_kind() {
     let (mut fires, mut silent, mut recorded) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let files = files::list(UNIT_TESTS, "yaml");
     for test in files.iter().flat_map(|file| files::yaml::<UnitTests>(file).tests) {
-        // A test of silence in which it fires at another time would prove nothing about the cases of its own.
+        // A test of silence in which it fires at another time would prove nothing about the cases
+        // of its own.
         let fired: BTreeSet<_> = test
             .alert_rule_test
             .iter()

@@ -1,8 +1,9 @@
 //! What a PromQL expression names: metrics, and labels.
 //!
-//! Prometheus itself says whether an expression is valid; a metric or label that doesn't exist is valid too, and the
-//! answer is just empty for ever. So this finds the names. It is no parser: it knows what precedes and follows a name,
-//! which is enough to tell metrics, functions, keywords and labels apart.
+//! Prometheus itself says whether an expression is valid; a metric or label that doesn't exist is
+//! valid too, and the answer is just empty for ever. So this finds the names. It is no parser: it
+//! knows what precedes and follows a name, which is enough to tell metrics, functions, keywords and
+//! labels apart.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +78,8 @@ pub(crate) fn names(expression: &str) -> Names {
     names
 }
 
-/// The expression with comparisons that say 0 or 1 instead of leaving series out: it answers whether or not it is true.
+/// The expression with comparisons that say 0 or 1 instead of leaving series out: it answers
+/// whether or not it is true.
 pub(crate) fn unfiltered(expression: &str) -> String {
     let (mut result, mut done, mut braces) = (String::new(), 0, 0_u32);
     for (token, end) in tokens(expression) {
@@ -126,7 +128,8 @@ fn words_until(tokens: &[Token], from: usize, close: &str) -> (Vec<String>, usiz
     (words.collect(), from + length)
 }
 
-/// The tokens that matter, each with where it ends: numbers, durations, ranges and comments are left out.
+/// The tokens that matter, each with where it ends: numbers, durations, ranges and comments are
+/// left out.
 fn tokens(expression: &str) -> Vec<(Token, usize)> {
     let mut tokens = Vec::new();
     let mut rest = expression;

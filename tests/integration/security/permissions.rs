@@ -21,8 +21,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 
 const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
 
-/// A server of region us with the permissions as they are in the repository. Every password is the user's name and
-/// `-secret`.
+/// A server of region us with the permissions as they are in the repository. Every password is the
+/// user's name and `-secret`.
 pub(crate) fn nats_with_permissions() -> Nats {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/jetstream/permissions/us.conf");
     let variables: Vec<_> = USERS
@@ -285,8 +285,8 @@ async fn nobody_gets_in_without_a_password() {
     assert_eq!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation);
 }
 
-/// Who may make a consumer for the moment could have it deliver where he may not publish himself. What NATS lets
-/// through all the same is told in `docs/security.md`.
+/// Who may make a consumer for the moment could have it deliver where he may not publish himself.
+/// What NATS lets through all the same is told in `docs/security.md`.
 #[tokio::test]
 async fn a_consumer_for_the_moment_publishes_for_nobody() {
     let nats = nats_with_permissions();

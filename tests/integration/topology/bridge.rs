@@ -1,8 +1,9 @@
 //! The bridge under load: each region in turn is killed or frozen while the other goes on.
 //!
-//! What is promised of it: the other region publishes, and creates consumers and streams, all the while; when the lost
-//! one is back, the mirror has every acknowledged frame in the order of its stream; and publishers, who only have to be
-//! patient, have lost nothing. How long each takes is measured and printed; `docs/topology.md` has the figures.
+//! What is promised of it: the other region publishes, and creates consumers and streams, all the
+//! while; when the lost one is back, the mirror has every acknowledged frame in the order of its
+//! stream; and publishers, who only have to be patient, have lost nothing. How long each takes is
+//! measured and printed; `docs/topology.md` has the figures.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const DEADLINE: Duration = SETTLED_WITHIN;
 
 const MIRROR: &str = "HEALTH_APAC_MIRROR";
 
-/// How long a region is away at least: longer than an election takes, and an acknowledgement is waited for.
+/// How long a region is away at least: longer than an election takes, and an acknowledgement is
+/// waited for.
 const AWAY: Duration = Duration::from_secs(8);
 
 fn region(name: &str) -> Region {

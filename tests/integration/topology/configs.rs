@@ -1,5 +1,5 @@
-//! The server configurations of `jetstream/`: they are valid, with TLS and without, and three servers of them make one
-//! super-cluster.
+//! The server configurations of `jetstream/`: they are valid, with TLS and without, and three
+//! servers of them make one super-cluster.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The variant with leaf nodes and JetStream domains: two regions that share no quorum, and a mirror all the same.
+//! The variant with leaf nodes and JetStream domains: two regions that share no quorum, and a
+//! mirror all the same.
 
 use std::path::Path;
 

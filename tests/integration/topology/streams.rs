@@ -1,4 +1,5 @@
-//! `callsight streams` against a real super-cluster, with the permissions of its operator and no more.
+//! `callsight streams` against a real super-cluster, with the permissions of its operator and no
+//! more.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,8 @@
-//! The health frame as others see it: the specification, its limits, and what holds for every frame.
+//! The health frame as others see it: the specification, its limits, and what holds for every
+//! frame.
 
-// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is said.
+// Cargo compiles this for tests alone in any case; clippy lets helpers unwrap only where it is
+// said.
 #[cfg(test)]
 mod doc;
 #[cfg(test)]

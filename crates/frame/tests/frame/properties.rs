@@ -144,7 +144,8 @@ fn anything() -> impl Strategy<Value = Message> {
     })
 }
 
-/// Decodes as the exporter does, which tries a quick decoder first, and holds it against the careful one.
+/// Decodes as the exporter does, which tries a quick decoder first, and holds it against the
+/// careful one.
 fn decode(message: &[u8]) -> Result<Frame<'_>, Rejection> {
     let decoded = Frame::decode(message);
     assert_eq!(decoded, Frame::decode_carefully(message));
