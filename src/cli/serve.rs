@@ -13,7 +13,7 @@ use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
 use crate::consume::Reader;
 use crate::nats;
-use crate::serve::{Exporter, ExporterConfig, Feed, open_files};
+use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
 use callsight_frame::MAX_PEERS;
@@ -235,7 +235,6 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
         };
         feeds.push(Feed { source, client });
     }
-    open_files::raise_limit();
     let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let stop = stop_signal()?;
     let failed = tokio::select! {

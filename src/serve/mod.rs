@@ -8,7 +8,7 @@ mod gate;
 mod glance;
 mod http;
 pub(crate) mod negotiate;
-pub(crate) mod open_files;
+mod open_files;
 pub(crate) mod readiness;
 mod routes;
 mod scrape;
@@ -172,7 +172,7 @@ impl Exporter {
         let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         let triage = tokio::spawn(triage.keep());
-        tracing::info!(%address, "serving");
+        tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
         Ok(Self {
             address,
             regions,

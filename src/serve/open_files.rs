@@ -8,19 +8,15 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard limit, and logs the limit that holds from now on.
-pub(crate) fn raise_limit() {
+/// Raises the soft limit to the hard limit. Returns the limit that holds from now on; `None` for no
+/// limit.
+pub(super) fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    // No number means no limit.
-    let shown = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
-    match raised {
-        Ok(()) => {
-            tracing::info!(open_files = shown(maximum), before = shown(current), "limit of open files");
-        }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
         Err(error) => {
-            let open_files = shown(current);
-            tracing::warn!(open_files, %error, "cannot raise the limit of open files to {}", shown(maximum));
+            tracing::warn!(open_files = current, hard_limit = maximum, %error, "cannot raise the limit of open files");
+            current
         }
     }
 }

@@ -111,7 +111,7 @@ async fn only_a_password_opens_metrics_and_probes_need_none() {
         assert_eq!(callsight.get(path).await.status, 200, "{path}");
     }
     let log = callsight.process().output();
-    assert!(log.contains("passwords cross the network as they are"), "{log}");
+    assert!(log.contains("basic auth without TLS sends passwords in clear text"), "{log}");
     for secret in ["hunter2", &basic("prometheus:hunter2"), "$2b$"] {
         assert!(!log.contains(secret), "{log}");
     }
