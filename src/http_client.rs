@@ -173,7 +173,6 @@ pub(crate) struct HttpAccess {
 pub(crate) enum AccessError {
     #[error("cannot read `{}`", one_line(&path.display().to_string()))]
     Unreadable { path: PathBuf, source: io::Error },
-    /// `problem` never quotes the file.
     #[error("`{}` {problem}", one_line(&path.display().to_string()))]
     Unusable { path: PathBuf, problem: String },
     #[error("a user needs a password file, and a password file a user")]
@@ -186,7 +185,6 @@ pub(crate) enum HttpError {
     /// The answer was not complete within the time limit.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Slow(Duration),
-    /// The body is longer than this many bytes.
     #[error("the answer is longer than {0} bytes")]
     TooLong(u64),
     /// The connection can't be made, breaks, or does not carry HTTP.

@@ -64,7 +64,6 @@ pub struct Record {
     pub at: StreamTime,
     /// Its subject in the stream.
     pub subject: Subject,
-    /// Its headers.
     pub headers: Option<HeaderMap>,
     /// Its payload, a frame unless it was rejected.
     pub payload: Bytes,
@@ -73,37 +72,26 @@ pub struct Record {
 /// Why a stream cannot be read, or not to the end of the part.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// NATS does not answer.
     #[error("NATS does not answer: {0}; check --nats-url, and that JetStream is enabled there")]
     Unreachable(String),
-    /// There is no such stream.
     #[error("stream {0} does not exist; check --region, and --mirror if the hub's copy of a region is meant")]
     NoStream(String),
-    /// The server refuses.
     #[error("stream {stream} can't be read: {reason}; check the user's rights, see jetstream/permissions")]
-    Refused {
-        /// The stream.
-        stream: String,
-        /// The server's answer.
-        reason: async_nats::jetstream::Error,
-    },
+    Refused { stream: String, reason: async_nats::jetstream::Error },
     /// Messages of the part were removed before they were read.
     #[error(
         "stream {stream} lost frames while it was read: after sequence {after} the next is {next}; it was purged, or \
          they grew too old: choose a later part"
     )]
     Purged {
-        /// The stream.
         stream: String,
         /// The last sequence that was read.
         after: u64,
         /// The stream's first sequence now.
         next: u64,
     },
-    /// Nothing arrived for longer than [`Part::patience`].
     #[error("stream {stream} stopped answering after sequence {after}: {}", one_line(&reason.to_string()))]
     Away {
-        /// The stream.
         stream: String,
         /// The last sequence that was read.
         after: u64,
@@ -122,7 +110,6 @@ impl ReadError {
 /// What a stream holds at one moment.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// The stream.
     pub stream: String,
     /// The number of messages.
     pub messages: u64,
@@ -163,7 +150,6 @@ async fn state(context: &Context, stream: &str) -> Result<State, ReadError> {
 /// The part of a stream to read.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// The stream.
     pub stream: String,
     /// The subjects to read; all if there are none.
     pub subjects: Vec<String>,

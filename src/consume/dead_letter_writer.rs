@@ -44,7 +44,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const MOST_WAITING: usize = 8192;
 const MOST_BYTES: usize = 16 << 20;
 
-/// A rejected frame.
 pub(super) struct Rejected {
     pub(super) subject: async_nats::Subject,
     pub(super) payload: Bytes,

@@ -37,7 +37,6 @@ struct State {
 /// A region's health at one moment.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct HealthReport {
-    /// The region.
     pub region: String,
     /// Whether what it serves is complete and current.
     pub ready: bool,
@@ -51,7 +50,6 @@ pub struct HealthReport {
     pub pending_frames: u64,
     /// How far the fold is behind the stream, in seconds.
     pub lag_seconds: f64,
-    /// Live sessions.
     pub live_sessions: usize,
     /// Frames that the mirror lacks, if a mirror is read.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,11 +17,9 @@ use callsight_frame::subject::Region;
 /// A region, and the stream that its frames are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The region.
     pub region: Region,
     /// What the stream is to the region.
     pub kind: SourceKind,
-    /// The stream's name.
     pub stream: String,
     /// How the JetStream that has it is addressed.
     pub api: JetStreamApi,
@@ -81,7 +79,6 @@ impl Source {
 /// Who reads: a deployment, or one of its shards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reader {
-    /// The deployment.
     pub deployment: Deployment,
     /// The shard, unless one exporter reads everything.
     pub shard: Option<Shard>,

@@ -12,27 +12,22 @@ use crate::config::one_line;
 /// The error of settings that no connection can be made with.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
-    /// A file can't be read.
     #[error("cannot read `{}` of {flag}", one_line(&path.display().to_string()))]
     Unreadable {
         /// Flag that names the file.
         flag: &'static str,
-        /// The file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A file's content does not fit its flag.
     #[error("`{}` of {flag} {problem}", one_line(&path.display().to_string()))]
     Unusable {
         /// Flag that names the file.
         flag: &'static str,
-        /// The file.
         path: PathBuf,
         /// What is wrong, without quoting the file.
         problem: String,
     },
-    /// The client rejects the settings.
     #[error("cannot set up the NATS connection")]
     Connect(#[source] ConnectError),
 }

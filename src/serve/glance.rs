@@ -15,7 +15,6 @@ use callsight_fold::series::detail::DetailPlane;
 pub struct Glance {
     /// Whether every region is complete and current.
     pub ready: bool,
-    /// Live sessions.
     pub sessions: usize,
     /// Round-trip times at the median, the 95th and the 99th percentile of the live sessions that
     /// have one, each session counted once.

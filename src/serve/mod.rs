@@ -63,7 +63,6 @@ pub struct ExporterConfig {
 
 /// A region to consume, with its connection.
 pub struct Feed {
-    /// The region.
     pub source: Source,
     /// The connection; regions may share one.
     pub client: Client,
@@ -72,29 +71,20 @@ pub struct Feed {
 /// The exporter can't start, or can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address can't be listened on.
     #[error("cannot listen on {address}; choose another address with --listen")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
     /// A consumer ended without being stopped, which is a defect.
     #[error("the consumer of region {region} failed; start again, and report what the log says")]
     Consumer {
-        /// The region.
         region: Region,
         /// The panic, if it was one.
         #[source]
         source: Option<JoinError>,
     },
-    /// The web-config file can't be used.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
 }
 
-/// A running exporter.
 pub struct Exporter {
     address: SocketAddr,
     regions: Vec<Arc<RegionHealth>>,

@@ -28,9 +28,7 @@ const GLOBAL: &str = "global";
 /// The identity of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// A stream.
     Stream(String),
-    /// A durable consumer.
     Consumer {
         /// Name of its stream.
         stream: String,
@@ -78,7 +76,6 @@ impl fmt::Display for Name {
 /// A declared stream or durable, with the keys of its file only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declared {
-    /// Stream or durable.
     pub name: Name,
     /// Configuration in the form of the server's API, durations in nanoseconds.
     pub config: Map<String, Value>,

@@ -20,7 +20,6 @@ pub struct Deployment(String);
 pub struct DeploymentError(String);
 
 impl Deployment {
-    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

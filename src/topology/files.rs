@@ -18,7 +18,6 @@ use crate::config::one_line;
 /// The error of declarations that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// A folder or a file can't be read.
     #[error("cannot read `{}`", shown(path))]
     Unreadable {
         /// The folder or file.
@@ -26,13 +25,10 @@ pub enum FilesError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// No stream is declared.
     #[error("`{}` declares no stream; it needs streams/*.json, as in jetstream/", shown(.0))]
     Empty(PathBuf),
-    /// A file is not a valid declaration.
     #[error("`{}`: {problem}", shown(path))]
     Unusable {
-        /// The file.
         path: PathBuf,
         /// What is wrong, and how to fix it.
         problem: String,

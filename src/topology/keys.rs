@@ -16,7 +16,6 @@ pub(super) enum Shape {
     Word(&'static [&'static str]),
     Flag,
     Number,
-    /// In nanoseconds.
     Duration,
     Texts,
     Numbers,

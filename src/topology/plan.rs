@@ -18,11 +18,8 @@ const BEGINNING: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_time
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Nothing to do.
     Same,
-    /// Create it.
     Create,
-    /// Change it.
     Change,
     /// Refuse it: a change is impossible, or destructive and not allowed.
     Refused,
@@ -31,11 +28,8 @@ pub enum Action {
 /// The differences of a stream or a durable from its declaration, and what to do about them.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Stream or durable.
     pub name: Name,
-    /// What to do.
     pub action: Action,
-    /// All differences.
     pub changes: Vec<Change>,
     /// Complete configuration to send to the server.
     pub config: Map<String, Value>,

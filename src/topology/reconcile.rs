@@ -29,7 +29,6 @@ const UNAVAILABLE: usize = 503;
 /// The error of a request to JetStream.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// Nobody answers.
     #[error(
         "JetStream does not answer about {name}: {reason}; check --nats-url, that JetStream is enabled, that a majority \
          of its servers is up, and that the user may publish to $JS.API.>"
@@ -37,15 +36,12 @@ pub enum ReconcileError {
     Unanswered {
         /// The stream or durable in question.
         name: Name,
-        /// The last failure.
         reason: String,
     },
-    /// The server rejects the request.
     #[error("the server rejects {name}: {reason}")]
     Refused {
         /// The stream or durable in question.
         name: Name,
-        /// The server's reason.
         reason: String,
     },
 }

@@ -15,6 +15,8 @@
 //! - A session that ends, falls idle or moves loses all of its series; a peer that a frame lacks
 //!   loses those of its pair.
 
+#![warn(missing_docs)]
+
 mod counters;
 mod degraded;
 mod detail;
