@@ -66,16 +66,7 @@ async fn run_plan<'a>(run: &'a Run<'a>, plan: &DeploymentPlan<'a>) -> Outcome {
         }
     }
     let outcomes = join_all(plan.lanes.iter().map(|lane| run_lane(run, lane))).await;
-    outcomes.into_iter().max_by_key(|outcome| severity(*outcome)).unwrap_or(Outcome::Done)
-}
-
-const fn severity(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Done => 0,
-        Outcome::Stopped => 1,
-        Outcome::RolledBack => 2,
-        Outcome::Failed | Outcome::Unfinished => 3,
-    }
+    outcomes.into_iter().max().unwrap_or(Outcome::Done)
 }
 
 async fn run_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>) -> Outcome {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::chain::chain;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, WORKLOAD_IMAGE, WORKLOAD_NAME};
 use super::colour::Colour;
 use super::failure::StepError;
 use super::fleet::{NatsAccess, ServiceKind};
@@ -80,10 +80,10 @@ async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
         if service.kind == ServiceKind::Exporter {
             let old = cluster.active_colour(service).await?;
             found.old = Some(old);
-            found.old_image = cluster.image(service, old).await?;
+            found.old_image = cluster.workload(service, old, WORKLOAD_IMAGE).await?;
             if run.order.request.mode == DeploymentMode::Promote {
                 let new = old.other();
-                found.new_image = cluster.image(service, new).await?;
+                found.new_image = cluster.workload(service, new, WORKLOAD_IMAGE).await?;
                 if found.new_image.is_none() {
                     return Err(StepError::Gate(format!("{new} does not run: there is nothing to promote")));
                 }
@@ -126,7 +126,7 @@ async fn restart(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let workload = match (service.kind, job.found.old, &service.workload) {
         (ServiceKind::Plain, _, Some(workload)) => workload.clone(),
         (ServiceKind::Exporter, Some(colour), _) => {
-            let workload = cluster.workload(service, colour).await?;
+            let workload = cluster.workload(service, colour, WORKLOAD_NAME).await?;
             workload.ok_or_else(|| StepError::Gate(format!("{colour} is active and has no workload")))?
         }
         (ServiceKind::Plain, _, None) | (ServiceKind::Exporter, None, _) => {
