@@ -97,12 +97,6 @@ pub(crate) struct ReleaseChange {
     pub(crate) colour: Option<Colour>,
 }
 
-impl ReleaseChange {
-    pub(crate) fn is_of(&self, region: &str, service: &str) -> bool {
-        self.region == region && self.service == service
-    }
-}
-
 /// How the manifests of a service would change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestDifference {

@@ -204,7 +204,9 @@ impl ServiceJob<'_> {
             colour: staged,
         };
         let mut report = self.run.report();
-        if !report.changes.iter().any(|known| known.is_of(&change.region, &change.service)) {
+        let is_same =
+            |known: &ReleaseChange| known.region == change.region && known.service == change.service;
+        if !report.changes.iter().any(is_same) {
             report.changes.push(change);
         }
         drop(report);

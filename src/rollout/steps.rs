@@ -11,7 +11,7 @@ use super::failure::StepError;
 use super::fleet::{NatsAccess, ServiceKind};
 use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
 use super::releases::{self, Phase};
-use super::report::ReleaseChange;
+use super::report::{ReleaseChange, StepResult};
 use super::retire::{DeletedDurable, Retirement, check_active, delete_durables};
 use super::run::{FoundRelease, Run, ServiceJob};
 use super::{gates, retire};
@@ -24,18 +24,15 @@ const RETIRE_WITHIN: Duration = Duration::from_secs(60);
 /// The same when rolling back: a durable that is still read then stays.
 const DISCARD_WITHIN: Duration = Duration::from_secs(20);
 
-/// What a step reports.
-pub(super) enum StepReport {
-    Done(String),
-    /// Nothing was done; the text says what the operator has to do.
-    LeftToOperator(String),
-}
-
-/// Performs one step.
+/// Performs one step and returns what it found or did. [`StepResult::Skipped`] means that the
+/// operator has to do it.
 ///
 /// # Errors
 /// A gate does not pass, or a change fails.
-pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<StepReport, StepError> {
+pub(super) async fn perform<'a>(
+    run: &'a Run<'a>,
+    step: &Step<'a>,
+) -> Result<(StepResult, String), StepError> {
     let cluster = run.cluster(step.region);
     let text = match step.task {
         Task::Region(RegionStep::Gateways) => gates::gateways(run, &cluster).await?,
@@ -61,7 +58,7 @@ pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<Ste
             }
         }
     };
-    Ok(StepReport::Done(text))
+    Ok((StepResult::Ok, text))
 }
 
 /// Finds the active colour, and with it the colour that comes next. In a dry run, also what would
@@ -146,18 +143,20 @@ async fn withdraw(job: &ServiceJob<'_>) -> Result<String, StepError> {
     Ok(format!("{old} is stopped"))
 }
 
-async fn retire(job: &ServiceJob<'_>) -> Result<StepReport, StepError> {
+async fn retire(job: &ServiceJob<'_>) -> Result<(StepResult, String), StepError> {
     let Some(old) = job.found.old else {
-        return Ok(StepReport::Done("there was no other colour".to_owned()));
+        return Ok((StepResult::Ok, "there was no other colour".to_owned()));
     };
-    let region = job.cluster.region;
-    let Some(access) = &region.nats else {
-        return Ok(StepReport::LeftToOperator(format!(
-            "the fleet has no `nats` for {0}; run callsight rollout retire --deployment {old} --region {0}",
-            region.name
-        )));
+    let name = &job.cluster.region.name;
+    let Some(access) = &job.cluster.region.nats else {
+        return Ok((
+            StepResult::Skipped,
+            format!(
+                "the fleet has no `nats` for {name}; run callsight rollout retire --deployment {old} --region {name}"
+            ),
+        ));
     };
-    Ok(StepReport::Done(deleted(&discard_durables(job, access, old, RETIRE_WITHIN).await?)))
+    Ok((StepResult::Ok, deleted(&discard_durables(job, access, old, RETIRE_WITHIN).await?)))
 }
 
 async fn discard_durables(
