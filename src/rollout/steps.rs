@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::chain::chain;
 use super::cluster::{Cluster, WORKLOAD_IMAGE, WORKLOAD_NAME};
 use super::colour::Colour;
-use super::failure::StepError;
+use super::failure::{StepError, refuse};
 use super::fleet::{NatsAccess, ServiceKind};
 use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
 use super::releases::{self, Phase};
@@ -68,10 +68,10 @@ async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let mut found = FoundRelease::default();
     if let Some(release) = cluster.release(service).await? {
         if release.status.starts_with("pending") || release.status == "uninstalling" {
-            return Err(StepError::Gate(format!(
+            return refuse(format!(
                 "release {} is {}: another deployment is running, or one was killed; helm rollback ends that",
                 service.release, release.status
-            )));
+            ));
         }
         found.revision = Some(release.revision);
         if service.kind == ServiceKind::Exporter {
@@ -82,7 +82,7 @@ async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
                 let new = old.other();
                 found.new_image = cluster.workload(service, new, WORKLOAD_IMAGE).await?;
                 if found.new_image.is_none() {
-                    return Err(StepError::Gate(format!("{new} does not run: there is nothing to promote")));
+                    return refuse(format!("{new} does not run: there is nothing to promote"));
                 }
             }
         }
@@ -126,10 +126,7 @@ async fn restart(job: &ServiceJob<'_>) -> Result<String, StepError> {
             let workload = cluster.workload(service, colour, WORKLOAD_NAME).await?;
             workload.ok_or_else(|| StepError::Gate(format!("{colour} is active and has no workload")))?
         }
-        (ServiceKind::Plain, _, None) | (ServiceKind::Exporter, None, _) => {
-            let name = &service.name;
-            return Err(StepError::Gate(format!("{name} is not installed: there is nothing to restart")));
-        }
+        _ => return refuse(format!("{} is not installed: there is nothing to restart", service.name)),
     };
     cluster.kubectl(&service.namespace, &["rollout", "restart", &workload]).await?;
     let timeout = format!("--timeout={}", cluster.limit.timeout_flag());
