@@ -187,16 +187,13 @@ impl Cluster<'_> {
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
             self.limit.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
-        let line = match first {
-            Ok(Ok(Some(line))) => line,
-            _ => {
-                let mut said = String::new();
-                if let Some(mut errors) = child.stderr.take() {
-                    let _ = child.start_kill();
-                    let _ = timeout(GRACE, errors.read_to_string(&mut said)).await;
-                }
-                return Err(unreadable(&call, &end_of(&said)));
+        let Ok(Ok(Some(line))) = first else {
+            let mut said = String::new();
+            if let Some(mut errors) = child.stderr.take() {
+                let _ = child.start_kill();
+                let _ = timeout(GRACE, errors.read_to_string(&mut said)).await;
             }
+            return Err(unreadable(&call, &end_of(&said)));
         };
         // `Forwarding from 127.0.0.1:40001 -> 9464`
         let at = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
@@ -219,8 +216,7 @@ impl Cluster<'_> {
             let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
             child.wait().await
         };
-        let ended = self.limit.within(ended).await;
-        let status = match ended {
+        let status = match self.limit.within(ended).await {
             Ok(status) => status.map_err(|source| ToolError::Start { tool, source })?,
             Err(cut) => {
                 terminate(&mut child).await;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::chain::chain;
 use super::exporters::{ExporterError, Exporters};
 use super::judge::{self, Tolerances, WatchedWindow, WindowJudgement};
+use crate::config::chain;
 
 /// How often exporters that are not ready are asked again.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -13,7 +13,6 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::chain::chain;
 use super::cluster::{Cluster, StepLimit};
 use super::failure::StepError;
 use super::fleet::Fleet;
@@ -21,6 +20,7 @@ use super::plan::{DeploymentPlan, Lane, ServiceStep, Step, Task};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
 use super::run::{DeploymentOrder, Run};
 use super::steps::{self, no_longer, perform};
+use crate::config::chain;
 use crate::http_client::HttpClient;
 
 /// Runs a plan. `stop` turns true when the process receives a signal.

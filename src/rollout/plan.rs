@@ -24,6 +24,18 @@ pub(crate) enum Strategy {
     SingleRegion,
 }
 
+impl Strategy {
+    /// The name in flags and reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
+            Self::Parallel => "parallel",
+            Self::SingleRegion => "single-region",
+        }
+    }
+}
+
 /// What happens to the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeploymentMode {

@@ -194,11 +194,11 @@ impl DeploymentReport {
         if !self.changes.is_empty() && self.result != Outcome::Done {
             text.push_str("\nLeft changed:\n\n");
             for ReleaseChange { region, service, revision, .. } in &self.changes {
-                let before = revision.as_ref().map_or_else(
-                    || "it was not installed before".to_owned(),
-                    |revision| format!("it was at revision {revision} before"),
-                );
-                let _ = writeln!(text, "- {service} in {region}: {before}");
+                let before = match revision {
+                    Some(revision) => format!("at revision {revision}"),
+                    None => "not installed".to_owned(),
+                };
+                let _ = writeln!(text, "- {service} in {region}: it was {before} before");
             }
         }
         for difference in &self.differences {

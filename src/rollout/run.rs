@@ -17,7 +17,7 @@ use super::colour::Colour;
 use super::exporters::Exporters;
 use super::failure::StepError;
 use super::fleet::{Fleet, FleetAddress, FleetRegion, FleetService};
-use super::plan::{DeploymentMode, DeploymentRequest, Step, Strategy};
+use super::plan::{DeploymentMode, DeploymentRequest, Step};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
 use crate::http_client::HttpClient;
 
@@ -42,12 +42,7 @@ impl DeploymentOrder {
     /// The request in one line, for the report.
     fn in_words(&self) -> String {
         let DeploymentRequest { strategy, mode, region, services } = &self.request;
-        let strategy = match strategy {
-            Strategy::BlueGreen => "blue-green",
-            Strategy::Canary => "canary",
-            Strategy::Parallel => "parallel",
-            Strategy::SingleRegion => "single-region",
-        };
+        let strategy = strategy.name();
         let mode = match mode {
             DeploymentMode::Replace => "",
             DeploymentMode::Restart => ", restart only",

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::chain::chain;
 use super::cluster::{Cluster, WORKLOAD_IMAGE, WORKLOAD_NAME};
 use super::colour::Colour;
 use super::failure::{StepError, refuse};
@@ -15,7 +14,7 @@ use super::report::{ReleaseChange, StepResult};
 use super::retire::{DeletedDurable, Retirement, check_active, delete_durables};
 use super::run::{FoundRelease, Run, ServiceJob};
 use super::{gates, retire};
-use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::config::{NatsConfig, NatsIdentity, NatsTls, chain};
 use crate::nats;
 
 /// How long the pull requests of a stopped exporter may take to expire, with a margin.

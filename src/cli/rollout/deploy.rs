@@ -169,16 +169,13 @@ impl clap::ValueEnum for Strategy {
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        use clap::builder::PossibleValue;
-        Some(match self {
-            Self::BlueGreen => PossibleValue::new("blue-green")
-                .help("One region after another, each with both versions side by side"),
-            Self::Canary => PossibleValue::new("canary")
-                .help("The same, but the first region compares both for as long as the fleet's `soak`"),
-            Self::Parallel => PossibleValue::new("parallel")
-                .help("All regions at the same time; one that fails is rolled back alone"),
-            Self::SingleRegion => PossibleValue::new("single-region").help("Only the region of `--region`"),
-        })
+        let help = match self {
+            Self::BlueGreen => "One region after another, each with both versions side by side",
+            Self::Canary => "The same, but the first region compares both for as long as the fleet's `soak`",
+            Self::Parallel => "All regions at the same time; one that fails is rolled back alone",
+            Self::SingleRegion => "Only the region of `--region`",
+        };
+        Some(clap::builder::PossibleValue::new(self.name()).help(help))
     }
 }
 
