@@ -31,7 +31,13 @@ pub(crate) async fn deploy(
     http: HttpClient,
     stop: watch::Receiver<bool>,
 ) -> DeploymentReport {
-    let run = Run::new(fleet, order, http, stop, Run::new_report(order));
+    let report = DeploymentReport {
+        request: order.in_words(),
+        gates_skipped: order.skip_gates,
+        dry_run: order.dry_run,
+        ..DeploymentReport::default()
+    };
+    let run = Run::new(fleet, order, http, stop, report);
     run.save();
     let outcome = run_plan(&run, plan).await;
     run.finish(outcome)

@@ -10,12 +10,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{
     ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind,
 };
 use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 
 use super::exporters::{ExporterError, Exporters};

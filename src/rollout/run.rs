@@ -40,7 +40,7 @@ pub(crate) struct DeploymentOrder {
 
 impl DeploymentOrder {
     /// The request in one line, for the report.
-    fn in_words(&self) -> String {
+    pub(super) fn in_words(&self) -> String {
         let DeploymentRequest { strategy, mode, region, services } = &self.request;
         let strategy = strategy.name();
         let mode = match mode {
@@ -106,16 +106,6 @@ impl<'a> Run<'a> {
     ) -> Self {
         let (report, found) = (Mutex::new(report), Mutex::default());
         Self { fleet, order, http, stop, start: Instant::now(), report, found }
-    }
-
-    /// An empty report of this order.
-    pub(super) fn new_report(order: &DeploymentOrder) -> DeploymentReport {
-        DeploymentReport {
-            request: order.in_words(),
-            gates_skipped: order.skip_gates,
-            dry_run: order.dry_run,
-            ..DeploymentReport::default()
-        }
     }
 
     pub(super) fn report(&self) -> MutexGuard<'_, DeploymentReport> {
