@@ -33,7 +33,7 @@ pub use layers::{Parsed, parse};
 pub use reference::reference;
 pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
 pub(crate) use value::{duration, duration_between, positive, ratio, socket_address, whole};
-pub(crate) use words::{did_you_mean, nearest, one_line};
+pub(crate) use words::{chain, did_you_mean, nearest, one_line};
 
 #[cfg(test)]
 mod tests;

@@ -63,12 +63,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Endpoint {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// The URL of a server, with what it takes to be let in. A user and password in it are sent as
 /// basic auth.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 //! Invariant: an error with its causes is one line.
 
 use std::error::Error;
-use std::iter;
 
-use crate::config::{ConfigError, one_line};
+use crate::config::{ConfigError, chain};
 
 /// The error of a command.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +63,6 @@ impl CliError {
 
     /// Returns the error and its causes in one line.
     pub(super) fn line(&self) -> String {
-        let chain = iter::successors(Some(self as &dyn Error), |&error| error.source());
-        one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        chain(self)
     }
 }

@@ -4,10 +4,12 @@ mod compare;
 mod deploy;
 mod retire;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::CliError;
+use super::args::ProcessArgs;
 use super::process::start;
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};
@@ -63,23 +65,18 @@ fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {
 /// Runs the command chosen.
 pub(super) fn execute(args: RolloutArgs) -> Result<(), CliError> {
     match args.command {
-        RolloutCommand::Compare(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, compare::run)
-        }
-        RolloutCommand::Retire(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, retire::run)
-        }
-        RolloutCommand::Promote(args) => {
-            let (process, config) = args.validate();
-            start(&process, config, deploy::run)
-        }
-        RolloutCommand::Deploy(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, deploy::run)
-        }
+        RolloutCommand::Compare(args) => launch(args.validate()?, compare::run),
+        RolloutCommand::Retire(args) => launch(args.validate()?, retire::run),
+        RolloutCommand::Promote(args) => launch(args.validate(), deploy::run),
+        RolloutCommand::Deploy(args) => launch(args.validate()?, deploy::run),
     }
+}
+
+fn launch<C: fmt::Display, R: Future<Output = Result<(), CliError>>>(
+    (process, config): (ProcessArgs, C),
+    run: impl FnOnce(C) -> R,
+) -> Result<(), CliError> {
+    start(&process, config, run)
 }
 
 /// The settings in one line, for `--check-config`.

@@ -3,6 +3,9 @@
 //! Invariant: what comes from outside is shown on one line, without control characters or
 //! passwords.
 
+use std::error::Error;
+use std::iter;
+
 /// Returns the known name that was probably meant. Measure and bound are those that clap uses for
 /// flags.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -37,6 +40,12 @@ pub(super) fn redacted(text: &str) -> String {
         }
         None => text.to_owned(),
     }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let chain = iter::successors(Some(error), |&error| error.source());
+    one_line(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
 /// Escapes control characters, so that a text stays in its line and can't control a terminal.

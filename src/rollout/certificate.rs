@@ -6,7 +6,6 @@
 //! Invariant: the connection that reads a server's certificate verifies nothing, so nothing is ever
 //! sent over it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -64,10 +63,7 @@ pub(crate) async fn end_of_server(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         .with_no_client_auth();
-    let name = match host.parse::<IpAddr>() {
-        Ok(address) => ServerName::IpAddress(address.into()),
-        Err(_) => ServerName::try_from(host.to_owned()).map_err(|_| CertificateError::Name)?,
-    };
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| CertificateError::Name)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().ok_or(CertificateError::None)?;
     earliest(certificates)

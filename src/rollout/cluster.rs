@@ -7,7 +7,6 @@
 //!
 //! Invariant: no tool outlives its call, and no error shows the value of a flag.
 
-use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,6 +25,12 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How much of a failed tool's error output is shown.
 const SHOWN_BYTES: usize = 600;
+
+/// Shows a workload as a name, such as `deployment.apps/callsight-blue`.
+pub(crate) const WORKLOAD_NAME: &str = "name";
+
+/// Shows a workload as the image of its exporters.
+pub(crate) const WORKLOAD_IMAGE: &str = "jsonpath={.items[*].spec.template.spec.containers[0].image}";
 
 /// How long kubectl may take to forward a port.
 const FORWARD_WITHIN: Duration = Duration::from_secs(20);
@@ -50,14 +55,10 @@ pub(crate) enum CutShort {
 impl StepLimit {
     async fn reached(&self) -> CutShort {
         let mut stop = self.stop.clone();
-        let stopped = async {
-            if stop.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             () = tokio::time::sleep_until(self.deadline) => CutShort::TimedOut,
-            () = stopped => CutShort::Interrupted,
+            // An error means that no signal can come any more.
+            Ok(_) = stop.wait_for(|stop| *stop) => CutShort::Interrupted,
         }
     }
 
@@ -142,40 +143,21 @@ impl Cluster<'_> {
         Colour::from_name(said.trim()).ok_or_else(|| unreadable("kubectl get service", said.trim()))
     }
 
-    /// The workload of a colour, such as `deployment.apps/callsight-blue`; `None` if it has none.
+    /// [`WORKLOAD_NAME`] or [`WORKLOAD_IMAGE`] of a colour; `None` if it has no workload.
     pub(crate) async fn workload(
         &self,
         service: &FleetService,
         colour: Colour,
-    ) -> Result<Option<String>, ToolError> {
-        let said = self.workloads(service, colour, "name").await?;
-        Ok(said.lines().next().map(str::to_owned))
-    }
-
-    /// The image of a colour's exporters; `None` if it has no workload.
-    pub(crate) async fn image(
-        &self,
-        service: &FleetService,
-        colour: Colour,
-    ) -> Result<Option<String>, ToolError> {
-        let path = "jsonpath={.items[*].spec.template.spec.containers[0].image}";
-        let said = self.workloads(service, colour, path).await?;
-        Ok(said.split_whitespace().next().map(str::to_owned))
-    }
-
-    async fn workloads(
-        &self,
-        service: &FleetService,
-        colour: Colour,
         output: &str,
-    ) -> Result<String, ToolError> {
+    ) -> Result<Option<String>, ToolError> {
         let selector = format!(
             "app.kubernetes.io/instance={},app.kubernetes.io/component=exporter,colour={colour}",
             service.release
         );
         let kinds = "deployment,statefulset";
         let what = ["get", kinds, "--selector", &selector, "--output", output];
-        self.kubectl(&service.namespace, &what).await
+        let said = self.kubectl(&service.namespace, &what).await?;
+        Ok(said.split_whitespace().next().map(str::to_owned))
     }
 
     /// The value of a secret's key, in base64 as the API has it.
@@ -184,39 +166,34 @@ impl Cluster<'_> {
         self.kubectl(namespace, &["get", "secret", name, "--output", &path]).await
     }
 
-    /// An endpoint that can be reached from here, and the forwarded port to keep for as long as it
-    /// is used.
+    /// An endpoint that can be reached from here, and the kubectl that forwards its port, to keep
+    /// for as long as it is used.
     pub(crate) async fn reach(
         &self,
         address: &FleetAddress,
         namespace: &str,
-    ) -> Result<(Endpoint, Option<ForwardedPort>), ToolError> {
+    ) -> Result<(Endpoint, Option<Child>), ToolError> {
         let (resource, port, own) = match address {
             FleetAddress::Direct(endpoint) => return Ok((endpoint.clone(), None)),
             FleetAddress::Forwarded { namespace, resource, port } => (resource, port, namespace.as_deref()),
         };
         let call = format!("kubectl port-forward {resource}");
         let ports = format!(":{port}");
-        let mut command = Command::new("kubectl");
-        command.args(["--context", &self.region.context, "--namespace", own.unwrap_or(namespace)]);
-        command.args(["port-forward", "--address", "127.0.0.1", resource, &ports]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|source| ToolError::Start { tool: "kubectl", source })?;
+        let place = ["--context", &self.region.context, "--namespace", own.unwrap_or(namespace)];
+        let what = ["port-forward", "--address", "127.0.0.1", resource, &ports];
+        let mut child = spawn("kubectl", &[&place[..], &what].concat())?;
         let Some(stdout) = child.stdout.take() else { return Err(unreadable(&call, "")) };
         let mut lines = BufReader::new(stdout).lines();
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
             self.limit.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
-        let line = match first {
-            Ok(Ok(Some(line))) => line,
-            _ => {
-                let mut said = String::new();
-                if let Some(mut errors) = child.stderr.take() {
-                    let _ = child.start_kill();
-                    let _ = timeout(GRACE, errors.read_to_string(&mut said)).await;
-                }
-                return Err(unreadable(&call, &end_of(&said)));
+        let Ok(Ok(Some(line))) = first else {
+            let mut said = String::new();
+            if let Some(mut errors) = child.stderr.take() {
+                let _ = child.start_kill();
+                let _ = timeout(GRACE, errors.read_to_string(&mut said)).await;
             }
+            return Err(unreadable(&call, &end_of(&said)));
         };
         // `Forwarding from 127.0.0.1:40001 -> 9464`
         let at = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
@@ -224,17 +201,14 @@ impl Cluster<'_> {
         let endpoint = endpoint.ok_or_else(|| unreadable(&call, &line))?;
         // kubectl prints a line per connection; without a reader it would block once the pipe is
         // full.
-        let drain = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok((endpoint, Some(ForwardedPort { _child: child, drain })))
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok((endpoint, Some(child)))
     }
 
     async fn run(&self, tool: &'static str, arguments: &[&str]) -> Result<String, ToolError> {
         let call = without_flags(tool, arguments);
         tracing::debug!(call, "running");
-        let mut command = Command::new(tool);
-        command.args(arguments.iter().map(OsString::from));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|source| ToolError::Start { tool, source })?;
+        let mut child = spawn(tool, arguments)?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let pipes = (child.stdout.take(), child.stderr.take());
         let ended = async {
@@ -242,8 +216,7 @@ impl Cluster<'_> {
             let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
             child.wait().await
         };
-        let ended = self.limit.within(ended).await;
-        let status = match ended {
+        let status = match self.limit.within(ended).await {
             Ok(status) => status.map_err(|source| ToolError::Start { tool, source })?,
             Err(cut) => {
                 terminate(&mut child).await;
@@ -257,17 +230,11 @@ impl Cluster<'_> {
     }
 }
 
-/// A port that kubectl forwards for as long as this value lives.
-#[derive(Debug)]
-pub(crate) struct ForwardedPort {
-    _child: Child,
-    drain: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for ForwardedPort {
-    fn drop(&mut self) {
-        self.drain.abort();
-    }
+/// Starts a tool, which is killed when the value is dropped.
+fn spawn(tool: &'static str, arguments: &[&str]) -> Result<Child, ToolError> {
+    let mut command = Command::new(tool);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn().map_err(|source| ToolError::Start { tool, source })
 }
 
 /// Sends SIGTERM, and SIGKILL if the tool does not end in time.
@@ -311,10 +278,7 @@ const SWITCHES: [&str; 5] = ["--install", "--wait", "--logs", "--no-hooks", "--i
 /// The end of a tool's output, in one line.
 fn end_of(text: &str) -> String {
     let text = text.trim();
-    let mut start = text.len().saturating_sub(SHOWN_BYTES);
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
+    let start = text.ceil_char_boundary(text.len().saturating_sub(SHOWN_BYTES));
     crate::config::one_line(&text[start..])
 }
 

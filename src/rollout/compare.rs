@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::chain::chain;
 use super::exporters::{ExporterError, Exporters};
 use super::judge::{self, Tolerances, WatchedWindow, WindowJudgement};
+use crate::config::chain;
 
 /// How often exporters that are not ready are asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(crate) struct ComparisonTerms {
 }
 
 /// The result, as `--json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Comparison {
     /// Whether green may take over.
     pub(crate) go: bool,
@@ -67,13 +67,8 @@ impl From<ExporterError> for Obstacle {
 pub(crate) async fn compare(blue: &Exporters, green: &Exporters, terms: &ComparisonTerms) -> Comparison {
     let start = Instant::now();
     let end = tokio::time::Instant::now() + terms.timeout;
-    let mut comparison = Comparison {
-        go: false,
-        reasons: vec!["no window was watched to its end".to_owned()],
-        waited_seconds: 0.0,
-        windows: 0,
-        judgement: None,
-    };
+    let reasons = vec!["no window was watched to its end".to_owned()];
+    let mut comparison = Comparison { reasons, ..Comparison::default() };
     let mut logged = Vec::new();
     while let Ok(watched) = tokio::time::timeout_at(end, watch(blue, green, terms)).await {
         let (reasons, is_final) = match watched {

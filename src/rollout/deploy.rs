@@ -13,14 +13,14 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::chain::chain;
 use super::cluster::{Cluster, StepLimit};
 use super::failure::StepError;
 use super::fleet::Fleet;
 use super::plan::{DeploymentPlan, Lane, ServiceStep, Step, Task};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
 use super::run::{DeploymentOrder, Run};
-use super::steps::{self, StepReport, no_longer, perform};
+use super::steps::{self, no_longer, perform};
+use crate::config::chain;
 use crate::http_client::HttpClient;
 
 /// Runs a plan. `stop` turns true when the process receives a signal.
@@ -31,7 +31,13 @@ pub(crate) async fn deploy(
     http: HttpClient,
     stop: watch::Receiver<bool>,
 ) -> DeploymentReport {
-    let run = Run::new(fleet, order, http, stop, Run::new_report(order));
+    let report = DeploymentReport {
+        request: order.in_words(),
+        gates_skipped: order.skip_gates,
+        dry_run: order.dry_run,
+        ..DeploymentReport::default()
+    };
+    let run = Run::new(fleet, order, http, stop, report);
     run.save();
     let outcome = run_plan(&run, plan).await;
     run.finish(outcome)
@@ -66,16 +72,7 @@ async fn run_plan<'a>(run: &'a Run<'a>, plan: &DeploymentPlan<'a>) -> Outcome {
         }
     }
     let outcomes = join_all(plan.lanes.iter().map(|lane| run_lane(run, lane))).await;
-    outcomes.into_iter().max_by_key(|outcome| severity(*outcome)).unwrap_or(Outcome::Done)
-}
-
-const fn severity(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Done => 0,
-        Outcome::Stopped => 1,
-        Outcome::RolledBack => 2,
-        Outcome::Failed | Outcome::Unfinished => 3,
-    }
+    outcomes.into_iter().max().unwrap_or(Outcome::Done)
 }
 
 async fn run_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>) -> Outcome {
@@ -85,9 +82,7 @@ async fn run_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>) -> Outcome {
         }
     }
     // From here on there is no way back, nor a need for one.
-    let of_lane =
-        |change: &ReleaseChange| lane.steps.iter().any(|step| *step.region.name.as_str() == change.region);
-    run.report().changes.retain(|change| !of_lane(change));
+    run.report().changes.retain(|change| !in_lane(lane, change));
     run.save();
     for (index, step) in lane.closing.iter().enumerate() {
         if !run_step(run, step).await {
@@ -104,12 +99,8 @@ async fn run_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>) -> Outcome {
 
 /// Rolls a lane back, of which the step at `failed` failed.
 async fn fail_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>, failed: usize) -> Outcome {
-    let of_lane = |change: &ReleaseChange| {
-        lane.steps.iter().any(|step| {
-            step.service().is_some_and(|service| change.is_of(step.region.name.as_str(), &service.name))
-        })
-    };
-    let changes: Vec<_> = run.report().changes.iter().filter(|change| of_lane(change)).cloned().collect();
+    let changes: Vec<_> =
+        run.report().changes.iter().filter(|change| in_lane(lane, change)).cloned().collect();
     let changed = !changes.is_empty();
     let rolled_back = roll_back(run, changes).await;
     run.not_run(lane.steps[failed + 1..].iter().chain(&lane.closing));
@@ -120,6 +111,11 @@ async fn fail_lane<'a>(run: &'a Run<'a>, lane: &Lane<'a>, failed: usize) -> Outc
         (true, true, _) => Outcome::RolledBack,
         (true, false, false) => Outcome::Stopped,
     }
+}
+
+/// Whether a step of the lane made the change: lanes have no region in common.
+fn in_lane(lane: &Lane<'_>, change: &ReleaseChange) -> bool {
+    lane.steps.iter().any(|step| step.region.name.as_str() == change.region)
 }
 
 /// Runs and reports one step; `true` if the next one may follow.
@@ -134,19 +130,21 @@ async fn run_step<'a>(run: &'a Run<'a>, step: &Step<'a>) -> bool {
         return true;
     }
     let start = Instant::now();
-    let report = perform(run, step).await;
-    let took = Some(start.elapsed());
-    let (result, detail) = match report {
-        Ok(StepReport::Done(detail)) => (StepResult::Ok, detail),
-        Ok(StepReport::LeftToOperator(detail)) => (StepResult::Skipped, detail),
-        Err(error) => {
-            let reason = chain(&error);
-            let service = step.service().map(|service| format!(" {}", service.name)).unwrap_or_default();
-            run.report().why.push(format!("{}{service}: {step} failed: {reason}", step.region.name));
-            (StepResult::Failed, reason)
-        }
-    };
-    run.record(StepLine::of(step, result, took, detail));
+    let done = perform(run, step).await;
+    let line = StepLine::of(step, StepResult::Ok, Some(start.elapsed()), String::new());
+    record_result(run, line, done)
+}
+
+/// Reports a step that ran; `true` unless it failed.
+fn record_result(run: &Run<'_>, line: StepLine, done: Result<(StepResult, String), StepError>) -> bool {
+    let (result, detail) = done.unwrap_or_else(|error| {
+        let StepLine { region, service, step, .. } = &line;
+        let reason = chain(&error);
+        let service = service.as_ref().map(|service| format!(" {service}")).unwrap_or_default();
+        run.report().why.push(format!("{region}{service}: {step} failed: {reason}"));
+        (StepResult::Failed, reason)
+    });
+    run.record(StepLine { result, detail, ..line });
     result != StepResult::Failed
 }
 
@@ -156,27 +154,18 @@ async fn roll_back<'a>(run: &'a Run<'a>, changes: Vec<ReleaseChange>) -> bool {
     for change in changes.into_iter().rev() {
         let start = Instant::now();
         let done = roll_back_one(run, &change).await;
-        let ReleaseChange { region, service, .. } = &change;
-        let (result, detail) = match done {
-            Ok(detail) => {
-                run.report().changes.retain(|left| *left != change);
-                (StepResult::Ok, detail)
-            }
-            Err(error) => {
-                all = false;
-                let reason = chain(&error);
-                run.report().why.push(format!("{region} {service}: roll back failed: {reason}"));
-                (StepResult::Failed, reason)
-            }
-        };
-        run.record(StepLine {
-            region: region.clone(),
-            service: Some(service.clone()),
+        if done.is_ok() {
+            run.report().changes.retain(|left| *left != change);
+        }
+        let line = StepLine {
+            region: change.region,
+            service: Some(change.service),
             step: "roll back".to_owned(),
-            result,
+            result: StepResult::Ok,
             seconds: Some(start.elapsed().as_secs_f64()),
-            detail,
-        });
+            detail: String::new(),
+        };
+        all &= record_result(run, line, done.map(|detail| (StepResult::Ok, detail)));
     }
     all
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no value of a Secret is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use similar::Algorithm;
 
@@ -12,9 +12,7 @@ const CONTEXT: usize = 3;
 /// The difference of two renderings; empty if there is none.
 pub(crate) fn manifests(before: &str, after: &str) -> String {
     let (before, after) = (objects(before), objects(after));
-    let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut text = String::new();
     for name in names {
         let (old, new) = (before.get(name), after.get(name));

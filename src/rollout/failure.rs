@@ -28,3 +28,8 @@ pub(super) enum StepError {
     #[error("{0}")]
     Gate(String),
 }
+
+/// Fails a step for this reason.
+pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T, StepError> {
+    Err(StepError::Gate(why.into()))
+}

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::colour::Colour;
 use super::compare::ComparisonTerms;
@@ -45,16 +45,13 @@ pub(crate) struct FleetService {
     /// As helm takes it: a folder, or a name in `repository`.
     pub(crate) chart: String,
     /// Where a chart that is not a folder comes from.
-    #[serde(default)]
     pub(crate) repository: Option<String>,
     /// The chart's version, for one from a repository.
-    #[serde(default)]
     pub(crate) chart_version: Option<String>,
     /// The release's name, which is also that of the workload and the service.
     pub(crate) release: String,
     pub(crate) namespace: String,
     /// What a restart restarts; required for a plain service: `statefulset/nats`.
-    #[serde(default)]
     pub(crate) workload: Option<String>,
     /// The port of an exporter's services.
     #[serde(default = "metrics_port")]
@@ -102,7 +99,6 @@ pub(crate) struct FleetRegion {
     #[serde(default)]
     pub(crate) certificates: Vec<CertificatePlace>,
     /// How to delete a durable; without it that is left to the operator.
-    #[serde(default)]
     pub(crate) nats: Option<NatsAccess>,
 }
 
@@ -121,15 +117,11 @@ pub(crate) struct ExporterAddresses {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct NatsAccess {
     /// Servers, without users.
-    #[serde(deserialize_with = "all_parsed")]
+    #[serde(deserialize_with = "nats_urls")]
     pub(crate) url: Vec<NatsUrl>,
-    #[serde(default)]
     pub(crate) creds: Option<PathBuf>,
-    #[serde(default)]
     pub(crate) user: Option<String>,
-    #[serde(default)]
     pub(crate) password_file: Option<PathBuf>,
-    #[serde(default)]
     pub(crate) ca: Option<PathBuf>,
 }
 
@@ -230,7 +222,7 @@ impl fmt::Display for FleetAddress {
 }
 
 impl<'de> Deserialize<'de> for FleetAddress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }
 }
@@ -258,16 +250,13 @@ impl FromStr for CertificatePlace {
         }
         if let Some(path) = text.strip_prefix("secret/") {
             let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
-            let secret = |namespace: &str, name: &str, key: &str| Self::Secret {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                key: key.to_owned(),
+            let parts = match parts[..] {
+                [namespace, name] => [namespace, name, "tls.crt"],
+                [namespace, name, key] => [namespace, name, key],
+                _ => return Err(WRITE),
             };
-            return match parts[..] {
-                [namespace, name] => Ok(secret(namespace, name, "tls.crt")),
-                [namespace, name, key] => Ok(secret(namespace, name, key)),
-                _ => Err(WRITE),
-            };
+            let [namespace, name, key] = parts.map(str::to_owned);
+            return Ok(Self::Secret { namespace, name, key });
         }
         let (scheme, rest) = text.split_once("://").ok_or(WRITE)?;
         let (host, port) = rest.rsplit_once(':').ok_or(WRITE)?;
@@ -290,7 +279,7 @@ impl fmt::Display for CertificatePlace {
 }
 
 impl<'de> Deserialize<'de> for CertificatePlace {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }
 }
@@ -315,47 +304,40 @@ impl Fleet {
         let invalid = |problem: String| FleetError::Invalid { path: path.to_owned(), problem };
         let fleet: Self =
             yaml_serde::from_str(&text).map_err(|error| invalid(one_line(&error.to_string())))?;
-        match fleet.problem() {
-            Some(problem) => Err(invalid(problem)),
-            None => Ok(fleet),
-        }
+        fleet.verify().map_err(invalid)?;
+        Ok(fleet)
     }
 
-    /// What is wrong that the types can't express.
-    fn problem(&self) -> Option<String> {
-        let twice = |mut names: Vec<&str>| {
-            names.sort_unstable();
-            names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{} occurs twice", pair[0]))
-        };
+    /// Returns what is wrong that the types can't express.
+    fn verify(&self) -> Result<(), String> {
         if self.services.is_empty() || self.regions.is_empty() {
-            return Some("it needs at least one service and one region".to_owned());
+            return Err("it needs at least one service and one region".to_owned());
         }
-        let unknown = || {
-            self.regions.iter().find_map(|region| {
-                let mut named = region.values.keys().chain(region.set_file.keys());
-                let unknown = named.find(|name| self.service(name).is_none())?;
-                Some(format!("region {} has values for {unknown}, which is not a service", region.name))
-            })
-        };
-        let lacking = || {
-            let of =
-                |service: &&FleetService| service.kind == ServiceKind::Plain && service.workload.is_none();
-            let service = self.services.iter().find(of)?;
-            Some(format!(
-                "service {} needs a workload, such as statefulset/{}",
-                service.name, service.release
-            ))
-        };
-        let blind = || {
-            let of = |region: &&FleetRegion| !region.gateways.is_empty() && region.monitors.is_empty();
-            let region = self.regions.iter().find(of)?;
-            Some(format!("region {} names gateways, but no monitors to ask for them", region.name))
-        };
-        twice(self.services.iter().map(|service| service.name.as_str()).collect())
-            .or_else(|| twice(self.regions.iter().map(|region| region.name.as_str()).collect()))
-            .or_else(unknown)
-            .or_else(lacking)
-            .or_else(blind)
+        let services: Vec<_> = self.services.iter().map(|service| service.name.as_str()).collect();
+        let regions: Vec<_> = self.regions.iter().map(|region| region.name.as_str()).collect();
+        for mut names in [services, regions] {
+            names.sort_unstable();
+            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("{} occurs twice", pair[0]));
+            }
+        }
+        for FleetRegion { name, values, set_file, .. } in &self.regions {
+            let mut named = values.keys().chain(set_file.keys());
+            if let Some(unknown) = named.find(|name| self.service(name).is_none()) {
+                return Err(format!("region {name} has values for {unknown}, which is not a service"));
+            }
+        }
+        for FleetService { name, kind, workload, release, .. } in &self.services {
+            if *kind == ServiceKind::Plain && workload.is_none() {
+                return Err(format!("service {name} needs a workload, such as statefulset/{release}"));
+            }
+        }
+        for FleetRegion { name, gateways, monitors, .. } in &self.regions {
+            if !gateways.is_empty() && monitors.is_empty() {
+                return Err(format!("region {name} names gateways, but no monitors to ask for them"));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn service(&self, name: &str) -> Option<&FleetService> {
@@ -397,26 +379,18 @@ impl FleetService {
     }
 }
 
-fn parsed<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-where
-    T: FromStr<Err: fmt::Display>,
-    D: serde::Deserializer<'de>,
-{
+fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
 }
 
-fn all_parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: FromStr<Err: fmt::Display>,
-    D: serde::Deserializer<'de>,
-{
+fn nats_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NatsUrl>, D::Error> {
     // A URL that can't be parsed may hold a password, so it is not quoted.
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
-fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 

@@ -13,7 +13,7 @@ use super::certificate::{self, CertificateError};
 use super::cluster::{Cluster, ToolError};
 use super::colour::Colour;
 use super::compare::compare;
-use super::failure::StepError;
+use super::failure::{StepError, refuse};
 use super::fleet::{CertificatePlace, FleetAddress};
 use super::plan::DeploymentMode;
 use super::run::{Run, ServiceJob};
@@ -31,7 +31,6 @@ const GATEWAYZ_LIMIT: u64 = 4 << 20;
 pub(super) async fn gateways(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<String, StepError> {
     #[derive(serde::Deserialize)]
     struct Gatewayz {
-        #[serde(default)]
         outbound_gateways: Option<BTreeMap<String, serde_json::Value>>,
     }
     let wanted = &cluster.region.gateways;
@@ -42,14 +41,12 @@ pub(super) async fn gateways(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<Str
         let (status, body) = cluster.limit.within(asked).await?.map_err(failed)?;
         let gateways: Option<Gatewayz> = serde_json::from_slice(&body).ok().filter(|_| status == 200);
         let Some(gateways) = gateways else {
-            return Err(StepError::Gate(format!(
-                "{monitor} does not answer like a NATS server's monitoring port"
-            )));
+            return refuse(format!("{monitor} does not answer like a NATS server's monitoring port"));
         };
         let found = gateways.outbound_gateways.unwrap_or_default();
         let missing: Vec<_> = wanted.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
         if !missing.is_empty() {
-            return Err(StepError::Gate(format!("{monitor} has no gateway to {}", missing.join(" and "))));
+            return refuse(format!("{monitor} has no gateway to {}", missing.join(" and ")));
         }
     }
     Ok(format!("{} from {} servers", wanted.join(" and "), cluster.region.monitors.len()))
@@ -63,10 +60,10 @@ pub(super) async fn certificates(run: &Run<'_>, cluster: &Cluster<'_>) -> Result
         let end = certificate_end(cluster, place).await?;
         let days = certificate::days_left(end, OffsetDateTime::now_utc());
         if days < i64::from(required) {
-            return Err(StepError::Gate(format!(
-                "certificate {place} expires at {}, in {days} days, and {required} are required: renew it",
-                certificate::rfc3339(end)
-            )));
+            let end = certificate::rfc3339(end);
+            return refuse(format!(
+                "certificate {place} expires at {end}, in {days} days, and {required} are required: renew it"
+            ));
         }
         valid.push(format!("{place}: {days} days"));
     }
@@ -154,13 +151,13 @@ async fn check_ready(
     let others: Vec<_> =
         readiness.deployments.iter().filter(|other| *other != colour.name()).cloned().collect();
     if !others.is_empty() {
-        return Err(StepError::Gate(format!("{} answers instead of {colour}", others.join(" and "))));
+        return refuse(format!("{} answers instead of {colour}", others.join(" and ")));
     }
     if readiness.deployments.is_empty() {
-        return Err(StepError::Gate("what answers does not say which deployment it is".to_owned()));
+        return refuse("what answers does not say which deployment it is");
     }
     if !readiness.why_not.is_empty() {
-        return Err(StepError::Gate(format!("{colour} is not ready: {}", readiness.why_not.join("; "))));
+        return refuse(format!("{colour} is not ready: {}", readiness.why_not.join("; ")));
     }
     Ok(format!("{colour} is ready, {:.1} s behind the stream", readiness.lag.as_secs_f64()))
 }
@@ -176,13 +173,10 @@ pub(super) async fn compare_colours(job: &ServiceJob<'_>, soak: bool) -> Result<
     let (green, _green) = job.exporters(new.name(), &addresses(new)).await?;
     let terms = job.run.fleet.gates.terms(soak);
     let comparison = job.cluster.limit.within(compare(&blue, &green, &terms)).await?;
-    tracing::info!(
-        "comparison of {new} with {old}:\n{}",
-        table::comparison(&comparison, old.name(), new.name())
-    );
+    let table = table::comparison(&comparison, old.name(), new.name());
+    tracing::info!("comparison of {new} with {old}:\n{table}");
     if !comparison.go {
-        let reasons = comparison.reasons.join("; ");
-        return Err(StepError::Gate(format!("{new} does not agree with {old}: {reasons}")));
+        return refuse(format!("{new} does not agree with {old}: {}", comparison.reasons.join("; ")));
     }
     let rows = comparison.judgement.map_or(0, |judgement| judgement.rows.len());
     let window = humantime::format_duration(terms.window);

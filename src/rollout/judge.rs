@@ -72,6 +72,12 @@ pub(crate) struct WatchedWindow {
     pub(crate) green: Vec<MetricsReading>,
 }
 
+impl WatchedWindow {
+    fn both<T>(&self, of: impl Fn(&[MetricsReading]) -> T) -> [T; 2] {
+        [&self.blue, &self.green].map(|readings| of(readings))
+    }
+}
+
 /// One measure of one region.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ComparisonRow {
@@ -125,15 +131,6 @@ pub(crate) struct WindowJudgement {
     /// Whether waiting can't change the result.
     #[serde(skip)]
     pub(crate) is_final: bool,
-}
-
-/// How the value of a measure follows from the readings.
-#[derive(Clone, Copy)]
-enum Measure {
-    /// The mean of a gauge over the window.
-    Mean(&'static Metric),
-    /// The growth of a counter per second.
-    Rate(&'static Metric),
 }
 
 const POPULATION: [(&str, &Metric); 5] = [
@@ -196,17 +193,19 @@ pub(crate) fn judge(watched: &WatchedWindow, tolerances: &Tolerances) -> WindowJ
 }
 
 fn region_rows(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -> Vec<ComparisonRow> {
-    let sessions = sessions(watched, region);
+    let (sessions, labels) = (sessions(watched, region), [("region", region)]);
     let mut rows = Vec::new();
     for (what, metric) in POPULATION {
-        let row = ComparisonRow::new(region, what, "", values(watched, region, Measure::Mean(metric)));
+        let both = watched.both(|readings| Ok(mean(readings, metric, &labels)));
+        let row = ComparisonRow::new(region, what, "", both);
         // Each session that is on one side only brings its peer connections along.
         let floor = tolerances.floor * per_session(row.blue, sessions).max(1.0);
         rows.push(row.judged(tolerances.tolerance, floor));
     }
     rows.push(round_trips(watched, region, tolerances));
     for (what, metric) in RATES {
-        let row = ComparisonRow::new(region, what, "/s", values(watched, region, Measure::Rate(metric)));
+        let both = watched.both(|readings| rate(readings, metric, &labels));
+        let row = ComparisonRow::new(region, what, "/s", both);
         let a_few_sessions = tolerances.floor * per_session(row.blue, sessions);
         let floor = a_few_sessions.max(EDGE_EVENTS / seconds(&watched.blue).max(1.0));
         rows.push(row.judged(tolerances.rate_tolerance, floor));
@@ -218,8 +217,8 @@ fn live_series_rows(watched: &WatchedWindow, tolerances: &Tolerances) -> [Compar
     let all_sessions: f64 = watched.regions.iter().map(|region| sessions(watched, region)).sum();
     [(Plane::Session, "live session series"), (Plane::Pair, "live pair series")].map(|(plane, what)| {
         let labels = [("plane", plane.label())];
-        let value = |readings| Ok(mean(readings, &catalogue::LIVE_SERIES, &labels));
-        let row = ComparisonRow::new("", what, "", [value(&watched.blue), value(&watched.green)]);
+        let both = watched.both(|readings| Ok(mean(readings, &catalogue::LIVE_SERIES, &labels)));
+        let row = ComparisonRow::new("", what, "", both);
         // A session that starts or ends a moment apart takes its series and those of its pairs
         // along.
         let floor = per_session(row.blue, all_sessions) * tolerances.floor;
@@ -255,23 +254,13 @@ struct CounterDecreased;
 /// The value of a measure on one side; `None` if there is no such series.
 type SideValue = Result<Option<f64>, CounterDecreased>;
 
-/// A measure of blue and green.
-fn values(watched: &WatchedWindow, region: &str, measure: Measure) -> [SideValue; 2] {
-    [&watched.blue, &watched.green].map(|readings| value(readings, region, measure))
-}
-
-fn value(readings: &[MetricsReading], region: &str, measure: Measure) -> SideValue {
-    let labels = [("region", region)];
-    match measure {
-        Measure::Mean(metric) => Ok(mean(readings, metric, &labels)),
-        Measure::Rate(metric) => {
-            let [Some(first), Some(last)] = [readings.first(), readings.last()] else { return Ok(None) };
-            let Some(after) = last.sum(metric, &labels) else { return Ok(None) };
-            // A series that did not exist counts from zero.
-            let growth = after - first.sum(metric, &labels).unwrap_or(0.0);
-            if growth < 0.0 { Err(CounterDecreased) } else { Ok(Some(growth / seconds(readings))) }
-        }
-    }
+/// The growth of a counter per second.
+fn rate(readings: &[MetricsReading], metric: &Metric, labels: &[(&str, &str)]) -> SideValue {
+    let [Some(first), Some(last)] = [readings.first(), readings.last()] else { return Ok(None) };
+    let Some(after) = last.sum(metric, labels) else { return Ok(None) };
+    // A series that did not exist counts from zero.
+    let growth = after - first.sum(metric, labels).unwrap_or(0.0);
+    if growth < 0.0 { Err(CounterDecreased) } else { Ok(Some(growth / seconds(readings))) }
 }
 
 impl ComparisonRow {
@@ -332,6 +321,7 @@ fn per_session(value: Option<f64>, sessions: f64) -> f64 {
     if sessions > 0.0 { value.unwrap_or(0.0) / sessions } else { 0.0 }
 }
 
+/// The mean of a gauge over the window.
 fn mean(readings: &[MetricsReading], metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
     let values: Vec<_> = readings.iter().filter_map(|reading| reading.sum(metric, labels)).collect();
     #[expect(clippy::cast_precision_loss, reason = "a window has a handful of readings")]
@@ -347,11 +337,10 @@ fn seconds(readings: &[MetricsReading]) -> f64 {
 }
 
 fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
-    let of = |readings: &[MetricsReading]| {
+    let [blue, green] = watched.both(|readings| {
         let versions: BTreeSet<&str> = readings.iter().flat_map(MetricsReading::versions).collect();
         versions.into_iter().collect::<Vec<_>>().join(" and ")
-    };
-    let (blue, green) = (of(&watched.blue), of(&watched.green));
+    });
     let verdict = match (parts(&blue), parts(&green)) {
         (Some(ours), Some(theirs)) => match theirs.cmp(&ours) {
             Ordering::Less => VersionVerdict::Older,

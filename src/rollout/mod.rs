@@ -15,7 +15,6 @@
 //! place, unless the operator skips the gates.
 
 mod certificate;
-mod chain;
 mod cluster;
 mod colour;
 pub(crate) mod compare;

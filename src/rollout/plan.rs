@@ -24,6 +24,18 @@ pub(crate) enum Strategy {
     SingleRegion,
 }
 
+impl Strategy {
+    /// The name in flags and reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
+            Self::Parallel => "parallel",
+            Self::SingleRegion => "single-region",
+        }
+    }
+}
+
 /// What happens to the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeploymentMode {
@@ -166,16 +178,8 @@ pub(crate) struct DeploymentPlan<'a> {
 
 /// The request does not fit the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PlanError {
-    #[error("the fleet has no region `{0}`; it has {1}")]
-    UnknownRegion(String, String),
-    #[error("the fleet has no service `{0}`; it has {1}")]
-    UnknownService(String, String),
-    #[error("single-region needs a region; the fleet has {0}")]
-    NoRegion(String),
-    #[error("service `{0}` has no colours to promote; name one that has with --services")]
-    NotColoured(String),
-}
+#[error("{0}")]
+pub(crate) struct PlanError(String);
 
 /// Puts the steps in order.
 ///
@@ -208,13 +212,15 @@ fn chosen_regions<'a>(
     fleet: &'a Fleet,
     request: &DeploymentRequest,
 ) -> Result<Vec<&'a FleetRegion>, PlanError> {
-    let all = || names(fleet.regions.iter().map(|region| region.name.as_str()));
+    let all = names(fleet.regions.iter().map(|region| region.name.as_str()));
     match (&request.region, request.strategy) {
-        (Some(name), _) => {
-            let region = fleet.region(name);
-            Ok(vec![region.ok_or_else(|| PlanError::UnknownRegion(name.clone(), all()))?])
+        (Some(name), _) => match fleet.region(name) {
+            Some(region) => Ok(vec![region]),
+            None => Err(PlanError(format!("the fleet has no region `{name}`; it has {all}"))),
+        },
+        (None, Strategy::SingleRegion) => {
+            Err(PlanError(format!("single-region needs a region; the fleet has {all}")))
         }
-        (None, Strategy::SingleRegion) => Err(PlanError::NoRegion(all())),
         (None, _) => Ok(fleet.regions.iter().collect()),
     }
 }
@@ -225,7 +231,7 @@ fn chosen_services<'a>(
 ) -> Result<Vec<&'a FleetService>, PlanError> {
     if let Some(unknown) = request.services.iter().find(|name| fleet.service(name).is_none()) {
         let all = names(fleet.services.iter().map(|service| service.name.as_str()));
-        return Err(PlanError::UnknownService(unknown.clone(), all));
+        return Err(PlanError(format!("the fleet has no service `{unknown}`; it has {all}")));
     }
     let all = request.services.is_empty();
     let promote = request.mode == DeploymentMode::Promote;
@@ -238,7 +244,9 @@ fn chosen_services<'a>(
     };
     let services: Vec<_> = fleet.services.iter().filter(chosen).collect();
     match services.iter().find(|service| promote && service.kind == ServiceKind::Plain) {
-        Some(plain) => Err(PlanError::NotColoured(plain.name.clone())),
+        Some(FleetService { name, .. }) => Err(PlanError(format!(
+            "service `{name}` has no colours to promote; name one that has with --services"
+        ))),
         None => Ok(services),
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: a release changes only the colour that is new; the image of the old one stays what it
 //! was.
 
-use super::cluster::timeout_flag;
+use super::cluster::{ToolError, timeout_flag};
 use super::colour::Colour;
 use super::diff;
 use super::failure::StepError;
@@ -39,10 +39,7 @@ pub(super) async fn preview(job: &ServiceJob<'_>) -> Result<(), StepError> {
         (ServiceKind::Exporter, Some(_)) => &[stage, promote, ("withdraw", Some(Phase::Alone))],
     };
     for (after, phase) in phases {
-        let arguments = chart_arguments(job, *phase);
-        let mut call = vec!["template", &service.release, &service.chart, "--no-hooks"];
-        call.extend(arguments.iter().map(String::as_str));
-        let rendered = cluster.helm(service, &call).await?;
+        let rendered = render(job, "template", &["--no-hooks"], *phase).await?;
         run.report().differences.push(ManifestDifference {
             region: cluster.region.name.to_string(),
             service: service.name.clone(),
@@ -63,17 +60,17 @@ pub(super) async fn upgrade(job: &ServiceJob<'_>, phase: Option<Phase>) -> Resul
         ServiceKind::Exporter => cluster.limit.left().min(run.fleet.gates.ready_within),
         ServiceKind::Plain => cluster.limit.left(),
     };
-    let timeout = timeout_flag(within);
-    let arguments = chart_arguments(job, phase);
-    let mut call =
-        vec!["upgrade", &service.release, &service.chart, "--install", "--wait", "--timeout", &timeout];
-    call.extend(arguments.iter().map(String::as_str));
-    cluster.helm(service, &call).await?;
+    render(job, "upgrade", &["--install", "--wait", "--timeout", &timeout_flag(within)], phase).await?;
     Ok(())
 }
 
-/// Version, repository and values, as every rendering of the chart gets them.
-fn chart_arguments(job: &ServiceJob<'_>, phase: Option<Phase>) -> Vec<String> {
+/// Calls helm with the chart, its version, its repository and the values of a phase.
+async fn render(
+    job: &ServiceJob<'_>,
+    verb: &str,
+    flags: &[&str],
+    phase: Option<Phase>,
+) -> Result<String, ToolError> {
     let (service, region) = (job.service, job.cluster.region);
     let mut arguments = Vec::new();
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
@@ -94,7 +91,10 @@ fn chart_arguments(job: &ServiceJob<'_>, phase: Option<Phase>) -> Vec<String> {
         let boolean = setting.ends_with("enabled=true") || setting.ends_with("enabled=false");
         add(if boolean { "--set" } else { "--set-string" }, setting);
     }
-    arguments
+    let mut call = vec![verb, &service.release, &service.chart];
+    call.extend(flags);
+    call.extend(arguments.iter().map(String::as_str));
+    job.cluster.helm(service, &call).await
 }
 
 /// The values of a phase.

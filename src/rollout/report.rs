@@ -10,7 +10,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -41,13 +41,10 @@ pub(crate) struct DeploymentReport {
     pub(crate) differences: Vec<ManifestDifference>,
 }
 
-/// How a deployment or a lane ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How a deployment or a lane ended, from the best to the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// Still running, or killed.
-    #[default]
-    Unfinished,
     Done,
     /// Failed before anything was changed.
     Stopped,
@@ -55,6 +52,9 @@ pub(crate) enum Outcome {
     RolledBack,
     /// Failed, and something is left changed.
     Failed,
+    /// Still running, or killed.
+    #[default]
+    Unfinished,
 }
 
 /// One step and its result.
@@ -97,12 +97,6 @@ pub(crate) struct ReleaseChange {
     pub(crate) colour: Option<Colour>,
 }
 
-impl ReleaseChange {
-    pub(crate) fn is_of(&self, region: &str, service: &str) -> bool {
-        self.region == region && self.service == service
-    }
-}
-
 /// How the manifests of a service would change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestDifference {
@@ -112,15 +106,6 @@ pub(crate) struct ManifestDifference {
     pub(crate) after: String,
     /// In the manner of `diff -u`; empty if there is none.
     pub(crate) text: String,
-}
-
-/// Where a report is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReportFiles {
-    /// JSON, replaced after every step.
-    pub(crate) json: Option<PathBuf>,
-    /// Markdown, appended at the end.
-    pub(crate) markdown: Option<PathBuf>,
 }
 
 impl StepLine {
@@ -209,11 +194,11 @@ impl DeploymentReport {
         if !self.changes.is_empty() && self.result != Outcome::Done {
             text.push_str("\nLeft changed:\n\n");
             for ReleaseChange { region, service, revision, .. } in &self.changes {
-                let before = revision.as_ref().map_or_else(
-                    || "it was not installed before".to_owned(),
-                    |revision| format!("it was at revision {revision} before"),
-                );
-                let _ = writeln!(text, "- {service} in {region}: {before}");
+                let before = match revision {
+                    Some(revision) => format!("at revision {revision}"),
+                    None => "not installed".to_owned(),
+                };
+                let _ = writeln!(text, "- {service} in {region}: it was {before} before");
             }
         }
         for difference in &self.differences {
@@ -243,16 +228,10 @@ fn took(seconds: f64) -> String {
 }
 
 fn bounded(text: &str) -> String {
-    if text.len() <= MAX_DIFF_BYTES {
-        return text.replace("```", "'''");
+    let (shown, rest) = text.split_at(text.floor_char_boundary(MAX_DIFF_BYTES));
+    let mut shown = shown.replace("```", "'''");
+    if !rest.is_empty() {
+        let _ = write!(shown, "\n… {} more bytes are in the JSON report\n", rest.len());
     }
-    let mut end = MAX_DIFF_BYTES;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!(
-        "{}\n… {} more bytes are in the JSON report\n",
-        text[..end].replace("```", "'''"),
-        text.len() - end
-    )
+    shown
 }

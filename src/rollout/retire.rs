@@ -10,10 +10,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{
+    ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind,
+};
 use async_nats::jetstream::stream::Stream;
-use async_nats::jetstream::{Context, consumer};
+use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 
 use super::exporters::{ExporterError, Exporters};
@@ -44,16 +45,9 @@ pub(crate) struct Retirement {
 pub(crate) enum RetireError {
     #[error("nothing is deleted while the active exporter can't be asked")]
     Active(#[from] ExporterError),
-    #[error("{0} is still active: promote the other colour first")]
-    StillActive(Deployment),
-    #[error(
-        "what answers at the active address does not say which deployment it is: is it a callsight exporter?"
-    )]
-    Nameless,
-    #[error("{active} is active but not ready, so {retiring} may be needed again: {why}")]
-    NotReady { active: String, retiring: Deployment, why: String },
-    #[error("{durable} of stream {stream} is still read ({what}): stop its exporter first")]
-    StillRead { durable: String, stream: String, what: String },
+    /// It may still be needed, for this reason.
+    #[error("{0}")]
+    Needed(String),
     #[error("cannot {doing} of stream {stream}")]
     Nats { doing: String, stream: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
@@ -73,17 +67,18 @@ pub(crate) struct DeletedDurable {
 pub(crate) async fn check_active(active: &Exporters, retiring: &Deployment) -> Result<(), RetireError> {
     let readiness = active.readiness().await?;
     let names: Vec<_> = readiness.deployments.iter().map(String::as_str).collect();
-    if names.is_empty() {
-        return Err(RetireError::Nameless);
-    }
-    if names.contains(&retiring.as_str()) {
-        return Err(RetireError::StillActive(retiring.clone()));
-    }
-    if !readiness.why_not.is_empty() {
-        let why = readiness.why_not.join("; ");
-        return Err(RetireError::NotReady { active: names.join(", "), retiring: retiring.clone(), why });
-    }
-    Ok(())
+    let why = if names.is_empty() {
+        "what answers at the active address does not say which deployment it is: is it a callsight exporter?"
+            .to_owned()
+    } else if names.contains(&retiring.as_str()) {
+        format!("{retiring} is still active: promote the other colour first")
+    } else if !readiness.why_not.is_empty() {
+        let (active, why) = (names.join(", "), readiness.why_not.join("; "));
+        format!("{active} is active but not ready, so {retiring} may be needed again: {why}")
+    } else {
+        return Ok(());
+    };
+    Err(RetireError::Needed(why))
 }
 
 /// Deletes the durables of a deployment and returns them; none if they were deleted before.
@@ -107,8 +102,8 @@ pub(crate) async fn delete_durables(
     }
     let mut deleted = Vec::new();
     for (stream, durable) in idle {
-        let gone = answered(stream.delete_consumer(&durable.durable)).await;
-        gone.map_err(|source| refused(format!("delete {}", durable.durable), &durable.stream, source))?;
+        let doing = format!("delete {}", durable.durable);
+        answered(&doing, &durable.stream, stream.delete_consumer(&durable.durable), |_| false).await?;
         tracing::info!(stream = durable.stream, durable = durable.durable, "durable deleted");
         deleted.push(durable);
     }
@@ -117,18 +112,11 @@ pub(crate) async fn delete_durables(
 
 /// A stream; `None` if it does not exist.
 async fn stream(context: &Context, name: &str) -> Result<Option<Stream>, RetireError> {
-    match tokio::time::timeout(ANSWER_WITHIN, context.get_stream(name)).await {
-        Ok(Ok(stream)) => Ok(Some(stream)),
-        Ok(Err(error)) => match error.kind() {
-            GetStreamErrorKind::JetStream(ref refusal)
-                if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                Ok(None)
-            }
-            _ => Err(refused("get the configuration".to_owned(), name, error)),
-        },
-        Err(slow) => Err(refused("get the configuration".to_owned(), name, slow)),
-    }
+    let is_missing = |error: &GetStreamError| match error.kind() {
+        GetStreamErrorKind::JetStream(refusal) => refusal.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    };
+    answered("get the configuration", name, context.get_stream(name), is_missing).await
 }
 
 /// The durables of a deployment: its own, and those of its shards, which end in `-2of3`.
@@ -138,9 +126,8 @@ async fn durables(
     deployment: &Deployment,
 ) -> Result<BTreeSet<String>, RetireError> {
     let durable = deployment.durable();
-    let names: Vec<String> = answered(stream.consumer_names().try_collect())
-        .await
-        .map_err(|source| refused("list the consumers".to_owned(), name, source))?;
+    let asked = stream.consumer_names().try_collect::<Vec<String>>();
+    let names = answered("list the consumers", name, asked, |_| false).await?.unwrap_or_default();
     let is_shard = |rest: &str| {
         let shard = rest.strip_prefix('-').and_then(|shard| shard.split_once("of"));
         shard.is_some_and(|(number, of)| [number, of].iter().all(|digits| digits.parse::<u32>().is_ok()))
@@ -157,52 +144,43 @@ async fn wait_until_idle(
     durable: &str,
     end: tokio::time::Instant,
 ) -> Result<(), RetireError> {
-    let look = async || -> Result<Option<consumer::Info>, RetireError> {
-        match tokio::time::timeout(ANSWER_WITHIN, stream.consumer_info(durable)).await {
-            Ok(Ok(info)) => Ok(Some(info)),
-            Ok(Err(error)) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-            Ok(Err(error)) => Err(refused(format!("get the state of {durable}"), name, error)),
-            Err(slow) => Err(refused(format!("get the state of {durable}"), name, slow)),
-        }
-    };
-    let mut before: Option<consumer::Info> = None;
+    let doing = format!("get the state of {durable}");
+    let is_missing = |error: &ConsumerInfoError| error.kind() == ConsumerInfoErrorKind::NotFound;
+    let mut delivered_before = None;
     loop {
-        let Some(info) = look().await? else { return Ok(()) };
-        let delivered = info.delivered.consumer_sequence;
-        let moved = before.as_ref().is_none_or(|before| before.delivered.consumer_sequence != delivered);
-        if info.num_waiting == 0 && !moved {
+        let asked = stream.consumer_info(durable);
+        let Some(info) = answered(&doing, name, asked, is_missing).await? else { return Ok(()) };
+        let delivered = Some(info.delivered.consumer_sequence);
+        if info.num_waiting == 0 && delivered == delivered_before {
             return Ok(());
         }
-        if tokio::time::Instant::now() + PAUSE > end && before.is_some() {
+        if tokio::time::Instant::now() + PAUSE > end && delivered_before.is_some() {
             let what = match info.num_waiting {
                 0 => "frames are being delivered".to_owned(),
                 1 => "1 pull request waits".to_owned(),
                 waiting => format!("{waiting} pull requests wait"),
             };
-            return Err(RetireError::StillRead {
-                durable: durable.to_owned(),
-                stream: name.to_owned(),
-                what,
-            });
+            return Err(RetireError::Needed(format!(
+                "{durable} of stream {name} is still read ({what}): stop its exporter first"
+            )));
         }
-        before = Some(info);
+        delivered_before = delivered;
         tokio::time::sleep(PAUSE).await;
     }
 }
 
+/// The answer to a request to JetStream; `None` if what it is about does not exist.
 async fn answered<T, E: std::error::Error + Send + Sync + 'static>(
-    asked: impl Future<Output = Result<T, E>>,
-) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
-    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-        Ok(answer) => answer.map_err(Into::into),
-        Err(slow) => Err(slow.into()),
-    }
-}
-
-fn refused(
-    doing: String,
+    doing: &str,
     stream: &str,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> RetireError {
-    RetireError::Nats { doing, stream: stream.to_owned(), source: source.into() }
+    asked: impl Future<Output = Result<T, E>>,
+    is_missing: impl Fn(&E) -> bool,
+) -> Result<Option<T>, RetireError> {
+    let source = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+        Ok(Ok(answer)) => return Ok(Some(answer)),
+        Ok(Err(error)) if is_missing(&error) => return Ok(None),
+        Ok(Err(error)) => error.into(),
+        Err(slow) => slow.into(),
+    };
+    Err(RetireError::Nats { doing: doing.to_owned(), stream: stream.to_owned(), source })
 }

@@ -5,18 +5,20 @@
 //! that is killed can be rolled back by the next.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::cluster::{Cluster, ForwardedPort, StepLimit};
+use super::cluster::{Cluster, StepLimit};
 use super::colour::Colour;
 use super::exporters::Exporters;
 use super::failure::StepError;
 use super::fleet::{Fleet, FleetAddress, FleetRegion, FleetService};
-use super::plan::{DeploymentMode, DeploymentRequest, Step, Strategy};
-use super::report::{DeploymentReport, Outcome, ReleaseChange, ReportFiles, StepLine, StepResult};
+use super::plan::{DeploymentMode, DeploymentRequest, Step};
+use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
 use crate::http_client::HttpClient;
 
 /// What to do, and how carefully.
@@ -30,19 +32,17 @@ pub(crate) struct DeploymentOrder {
     pub(crate) step_timeout: Duration,
     /// The limit of the whole run; rolling back has time of its own.
     pub(crate) timeout: Duration,
-    pub(crate) files: ReportFiles,
+    /// Where the report is written as JSON, replaced after every step.
+    pub(crate) report: Option<PathBuf>,
+    /// Where the report is appended as Markdown, at the end.
+    pub(crate) summary: Option<PathBuf>,
 }
 
 impl DeploymentOrder {
     /// The request in one line, for the report.
-    fn summary(&self) -> String {
+    pub(super) fn in_words(&self) -> String {
         let DeploymentRequest { strategy, mode, region, services } = &self.request;
-        let strategy = match strategy {
-            Strategy::BlueGreen => "blue-green",
-            Strategy::Canary => "canary",
-            Strategy::Parallel => "parallel",
-            Strategy::SingleRegion => "single-region",
-        };
+        let strategy = strategy.name();
         let mode = match mode {
             DeploymentMode::Replace => "",
             DeploymentMode::Restart => ", restart only",
@@ -108,16 +108,6 @@ impl<'a> Run<'a> {
         Self { fleet, order, http, stop, start: Instant::now(), report, found }
     }
 
-    /// An empty report of this order.
-    pub(super) fn new_report(order: &DeploymentOrder) -> DeploymentReport {
-        DeploymentReport {
-            request: order.summary(),
-            gates_skipped: order.skip_gates,
-            dry_run: order.dry_run,
-            ..DeploymentReport::default()
-        }
-    }
-
     pub(super) fn report(&self) -> MutexGuard<'_, DeploymentReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,7 +128,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn save(&self) {
-        if let Some(path) = &self.order.files.json
+        if let Some(path) = &self.order.report
             && let Err(error) = self.report().save(path)
         {
             tracing::error!(%error, path = %path.display(), "cannot write the report");
@@ -173,7 +163,7 @@ impl<'a> Run<'a> {
         }
         self.save();
         let report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = &self.order.files.markdown
+        if let Some(path) = &self.order.summary
             && let Err(error) = report.append_markdown(path)
         {
             tracing::error!(%error, path = %path.display(), "cannot write the summary");
@@ -199,19 +189,21 @@ impl ServiceJob<'_> {
             colour: staged,
         };
         let mut report = self.run.report();
-        if !report.changes.iter().any(|known| known.is_of(&change.region, &change.service)) {
+        let is_same =
+            |known: &ReleaseChange| known.region == change.region && known.service == change.service;
+        if !report.changes.iter().any(is_same) {
             report.changes.push(change);
         }
         drop(report);
         self.run.save();
     }
 
-    /// The exporters at these addresses, and the forwarded ports that keep them reachable.
+    /// The exporters at these addresses, and the processes that forward their ports.
     pub(super) async fn exporters(
         &self,
         name: &str,
         addresses: &[FleetAddress],
-    ) -> Result<(Exporters, Vec<ForwardedPort>), StepError> {
+    ) -> Result<(Exporters, Vec<Child>), StepError> {
         let (mut endpoints, mut ports) = (Vec::new(), Vec::new());
         for address in addresses {
             let (endpoint, port) = self.cluster.reach(address, &self.service.namespace).await?;

@@ -4,18 +4,17 @@
 
 use std::time::Duration;
 
-use super::chain::chain;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, WORKLOAD_IMAGE, WORKLOAD_NAME};
 use super::colour::Colour;
-use super::failure::StepError;
+use super::failure::{StepError, refuse};
 use super::fleet::{NatsAccess, ServiceKind};
 use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
 use super::releases::{self, Phase};
-use super::report::ReleaseChange;
+use super::report::{ReleaseChange, StepResult};
 use super::retire::{DeletedDurable, Retirement, check_active, delete_durables};
 use super::run::{FoundRelease, Run, ServiceJob};
 use super::{gates, retire};
-use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::config::{NatsConfig, NatsIdentity, NatsTls, chain};
 use crate::nats;
 
 /// How long the pull requests of a stopped exporter may take to expire, with a margin.
@@ -24,18 +23,15 @@ const RETIRE_WITHIN: Duration = Duration::from_secs(60);
 /// The same when rolling back: a durable that is still read then stays.
 const DISCARD_WITHIN: Duration = Duration::from_secs(20);
 
-/// What a step reports.
-pub(super) enum StepReport {
-    Done(String),
-    /// Nothing was done; the text says what the operator has to do.
-    LeftToOperator(String),
-}
-
-/// Performs one step.
+/// Performs one step and returns what it found or did. [`StepResult::Skipped`] means that the
+/// operator has to do it.
 ///
 /// # Errors
 /// A gate does not pass, or a change fails.
-pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<StepReport, StepError> {
+pub(super) async fn perform<'a>(
+    run: &'a Run<'a>,
+    step: &Step<'a>,
+) -> Result<(StepResult, String), StepError> {
     let cluster = run.cluster(step.region);
     let text = match step.task {
         Task::Region(RegionStep::Gateways) => gates::gateways(run, &cluster).await?,
@@ -61,7 +57,7 @@ pub(super) async fn perform<'a>(run: &'a Run<'a>, step: &Step<'a>) -> Result<Ste
             }
         }
     };
-    Ok(StepReport::Done(text))
+    Ok((StepResult::Ok, text))
 }
 
 /// Finds the active colour, and with it the colour that comes next. In a dry run, also what would
@@ -71,21 +67,21 @@ async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let mut found = FoundRelease::default();
     if let Some(release) = cluster.release(service).await? {
         if release.status.starts_with("pending") || release.status == "uninstalling" {
-            return Err(StepError::Gate(format!(
+            return refuse(format!(
                 "release {} is {}: another deployment is running, or one was killed; helm rollback ends that",
                 service.release, release.status
-            )));
+            ));
         }
         found.revision = Some(release.revision);
         if service.kind == ServiceKind::Exporter {
             let old = cluster.active_colour(service).await?;
             found.old = Some(old);
-            found.old_image = cluster.image(service, old).await?;
+            found.old_image = cluster.workload(service, old, WORKLOAD_IMAGE).await?;
             if run.order.request.mode == DeploymentMode::Promote {
                 let new = old.other();
-                found.new_image = cluster.image(service, new).await?;
+                found.new_image = cluster.workload(service, new, WORKLOAD_IMAGE).await?;
                 if found.new_image.is_none() {
-                    return Err(StepError::Gate(format!("{new} does not run: there is nothing to promote")));
+                    return refuse(format!("{new} does not run: there is nothing to promote"));
                 }
             }
         }
@@ -126,13 +122,10 @@ async fn restart(job: &ServiceJob<'_>) -> Result<String, StepError> {
     let workload = match (service.kind, job.found.old, &service.workload) {
         (ServiceKind::Plain, _, Some(workload)) => workload.clone(),
         (ServiceKind::Exporter, Some(colour), _) => {
-            let workload = cluster.workload(service, colour).await?;
+            let workload = cluster.workload(service, colour, WORKLOAD_NAME).await?;
             workload.ok_or_else(|| StepError::Gate(format!("{colour} is active and has no workload")))?
         }
-        (ServiceKind::Plain, _, None) | (ServiceKind::Exporter, None, _) => {
-            let name = &service.name;
-            return Err(StepError::Gate(format!("{name} is not installed: there is nothing to restart")));
-        }
+        _ => return refuse(format!("{} is not installed: there is nothing to restart", service.name)),
     };
     cluster.kubectl(&service.namespace, &["rollout", "restart", &workload]).await?;
     let timeout = format!("--timeout={}", cluster.limit.timeout_flag());
@@ -146,18 +139,20 @@ async fn withdraw(job: &ServiceJob<'_>) -> Result<String, StepError> {
     Ok(format!("{old} is stopped"))
 }
 
-async fn retire(job: &ServiceJob<'_>) -> Result<StepReport, StepError> {
+async fn retire(job: &ServiceJob<'_>) -> Result<(StepResult, String), StepError> {
     let Some(old) = job.found.old else {
-        return Ok(StepReport::Done("there was no other colour".to_owned()));
+        return Ok((StepResult::Ok, "there was no other colour".to_owned()));
     };
-    let region = job.cluster.region;
-    let Some(access) = &region.nats else {
-        return Ok(StepReport::LeftToOperator(format!(
-            "the fleet has no `nats` for {0}; run callsight rollout retire --deployment {old} --region {0}",
-            region.name
-        )));
+    let name = &job.cluster.region.name;
+    let Some(access) = &job.cluster.region.nats else {
+        return Ok((
+            StepResult::Skipped,
+            format!(
+                "the fleet has no `nats` for {name}; run callsight rollout retire --deployment {old} --region {name}"
+            ),
+        ));
     };
-    Ok(StepReport::Done(deleted(&discard_durables(job, access, old, RETIRE_WITHIN).await?)))
+    Ok((StepResult::Ok, deleted(&discard_durables(job, access, old, RETIRE_WITHIN).await?)))
 }
 
 async fn discard_durables(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{CliError, HttpArgs, client, print};
-use crate::cli::args::{ProcessArgs, distinct, joined};
+use crate::cli::args::{HOUR, ProcessArgs, SECOND, distinct, joined};
 use crate::config::{ConfigError, duration_between, ratio, whole};
 use crate::http_client::{Endpoint, HttpAccess};
 use crate::rollout::compare::{ComparisonTerms, compare};
@@ -12,8 +12,6 @@ use crate::rollout::exporters::Exporters;
 use crate::rollout::judge::Tolerances;
 use crate::rollout::table;
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Wait until a new exporter agrees with the old one; exit with 1 if it does not

@@ -7,17 +7,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{CliError, print};
-use crate::cli::args::{ProcessArgs, distinct};
+use crate::cli::args::{ProcessArgs, SECOND, distinct};
 use crate::cli::stop_signal;
 use crate::config::{ConfigError, duration_between};
 use crate::http_client::HttpClient;
 use crate::rollout::deploy::{deploy, undo};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::plan::{DeploymentMode, DeploymentRequest, Strategy, plan};
-use crate::rollout::report::{DeploymentReport, Outcome, ReportFiles};
+use crate::rollout::report::{DeploymentReport, Outcome};
 use crate::rollout::run::DeploymentOrder;
 
-const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The value of `--region` for every region.
@@ -130,7 +129,8 @@ impl FleetArgs {
             skip_gates: self.skip_gates,
             step_timeout: self.step_timeout,
             timeout: self.timeout,
-            files: ReportFiles { json: self.report, markdown: self.summary },
+            report: self.report,
+            summary: self.summary,
         };
         DeployConfig { fleet: self.fleet, order, undo: None }
     }
@@ -169,16 +169,13 @@ impl clap::ValueEnum for Strategy {
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        use clap::builder::PossibleValue;
-        Some(match self {
-            Self::BlueGreen => PossibleValue::new("blue-green")
-                .help("One region after another, each with both versions side by side"),
-            Self::Canary => PossibleValue::new("canary")
-                .help("The same, but the first region compares both for as long as the fleet's `soak`"),
-            Self::Parallel => PossibleValue::new("parallel")
-                .help("All regions at the same time; one that fails is rolled back alone"),
-            Self::SingleRegion => PossibleValue::new("single-region").help("Only the region of `--region`"),
-        })
+        let help = match self {
+            Self::BlueGreen => "One region after another, each with both versions side by side",
+            Self::Canary => "The same, but the first region compares both for as long as the fleet's `soak`",
+            Self::Parallel => "All regions at the same time; one that fails is rolled back alone",
+            Self::SingleRegion => "Only the region of `--region`",
+        };
+        Some(clap::builder::PossibleValue::new(self.name()).help(help))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{CliError, HttpArgs, client, print};
-use crate::cli::args::{NatsArgs, ProcessArgs, distinct, joined};
+use crate::cli::args::{HOUR, NatsArgs, ProcessArgs, SECOND, distinct, joined};
 use crate::config::{ConfigError, NatsConfig, duration_between};
 use crate::http_client::{Endpoint, HttpAccess};
 use crate::nats;
@@ -12,9 +12,6 @@ use crate::rollout::exporters::Exporters;
 use crate::rollout::retire::{ACTIVE, Retirement, check_active, delete_durables};
 use crate::topology::Deployment;
 use callsight_frame::subject::Region;
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// Delete the durables of an old exporter that has stopped, once another one is active and ready
 #[derive(Debug, clap::Args)]

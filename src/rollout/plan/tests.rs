@@ -105,7 +105,10 @@ fn a_restart_changes_no_release_and_a_promotion_stages_nothing() {
          apac: look, compare, promote, active readyz, streams verify"
     );
     let plain = DeploymentRequest { services: vec!["nats".to_owned()], ..promote };
-    assert_eq!(plan(&fleet, &plain), Err(PlanError::NotColoured("nats".to_owned())));
+    assert_eq!(
+        plan(&fleet, &plain).unwrap_err().to_string(),
+        "service `nats` has no colours to promote; name one that has with --services"
+    );
 }
 
 #[test]
