@@ -20,31 +20,20 @@ use callsight_frame::subject::Region;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Dead letters")]
 pub(crate) struct DeadLetterArgs {
     /// Show what the dead-letter streams hold, instead of reading frames
-    #[arg(long, help_heading = "Dead letters")]
+    #[arg(long)]
     pub(crate) dlq: bool,
 
     /// A region whose dead letters to show.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(
-        long,
-        value_name = "REGION",
-        value_delimiter = ',',
-        default_value = "us",
-        help_heading = "Dead letters"
-    )]
+    #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us")]
     region: Vec<Region>,
 
     /// Show at most this many of each region, the newest
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "100",
-        value_parser = whole(1..=1_000_000_u64),
-        help_heading = "Dead letters"
-    )]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=1_000_000_u64))]
     limit: u64,
 
     #[command(flatten)]

@@ -11,7 +11,7 @@ mod servers;
 mod single;
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use self::servers::{DemoServer, free_address};
 use self::single::Single;
 use super::args::{ProcessArgs, distinct, joined};
 use super::simulate::CallArgs;
+use super::process::print;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, duration_between};
 use crate::consume::Reader;
@@ -52,6 +53,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is
 /// installed
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Bridge")]
 pub(crate) struct DemoArgs {
     /// Regions to place calls in, all on one NATS server.
     ///
@@ -70,12 +72,12 @@ pub(crate) struct DemoArgs {
     ///
     /// It runs from the files of `jetstream/` and takes some seconds longer to start. The first
     /// region is the hub: the exporter reads the others from their mirrors there.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', help_heading = "Bridge")]
+    #[arg(long, value_name = "REGION", value_delimiter = ',')]
     regions: Vec<Region>,
 
     /// Cut the link to this one of `--regions` for a while, so that its mirror falls behind and
     /// catches up
-    #[arg(long, value_name = "REGION", help_heading = "Bridge")]
+    #[arg(long, value_name = "REGION")]
     cut: Option<Region>,
 
     /// Time from the start to the cut, from 1s to 1h
@@ -83,8 +85,7 @@ pub(crate) struct DemoArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Bridge"
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     cut_after: Duration,
 
@@ -93,8 +94,7 @@ pub(crate) struct DemoArgs {
         long,
         value_name = "DURATION",
         default_value = "20s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Bridge"
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     cut_for: Duration,
 
@@ -206,7 +206,7 @@ impl Stage {
     ) -> Result<(), CliError> {
         let exporter = Exporter::start(self.feeds(config)?, self.exporter_config()).await;
         let exporter = exporter.map_err(CliError::other)?;
-        say(&self.addresses(&exporter))?;
+        print(&self.addresses(&exporter))?;
         let (over, _) = watch::channel(false);
         let calls = self.calls(config).into_iter().map(|(client, calls)| {
             let mut ending = over.subscribe();
@@ -233,7 +233,7 @@ impl Stage {
             acknowledged += summary.stats.acknowledged;
         }
         watched?;
-        say(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged"))
+        print(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged\n"))
     }
 
     fn feeds(&self, config: &DemoConfig) -> Result<Vec<Feed>, CliError> {
@@ -294,7 +294,7 @@ impl Stage {
         let address = exporter.address();
         format!(
             "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
-             NATS        {nats}\nCtrl-C stops everything.\n"
+             NATS        {nats}\nCtrl-C stops everything.\n\n"
         )
     }
 
@@ -344,7 +344,7 @@ impl Stage {
                     let line = line(&exporter.glance());
                     let bridge = self.bridge_line(exporter).await;
                     let (before, after) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
-                    say_raw(&format!("{before}{line}{bridge}{after}"))?;
+                    print(&format!("{before}{line}{bridge}{after}"))?;
                 }
             }
         }
@@ -389,16 +389,6 @@ fn line(glance: &Glance) -> String {
     };
     let state = if glance.ready { "ready" } else { "not ready" };
     format!("RTT {rtt}   sessions {:4}   lag {:.1} s   {state}", glance.sessions, glance.lag.as_secs_f64())
-}
-
-fn say(text: &str) -> Result<(), CliError> {
-    say_raw(&format!("{text}\n"))
-}
-
-fn say_raw(text: &str) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| CliError::caused("cannot write to stdout", error))
 }
 
 fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, seed: u64) -> SimulateConfig {

@@ -63,22 +63,10 @@ fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {
 /// Runs the command chosen.
 pub(super) fn execute(args: RolloutArgs) -> Result<(), CliError> {
     match args.command {
-        RolloutCommand::Compare(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, compare::run)
-        }
-        RolloutCommand::Retire(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, retire::run)
-        }
-        RolloutCommand::Promote(args) => {
-            let (process, config) = args.validate();
-            start(&process, config, deploy::run)
-        }
-        RolloutCommand::Deploy(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, deploy::run)
-        }
+        RolloutCommand::Compare(args) => start(args.validate()?, compare::run),
+        RolloutCommand::Retire(args) => start(args.validate()?, retire::run),
+        RolloutCommand::Promote(args) => start(args.validate(), deploy::run),
+        RolloutCommand::Deploy(args) => start(args.validate()?, deploy::run),
     }
 }
 

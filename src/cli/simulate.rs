@@ -76,17 +76,18 @@ pub(crate) struct SimulateArgs {
 
 /// Flags of the calls, which the demo shares.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Calls")]
 pub(crate) struct CallArgs {
     /// Number of concurrent sessions
-    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize), help_heading = "Calls")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize))]
     pub(crate) sessions: usize,
 
     /// Scenario that the calls follow
-    #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
+    #[arg(long, value_name = "NAME", default_value = "steady")]
     pub(crate) scenario: Scenario,
 
     /// Healthy time before the scenario's first degradation
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Calls")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) quiet_for: Duration,
 
     /// Duration of each degradation of the scenario, from 6s to 1day; 90 s of healthy calls follow
@@ -94,8 +95,7 @@ pub(crate) struct CallArgs {
         long,
         value_name = "DURATION",
         default_value = "60s",
-        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX),
-        help_heading = "Calls"
+        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX)
     )]
     pub(crate) bad_for: Duration,
 
@@ -103,7 +103,7 @@ pub(crate) struct CallArgs {
     /// session ids.
     ///
     /// The stream drops frames that it already received within the last 2 minutes as duplicates.
-    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX))]
     pub(crate) seed: Option<u64>,
 
     /// Stop after this time; by default, run until interrupted
@@ -149,16 +149,6 @@ impl SimulateArgs {
         };
         let config = SimulateCommandConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
         Ok((self.process, config))
-    }
-}
-
-impl clap::ValueEnum for Scenario {
-    fn value_variants<'a>() -> &'a [Self] {
-        Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.name()).help(self.description()))
     }
 }
 

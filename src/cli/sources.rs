@@ -12,55 +12,38 @@ use callsight_frame::subject::Region;
 
 /// Flags of the sources of frames.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Stream")]
 pub(super) struct SourceArgs {
     /// Regions whose calls to watch.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
+    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true)]
     region: Vec<Region>,
 
     /// Region whose cluster the exporter connects to; the others are read from their mirrors there.
     ///
     /// Without it, every region is read from its own stream.
-    #[arg(long, value_name = "REGION", help_heading = "Stream")]
+    #[arg(long, value_name = "REGION")]
     home: Option<Region>,
 
     /// Read regions other than `--home` from their own streams, through the gateways, instead of
     /// from mirrors
-    #[arg(long, help_heading = "Stream")]
+    #[arg(long)]
     via_gateway: bool,
 
     /// Name of a region's stream if it is not the usual one, such as `apac=HEALTH_APAC_COPY`.
     ///
     /// The usual names are `HEALTH_APAC`, and `HEALTH_APAC_MIRROR` for the mirror.
-    #[arg(
-        long,
-        value_name = "REGION=NAME",
-        value_delimiter = ',',
-        value_parser = by_region::<StreamName>,
-        help_heading = "Stream"
-    )]
+    #[arg(long, value_name = "REGION=NAME", value_delimiter = ',', value_parser = by_region::<StreamName>)]
     stream: Vec<ByRegion<StreamName>>,
 
     /// JetStream domain to read a region from, beyond a leaf node, such as `apac=apac`
-    #[arg(
-        long,
-        value_name = "REGION=DOMAIN",
-        value_delimiter = ',',
-        value_parser = by_region::<StreamName>,
-        help_heading = "Stream"
-    )]
+    #[arg(long, value_name = "REGION=DOMAIN", value_delimiter = ',', value_parser = by_region::<StreamName>)]
     jetstream_domain: Vec<ByRegion<StreamName>>,
 
     /// Prefix of the JetStream API to read a region through if another account exports it, such as
     /// `apac=JS.apac`
-    #[arg(
-        long,
-        value_name = "REGION=SUBJECT",
-        value_delimiter = ',',
-        value_parser = by_region::<ApiPrefix>,
-        help_heading = "Stream"
-    )]
+    #[arg(long, value_name = "REGION=SUBJECT", value_delimiter = ',', value_parser = by_region::<ApiPrefix>)]
     jetstream_prefix: Vec<ByRegion<ApiPrefix>>,
 
     /// NATS servers to prefer for a region, such as `apac=nats://apac-1:4222`.
@@ -72,8 +55,7 @@ pub(super) struct SourceArgs {
         value_name = "REGION=URL",
         value_delimiter = ',',
         value_parser = by_region::<NatsUrl>,
-        hide_env_values = true,
-        help_heading = "Stream"
+        hide_env_values = true
     )]
     region_nats_url: Vec<ByRegion<NatsUrl>>,
 }

@@ -3,7 +3,6 @@
 //! Invariant: `plan` and `verify` change nothing, and no command deletes anything.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::process::print;
 use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
 use crate::nats;
 use crate::topology::{
@@ -50,10 +50,11 @@ enum StreamsCommand {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Streams")]
 struct ChangeArgs {
     /// Also make changes that lose or relocate frames: lower limits, fewer copies or subjects,
     /// another cluster
-    #[arg(long, help_heading = "Streams")]
+    #[arg(long)]
     allow_destructive: bool,
 
     #[command(flatten)]
@@ -61,53 +62,42 @@ struct ChangeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Streams")]
 struct DeclaredArgs {
     /// Folder of declarations, with `streams/*.json` and `consumers/STREAM/*.json`.
     ///
     /// Without it, they are generated from `--region`, `--hub` and `--deployment`, as in
     /// `jetstream/` for us and apac.
-    #[arg(long, value_name = "DIR", help_heading = "Streams")]
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
     /// Regions to declare streams for, without `--dir`.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(
-        long,
-        value_name = "REGION",
-        value_delimiter = ',',
-        default_value = "us,apac",
-        help_heading = "Streams"
-    )]
+    #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us,apac")]
     region: Vec<Region>,
 
     /// Region with mirrors of the others, without `--dir`; by default the first of `--region`
-    #[arg(long, value_name = "REGION", help_heading = "Streams")]
+    #[arg(long, value_name = "REGION")]
     hub: Option<Region>,
 
     /// Deployments to declare durables for in each region, without `--dir`; `green/3` has three
     /// shards.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "main",
-        help_heading = "Streams"
-    )]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "main")]
     deployment: Vec<Readers>,
 
     /// Only what is stored in this region, without `--dir`: its streams and durables, and the
     /// mirrors if it is the hub.
     ///
     /// For regions that are deployed separately.
-    #[arg(long, value_name = "REGION", help_heading = "Streams")]
+    #[arg(long, value_name = "REGION")]
     within: Option<Region>,
 
     /// Replicas of all streams, 1 to 5, instead of the declared number; 1 if regions have one
     /// server
-    #[arg(long, value_name = "N", value_parser = whole(1..=5_usize), help_heading = "Streams")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=5_usize))]
     replicas: Option<usize>,
 
     /// Time to wait for JetStream's answer, from 1s to 1h.
@@ -117,13 +107,12 @@ struct DeclaredArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(WAIT_MIN..=WAIT_MAX),
-        help_heading = "Streams"
+        value_parser = duration_between(WAIT_MIN..=WAIT_MAX)
     )]
     wait: Duration,
 
     /// Print JSON instead of text
-    #[arg(long, help_heading = "Streams")]
+    #[arg(long)]
     json: bool,
 
     #[command(flatten)]
@@ -230,9 +219,7 @@ pub(crate) async fn run(config: StreamsConfig) -> Result<(), CliError> {
         report.done.push((step, failed));
     }
     let text = if config.json { format!("{:#}\n", report.json()) } else { report.to_string() };
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| CliError::caused("cannot write to stdout", error))?;
+    print(&text)?;
     report.outcome()
 }
 
