@@ -22,7 +22,9 @@ pub enum Scenario {
     #[value(help = "Healthy calls, with the usual joins, leaves and crashes.")]
     Steady,
     /// The path to region apac's servers becomes slow and lossy.
-    #[value(help = "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s.")]
+    #[value(
+        help = "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
+    )]
     ApacRttSpike,
     /// Every region's network loses packets, with unchanged round-trip times.
     #[value(help = "Every region loses 12 % of its packets for 60 s in every 150 s.")]
