@@ -148,7 +148,7 @@ pub(crate) struct NatsArgs {
     /// Prefix of the subjects of replies, by default `_INBOX.exporter`, `_INBOX.relay` and so on.
     ///
     /// The user must be allowed to subscribe to it.
-    #[arg(long, value_name = "SUBJECT", value_parser = inbox_prefix)]
+    #[arg(long, value_name = "SUBJECT", value_parser = plain_subject("_INBOX.exporter"))]
     pub(crate) nats_inbox_prefix: Option<String>,
 }
 
@@ -220,20 +220,15 @@ fn pair<A, B>(
     }
 }
 
-fn inbox_prefix(text: &str) -> Result<String, String> {
-    if is_plain(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
-    }
-}
-
-/// Returns whether a text is a subject without wildcards.
-pub(crate) fn is_plain(subject: &str) -> bool {
+/// Returns a parser of a subject without wildcards; its error gives an example.
+pub(crate) fn plain_subject(
+    example: &str,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + use<> {
+    let wrong = format!("write a subject without wildcards, such as {example}");
     let plain = |token: &str| {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
     };
-    subject.split('.').all(plain)
+    move |text| if text.split('.').all(plain) { Ok(text.to_owned()) } else { Err(wrong.clone()) }
 }
 
 /// Removes repeated values.
