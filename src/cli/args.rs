@@ -163,7 +163,7 @@ impl NatsArgs {
         for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
             if let Some(found) = url.login() {
                 if login.is_some_and(|login| login != found) {
-                    return rejected("the servers of `--nats-url` must not name different users".to_owned());
+                    return rejected("the servers of `--nats-url` must not name different users");
                 }
                 login = Some(found);
             }
@@ -201,8 +201,9 @@ impl NatsArgs {
     }
 }
 
-fn rejected<T>(message: String) -> Result<T, ConfigError> {
-    Err(ConfigError::Rejected(message))
+/// Returns the error of settings that contradict each other.
+pub(crate) fn rejected<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Rejected(message.into()))
 }
 
 /// Returns both values of two flags that need each other, or none.

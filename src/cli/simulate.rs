@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{HOUR, NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
 use crate::nats;
@@ -16,7 +16,6 @@ use callsight_frame::MAX_PEERS;
 use callsight_frame::subject::Region;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const BAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Publish the health frames of simulated calls to JetStream
@@ -53,7 +52,7 @@ pub(crate) struct SimulateArgs {
         long,
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = duration_between(INTERVAL_MIN..=INTERVAL_MAX),
+        value_parser = duration_between(INTERVAL_MIN..=HOUR),
         help_heading = "Pace"
     )]
     interval: Duration,

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::args::{distinct, joined, plain_subject};
+use super::args::{distinct, joined, plain_subject, rejected};
 use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
 use crate::consume::{JetStreamApi, Source, SourceKind};
 use callsight_frame::subject::Region;
@@ -97,9 +97,8 @@ impl SourceArgs {
     /// Validates the flags for the connection that all regions share.
     pub(super) fn validate(self, nats: &NatsConfig) -> Result<SourcesConfig, ConfigError> {
         let regions = distinct(self.region);
-        let rejected = |message: String| Err(ConfigError::Rejected(message));
         if self.via_gateway && self.home.is_none() {
-            return rejected("`--via-gateway` needs `--home` too".to_owned());
+            return rejected("`--via-gateway` needs `--home` too");
         }
         let named = [
             ("--stream", self.stream.iter().map(|(region, _)| region).collect::<Vec<_>>()),
@@ -122,9 +121,7 @@ impl SourceArgs {
             if let Some(login) = url.login()
                 && nats.identity != NatsIdentity::Login(login.clone())
             {
-                return rejected(
-                    "`--region-nats-url` must not name another user than `--nats-url`".to_owned(),
-                );
+                return rejected("`--region-nats-url` must not name another user than `--nats-url`");
             }
         }
         let mut sources = Vec::with_capacity(regions.len());

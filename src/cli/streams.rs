@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{HOUR, NatsArgs, ProcessArgs, SECOND, distinct, joined, rejected};
 use super::process::print;
 use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
 use crate::nats;
@@ -17,9 +17,6 @@ use crate::topology::{
     self, Action, Bond, Change, Declared, Name, Readers, ReconcileError, Reconciler, Step, is_duration,
 };
 use callsight_frame::subject::Region;
-
-const WAIT_MIN: Duration = Duration::from_secs(1);
-const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Replicas in production: any one server of a region may be lost.
 const REPLICAS: usize = 3;
@@ -107,7 +104,7 @@ struct DeclaredArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(WAIT_MIN..=WAIT_MAX)
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     wait: Duration,
 
@@ -169,8 +166,7 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
             let mut regions = distinct(args.region.clone());
             if let Some(hub) = &args.hub {
                 let Some(place) = regions.iter().position(|region| region == hub) else {
-                    let reason = format!("`--hub {hub}` is not one of `--region {}`", joined(&regions));
-                    return Err(ConfigError::Rejected(reason));
+                    return rejected(format!("`--hub {hub}` is not one of `--region {}`", joined(&regions)));
                 };
                 regions[..=place].rotate_right(1);
             }
@@ -183,8 +179,10 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
                     Declared::within(&declared, region, hub),
                 ),
                 (Some(region), _) => {
-                    let reason = format!("`--within {region}` is not one of `--region {}`", joined(&regions));
-                    return Err(ConfigError::Rejected(reason));
+                    return rejected(format!(
+                        "`--within {region}` is not one of `--region {}`",
+                        joined(&regions)
+                    ));
                 }
                 (None, _) => (format!("regions {}", joined(&regions)), declared),
             }

@@ -19,11 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::link::RegionLink;
-use super::servers::{DemoServer, connect, free_address, nats_server};
+use super::servers::{DemoServer, RegionServers, connect, free_address, nats_server};
 use crate::cli::CliError;
 use crate::config::{Login, NatsIdentity};
 use crate::consume::{Source, SourceKind};
-use crate::serve::Feed;
 use crate::topology::{Bond, Declared, ReconcileError, Reconciler, mirror_stream_name, stream_name};
 use callsight_frame::subject::Region;
 
@@ -72,86 +71,79 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 /// Timeout of a request for a stream's last sequence.
 const SEQUENCE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Three servers, the links between them, and connections to those with streams.
-pub(super) struct Bridged {
-    servers: Vec<DemoServer>,
+/// The links between the regions, and the connections that see what a cut does.
+pub(super) struct Bridge {
     _links: Vec<RegionLink>,
     cut: watch::Sender<bool>,
-    /// One per region, as its relays.
-    relays: Vec<Client>,
-    /// To the hub, as the exporter.
-    global: Client,
     /// One per region, as its operator.
     operators: Vec<Context>,
 }
 
-impl Bridged {
-    pub(super) async fn start(folder: &TempDir) -> Result<Self, CliError> {
-        for (name, text) in FILES {
-            let path = folder.path().join(name);
-            // Others know the server under the address of the link to it.
-            let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
-            let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-            written
-                .and_then(|()| std::fs::write(&path, text))
-                .map_err(|error| CliError::caused("cannot write the servers' configuration", error))?;
+/// Starts three servers and the links between them, and connects to those with streams.
+pub(super) async fn start(folder: &TempDir) -> Result<RegionServers, CliError> {
+    for (name, text) in FILES {
+        let path = folder.path().join(name);
+        // Others know the server under the address of the link to it.
+        let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        written
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| CliError::caused("cannot write the servers' configuration", error))?;
+    }
+    let (cut, _) = watch::channel(false);
+    let mut attempts = 1..=ATTEMPTS;
+    let (servers, links) = loop {
+        // Another process may take one of the many ports before its server does.
+        match launch(folder, &cut).await {
+            Err(error) if attempts.next().is_none() => return Err(error),
+            Err(error) => tracing::debug!(%error, "starting the servers again"),
+            Ok(started) => break started,
         }
-        let (cut, _) = watch::channel(false);
-        let mut attempts = 1..=ATTEMPTS;
-        let (servers, links) = loop {
-            // Another process may take one of the many ports before its server does.
-            match launch(folder, &cut).await {
-                Err(error) if attempts.next().is_none() => return Err(error),
-                Err(error) => tracing::debug!(%error, "starting the servers again"),
-                Ok(started) => break started,
-            }
-        };
-        let mut relays = Vec::new();
-        let mut operators = Vec::new();
-        for server in &servers[..REGIONS.len()] {
-            relays.push(connect_as(server.address, "relay").await?);
-            operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
+    };
+    let regions = regions()?;
+    let (mut relays, mut operators) = (Vec::new(), Vec::new());
+    for (server, region) in servers.iter().zip(regions.clone()) {
+        relays.push((connect_as(server.address, "relay").await?, vec![region]));
+        operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
+    }
+    let exporter = connect_as(servers[0].address, "global").await?;
+    create_streams(&operators[0], &regions).await?;
+    let places = CLUSTERS.iter().zip(&servers);
+    let addresses = places.map(|(cluster, server)| format!("{cluster} nats://{}", server.address));
+    let [hub, other] = regions;
+    Ok(RegionServers {
+        addresses: addresses.collect::<Vec<_>>().join("   "),
+        servers,
+        relays,
+        sources: vec![Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)],
+        exporter,
+        bridge: Some(Bridge { _links: links, cut, operators }),
+    })
+}
+
+/// Creates the streams of both regions, the mirror, and the durables of an exporter that reads both
+/// in the hub.
+async fn create_streams(hub: &Context, regions: &[Region]) -> Result<(), CliError> {
+    let declared = Declared::builtin(regions, &[], 1, Bond::Gateways);
+    let reconciler = Reconciler::new(hub.clone(), SETTLED_WITHIN);
+    let apply = async || {
+        for step in reconciler.plan(&declared, false).await? {
+            reconciler.apply(&step).await?;
         }
-        let global = connect_as(servers[0].address, "global").await?;
-        let bridged = Self { servers, _links: links, cut, relays, global, operators };
-        bridged.create_streams().await?;
-        Ok(bridged)
-    }
-
-    /// Creates the streams of both regions, the mirror, and the durables of an exporter that reads
-    /// both in the hub.
-    async fn create_streams(&self) -> Result<(), CliError> {
-        let declared = Declared::builtin(&regions()?, &[], 1, Bond::Gateways);
-        let reconciler = Reconciler::new(self.operators[0].clone(), SETTLED_WITHIN);
-        let apply = async || {
-            for step in reconciler.plan(&declared, false).await? {
-                reconciler.apply(&step).await?;
-            }
-            Ok::<_, ReconcileError>(())
-        };
-        let deadline = Instant::now() + SETTLED_WITHIN;
-        // Until all servers have joined, some placements are rejected.
-        while let Err(error) = apply().await {
-            if Instant::now() > deadline {
-                return Err(CliError::caused("cannot create the streams", error));
-            }
-            sleep(Duration::from_millis(200)).await;
+        Ok::<_, ReconcileError>(())
+    };
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    // Until all servers have joined, some placements are rejected.
+    while let Err(error) = apply().await {
+        if Instant::now() > deadline {
+            return Err(CliError::caused("cannot create the streams", error));
         }
-        Ok(())
+        sleep(Duration::from_millis(200)).await;
     }
+    Ok(())
+}
 
-    /// Returns both regions as the exporter reads them in the hub.
-    pub(super) fn feeds(&self) -> Result<Vec<Feed>, CliError> {
-        let [hub, other] = regions()?;
-        let sources = [Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)];
-        Ok(sources.into_iter().map(|source| Feed { source, client: self.global.clone() }).collect())
-    }
-
-    /// Returns the connection of a region's relays.
-    pub(super) fn relay(&self, index: usize) -> &Client {
-        &self.relays[index]
-    }
-
+impl Bridge {
     /// Cuts or restores the link to the region beyond the hub.
     pub(super) fn set_cut(&self, cut: bool) {
         self.cut.send_replace(cut);
@@ -173,19 +165,9 @@ impl Bridged {
         Some(origin?.saturating_sub(mirror?))
     }
 
-    pub(super) fn addresses(&self) -> String {
-        let places = CLUSTERS.iter().zip(&self.servers);
-        let places = places.map(|(cluster, server)| format!("{cluster} nats://{}", server.address));
-        places.collect::<Vec<_>>().join("   ")
-    }
-
-    pub(super) async fn stop(self) {
-        let Self { servers, relays, global, operators, .. } = self;
-        // They would log the loss of their servers.
-        drop((relays, global, operators));
-        for server in servers {
-            server.stop().await;
-        }
+    /// Closes the connections. The links stay open.
+    pub(super) fn disconnect(&mut self) {
+        self.operators.clear();
     }
 }
 
