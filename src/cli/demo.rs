@@ -105,23 +105,19 @@ pub(crate) struct DemoArgs {
 pub(crate) struct DemoConfig {
     /// At least one, each once.
     pub(crate) regions: Vec<Region>,
-    /// Present if the regions are bridged.
-    pub(crate) bridge: Option<BridgeConfig>,
-    pub(crate) calls: CallArgs,
-}
-
-/// The bridge between the regions.
-#[derive(Clone, Debug)]
-pub(crate) struct BridgeConfig {
+    /// Whether each region has its own server, bridged by gateways.
+    bridged: bool,
     /// Time and duration of the cut of the link to the region beyond the hub.
     cut: Option<(Duration, Duration)>,
+    pub(crate) calls: CallArgs,
 }
 
 impl DemoArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, DemoConfig), ConfigError> {
-        let (mut regions, mut bridge) = (distinct(self.region), None);
+        let mut regions = distinct(self.region);
         let [hub, other] = bridged::REGIONS;
-        if !self.regions.is_empty() || self.cut.is_some() {
+        let bridged = !self.regions.is_empty() || self.cut.is_some();
+        if bridged {
             if !self.regions.is_empty() {
                 regions = distinct(self.regions);
             }
@@ -133,16 +129,16 @@ impl DemoArgs {
             if let Some(cut) = self.cut.as_ref().filter(|cut| cut.as_str() != other) {
                 return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
             }
-            bridge = Some(BridgeConfig { cut: self.cut.map(|_| (self.cut_after, self.cut_for)) });
         }
-        Ok((self.process, DemoConfig { regions, bridge, calls: self.calls }))
+        let cut = self.cut.map(|_| (self.cut_after, self.cut_for));
+        Ok((self.process, DemoConfig { regions, bridged, cut, calls: self.calls }))
     }
 }
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CallArgs { sessions, scenario, .. } = self.calls;
-        let bridged = if self.bridge.is_some() { ", bridged" } else { "" };
+        let bridged = if self.bridged { ", bridged" } else { "" };
         write!(f, "regions {}{bridged}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
@@ -175,11 +171,12 @@ struct Stage {
 impl Stage {
     async fn start(config: &DemoConfig, folder: &TempDir) -> Result<Self, CliError> {
         // The deployment of `jetstream/` that reads all regions.
-        let deployment = if config.bridge.is_some() { "global" } else { "demo" };
+        let deployment = if config.bridged { "global" } else { "demo" };
         let reader = deployment.parse::<Deployment>().map_err(CliError::other)?.into();
-        let nats = match config.bridge {
-            None => single::start(&config.regions, folder).await?,
-            Some(_) => bridged::start(folder).await?,
+        let nats = if config.bridged {
+            bridged::start(folder).await?
+        } else {
+            single::start(&config.regions, folder).await?
         };
         let metrics = free_address(9464)?;
         let prometheus = servers::prometheus(metrics, folder.path())?;
@@ -269,12 +266,10 @@ impl Stage {
 
     /// Cuts the link for a while if configured, and never completes.
     async fn cut(&self, config: &DemoConfig) {
-        if let (Some(bridge), Some(BridgeConfig { cut: Some((after, duration)) })) =
-            (&self.nats.bridge, &config.bridge)
-        {
-            sleep(*after).await;
+        if let (Some(bridge), Some((after, duration))) = (&self.nats.bridge, config.cut) {
+            sleep(after).await;
             bridge.set_cut(true);
-            sleep(*duration).await;
+            sleep(duration).await;
             bridge.set_cut(false);
         }
         std::future::pending().await
