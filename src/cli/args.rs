@@ -13,15 +13,16 @@ use callsight_fold::Thresholds;
 
 /// Flags of the process.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Configuration")]
 pub(crate) struct ProcessArgs {
     /// Read settings from this TOML file.
     ///
     /// Flags and environment variables win over it.
-    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// Check the settings, print them on one line, and exit
-    #[arg(long, help_heading = "Configuration")]
+    #[arg(long)]
     pub(crate) check_config: bool,
 
     #[command(flatten)]
@@ -39,6 +40,7 @@ pub(crate) const PLENTY: usize = 1_000_000_000;
 /// Flags that decide the series of a call. A replay shows what was served only with the same
 /// values.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Degradation")]
 pub(crate) struct JudgementArgs {
     /// Remove a session after this time without a frame, from 1s to 1h.
     ///
@@ -58,19 +60,12 @@ pub(crate) struct JudgementArgs {
         long,
         value_name = "DURATION",
         default_value = "300ms",
-        value_parser = duration_between(MILLISECOND..=MINUTE),
-        help_heading = "Degradation"
+        value_parser = duration_between(MILLISECOND..=MINUTE)
     )]
     pub(crate) degraded_rtt: Duration,
 
     /// Share of concealed audio above which a session counts as degraded, from 0 to 1
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value = "0.05",
-        value_parser = ratio,
-        help_heading = "Degradation"
-    )]
+    #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio)]
     pub(crate) degraded_concealment: f64,
 
     /// Maximum number of distinct values of the label `server_url`
@@ -92,6 +87,7 @@ impl JudgementArgs {
 
 /// Flags of the connection to NATS.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "NATS")]
 pub(crate) struct NatsArgs {
     /// NATS servers to connect to, in any order.
     ///
@@ -103,8 +99,7 @@ pub(crate) struct NatsArgs {
         value_name = "URL",
         value_delimiter = ',',
         hide_env_values = true,
-        default_value = "nats://127.0.0.1:4222",
-        help_heading = "NATS"
+        default_value = "nats://127.0.0.1:4222"
     )]
     pub(crate) nats_url: Vec<NatsUrl>,
 
@@ -113,47 +108,47 @@ pub(crate) struct NatsArgs {
     ///
     /// The connection returns to a server of `--nats-url` as soon as one is available. Name all
     /// servers of the own cluster in `--nats-url` then, since discovered ones are not used.
-    #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true, help_heading = "NATS")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     pub(crate) nats_fallback_url: Vec<NatsUrl>,
 
     /// Credentials file to connect with, as `nsc` writes it
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_creds: Option<PathBuf>,
 
     /// File with the seed of the nkey to connect with
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_nkey: Option<PathBuf>,
 
     /// User to connect as, with `--nats-password-file`
-    #[arg(long, value_name = "NAME", help_heading = "NATS")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) nats_user: Option<String>,
 
     /// File with the password of `--nats-user` in its first line
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_password_file: Option<PathBuf>,
 
     /// PEM file of certificate authorities to trust instead of the system's.
     ///
     /// This and the other TLS flags make TLS required.
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_ca: Option<PathBuf>,
 
     /// PEM file of the client certificate with its chain; needs `--nats-key`
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_cert: Option<PathBuf>,
 
     /// PEM file of the key of `--nats-cert`
-    #[arg(long, value_name = "FILE", help_heading = "NATS")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_key: Option<PathBuf>,
 
     /// Begin the connection with TLS, for a server with `handshake_first`
-    #[arg(long, help_heading = "NATS")]
+    #[arg(long)]
     pub(crate) nats_tls_first: bool,
 
     /// Prefix of the subjects of replies, by default `_INBOX.exporter`, `_INBOX.relay` and so on.
     ///
     /// The user must be allowed to subscribe to it.
-    #[arg(long, value_name = "SUBJECT", value_parser = inbox_prefix, help_heading = "NATS")]
+    #[arg(long, value_name = "SUBJECT", value_parser = plain_subject("_INBOX.exporter"))]
     pub(crate) nats_inbox_prefix: Option<String>,
 }
 
@@ -168,7 +163,7 @@ impl NatsArgs {
         for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
             if let Some(found) = url.login() {
                 if login.is_some_and(|login| login != found) {
-                    return rejected("the servers of `--nats-url` must not name different users".to_owned());
+                    return rejected("the servers of `--nats-url` must not name different users");
                 }
                 login = Some(found);
             }
@@ -206,8 +201,9 @@ impl NatsArgs {
     }
 }
 
-fn rejected<T>(message: String) -> Result<T, ConfigError> {
-    Err(ConfigError::Rejected(message))
+/// Returns the error of settings that contradict each other.
+pub(crate) fn rejected<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Rejected(message.into()))
 }
 
 /// Returns both values of two flags that need each other, or none.
@@ -225,20 +221,15 @@ fn pair<A, B>(
     }
 }
 
-fn inbox_prefix(text: &str) -> Result<String, String> {
-    if is_plain(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a subject without wildcards, such as _INBOX.exporter".to_owned())
-    }
-}
-
-/// Returns whether a text is a subject without wildcards.
-pub(crate) fn is_plain(subject: &str) -> bool {
+/// Returns a parser of a subject without wildcards; its error gives an example.
+pub(crate) fn plain_subject(
+    example: &str,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + use<> {
+    let wrong = format!("write a subject without wildcards, such as {example}");
     let plain = |token: &str| {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
     };
-    subject.split('.').all(plain)
+    move |text| if text.split('.').all(plain) { Ok(text.to_owned()) } else { Err(wrong.clone()) }
 }
 
 /// Removes repeated values.

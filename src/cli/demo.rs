@@ -5,13 +5,14 @@
 //!
 //! Invariant: whatever the demo starts is stopped with it, and no file is left behind.
 
+mod bridge;
 mod bridged;
 mod link;
 mod servers;
 mod single;
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,15 +22,14 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use self::bridged::Bridged;
-use self::servers::{DemoServer, free_address};
-use self::single::Single;
-use super::args::{ProcessArgs, distinct, joined};
+use self::servers::{DemoServer, RegionServers, free_address};
+use super::args::{HOUR, ProcessArgs, SECOND, distinct, joined, rejected};
+use super::process::print;
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, duration_between};
 use crate::consume::Reader;
-use crate::serve::{Exporter, ExporterConfig, Feed, Glance};
+use crate::serve::{Exporter, ExporterConfig, Glance};
 use crate::simulate::{self, SimulateConfig};
 use crate::topology::Deployment;
 use callsight_fold::FoldSettings;
@@ -46,12 +46,10 @@ const FRAME_INTERVAL: Duration = Duration::from_secs(2);
 /// Idle timeout: short, so that the series of crashed sessions disappear while one watches.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is
 /// installed
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Bridge")]
 pub(crate) struct DemoArgs {
     /// Regions to place calls in, all on one NATS server.
     ///
@@ -70,12 +68,12 @@ pub(crate) struct DemoArgs {
     ///
     /// It runs from the files of `jetstream/` and takes some seconds longer to start. The first
     /// region is the hub: the exporter reads the others from their mirrors there.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', help_heading = "Bridge")]
+    #[arg(long, value_name = "REGION", value_delimiter = ',')]
     regions: Vec<Region>,
 
     /// Cut the link to this one of `--regions` for a while, so that its mirror falls behind and
     /// catches up
-    #[arg(long, value_name = "REGION", help_heading = "Bridge")]
+    #[arg(long, value_name = "REGION")]
     cut: Option<Region>,
 
     /// Time from the start to the cut, from 1s to 1h
@@ -83,8 +81,7 @@ pub(crate) struct DemoArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Bridge"
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     cut_after: Duration,
 
@@ -93,8 +90,7 @@ pub(crate) struct DemoArgs {
         long,
         value_name = "DURATION",
         default_value = "20s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "Bridge"
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     cut_for: Duration,
 
@@ -110,24 +106,19 @@ pub(crate) struct DemoArgs {
 pub(crate) struct DemoConfig {
     /// At least one, each once.
     pub(crate) regions: Vec<Region>,
-    /// Present if the regions are bridged.
-    pub(crate) bridge: Option<Bridge>,
-    pub(crate) calls: CallArgs,
-}
-
-/// The bridge between the regions.
-#[derive(Clone, Debug)]
-pub(crate) struct Bridge {
+    /// Whether each region has its own server, bridged by gateways.
+    bridged: bool,
     /// Time and duration of the cut of the link to the region beyond the hub.
     cut: Option<(Duration, Duration)>,
+    pub(crate) calls: CallArgs,
 }
 
 impl DemoArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, DemoConfig), ConfigError> {
-        let (mut regions, mut bridge) = (distinct(self.region), None);
+        let mut regions = distinct(self.region);
         let [hub, other] = bridged::REGIONS;
-        let rejected = |message: String| Err(ConfigError::Rejected(message));
-        if !self.regions.is_empty() || self.cut.is_some() {
+        let bridged = !self.regions.is_empty() || self.cut.is_some();
+        if bridged {
             if !self.regions.is_empty() {
                 regions = distinct(self.regions);
             }
@@ -139,16 +130,16 @@ impl DemoArgs {
             if let Some(cut) = self.cut.as_ref().filter(|cut| cut.as_str() != other) {
                 return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
             }
-            bridge = Some(Bridge { cut: self.cut.map(|_| (self.cut_after, self.cut_for)) });
         }
-        Ok((self.process, DemoConfig { regions, bridge, calls: self.calls }))
+        let cut = self.cut.map(|_| (self.cut_after, self.cut_for));
+        Ok((self.process, DemoConfig { regions, bridged, cut, calls: self.calls }))
     }
 }
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CallArgs { sessions, scenario, .. } = self.calls;
-        let bridged = if self.bridge.is_some() { ", bridged" } else { "" };
+        let bridged = if self.bridged { ", bridged" } else { "" };
         write!(f, "regions {}{bridged}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
@@ -171,27 +162,22 @@ pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
 
 /// What is started before the exporter and the calls.
 struct Stage {
-    nats: Nats,
+    nats: RegionServers,
     prometheus: Option<DemoServer>,
     /// Address for the exporter, which Prometheus needs before the exporter starts.
     metrics: SocketAddr,
     reader: Reader,
 }
 
-/// The servers of the regions.
-enum Nats {
-    Single(Box<Single>),
-    Bridged(Box<Bridged>),
-}
-
 impl Stage {
     async fn start(config: &DemoConfig, folder: &TempDir) -> Result<Self, CliError> {
         // The deployment of `jetstream/` that reads all regions.
-        let deployment = if config.bridge.is_some() { "global" } else { "demo" };
+        let deployment = if config.bridged { "global" } else { "demo" };
         let reader = deployment.parse::<Deployment>().map_err(CliError::other)?.into();
-        let nats = match config.bridge {
-            None => Nats::Single(Box::new(Single::start(&config.regions, folder).await?)),
-            Some(_) => Nats::Bridged(Box::new(Bridged::start(folder).await?)),
+        let nats = if config.bridged {
+            bridged::start(folder).await?
+        } else {
+            single::start(&config.regions, folder).await?
         };
         let metrics = free_address(9464)?;
         let prometheus = servers::prometheus(metrics, folder.path())?;
@@ -204,9 +190,9 @@ impl Stage {
         config: &DemoConfig,
         stop: impl Future<Output = &'static str>,
     ) -> Result<(), CliError> {
-        let exporter = Exporter::start(self.feeds(config)?, self.exporter_config()).await;
+        let exporter = Exporter::start(self.nats.feeds(), self.exporter_config()).await;
         let exporter = exporter.map_err(CliError::other)?;
-        say(&self.addresses(&exporter))?;
+        print(&self.addresses(&exporter))?;
         let (over, _) = watch::channel(false);
         let calls = self.calls(config).into_iter().map(|(client, calls)| {
             let mut ending = over.subscribe();
@@ -220,7 +206,9 @@ impl Stage {
             () = self.cut(config) => Ok(()),
         };
         // Relays could not end their calls over a cut link.
-        self.mend();
+        if let Some(bridge) = &self.nats.bridge {
+            bridge.set_cut(false);
+        }
         over.send_replace(true);
         let calls = join_all(calls).await;
         exporter.stop().await;
@@ -233,37 +221,20 @@ impl Stage {
             acknowledged += summary.stats.acknowledged;
         }
         watched?;
-        say(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged"))
-    }
-
-    fn feeds(&self, config: &DemoConfig) -> Result<Vec<Feed>, CliError> {
-        match &self.nats {
-            Nats::Single(single) => Ok(single.feeds(&config.regions)),
-            Nats::Bridged(bridged) => bridged.feeds(),
-        }
+        print(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged\n"))
     }
 
     /// Returns the calls and the connections of their relays, which are next to each region's
     /// servers.
     fn calls(&self, config: &DemoConfig) -> Vec<(Client, SimulateConfig)> {
-        let seed = config.calls.seed();
-        match &self.nats {
-            Nats::Single(single) => {
-                let calls = simulate_config(config, config.regions.clone(), config.calls.sessions, seed);
-                vec![(single.client().clone(), calls)]
-            }
-            Nats::Bridged(bridged) => {
-                let count = config.regions.len();
-                let calls = |(index, region): (usize, &Region)| {
-                    // Each region has a share of the sessions, and a seed of its own.
-                    let sessions = (config.calls.sessions + count - 1 - index) / count;
-                    let seed = seed.wrapping_add(index as u64);
-                    let calls = simulate_config(config, vec![region.clone()], sessions.max(1), seed);
-                    (bridged.relay(index).clone(), calls)
-                };
-                config.regions.iter().enumerate().map(calls).collect()
-            }
-        }
+        let (seed, count) = (config.calls.seed(), self.nats.relays.len());
+        let calls = |(index, (client, regions)): (usize, &(Client, Vec<Region>))| {
+            // Each server has a share of the sessions, and a seed of its own.
+            let sessions = (config.calls.sessions + count - 1 - index) / count;
+            let seed = seed.wrapping_add(index as u64);
+            (client.clone(), simulate_config(config, regions.clone(), sessions.max(1), seed))
+        };
+        self.nats.relays.iter().enumerate().map(calls).collect()
     }
 
     fn exporter_config(&self) -> ExporterConfig {
@@ -271,7 +242,7 @@ impl Stage {
             listen: self.metrics,
             web_config: None,
             reader: self.reader.clone(),
-            create: matches!(self.nats, Nats::Single(_)).then_some(1),
+            create: self.nats.bridge.is_none().then_some(1),
             ready_max_lag: Duration::from_secs(10),
             max_series: 1_000_000,
             fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
@@ -287,34 +258,22 @@ impl Stage {
             ),
             None => "Prometheus  not found; `./dev demo` downloads it".to_owned(),
         };
-        let nats = match &self.nats {
-            Nats::Single(single) => single.address(),
-            Nats::Bridged(bridged) => bridged.addresses(),
-        };
-        let address = exporter.address();
+        let (nats, address) = (&self.nats.addresses, exporter.address());
         format!(
             "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
-             NATS        {nats}\nCtrl-C stops everything.\n"
+             NATS        {nats}\nCtrl-C stops everything.\n\n"
         )
     }
 
     /// Cuts the link for a while if configured, and never completes.
     async fn cut(&self, config: &DemoConfig) {
-        if let (Nats::Bridged(bridged), Some(Bridge { cut: Some((after, duration)) })) =
-            (&self.nats, &config.bridge)
-        {
-            sleep(*after).await;
-            bridged.set_cut(true);
-            sleep(*duration).await;
-            bridged.set_cut(false);
+        if let (Some(bridge), Some((after, duration))) = (&self.nats.bridge, config.cut) {
+            sleep(after).await;
+            bridge.set_cut(true);
+            sleep(duration).await;
+            bridge.set_cut(false);
         }
         std::future::pending().await
-    }
-
-    fn mend(&self) {
-        if let Nats::Bridged(bridged) = &self.nats {
-            bridged.set_cut(false);
-        }
     }
 
     /// Writes the live line repeatedly, until a signal or the end of the duration.
@@ -344,7 +303,7 @@ impl Stage {
                     let line = line(&exporter.glance());
                     let bridge = self.bridge_line(exporter).await;
                     let (before, after) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
-                    say_raw(&format!("{before}{line}{bridge}{after}"))?;
+                    print(&format!("{before}{line}{bridge}{after}"))?;
                 }
             }
         }
@@ -352,9 +311,9 @@ impl Stage {
 
     /// Returns the bridge's part of the live line.
     async fn bridge_line(&self, exporter: &Exporter) -> String {
-        let Nats::Bridged(bridged) = &self.nats else { return String::new() };
+        let Some(bridge) = &self.nats.bridge else { return String::new() };
         let [_, region] = bridged::REGIONS;
-        let behind = match bridged.behind().await {
+        let behind = match bridge.behind().await {
             Some(frames) => frames.to_string(),
             None => "an unknown number".to_owned(),
         };
@@ -364,7 +323,7 @@ impl Stage {
             Some(silent) => format!(", last contact {} s ago", silent.as_secs()),
             None => String::new(),
         };
-        let cut = if bridged.is_cut() { ", LINK CUT" } else { "" };
+        let cut = if bridge.is_cut() { ", LINK CUT" } else { "" };
         format!("   mirror of {region} behind by {behind}{contact}{cut}")
     }
 
@@ -372,10 +331,7 @@ impl Stage {
         if let Some(prometheus) = self.prometheus {
             prometheus.stop().await;
         }
-        match self.nats {
-            Nats::Single(single) => single.stop().await,
-            Nats::Bridged(bridged) => bridged.stop().await,
-        }
+        self.nats.stop().await;
     }
 }
 
@@ -389,16 +345,6 @@ fn line(glance: &Glance) -> String {
     };
     let state = if glance.ready { "ready" } else { "not ready" };
     format!("RTT {rtt}   sessions {:4}   lag {:.1} s   {state}", glance.sessions, glance.lag.as_secs_f64())
-}
-
-fn say(text: &str) -> Result<(), CliError> {
-    say_raw(&format!("{text}\n"))
-}
-
-fn say_raw(text: &str) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| CliError::caused("cannot write to stdout", error))
 }
 
 fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, seed: u64) -> SimulateConfig {

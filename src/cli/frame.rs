@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, IgnoredAny};
 
-use super::dead_letters::{self, DeadLetterArgs, DeadLettersError};
+use super::CliError;
+use super::dead_letters::{self, DeadLetterArgs};
 use callsight_frame::{Form, Frame, Rejection};
 
 /// Encode, decode and check health frames
@@ -122,7 +123,7 @@ pub(crate) enum FrameCommandError {
     },
     /// The dead letters can't be shown.
     #[error(transparent)]
-    DeadLetters(#[from] DeadLettersError),
+    DeadLetters(#[from] CliError),
     /// `check` has rejected frames, after printing each.
     #[error("{rejected} of {frames} frames rejected")]
     Rejected {

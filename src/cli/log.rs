@@ -5,6 +5,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -13,14 +14,15 @@ use tracing_subscriber::{Layer, fmt};
 
 /// Flags of the log.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Logging")]
 pub(crate) struct LogArgs {
     /// Format of log lines
-    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 
     /// Least severe level to log
-    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Logging")]
-    pub(crate) log_level: LogLevel,
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level())]
+    pub(crate) log_level: LevelFilter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,30 +33,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl From<LogLevel> for LevelFilter {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
-    }
+fn level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]).try_map(|level| level.parse())
 }
 
 /// Starts logging. Libraries log from `warn` up, whatever the level.
 pub(crate) fn init(args: &LogArgs) {
-    let own = LevelFilter::from(args.log_level);
+    let own = args.log_level;
     let filter =
         Targets::new().with_default(own.min(LevelFilter::WARN)).with_target(env!("CARGO_CRATE_NAME"), own);
     let lines = fmt::layer().with_writer(io::stderr);

@@ -77,26 +77,11 @@ fn execute() -> Result<(), CliError> {
         }
     };
     match cli.command {
-        Command::Serve(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, serve::run)
-        }
-        Command::Simulate(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, simulate::run)
-        }
-        Command::Replay(args) => {
-            let (process, config) = args.validate(OffsetDateTime::now_utc())?;
-            start(&process, config, replay::run)
-        }
-        Command::Demo(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, demo::run)
-        }
-        Command::Streams(args) => {
-            let (process, config) = args.validate()?;
-            start(&process, config, streams::run)
-        }
+        Command::Serve(args) => start(args.validate()?, serve::run),
+        Command::Simulate(args) => start(args.validate()?, simulate::run),
+        Command::Replay(args) => start(args.validate(OffsetDateTime::now_utc())?, replay::run),
+        Command::Demo(args) => start(args.validate()?, demo::run),
+        Command::Streams(args) => start(args.validate()?, streams::run),
         Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
         Command::Rollout(args) => rollout::execute(args),
     }

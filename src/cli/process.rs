@@ -14,14 +14,16 @@ use super::error::CliError;
 use super::log;
 
 /// Runs a command in a runtime with logging, or prints its configuration for `--check-config`.
-pub(super) fn start<C, R>(process: &ProcessArgs, config: C, run: impl FnOnce(C) -> R) -> Result<(), CliError>
+pub(super) fn start<C, R>(
+    (process, config): (ProcessArgs, C),
+    run: impl FnOnce(C) -> R,
+) -> Result<(), CliError>
 where
     C: fmt::Display,
     R: Future<Output = Result<(), CliError>>,
 {
     if process.check_config {
-        return writeln!(io::stdout(), "config is valid: {config}")
-            .map_err(|error| CliError::caused("cannot write to stdout", error));
+        return print(&format!("config is valid: {config}\n"));
     }
     log::init(&process.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -29,6 +31,13 @@ where
         .build()
         .map_err(|error| CliError::caused("cannot start the runtime", error))?;
     runtime.block_on(run(config))
+}
+
+/// Writes to stdout at once, even a part of a line.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| CliError::caused("cannot write to stdout", error))
 }
 
 /// Returns a future that completes with the name of the signal that stops the process.

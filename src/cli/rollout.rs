@@ -4,13 +4,11 @@ mod compare;
 mod deploy;
 mod retire;
 
-use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::CliError;
 use super::args::ProcessArgs;
-use super::process::start;
+use super::process::{print, start};
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};
 
@@ -65,18 +63,11 @@ fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {
 /// Runs the command chosen.
 pub(super) fn execute(args: RolloutArgs) -> Result<(), CliError> {
     match args.command {
-        RolloutCommand::Compare(args) => launch(args.validate()?, compare::run),
-        RolloutCommand::Retire(args) => launch(args.validate()?, retire::run),
-        RolloutCommand::Promote(args) => launch(args.validate(), deploy::run),
-        RolloutCommand::Deploy(args) => launch(args.validate()?, deploy::run),
+        RolloutCommand::Compare(args) => start(args.validate()?, compare::run),
+        RolloutCommand::Retire(args) => start(args.validate()?, retire::run),
+        RolloutCommand::Promote(args) => start(args.validate(), deploy::run),
+        RolloutCommand::Deploy(args) => start(args.validate()?, deploy::run),
     }
-}
-
-fn launch<C: fmt::Display, R: Future<Output = Result<(), CliError>>>(
-    (process, config): (ProcessArgs, C),
-    run: impl FnOnce(C) -> R,
-) -> Result<(), CliError> {
-    start(&process, config, run)
 }
 
 /// The settings in one line, for `--check-config`.
@@ -87,8 +78,4 @@ pub(super) fn check(args: RolloutArgs) -> Result<String, ConfigError> {
         RolloutCommand::Promote(args) => args.validate().1.to_string(),
         RolloutCommand::Deploy(args) => args.validate()?.1.to_string(),
     })
-}
-
-fn print(text: &str) -> Result<(), CliError> {
-    io::stdout().write_all(text.as_bytes()).map_err(|error| CliError::caused("cannot write to stdout", error))
 }

@@ -20,6 +20,7 @@ use callsight_frame::MAX_PEERS;
 
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Stream")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     nats: NatsArgs,
@@ -31,66 +32,36 @@ pub(crate) struct ServeArgs {
     ///
     /// It is part of the durable consumer's name, so exporters with the same name divide the frames
     /// between them.
-    #[arg(long, value_name = "NAME", default_value = "main", help_heading = "Stream")]
+    #[arg(long, value_name = "NAME", default_value = "main")]
     deployment: Deployment,
 
     /// Shard of the deployment that this exporter is: `2/3` is the second of three.
     ///
     /// Each shard reads its share of the stream's partitions through its own durable consumer.
     /// Without it, the exporter reads everything.
-    #[arg(long, value_name = "I/N", help_heading = "Stream")]
+    #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
 
     /// Number of shards that the deployment had before, while it changes; 1 for none.
     ///
     /// Durable consumers that `--create` creates begin where those of the previous shards ended,
     /// once these are stopped.
-    #[arg(long, value_name = "N", value_parser = whole(1..=Shard::MOST), help_heading = "Stream")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=Shard::MOST))]
     shards_before: Option<u32>,
 
     /// Create missing streams and consumers, for development.
     ///
     /// Without it, a missing one is logged with the command that creates it, and the exporter
     /// retries.
-    #[arg(long, help_heading = "Stream")]
+    #[arg(long)]
     create: bool,
 
     /// Replicas of the streams that `--create` creates, 1 to 5
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "1",
-        value_parser = whole(1..=5_usize),
-        help_heading = "Stream"
-    )]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(1..=5_usize))]
     create_replicas: usize,
 
-    /// Address to serve metrics, health and the triage page on
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:9464",
-        value_parser = socket_address,
-        help_heading = "HTTP"
-    )]
-    listen: SocketAddr,
-
-    /// File with TLS and basic auth for metrics and the triage page, in the format of Prometheus's
-    /// web config.
-    ///
-    /// It is reloaded when it changes. `/livez` and `/readyz` require no password.
-    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
-    web_config: Option<PathBuf>,
-
-    /// Age of the oldest frame still to be folded above which `/readyz` is not ready, from 1s to 1h
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "10s",
-        value_parser = duration_between(SECOND..=HOUR),
-        help_heading = "HTTP"
-    )]
-    ready_max_lag: Duration,
+    #[command(flatten)]
+    http: ServeHttpArgs,
 
     /// Level of detail of each call's own series.
     ///
@@ -104,44 +75,59 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "50", value_parser = whole(0..=PLENTY), help_heading = "Detail")]
     pair_max_sessions: usize,
 
-    /// Maximum number of live series of sessions and pairs, in all meetings together.
-    ///
-    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, new series are
-    /// refused and counted; existing ones stay correct.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "100000",
-        value_parser = whole(1..=PLENTY),
-        help_heading = "Budgets"
-    )]
-    max_series: usize,
-
-    /// Maximum number of sessions of a meeting with their own series
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "1000",
-        value_parser = whole(1..=PLENTY),
-        help_heading = "Budgets"
-    )]
-    max_sessions_per_meeting: usize,
-
-    /// Maximum number of peers of a session with their own series, up to 256
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "256",
-        value_parser = whole(1..=MAX_PEERS),
-        help_heading = "Budgets"
-    )]
-    max_peers_per_session: usize,
+    #[command(flatten)]
+    budgets: BudgetArgs,
 
     #[command(flatten)]
     judgement: JudgementArgs,
 
     #[command(flatten)]
     process: ProcessArgs,
+}
+
+/// Flags of the HTTP server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "HTTP")]
+struct ServeHttpArgs {
+    /// Address to serve metrics, health and the triage page on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9464", value_parser = socket_address)]
+    listen: SocketAddr,
+
+    /// File with TLS and basic auth for metrics and the triage page, in the format of Prometheus's
+    /// web config.
+    ///
+    /// It is reloaded when it changes. `/livez` and `/readyz` require no password.
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+
+    /// Age of the oldest frame still to be folded above which `/readyz` is not ready, from 1s to 1h
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = duration_between(SECOND..=HOUR)
+    )]
+    ready_max_lag: Duration,
+}
+
+/// Flags that bound the number of series.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Budgets")]
+struct BudgetArgs {
+    /// Maximum number of live series of sessions and pairs, in all meetings together.
+    ///
+    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, new series are
+    /// refused and counted; existing ones stay correct.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = whole(1..=PLENTY))]
+    max_series: usize,
+
+    /// Maximum number of sessions of a meeting with their own series
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = whole(1..=PLENTY))]
+    max_sessions_per_meeting: usize,
+
+    /// Maximum number of peers of a session with their own series, up to 256
+    #[arg(long, value_name = "N", default_value = "256", value_parser = whole(1..=MAX_PEERS))]
+    max_peers_per_session: usize,
 }
 
 /// The validated settings of the exporter and of its sources.
@@ -163,10 +149,10 @@ impl ServeArgs {
         let exporter = ExporterConfig {
             reader,
             create: self.create.then_some(self.create_replicas),
-            listen: self.listen,
-            web_config: self.web_config,
-            ready_max_lag: self.ready_max_lag,
-            max_series: self.max_series,
+            listen: self.http.listen,
+            web_config: self.http.web_config,
+            ready_max_lag: self.http.ready_max_lag,
+            max_series: self.budgets.max_series,
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,
                 detail: self.detail.into(),
@@ -175,8 +161,8 @@ impl ServeArgs {
                     sessions => sessions,
                 },
                 limits: Limits {
-                    sessions_per_meeting: self.max_sessions_per_meeting,
-                    peers_per_session: self.max_peers_per_session,
+                    sessions_per_meeting: self.budgets.max_sessions_per_meeting,
+                    peers_per_session: self.budgets.max_peers_per_session,
                     server_urls: self.judgement.max_server_urls,
                 },
                 thresholds: self.judgement.thresholds(),

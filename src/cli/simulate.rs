@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{HOUR, NatsArgs, ProcessArgs, distinct, joined};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
 use crate::nats;
@@ -16,7 +16,6 @@ use callsight_frame::MAX_PEERS;
 use callsight_frame::subject::Region;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const BAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Publish the health frames of simulated calls to JetStream
@@ -53,7 +52,7 @@ pub(crate) struct SimulateArgs {
         long,
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = duration_between(INTERVAL_MIN..=INTERVAL_MAX),
+        value_parser = duration_between(INTERVAL_MIN..=HOUR),
         help_heading = "Pace"
     )]
     interval: Duration,
@@ -76,17 +75,18 @@ pub(crate) struct SimulateArgs {
 
 /// Flags of the calls, which the demo shares.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Calls")]
 pub(crate) struct CallArgs {
     /// Number of concurrent sessions
-    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize), help_heading = "Calls")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize))]
     pub(crate) sessions: usize,
 
     /// Scenario that the calls follow
-    #[arg(long, value_name = "NAME", default_value = "steady", help_heading = "Calls")]
+    #[arg(long, value_name = "NAME", default_value = "steady")]
     pub(crate) scenario: Scenario,
 
     /// Healthy time before the scenario's first degradation
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Calls")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) quiet_for: Duration,
 
     /// Duration of each degradation of the scenario, from 6s to 1day; 90 s of healthy calls follow
@@ -94,8 +94,7 @@ pub(crate) struct CallArgs {
         long,
         value_name = "DURATION",
         default_value = "60s",
-        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX),
-        help_heading = "Calls"
+        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX)
     )]
     pub(crate) bad_for: Duration,
 
@@ -103,7 +102,7 @@ pub(crate) struct CallArgs {
     /// session ids.
     ///
     /// The stream drops frames that it already received within the last 2 minutes as duplicates.
-    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX), help_heading = "Calls")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX))]
     pub(crate) seed: Option<u64>,
 
     /// Stop after this time; by default, run until interrupted
@@ -149,16 +148,6 @@ impl SimulateArgs {
         };
         let config = SimulateCommandConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
         Ok((self.process, config))
-    }
-}
-
-impl clap::ValueEnum for Scenario {
-    fn value_variants<'a>() -> &'a [Self] {
-        Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.name()).help(self.description()))
     }
 }
 

@@ -3,65 +3,47 @@
 //! Invariant: a [`SourcesConfig`] has each region once, and its settings name no other region.
 
 use std::fmt;
-use std::str::FromStr;
 
-use super::args::{distinct, is_plain, joined};
+use super::args::{distinct, joined, plain_subject, rejected};
 use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
 use crate::consume::{JetStreamApi, Source, SourceKind};
 use callsight_frame::subject::Region;
 
 /// Flags of the sources of frames.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Stream")]
 pub(super) struct SourceArgs {
     /// Regions whose calls to watch.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true, help_heading = "Stream")]
+    #[arg(long, value_name = "REGION", value_delimiter = ',', required = true)]
     region: Vec<Region>,
 
     /// Region whose cluster the exporter connects to; the others are read from their mirrors there.
     ///
     /// Without it, every region is read from its own stream.
-    #[arg(long, value_name = "REGION", help_heading = "Stream")]
+    #[arg(long, value_name = "REGION")]
     home: Option<Region>,
 
     /// Read regions other than `--home` from their own streams, through the gateways, instead of
     /// from mirrors
-    #[arg(long, help_heading = "Stream")]
+    #[arg(long)]
     via_gateway: bool,
 
     /// Name of a region's stream if it is not the usual one, such as `apac=HEALTH_APAC_COPY`.
     ///
     /// The usual names are `HEALTH_APAC`, and `HEALTH_APAC_MIRROR` for the mirror.
-    #[arg(
-        long,
-        value_name = "REGION=NAME",
-        value_delimiter = ',',
-        value_parser = by_region::<StreamName>,
-        help_heading = "Stream"
-    )]
-    stream: Vec<ByRegion<StreamName>>,
+    #[arg(long, value_name = "REGION=NAME", value_delimiter = ',', value_parser = by_region(stream_name))]
+    stream: Vec<ByRegion<String>>,
 
     /// JetStream domain to read a region from, beyond a leaf node, such as `apac=apac`
-    #[arg(
-        long,
-        value_name = "REGION=DOMAIN",
-        value_delimiter = ',',
-        value_parser = by_region::<StreamName>,
-        help_heading = "Stream"
-    )]
-    jetstream_domain: Vec<ByRegion<StreamName>>,
+    #[arg(long, value_name = "REGION=DOMAIN", value_delimiter = ',', value_parser = by_region(stream_name))]
+    jetstream_domain: Vec<ByRegion<String>>,
 
     /// Prefix of the JetStream API to read a region through if another account exports it, such as
     /// `apac=JS.apac`
-    #[arg(
-        long,
-        value_name = "REGION=SUBJECT",
-        value_delimiter = ',',
-        value_parser = by_region::<ApiPrefix>,
-        help_heading = "Stream"
-    )]
-    jetstream_prefix: Vec<ByRegion<ApiPrefix>>,
+    #[arg(long, value_name = "REGION=SUBJECT", value_delimiter = ',', value_parser = by_region(plain_subject("JS.apac.API")))]
+    jetstream_prefix: Vec<ByRegion<String>>,
 
     /// NATS servers to prefer for a region, such as `apac=nats://apac-1:4222`.
     ///
@@ -71,59 +53,37 @@ pub(super) struct SourceArgs {
         long,
         value_name = "REGION=URL",
         value_delimiter = ',',
-        value_parser = by_region::<NatsUrl>,
-        hide_env_values = true,
-        help_heading = "Stream"
+        value_parser = by_region(nats_url),
+        hide_env_values = true
     )]
     region_nats_url: Vec<ByRegion<NatsUrl>>,
 }
 
 /// The value of a setting for one region.
-#[derive(Clone, Debug)]
-struct ByRegion<T> {
-    region: Region,
-    value: T,
-}
+type ByRegion<T> = (Region, T);
 
-fn by_region<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<ByRegion<T>, String> {
-    let (region, value) =
-        text.split_once('=').ok_or_else(|| "write the region first, such as apac=…".to_owned())?;
-    let region = region.parse().map_err(|error| format!("{error}"))?;
-    let value = value.parse().map_err(|error: T::Err| error.to_string())?;
-    Ok(ByRegion { region, value })
-}
-
-/// The name of a stream or a domain: one token.
-#[derive(Clone, Debug)]
-struct StreamName(String);
-
-impl FromStr for StreamName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("write a name of A-Z a-z 0-9 _ -")
-        }
+/// Returns a parser of `REGION=VALUE`, given that of the value.
+fn by_region<T>(
+    value: impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<ByRegion<T>, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let (region, text) = text.split_once('=').ok_or("write the region first, such as apac=…")?;
+        Ok((region.parse().map_err(|error| format!("{error}"))?, value(text)?))
     }
 }
 
-/// The prefix of the subjects of a JetStream API.
-#[derive(Clone, Debug)]
-struct ApiPrefix(String);
-
-impl FromStr for ApiPrefix {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if is_plain(text) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("write a subject without wildcards, such as JS.apac.API")
-        }
+/// Parses the name of a stream or a domain: one token.
+fn stream_name(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a name of A-Z a-z 0-9 _ -".to_owned())
     }
+}
+
+fn nats_url(text: &str) -> Result<NatsUrl, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// The sources of all regions.
@@ -137,15 +97,14 @@ impl SourceArgs {
     /// Validates the flags for the connection that all regions share.
     pub(super) fn validate(self, nats: &NatsConfig) -> Result<SourcesConfig, ConfigError> {
         let regions = distinct(self.region);
-        let rejected = |message: String| Err(ConfigError::Rejected(message));
         if self.via_gateway && self.home.is_none() {
-            return rejected("`--via-gateway` needs `--home` too".to_owned());
+            return rejected("`--via-gateway` needs `--home` too");
         }
         let named = [
-            ("--stream", self.stream.iter().map(|setting| &setting.region).collect::<Vec<_>>()),
-            ("--jetstream-domain", self.jetstream_domain.iter().map(|setting| &setting.region).collect()),
-            ("--jetstream-prefix", self.jetstream_prefix.iter().map(|setting| &setting.region).collect()),
-            ("--region-nats-url", self.region_nats_url.iter().map(|setting| &setting.region).collect()),
+            ("--stream", self.stream.iter().map(|(region, _)| region).collect::<Vec<_>>()),
+            ("--jetstream-domain", self.jetstream_domain.iter().map(|(region, _)| region).collect()),
+            ("--jetstream-prefix", self.jetstream_prefix.iter().map(|(region, _)| region).collect()),
+            ("--region-nats-url", self.region_nats_url.iter().map(|(region, _)| region).collect()),
         ];
         for (flag, named) in named {
             if let Some(region) = named.iter().find(|region| !regions.contains(region)) {
@@ -158,13 +117,11 @@ impl SourceArgs {
                 return rejected(format!("`{flag}` is given twice for region {region}"));
             }
         }
-        for url in &self.region_nats_url {
-            if let Some(login) = url.value.login()
+        for (_, url) in &self.region_nats_url {
+            if let Some(login) = url.login()
                 && nats.identity != NatsIdentity::Login(login.clone())
             {
-                return rejected(
-                    "`--region-nats-url` must not name another user than `--nats-url`".to_owned(),
-                );
+                return rejected("`--region-nats-url` must not name another user than `--nats-url`");
             }
         }
         let mut sources = Vec::with_capacity(regions.len());
@@ -176,14 +133,14 @@ impl SourceArgs {
             };
             let mut source = Source::new(region.clone(), kind);
             if let Some(stream) = of(&self.stream, &region).next() {
-                source.stream.clone_from(&stream.0);
+                source.stream.clone_from(stream);
             }
             let domain = of(&self.jetstream_domain, &region).next();
             let prefix = of(&self.jetstream_prefix, &region).next();
             source.api = match (domain, prefix) {
                 (None, None) => JetStreamApi::Local,
-                (Some(domain), None) => JetStreamApi::Domain(domain.0.clone()),
-                (None, Some(prefix)) => JetStreamApi::Prefix(prefix.0.clone()),
+                (Some(domain), None) => JetStreamApi::Domain(domain.clone()),
+                (None, Some(prefix)) => JetStreamApi::Prefix(prefix.clone()),
                 (Some(_), Some(_)) => {
                     return rejected(format!(
                         "`--jetstream-prefix` cannot be used with `--jetstream-domain` for region {region}"
@@ -200,7 +157,7 @@ impl SourceArgs {
 
 /// Returns the values for a region.
 fn of<'a, T>(settings: &'a [ByRegion<T>], region: &'a Region) -> impl Iterator<Item = &'a T> {
-    settings.iter().filter(move |setting| setting.region == *region).map(|setting| &setting.value)
+    settings.iter().filter(move |(of, _)| of == region).map(|(_, value)| value)
 }
 
 /// Writes `us, apac (HEALTH_APAC_MIRROR)`: the regions, and the streams that are not their own.

@@ -3,23 +3,20 @@
 //! Invariant: `plan` and `verify` change nothing, and no command deletes anything.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::args::{NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{HOUR, NatsArgs, ProcessArgs, SECOND, distinct, joined, rejected};
+use super::process::print;
 use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
 use crate::nats;
 use crate::topology::{
     self, Action, Bond, Change, Declared, Name, Readers, ReconcileError, Reconciler, Step, is_duration,
 };
 use callsight_frame::subject::Region;
-
-const WAIT_MIN: Duration = Duration::from_secs(1);
-const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Replicas in production: any one server of a region may be lost.
 const REPLICAS: usize = 3;
@@ -50,10 +47,11 @@ enum StreamsCommand {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Streams")]
 struct ChangeArgs {
     /// Also make changes that lose or relocate frames: lower limits, fewer copies or subjects,
     /// another cluster
-    #[arg(long, help_heading = "Streams")]
+    #[arg(long)]
     allow_destructive: bool,
 
     #[command(flatten)]
@@ -61,53 +59,42 @@ struct ChangeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Streams")]
 struct DeclaredArgs {
     /// Folder of declarations, with `streams/*.json` and `consumers/STREAM/*.json`.
     ///
     /// Without it, they are generated from `--region`, `--hub` and `--deployment`, as in
     /// `jetstream/` for us and apac.
-    #[arg(long, value_name = "DIR", help_heading = "Streams")]
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
     /// Regions to declare streams for, without `--dir`.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(
-        long,
-        value_name = "REGION",
-        value_delimiter = ',',
-        default_value = "us,apac",
-        help_heading = "Streams"
-    )]
+    #[arg(long, value_name = "REGION", value_delimiter = ',', default_value = "us,apac")]
     region: Vec<Region>,
 
     /// Region with mirrors of the others, without `--dir`; by default the first of `--region`
-    #[arg(long, value_name = "REGION", help_heading = "Streams")]
+    #[arg(long, value_name = "REGION")]
     hub: Option<Region>,
 
     /// Deployments to declare durables for in each region, without `--dir`; `green/3` has three
     /// shards.
     ///
     /// Separate several with commas or repeat the flag.
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "main",
-        help_heading = "Streams"
-    )]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "main")]
     deployment: Vec<Readers>,
 
     /// Only what is stored in this region, without `--dir`: its streams and durables, and the
     /// mirrors if it is the hub.
     ///
     /// For regions that are deployed separately.
-    #[arg(long, value_name = "REGION", help_heading = "Streams")]
+    #[arg(long, value_name = "REGION")]
     within: Option<Region>,
 
     /// Replicas of all streams, 1 to 5, instead of the declared number; 1 if regions have one
     /// server
-    #[arg(long, value_name = "N", value_parser = whole(1..=5_usize), help_heading = "Streams")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=5_usize))]
     replicas: Option<usize>,
 
     /// Time to wait for JetStream's answer, from 1s to 1h.
@@ -117,13 +104,12 @@ struct DeclaredArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(WAIT_MIN..=WAIT_MAX),
-        help_heading = "Streams"
+        value_parser = duration_between(SECOND..=HOUR)
     )]
     wait: Duration,
 
     /// Print JSON instead of text
-    #[arg(long, help_heading = "Streams")]
+    #[arg(long)]
     json: bool,
 
     #[command(flatten)]
@@ -180,8 +166,7 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
             let mut regions = distinct(args.region.clone());
             if let Some(hub) = &args.hub {
                 let Some(place) = regions.iter().position(|region| region == hub) else {
-                    let reason = format!("`--hub {hub}` is not one of `--region {}`", joined(&regions));
-                    return Err(ConfigError::Rejected(reason));
+                    return rejected(format!("`--hub {hub}` is not one of `--region {}`", joined(&regions)));
                 };
                 regions[..=place].rotate_right(1);
             }
@@ -194,8 +179,10 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
                     Declared::within(&declared, region, hub),
                 ),
                 (Some(region), _) => {
-                    let reason = format!("`--within {region}` is not one of `--region {}`", joined(&regions));
-                    return Err(ConfigError::Rejected(reason));
+                    return rejected(format!(
+                        "`--within {region}` is not one of `--region {}`",
+                        joined(&regions)
+                    ));
                 }
                 (None, _) => (format!("regions {}", joined(&regions)), declared),
             }
@@ -230,9 +217,7 @@ pub(crate) async fn run(config: StreamsConfig) -> Result<(), CliError> {
         report.done.push((step, failed));
     }
     let text = if config.json { format!("{:#}\n", report.json()) } else { report.to_string() };
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| CliError::caused("cannot write to stdout", error))?;
+    print(&text)?;
     report.outcome()
 }
 

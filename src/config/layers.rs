@@ -132,9 +132,6 @@ fn selected(matches: &ArgMatches) -> Vec<&str> {
 }
 
 fn config_path(matches: &ArgMatches) -> Option<&OsStr> {
-    let mut matches = matches;
-    while let Some((_, inner)) = matches.subcommand() {
-        matches = inner;
-    }
-    matches.try_get_raw(CONFIG_FLAG).ok()??.next()
+    let selected = std::iter::successors(Some(matches), |matches| Some(matches.subcommand()?.1)).last()?;
+    selected.try_get_raw(CONFIG_FLAG).ok()??.next()
 }

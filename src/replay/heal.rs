@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::InputError;
 use super::prometheus::{FoundSeries, Labels, PrometheusApi, label_text};
 use super::sample::Table;
 use super::sink::remote_write::{Continuation, series_key};
@@ -34,34 +35,6 @@ const OURS: &[&str] = &["__name__", "region", "server_url", "server_type", "oper
 /// When each target has samples, in Unix milliseconds.
 type Targets = BTreeMap<Labels, BTreeSet<i64>>;
 
-/// Why gaps can't be found.
-#[derive(Debug, thiserror::Error)]
-pub enum HealError {
-    /// Prometheus does not answer, or not as it should.
-    #[error("{address} can't be queried: {}; check --prometheus", one_line(problem))]
-    Unreachable {
-        /// Prometheus.
-        address: String,
-        /// The problem.
-        problem: String,
-    },
-    /// There are no samples beside a gap.
-    #[error(
-        "{address} has fewer than two samples of {metric}{{region=\"{region}\"}} from {window}, too few to find labels \
-         and scrape interval; widen the window until it has some"
-    )]
-    TooFewSamples {
-        /// Prometheus.
-        address: String,
-        /// The metric that was looked for.
-        metric: &'static str,
-        /// The region.
-        region: Region,
-        /// From when to when.
-        window: String,
-    },
-}
-
 /// How to continue the series of one target.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Neighbour {
@@ -83,13 +56,15 @@ pub struct Gap {
 /// Finds the gaps in a region's series within a window, in order.
 ///
 /// # Errors
-/// [`HealError`].
-pub fn gaps(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Vec<Gap>, HealError> {
+/// Prometheus does not answer as it should, or has too few samples beside a gap.
+pub fn gaps(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Vec<Gap>, InputError> {
     let targets = targets(prometheus, region, window)?;
     let Some((gaps, interval)) = raw_gaps(&targets, window) else {
-        let (address, region) = (prometheus.address().to_string(), region.clone());
-        let (metric, window) = (SESSIONS.name, window.to_string());
-        return Err(HealError::TooFewSamples { address, metric, region, window });
+        let (address, metric) = (prometheus.address(), SESSIONS.name);
+        return Err(InputError::new(format!(
+            "{address} has fewer than two samples of {metric}{{region=\"{region}\"}} from {window}, too few to find \
+             labels and scrape interval; widen the window until it has some"
+        )));
     };
     let with_neighbours = |gap: RawGap| {
         let beside = gap.before.or(gap.after).unwrap_or(gap.first);
@@ -106,14 +81,15 @@ pub fn gaps(prometheus: &PrometheusApi, region: &Region, window: Window) -> Resu
     gaps.into_iter().map(with_neighbours).collect()
 }
 
-fn query(prometheus: &PrometheusApi, query: &str, at: StreamTime) -> Result<Vec<FoundSeries>, HealError> {
+fn query(prometheus: &PrometheusApi, query: &str, at: StreamTime) -> Result<Vec<FoundSeries>, InputError> {
     let time = format!("{:.3}", at.unix_seconds());
-    prometheus
-        .ask("query", &[("query", query), ("time", &time)])
-        .map_err(|problem| HealError::Unreachable { address: prometheus.address().to_string(), problem })
+    prometheus.ask("query", &[("query", query), ("time", &time)]).map_err(|problem| {
+        let (address, problem) = (prometheus.address(), one_line(&problem));
+        InputError::new(format!("{address} can't be queried: {problem}; check --prometheus"))
+    })
 }
 
-fn targets(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Targets, HealError> {
+fn targets(prometheus: &PrometheusApi, region: &Region, window: Window) -> Result<Targets, InputError> {
     let mut targets = Targets::new();
     let mut from = window.from;
     while from < window.to {
@@ -138,7 +114,7 @@ fn neighbour(
     target: &Labels,
     at: i64,
     before: bool,
-) -> Result<Neighbour, HealError> {
+) -> Result<Neighbour, InputError> {
     let at = from_unix_millis(at);
     let matchers = label_text(target);
     let select = |names: &str, more: &str| {

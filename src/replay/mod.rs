@@ -27,17 +27,16 @@ pub mod sink;
 pub mod source;
 pub mod window;
 
+use std::error::Error;
+
 use async_nats::jetstream::Context;
 use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use account::Account;
-use backtest::RulesError;
 use engine::{Engine, EngineConfig, WindowState};
-use heal::HealError;
 use progress::Control;
-use sink::remote_write::ResumeError;
 use sink::{Sink, SinkError};
 use window::Window;
 
@@ -57,15 +56,9 @@ pub enum ReplayError {
     /// A stream can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The replay can't be resumed.
+    /// An input besides the streams can't be used.
     #[error(transparent)]
-    Resume(#[from] ResumeError),
-    /// Gaps can't be found.
-    #[error(transparent)]
-    Heal(#[from] HealError),
-    /// Rules can't be evaluated.
-    #[error(transparent)]
-    Rules(#[from] RulesError),
+    Input(#[from] InputError),
     /// A sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -90,6 +83,25 @@ pub enum ReplayError {
     /// A bug.
     #[error("the replay panicked; report the message above")]
     Panicked,
+}
+
+/// Why something that a replay needs besides the streams can't be used: a file of `--rules` or
+/// `--resume`, or the Prometheus whose gaps are filled.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct InputError {
+    problem: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl InputError {
+    fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), source: None }
+    }
+
+    fn caused(problem: String, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { problem, source: Some(Box::new(source)) }
+    }
 }
 
 /// The result of a replay.

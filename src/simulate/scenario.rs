@@ -9,20 +9,28 @@
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::network::Path;
 use callsight_frame::subject::Region;
 
 /// What happens to the simulated calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
     /// Healthy calls.
     #[default]
+    #[value(help = "Healthy calls, with the usual joins, leaves and crashes.")]
     Steady,
     /// The path to region apac's servers becomes slow and lossy.
+    #[value(
+        help = "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
+    )]
     ApacRttSpike,
     /// Every region's network loses packets, with unchanged round-trip times.
+    #[value(help = "Every region loses 12 % of its packets for 60 s in every 150 s.")]
     PacketLoss,
     /// Three times as many sessions join, and the networks lose a few packets.
+    #[value(help = "Three times as many sessions with a little packet loss, for 60 s in every 150 s.")]
     FlashCrowd,
 }
 
@@ -53,36 +61,6 @@ const RAMP: f64 = 3.0;
 const RESPITE: f64 = 90.0;
 
 impl Scenario {
-    /// All scenarios, in the order of the help.
-    pub const ALL: &'static [Scenario] =
-        &[Scenario::Steady, Scenario::ApacRttSpike, Scenario::PacketLoss, Scenario::FlashCrowd];
-
-    /// Returns the name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Steady => "steady",
-            Self::ApacRttSpike => "apac-rtt-spike",
-            Self::PacketLoss => "packet-loss",
-            Self::FlashCrowd => "flash-crowd",
-        }
-    }
-
-    /// Describes the scenario in one sentence.
-    #[must_use]
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::Steady => "Healthy calls, with the usual joins, leaves and crashes.",
-            Self::ApacRttSpike => {
-                "Round-trip times in region apac rise from about 60 to 450 ms with 4 % loss, for 60 s in every 150 s."
-            }
-            Self::PacketLoss => "Every region loses 12 % of its packets for 60 s in every 150 s.",
-            Self::FlashCrowd => {
-                "Three times as many sessions with a little packet loss, for 60 s in every 150 s."
-            }
-        }
-    }
-
     /// Returns whether the scenario changes anything in this region.
     #[must_use]
     pub fn affects(self, region: &Region) -> bool {
@@ -131,7 +109,7 @@ fn intensity(rhythm: Rhythm, elapsed: Duration) -> f64 {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
     }
 }
 
@@ -141,8 +119,8 @@ mod tests {
 
     #[test]
     fn descriptions_are_one_sentence() {
-        for scenario in Scenario::ALL {
-            let sentence = scenario.description();
+        for scenario in Scenario::value_variants() {
+            let sentence = scenario.to_possible_value().unwrap().get_help().unwrap().to_string();
             assert_eq!(sentence.find('.'), Some(sentence.len() - 1), "one sentence: {sentence}");
         }
     }

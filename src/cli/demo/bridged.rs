@@ -13,18 +13,17 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::Context;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use super::bridge::Bridge;
 use super::link::RegionLink;
-use super::servers::{DemoServer, connect, free_address, nats_server};
+use super::servers::{DemoServer, RegionServers, connect, free_address, nats_server};
 use crate::cli::CliError;
 use crate::config::{Login, NatsIdentity};
 use crate::consume::{Source, SourceKind};
-use crate::serve::Feed;
-use crate::topology::{Bond, Declared, ReconcileError, Reconciler, mirror_stream_name, stream_name};
+use crate::topology::{Bond, Declared, ReconcileError, Reconciler};
 use callsight_frame::subject::Region;
 
 /// Clusters of the files: the first is the hub, the last has no streams.
@@ -69,124 +68,69 @@ const ATTEMPTS: usize = 3;
 /// Maximum time for the servers to connect and elect a leader.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Timeout of a request for a stream's last sequence.
-const SEQUENCE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Three servers, the links between them, and connections to those with streams.
-pub(super) struct Bridged {
-    servers: Vec<DemoServer>,
-    _links: Vec<RegionLink>,
-    cut: watch::Sender<bool>,
-    /// One per region, as its relays.
-    relays: Vec<Client>,
-    /// To the hub, as the exporter.
-    global: Client,
-    /// One per region, as its operator.
-    operators: Vec<Context>,
+/// Starts three servers and the links between them, and connects to those with streams.
+pub(super) async fn start(folder: &TempDir) -> Result<RegionServers, CliError> {
+    for (name, text) in FILES {
+        let path = folder.path().join(name);
+        // Others know the server under the address of the link to it.
+        let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        written
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| CliError::caused("cannot write the servers' configuration", error))?;
+    }
+    let (cut, _) = watch::channel(false);
+    let mut attempts = 1..=ATTEMPTS;
+    let (servers, links) = loop {
+        // Another process may take one of the many ports before its server does.
+        match launch(folder, &cut).await {
+            Err(error) if attempts.next().is_none() => return Err(error),
+            Err(error) => tracing::debug!(%error, "starting the servers again"),
+            Ok(started) => break started,
+        }
+    };
+    let regions = regions()?;
+    let (mut relays, mut operators) = (Vec::new(), Vec::new());
+    for (server, region) in servers.iter().zip(regions.clone()) {
+        relays.push((connect_as(server.address, "relay").await?, vec![region]));
+        operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
+    }
+    let exporter = connect_as(servers[0].address, "global").await?;
+    create_streams(&operators[0], &regions).await?;
+    let places = CLUSTERS.iter().zip(&servers);
+    let addresses = places.map(|(cluster, server)| format!("{cluster} nats://{}", server.address));
+    let [hub, other] = regions;
+    let bridge = Bridge { _links: links, cut, operators, region: other.clone() };
+    Ok(RegionServers {
+        addresses: addresses.collect::<Vec<_>>().join("   "),
+        servers,
+        relays,
+        sources: vec![Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)],
+        exporter,
+        bridge: Some(bridge),
+    })
 }
 
-impl Bridged {
-    pub(super) async fn start(folder: &TempDir) -> Result<Self, CliError> {
-        for (name, text) in FILES {
-            let path = folder.path().join(name);
-            // Others know the server under the address of the link to it.
-            let text = text.replace(GATEWAY, &format!("advertise: $CALLSIGHT_GATEWAY_ADVERTISE, {GATEWAY}"));
-            let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-            written
-                .and_then(|()| std::fs::write(&path, text))
-                .map_err(|error| CliError::caused("cannot write the servers' configuration", error))?;
+/// Creates the streams of both regions, the mirror, and the durables of an exporter that reads both
+/// in the hub.
+async fn create_streams(hub: &Context, regions: &[Region]) -> Result<(), CliError> {
+    let declared = Declared::builtin(regions, &[], 1, Bond::Gateways);
+    let reconciler = Reconciler::new(hub.clone(), SETTLED_WITHIN);
+    let apply = async || {
+        for step in reconciler.plan(&declared, false).await? {
+            reconciler.apply(&step).await?;
         }
-        let (cut, _) = watch::channel(false);
-        let mut attempts = 1..=ATTEMPTS;
-        let (servers, links) = loop {
-            // Another process may take one of the many ports before its server does.
-            match launch(folder, &cut).await {
-                Err(error) if attempts.next().is_none() => return Err(error),
-                Err(error) => tracing::debug!(%error, "starting the servers again"),
-                Ok(started) => break started,
-            }
-        };
-        let mut relays = Vec::new();
-        let mut operators = Vec::new();
-        for server in &servers[..REGIONS.len()] {
-            relays.push(connect_as(server.address, "relay").await?);
-            operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
+        Ok::<_, ReconcileError>(())
+    };
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    // Until all servers have joined, some placements are rejected.
+    while let Err(error) = apply().await {
+        if Instant::now() > deadline {
+            return Err(CliError::caused("cannot create the streams", error));
         }
-        let global = connect_as(servers[0].address, "global").await?;
-        let bridged = Self { servers, _links: links, cut, relays, global, operators };
-        bridged.create_streams().await?;
-        Ok(bridged)
+        sleep(Duration::from_millis(200)).await;
     }
-
-    /// Creates the streams of both regions, the mirror, and the durables of an exporter that reads
-    /// both in the hub.
-    async fn create_streams(&self) -> Result<(), CliError> {
-        let declared = Declared::builtin(&regions()?, &[], 1, Bond::Gateways);
-        let reconciler = Reconciler::new(self.operators[0].clone(), SETTLED_WITHIN);
-        let apply = async || {
-            for step in reconciler.plan(&declared, false).await? {
-                reconciler.apply(&step).await?;
-            }
-            Ok::<_, ReconcileError>(())
-        };
-        let deadline = Instant::now() + SETTLED_WITHIN;
-        // Until all servers have joined, some placements are rejected.
-        while let Err(error) = apply().await {
-            if Instant::now() > deadline {
-                return Err(CliError::caused("cannot create the streams", error));
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-        Ok(())
-    }
-
-    /// Returns both regions as the exporter reads them in the hub.
-    pub(super) fn feeds(&self) -> Result<Vec<Feed>, CliError> {
-        let [hub, other] = regions()?;
-        let sources = [Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)];
-        Ok(sources.into_iter().map(|source| Feed { source, client: self.global.clone() }).collect())
-    }
-
-    /// Returns the connection of a region's relays.
-    pub(super) fn relay(&self, index: usize) -> &Client {
-        &self.relays[index]
-    }
-
-    /// Cuts or restores the link to the region beyond the hub.
-    pub(super) fn set_cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        *self.cut.borrow()
-    }
-
-    /// Returns the number of frames by which the mirror is behind its stream; `None` while one of
-    /// them does not answer.
-    pub(super) async fn behind(&self) -> Option<u64> {
-        let region: Region = REGIONS[1].parse().ok()?;
-        let (origin, mirror) = (stream_name(&region), mirror_stream_name(&region));
-        let (origin, mirror) = tokio::join!(
-            last_sequence(&self.operators[1], &origin),
-            last_sequence(&self.operators[0], &mirror)
-        );
-        Some(origin?.saturating_sub(mirror?))
-    }
-
-    pub(super) fn addresses(&self) -> String {
-        let places = CLUSTERS.iter().zip(&self.servers);
-        let places = places.map(|(cluster, server)| format!("{cluster} nats://{}", server.address));
-        places.collect::<Vec<_>>().join("   ")
-    }
-
-    pub(super) async fn stop(self) {
-        let Self { servers, relays, global, operators, .. } = self;
-        // They would log the loss of their servers.
-        drop((relays, global, operators));
-        for server in servers {
-            server.stop().await;
-        }
-    }
+    Ok(())
 }
 
 /// Starts the servers and the links between them.
@@ -266,12 +210,6 @@ fn shown(path: &Path) -> String {
 async fn connect_as(server: SocketAddr, user: &str) -> Result<Client, CliError> {
     let login = Login::User { user: user.to_owned(), password: user.to_owned() };
     connect(server, NatsIdentity::Login(login), user).await
-}
-
-async fn last_sequence(context: &Context, stream: &str) -> Option<u64> {
-    let question = json!({});
-    let asking = context.request::<_, _, serde_json::Value>(format!("STREAM.INFO.{stream}"), &question);
-    timeout(SEQUENCE_TIMEOUT, asking).await.ok()?.ok()?["state"]["last_seq"].as_u64()
 }
 
 #[cfg(test)]

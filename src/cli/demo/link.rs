@@ -21,15 +21,20 @@ impl RegionLink {
     /// Opens a link to a server on this machine. While `cut` is true, open and new connections are
     /// closed.
     pub(super) async fn to(server: SocketAddr, cut: watch::Receiver<bool>) -> Result<Self, CliError> {
-        let (listener, address) = listen().await?;
-        Ok(Self { address, task: tokio::spawn(accept(listener, server, cut)) })
+        Self::open(server, cut, usize::MAX).await
     }
 
     /// Opens a link that is never cut, for one connection at a time. Gateways share all addresses,
     /// so a server behind a cut would otherwise reconnect through this one.
     pub(super) async fn for_one(server: SocketAddr) -> Result<Self, CliError> {
-        let (listener, address) = listen().await?;
-        Ok(Self { address, task: tokio::spawn(accept_one(listener, server)) })
+        Self::open(server, watch::channel(false).1, 1).await
+    }
+
+    async fn open(server: SocketAddr, cut: watch::Receiver<bool>, most: usize) -> Result<Self, CliError> {
+        let cannot = |error| CliError::caused("cannot open a link between the regions", error);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        Ok(Self { address, task: tokio::spawn(accept(listener, server, cut, most)) })
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -43,37 +48,16 @@ impl Drop for RegionLink {
     }
 }
 
-async fn listen() -> Result<(TcpListener, SocketAddr), CliError> {
-    let cannot = |error| CliError::caused("cannot open a link between the regions", error);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
-    Ok((listener, address))
-}
-
-async fn accept_one(listener: TcpListener, server: SocketAddr) {
-    let mut connection = JoinSet::new();
-    loop {
-        let Ok((mut client, _)) = listener.accept().await else { continue };
-        while connection.try_join_next().is_some() {}
-        if connection.is_empty() {
-            connection.spawn(async move {
-                let Ok(mut server) = TcpStream::connect(server).await else { return };
-                // Either side may close it.
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    }
-}
-
-async fn accept(listener: TcpListener, server: SocketAddr, cut: watch::Receiver<bool>) {
+/// Passes up to `most` connections at a time to the server, and closes all others.
+async fn accept(listener: TcpListener, server: SocketAddr, cut: watch::Receiver<bool>, most: usize) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
+        while connections.try_join_next().is_some() {}
         let cut = cut.clone();
-        if !*cut.borrow() {
+        if !*cut.borrow() && connections.len() < most {
             connections.spawn(pass(client, server, cut));
         }
-        while connections.try_join_next().is_some() {}
     }
 }
 
@@ -82,6 +66,7 @@ async fn pass(mut client: TcpStream, server: SocketAddr, mut cut: watch::Receive
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = cut.wait_for(|cut| *cut) => {}
+        // An error means that nobody is left to cut the link.
+        Ok(_) = cut.wait_for(|cut| *cut) => {}
     }
 }

@@ -11,10 +11,14 @@ use async_nats::Client;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use super::bridge::Bridge;
 use crate::cli::tool::find_tool;
 use crate::cli::{CliError, monitoring};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls};
+use crate::consume::Source;
 use crate::nats;
+use crate::serve::Feed;
+use callsight_frame::subject::Region;
 
 /// Maximum time for a server to start.
 const START_WITHIN: Duration = Duration::from_secs(15);
@@ -67,6 +71,39 @@ impl DemoServer {
     pub(super) async fn stop(mut self) {
         // It may have ended already.
         let _ = self.child.kill().await;
+    }
+}
+
+/// The NATS servers of the regions, with the connections to them.
+pub(super) struct RegionServers {
+    pub(super) servers: Vec<DemoServer>,
+    /// The addresses, for people.
+    pub(super) addresses: String,
+    /// The connections of relays, each with the regions next to its server.
+    pub(super) relays: Vec<(Client, Vec<Region>)>,
+    /// The stream of each region, and the exporter's connection, which reads them all.
+    pub(super) sources: Vec<Source>,
+    pub(super) exporter: Client,
+    /// Present if each region has its own server.
+    pub(super) bridge: Option<Bridge>,
+}
+
+impl RegionServers {
+    pub(super) fn feeds(&self) -> Vec<Feed> {
+        let feed = |source: &Source| Feed { source: source.clone(), client: self.exporter.clone() };
+        self.sources.iter().map(feed).collect()
+    }
+
+    pub(super) async fn stop(self) {
+        let Self { servers, relays, exporter, mut bridge, .. } = self;
+        // They would log the loss of their servers.
+        drop((relays, exporter));
+        if let Some(bridge) = &mut bridge {
+            bridge.disconnect();
+        }
+        for server in servers {
+            server.stop().await;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct};
+use super::super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct, rejected};
 use super::config::{HealConfig, Outputs, RemoteWriteOutput, ReplayConfig, ReplayTask};
 use crate::config::{ConfigError, duration_between};
 use crate::http_client::{Address, Header};
@@ -289,10 +289,6 @@ fn writable(outputs: Outputs, window: Window) -> Result<Outputs, ConfigError> {
         ));
     }
     Ok(outputs)
-}
-
-fn rejected<T>(message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError::Rejected(message.into()))
 }
 
 /// `replay-20260131T093000Z`.

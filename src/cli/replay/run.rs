@@ -112,7 +112,7 @@ fn open_resume(
             "regions {regions} to {address}, step {step:?}, mirror {mirror}, {filter:?}, {fold:?}"
         ),
     };
-    Ok(Some(Resume::open(path, plan)?))
+    Ok(Some(Resume::open(path.clone(), plan)?))
 }
 
 /// Begins all outputs, so that what can't be written shows before anything is read.

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use self::alerts::{BacktestResult, firings};
 use self::rules::RecordingRule;
-pub use self::rules::{RuleSet, RulesError};
+pub use self::rules::RuleSet;
 use self::server::{EvaluationGrid, PrometheusServer, seconds};
 use super::account::Account;
 use super::progress::Control;

@@ -7,41 +7,18 @@
 //! for one.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
-use std::{fs, io};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 use crate::config::one_line;
+use crate::replay::InputError;
 use crate::replay::prometheus::Labels;
 use crate::replay::sample::Table;
 use callsight_fold::series::catalogue::CATALOGUE;
-
-/// Why rules can't be evaluated.
-#[derive(Debug, thiserror::Error)]
-pub enum RulesError {
-    /// A file can't be read.
-    #[error("cannot read `{}` of --rules", one_line(&path.display().to_string()))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A file is not a valid rule file.
-    #[error("`{}` is not a rule file: {}; check it with `promtool check rules`", one_line(&path.display().to_string()), one_line(problem))]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The problem.
-        problem: String,
-    },
-    /// No file has an alerting rule.
-    #[error("the files of --rules have no alert; add a file that has one")]
-    NoAlert,
-}
 
 /// A recording rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,19 +92,29 @@ impl RuleSet {
     /// Reads rule files.
     ///
     /// # Errors
-    /// [`RulesError`].
-    pub fn read(paths: &[PathBuf]) -> Result<Self, RulesError> {
+    /// A file can't be read, is not a rule file, or no file has an alerting rule.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, InputError> {
         let mut rules = Self::default();
         for path in paths {
-            let unreadable = |source| RulesError::Unreadable { path: path.clone(), source };
-            rules.add(path, &fs::read_to_string(path).map_err(unreadable)?)?;
+            let shown = one_line(&path.display().to_string());
+            let text = fs::read_to_string(path)
+                .map_err(|error| InputError::caused(format!("cannot read `{shown}` of --rules"), error))?;
+            rules.add(&shown, &text)?;
         }
-        if rules.alerts.is_empty() { Err(RulesError::NoAlert) } else { Ok(rules) }
+        if rules.alerts.is_empty() {
+            return Err(InputError::new("the files of --rules have no alert; add a file that has one"));
+        }
+        Ok(rules)
     }
 
-    fn add(&mut self, path: &Path, text: &str) -> Result<(), RulesError> {
-        let malformed = |problem| RulesError::Malformed { path: path.to_owned(), problem };
-        let file: RuleFile = yaml_serde::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    fn add(&mut self, path: &str, text: &str) -> Result<(), InputError> {
+        let malformed = |problem: &str| {
+            let problem = one_line(problem);
+            InputError::new(format!(
+                "`{path}` is not a rule file: {problem}; check it with `promtool check rules`"
+            ))
+        };
+        let file: RuleFile = yaml_serde::from_str(text).map_err(|error| malformed(&error.to_string()))?;
         for group in file.groups {
             let interval = Some(group.interval).filter(|interval| !interval.is_zero());
             for RawRule { record, alert, expr: expression, labels, hold, keep_firing } in group.rules {
@@ -137,7 +124,7 @@ impl RuleSet {
                         let rule = AlertRule { name, expression, labels, hold, keep_firing, interval };
                         self.alerts.push(rule);
                     }
-                    _ => return Err(malformed("a rule has either `record` or `alert`".to_owned())),
+                    _ => return Err(malformed("a rule has either `record` or `alert`")),
                 }
             }
         }
@@ -227,9 +214,9 @@ fn names(expression: &str) -> BTreeSet<&str> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<RuleSet, RulesError> {
+    fn read(text: &str) -> Result<RuleSet, InputError> {
         let mut rules = RuleSet::default();
-        rules.add(Path::new("rules.yaml"), text).map(|()| rules)
+        rules.add("rules.yaml", text).map(|()| rules)
     }
 
     const TEXT: &str = r#"

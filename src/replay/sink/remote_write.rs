@@ -23,7 +23,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 pub use receiver::ReceiverConfig;
-pub use resume::{Plan, Resume, ResumeError};
+pub use resume::{Plan, Resume};
 
 use self::receiver::Receiver;
 use self::wire::{STALE, WireLabel, WireSample, WireSeries, WriteRequest};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::one_line;
+use crate::replay::InputError;
 use crate::replay::sink::SinkError;
 use crate::replay::sink::output::{Output, Target};
 use crate::replay::window::{Moment, exact};
@@ -45,59 +46,31 @@ pub struct Resume {
     accepted: Option<StreamTime>,
 }
 
-/// Why a replay can't be resumed.
-#[derive(Debug, thiserror::Error)]
-pub enum ResumeError {
-    /// The file can't be read.
-    #[error("cannot read `{}` of --resume", one_line(&path.display().to_string()))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The file was not written by `--resume`.
-    #[error("`{}` of --resume does not hold the state of a replay; name another file, or remove it", one_line(&path.display().to_string()))]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// The file belongs to a replay with other settings.
-    #[error(
-        "`{}` of --resume belongs to another replay, of {}; use the same flags, or remove the file",
-        one_line(&path.display().to_string()), one_line(settings)
-    )]
-    OtherReplay {
-        /// The file.
-        path: PathBuf,
-        /// The settings of that replay.
-        settings: String,
-    },
-}
-
 impl Resume {
     /// Reads the file if it exists. Its window and label then replace those of `plan`, because `2h
     /// ago` means another moment by now.
     ///
     /// # Errors
-    /// [`ResumeError`], also when the settings differ.
-    pub fn open(path: &Path, plan: Plan) -> Result<Self, ResumeError> {
-        let path = path.to_owned();
+    /// The file can't be read, was not written by `--resume`, or belongs to a replay with other
+    /// settings.
+    pub fn open(path: PathBuf, plan: Plan) -> Result<Self, InputError> {
+        let file = format!("`{}` of --resume", one_line(&path.display().to_string()));
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self { path, plan, accepted: None });
             }
-            Err(source) => return Err(ResumeError::Unreadable { path, source }),
+            Err(error) => return Err(InputError::caused(format!("cannot read {file}"), error)),
         };
-        let state: ResumeState = match serde_json::from_slice(&text) {
-            Ok(state) => state,
-            Err(source) => return Err(ResumeError::Malformed { path, source }),
-        };
+        let state: ResumeState = serde_json::from_slice(&text).map_err(|error| {
+            let advice = "name another file, or remove it";
+            InputError::caused(format!("{file} does not hold the state of a replay; {advice}"), error)
+        })?;
         if state.plan.settings != plan.settings {
-            return Err(ResumeError::OtherReplay { path, settings: state.plan.settings });
+            return Err(InputError::new(format!(
+                "{file} belongs to another replay, of {}; use the same flags, or remove the file",
+                one_line(&state.plan.settings)
+            )));
         }
         Ok(Self { path, plan: state.plan, accepted: Some(state.accepted) })
     }
@@ -178,20 +151,20 @@ mod tests {
     fn a_replay_resumes_with_its_own_window() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let mut resume = Resume::open(&path, plan("us", 5)).unwrap();
+        let mut resume = Resume::open(path.clone(), plan("us", 5)).unwrap();
         assert_eq!(resume.accepted(), None);
         let step = StreamTime::from_unix_nanos(1_764_000_000_123_456_789);
         resume.accept(step).unwrap();
 
-        let again = Resume::open(&path, plan("us", 7)).unwrap();
+        let again = Resume::open(path.clone(), plan("us", 7)).unwrap();
         assert_eq!((again.accepted(), again.plan()), (Some(step), &plan("us", 5)));
-        let other = Resume::open(&path, plan("apac", 5)).unwrap_err().to_string();
+        let other = Resume::open(path.clone(), plan("apac", 5)).unwrap_err().to_string();
         assert!(other.contains("belongs to another replay, of us"), "{other}");
         again.complete();
         assert!(!path.exists());
 
         std::fs::write(&path, "nonsense").unwrap();
-        let error = Resume::open(&path, plan("us", 5)).unwrap_err().to_string();
+        let error = Resume::open(path.clone(), plan("us", 5)).unwrap_err().to_string();
         assert!(error.contains("does not hold the state of a replay"), "{error}");
     }
 }
