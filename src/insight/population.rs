@@ -5,9 +5,9 @@
 //!
 //! Invariant: a number that is not known is `None`, never zero.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::counters::{Grown, ServerCounts, ratio};
+use super::counters::{Grown, ratio};
 use super::quantile::percentile;
 use callsight_fold::series::aggregates::Signal;
 
@@ -23,7 +23,9 @@ pub(crate) struct Population {
     /// Sessions degraded by at least one signal.
     pub(crate) sessions_degraded: u64,
     pub(crate) sessions_degraded_ratio: f64,
-    pub(crate) sessions_degraded_by: BySignal,
+    /// In the order of [`Signal::ALL`].
+    #[serde(serialize_with = "by_label")]
+    pub(crate) sessions_degraded_by: [u64; Signal::ALL.len()],
     pub(crate) rtt_p50_ms: Option<f64>,
     pub(crate) rtt_p95_ms: Option<f64>,
     pub(crate) rtt_p99_ms: Option<f64>,
@@ -43,24 +45,6 @@ pub(crate) struct Part {
     pub(crate) meetings_degraded: u64,
 }
 
-/// A number for each signal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct BySignal {
-    pub(crate) rtt: u64,
-    pub(crate) audio: u64,
-    pub(crate) video: u64,
-}
-
-impl BySignal {
-    pub(crate) const fn get(self, signal: Signal) -> u64 {
-        match signal {
-            Signal::Rtt => self.rtt,
-            Signal::Audio => self.audio,
-            Signal::Video => self.video,
-        }
-    }
-}
-
 /// The growth of counters in the last minute, or since the first reading if that is later.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Minute {
@@ -69,19 +53,6 @@ pub(crate) struct Minute {
 }
 
 impl Population {
-    /// Adds a server's gauges.
-    pub(crate) fn add(&mut self, counts: &ServerCounts) {
-        self.meetings += counts.meetings;
-        self.participants += counts.participants;
-        self.sessions += counts.sessions;
-        self.sessions_hidden += counts.hidden;
-        self.sessions_degraded += counts.degraded;
-        self.sessions_degraded_by.rtt += counts.degraded_by[Signal::Rtt as usize];
-        self.sessions_degraded_by.audio += counts.degraded_by[Signal::Audio as usize];
-        self.sessions_degraded_by.video += counts.degraded_by[Signal::Video as usize];
-        self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
-    }
-
     /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is taken.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.meetings += other.meetings;
@@ -93,9 +64,9 @@ impl Population {
         self.sessions += other.sessions;
         self.sessions_hidden += other.sessions_hidden;
         self.sessions_degraded += other.sessions_degraded;
-        self.sessions_degraded_by.rtt += other.sessions_degraded_by.rtt;
-        self.sessions_degraded_by.audio += other.sessions_degraded_by.audio;
-        self.sessions_degraded_by.video += other.sessions_degraded_by.video;
+        for (own, other) in self.sessions_degraded_by.iter_mut().zip(other.sessions_degraded_by) {
+            *own += other;
+        }
         self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
         for (own, other) in [
             (&mut self.rtt_p50_ms, other.rtt_p50_ms),
@@ -135,6 +106,10 @@ impl Population {
     }
 }
 
+fn by_label<S: Serializer>(counts: &[u64; Signal::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Signal::ALL.map(|signal| (signal.label(), counts[signal as usize])))
+}
+
 /// Rounds to a tenth, which is enough for milliseconds and seconds.
 pub(crate) fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
@@ -151,20 +126,20 @@ mod tests {
 
     #[test]
     fn servers_add_up() {
-        let server = ServerCounts {
+        let server = Population {
             meetings: 3,
             sessions: 10,
             participants: 9,
-            hidden: 1,
-            degraded: 4,
-            degraded_by: [3, 2, 1],
-            grown: Grown::default(),
+            sessions_hidden: 1,
+            sessions_degraded: 4,
+            sessions_degraded_by: [3, 2, 1],
+            ..Population::default()
         };
         let mut both = Population::default();
-        both.add(&server);
-        both.add(&ServerCounts { degraded: 1, ..server });
+        both.merge(&server);
+        both.merge(&Population { sessions_degraded: 1, ..server });
         assert_eq!((both.sessions, both.sessions_degraded, both.sessions_degraded_ratio), (20, 5, 0.25));
-        assert_eq!(Signal::ALL.map(|signal| both.sessions_degraded_by.get(signal)), [6, 4, 2]);
+        assert_eq!(both.sessions_degraded_by, [6, 4, 2]);
         assert_eq!((both.meetings, both.participants, both.sessions_hidden), (6, 18, 2));
     }
 

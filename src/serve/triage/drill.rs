@@ -6,6 +6,7 @@
 //!
 //! Invariant: the answer for a meeting is bounded, whatever its size.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -211,11 +212,12 @@ impl Pair {
         let state = |metric| value(metric).map(|state| state > 0.0);
         let milliseconds = |metric| value(metric).map(|seconds| tenth(seconds * 1e3));
         let judgement = row.judgement();
-        let mut pair = Self {
-            region: String::new(),
-            session_id: String::new(),
+        let [region, _, session_id, peer_id] = row.labels().values().map(Cow::into_owned);
+        Self {
+            region,
+            session_id,
             participant_id: None,
-            peer_id: String::new(),
+            peer_id,
             hears: state(&c::PAIR_CAN_LISTEN),
             sees: state(&c::PAIR_CAN_SEE),
             peer_microphone_on: judgement.microphone,
@@ -226,15 +228,6 @@ impl Pair {
             audio_target_ms: milliseconds(&c::PAIR_AUDIO_TARGET),
             video_frames_per_second: value(&c::PAIR_VIDEO_FPS).map(tenth),
             video_freezes_total: value(&c::PAIR_FREEZES),
-        };
-        for (name, value) in row.labels().iter() {
-            match name {
-                "region" => pair.region = value.into_owned(),
-                "session_id" => pair.session_id = value.into_owned(),
-                "peer_id" => pair.peer_id = value.into_owned(),
-                _ => {}
-            }
         }
-        pair
     }
 }

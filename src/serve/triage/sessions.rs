@@ -5,6 +5,7 @@
 //!
 //! Invariant: the walk takes no lock that a scrape does not take.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -186,11 +187,7 @@ impl<'a> Place<'a> {
 
 fn key(row: &RowView) -> ServerKey {
     let [region, _, _, _, server_url, server_type] = row.labels().values();
-    ServerKey {
-        region: region.into_owned(),
-        server_url: server_url.into_owned(),
-        server_type: server_type.into_owned(),
-    }
+    [region, server_url, server_type].into()
 }
 
 impl<'a> Session<'a> {
@@ -213,13 +210,15 @@ impl SessionSummary {
         let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
         let judgement = row.judgement();
-        let mut summary = Self {
-            region: String::new(),
-            meeting_id: String::new(),
-            session_id: String::new(),
-            participant_id: String::new(),
-            server_url: String::new(),
-            server_type: String::new(),
+        let [region, meeting_id, session_id, participant_id, server_url, server_type] =
+            row.labels().values().map(Cow::into_owned);
+        Self {
+            region,
+            meeting_id,
+            session_id,
+            participant_id,
+            server_url,
+            server_type,
             rtt_ms: value(&c::SESSION_RTT).map(|seconds| tenth(seconds * 1e3)),
             degraded_by: signals(&judgement),
             audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
@@ -229,19 +228,7 @@ impl SessionSummary {
             last_frame_age_seconds: value(&c::SESSION_LAST_SEEN_AGE).map(tenth),
             meeting_sessions: 0,
             meeting_sessions_degraded: 0,
-        };
-        for (name, value) in row.labels().iter() {
-            let field = match name {
-                "region" => &mut summary.region,
-                "meeting_id" => &mut summary.meeting_id,
-                "session_id" => &mut summary.session_id,
-                "peer_id" => &mut summary.participant_id,
-                "server_url" => &mut summary.server_url,
-                _ => &mut summary.server_type,
-            };
-            *field = value.into_owned();
         }
-        summary
     }
 }
 
@@ -279,11 +266,7 @@ mod tests {
         assert_eq!(apac.rtts_ms.iter().sum::<f64>(), 1010.0);
         assert_eq!((walk.regions["us"].meetings, walk.regions["us"].rtts_ms.len()), (2, 1));
         let on = |region: &str, url: &str| {
-            &walk.servers[&ServerKey {
-                region: region.to_owned(),
-                server_url: url.to_owned(),
-                server_type: "webtransport".to_owned(),
-            }]
+            &walk.servers[&ServerKey::from([region, url, "webtransport"].map(Into::into))]
         };
         assert_eq!((on("apac", "https://x").meetings, on("apac", "https://x").meetings_degraded), (2, 2));
         assert_eq!((on("apac", "https://y").meetings, on("apac", "https://y").meetings_degraded), (1, 0));

@@ -212,9 +212,9 @@ fn places(
         for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
             let minute = Minute { grown: grown(key, server, earlier, seconds), seconds };
             region_minute.grown.add(&minute.grown);
-            people.add(server);
+            people.merge(&server.people);
             let mut on_it = Population::default();
-            on_it.add(server);
+            on_it.merge(&server.people);
             on_it.take_minute(&minute);
             if let Some(walk) = &mut walk {
                 on_it.take_part(walk.servers.entry(key.clone()).or_default());
