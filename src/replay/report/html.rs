@@ -107,12 +107,9 @@ fn line<'a>(
 fn figure(chart: &Chart<'_>, axis: &Axis) -> String {
     let mut html = format!("<figure><figcaption><b>{}</b>", escape(&chart.title));
     for line in &chart.lines {
-        push(
-            &mut html,
-            format_args!("<span class=\"key\"><i class=\"{}\"></i>{}</span>", line.class, escape(line.name)),
-        );
+        push!(html, r#"<span class="key"><i class="{}"></i>{}</span>"#, line.class, escape(line.name));
     }
-    push(&mut html, format_args!("</figcaption>{}</figure>", chart.draw(axis)));
+    push!(html, "</figcaption>{}</figure>", chart.draw(axis));
     html
 }
 
@@ -228,10 +225,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> S
     let mut html = String::new();
     for (what, value, more, bad) in tiles {
         let class = if bad { "tile is-bad" } else { "tile" };
-        push(
-            &mut html,
-            format_args!("<div class=\"{class}\"><span>{what}</span><b>{value}</b><span>{more}</span></div>"),
-        );
+        push!(html, r#"<div class="{class}"><span>{what}</span><b>{value}</b><span>{more}</span></div>"#);
     }
     html
 }
@@ -292,9 +286,9 @@ fn made(collected: &Collected, account: &Account) -> String {
         ("Frames", frames),
         ("Version", version),
     ] {
-        push(&mut html, format_args!("<dt>{what}</dt><dd>{}</dd>", escape(&value)));
+        push!(html, "<dt>{what}</dt><dd>{}</dd>", escape(&value));
     }
-    push(&mut html, format_args!("</dl><h3>The command</h3><pre>{}</pre>", escape(&settings.command)));
+    push!(html, "</dl><h3>The command</h3><pre>{}</pre>", escape(&settings.command));
     html
 }
 

@@ -3,7 +3,6 @@
 //! Invariant: escaped text adds neither an element nor an attribute to the page.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use time::{OffsetDateTime, UtcOffset};
 
@@ -30,10 +29,12 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
 }
 
 /// Appends what is formatted.
-pub(super) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // A `String` takes everything.
-    let _ = text.write_fmt(arguments);
+macro_rules! push {
+    ($text:expr, $($arguments:tt)+) => {
+        $text.push_str(&format!($($arguments)+))
+    };
 }
+pub(super) use push;
 
 fn utc(at: StreamTime) -> OffsetDateTime {
     let at = OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos());
