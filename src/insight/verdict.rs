@@ -18,7 +18,7 @@ use super::words::{list, percent, signal};
 use callsight_fold::series::aggregates::Signal;
 
 /// The verdict on everything at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct MomentVerdict {
     pub(crate) state: State,
     pub(crate) sentence: String,
@@ -112,10 +112,7 @@ impl MomentVerdict {
             Some(meetings) => sentence.push_str(&format!(" in {meetings} meetings")),
             None => {}
         }
-        if !signals.is_empty() {
-            let names: Vec<_> = signals.iter().map(|one| signal(*one)).collect();
-            sentence.push_str(&format!(", {}", list(&names)));
-        }
+        sentence.push_str(&by_signals(&signals));
         if let Some(spell) = spell {
             let before = if spell.before { "before " } else { "" };
             sentence.push_str(&format!(", since {before}{}", clock(spell.first.wall)));
@@ -140,11 +137,10 @@ impl MomentVerdict {
         all: &Population,
         rtt_limit_ms: f64,
     ) -> Self {
-        let people = all;
         let watched: Vec<_> = regions.iter().filter(|region| region.state == State::Watch).collect();
         let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
         let everywhere = names(&regions.iter().collect::<Vec<_>>());
-        let Population { sessions, sessions_degraded, .. } = people;
+        let Population { sessions, sessions_degraded, .. } = all;
         let (state, sentence) = if let Some(first) = unknown.first() {
             let why = first.why.as_deref().unwrap_or("it is not ready");
             let others = if unknown.len() < regions.len() { "; nothing bad elsewhere" } else { "" };
@@ -158,24 +154,18 @@ impl MomentVerdict {
             )
         } else if *sessions == 0 {
             (State::Idle, format!("No calls in {everywhere}"))
-        } else if let [region] = *watched {
-            let Population { sessions, sessions_degraded, sessions_degraded_ratio: ratio, .. } =
-                region.people;
-            let signals = frequent(&region.people).into_iter().map(signal).collect::<Vec<_>>();
-            let share = percent(ratio);
-            let by = if signals.is_empty() { String::new() } else { format!(", {}", list(&signals)) };
-            let name = &region.region;
-            (
-                State::Watch,
-                format!("Watch {name}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}"),
-            )
         } else if !watched.is_empty() {
-            let share = percent(people.sessions_degraded_ratio);
-            let places = names(&watched);
-            (
-                State::Watch,
-                format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share})"),
-            )
+            // Several regions need not have their signals in common.
+            let (people, signals) = match *watched {
+                [region] => (&region.people, frequent(&region.people)),
+                _ => (all, Vec::new()),
+            };
+            let Population { sessions, sessions_degraded, sessions_degraded_ratio, .. } = people;
+            let (places, share) = (names(&watched), percent(*sessions_degraded_ratio));
+            let by = by_signals(&signals);
+            let text =
+                format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}");
+            (State::Watch, text)
         } else if *sessions_degraded == 0 {
             let sessions = if *sessions == 1 {
                 "the one session is".to_owned()
@@ -187,25 +177,17 @@ impl MomentVerdict {
             let fine = sessions.saturating_sub(*sessions_degraded);
             (State::Good, format!("Good: {fine} of {sessions} sessions are fine in {everywhere}"))
         };
-        let evidence = if *sessions == 0 { String::new() } else { numbers(people, rtt_limit_ms) };
-        Self { sentence, evidence, ..Self::of(state, people) }
+        let evidence = if *sessions == 0 { String::new() } else { numbers(all, rtt_limit_ms) };
+        Self { sentence, evidence, ..Self::of(state, all) }
     }
 
     fn of(state: State, people: &Population) -> Self {
         Self {
             state,
-            sentence: String::new(),
-            region: None,
-            server_url: None,
-            server_type: None,
             sessions: people.sessions,
             sessions_degraded: people.sessions_degraded,
             meetings_degraded: people.meetings_degraded,
-            signals: Vec::new(),
-            since: None,
-            since_before: false,
-            cause: None,
-            evidence: String::new(),
+            ..Self::default()
         }
     }
 }
@@ -225,6 +207,12 @@ fn frequent(people: &Population) -> Vec<Signal> {
     signals.retain(|signal| by(*signal) > 0 && by(*signal) * 3 >= people.sessions_degraded);
     signals.sort_by_key(|signal| std::cmp::Reverse(by(*signal)));
     signals
+}
+
+/// The signals in words, to be appended to a sentence.
+fn by_signals(signals: &[Signal]) -> String {
+    let names: Vec<_> = signals.iter().map(|one| signal(*one)).collect();
+    if names.is_empty() { String::new() } else { format!(", {}", list(&names)) }
 }
 
 fn names(regions: &[&JudgedRegion]) -> String {

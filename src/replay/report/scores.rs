@@ -60,7 +60,7 @@ impl Point {
 }
 
 /// What a session or a pair had, over the window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Score {
     /// Region, meeting and participant; of a pair the remote one.
     pub(crate) names: [Box<str>; 3],
@@ -88,23 +88,6 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    fn new(names: [Box<str>; 3]) -> Self {
-        Self {
-            names,
-            server: "".into(),
-            frames: 0,
-            most_rtt: 0.0,
-            most_concealed: 0.0,
-            steps: 0,
-            bad: [0; 4],
-            deaf: 0,
-            blind: 0,
-            span: None,
-            timeline: None,
-            last_step: 0,
-        }
-    }
-
     pub(super) fn on(&mut self, server: &str) {
         if *self.server != *server {
             self.server = server.into();
@@ -124,6 +107,7 @@ impl Score {
 }
 
 /// Sessions, or pairs, by name.
+#[derive(Default)]
 pub(crate) struct Scoreboard {
     scores: HashMap<Box<str>, Score>,
     stride: usize,
@@ -138,15 +122,7 @@ pub(crate) struct Scoreboard {
 
 impl Scoreboard {
     pub(super) fn new(stride: usize, most_timelines: usize, most_gone: usize) -> Self {
-        Self {
-            scores: HashMap::new(),
-            stride,
-            timelines: 0,
-            most_timelines,
-            most_gone,
-            forgotten: (0, 0),
-            crowded: false,
-        }
+        Self { stride, most_timelines, most_gone, ..Self::default() }
     }
 
     /// The number of those seen.
@@ -178,7 +154,9 @@ impl Scoreboard {
     pub(super) fn enter(&mut self, name: &str, names: impl FnOnce() -> [Box<str>; 3]) -> &mut Score {
         match self.scores.entry_ref(name) {
             EntryRef::Occupied(entry) => entry.into_mut(),
-            EntryRef::Vacant(entry) => entry.insert_with_key(name.into(), Score::new(names())),
+            EntryRef::Vacant(entry) => {
+                entry.insert_with_key(name.into(), Score { names: names(), ..Score::default() })
+            }
         }
     }
 

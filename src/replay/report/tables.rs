@@ -59,11 +59,7 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
     let is: Vec<_> = region
         .moments
         .chunks(settings.stride())
-        .map(|moments| {
-            moments.iter().any(|moment| {
-                settings.threshold().is_met(moment.degraded[index].into(), moment.sessions.into())
-            })
-        })
+        .map(|moments| moments.iter().any(|moment| settings.is_bad(moment, by)))
         .collect();
     let spell = ScopeSpell::of(region, by, settings);
     let at = |at| clock(at, settings.window);

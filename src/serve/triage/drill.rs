@@ -119,11 +119,13 @@ pub(super) fn into(
 ) -> Result<Bytes, DrillError> {
     let answer = match drill {
         Drill::Meeting(id) => {
-            let meeting = Meeting::find(detail, regions, id, now);
+            let mut meeting = MeetingDetail::find(detail, regions, id, now);
             if meeting.sessions.is_empty() {
                 return Err(DrillError::NotFound(id.clone(), "meeting"));
             }
-            serde_json::to_vec(&meeting.detail(id))
+            meeting.sessions.truncate(MOST_SESSIONS);
+            meeting.pairs.truncate(MOST_PAIRS);
+            serde_json::to_vec(&meeting)
         }
         Drill::Session(id) => {
             let rows = detail.snapshot(DetailPlane::Session);
@@ -140,7 +142,7 @@ pub(super) fn into(
 
 fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> SessionDetail {
     let meeting_id = row.labels().get("meeting_id").unwrap_or_default();
-    let meeting = Meeting::find(detail, regions, &meeting_id, now);
+    let meeting = MeetingDetail::find(detail, regions, &meeting_id, now);
     let mut session = SessionSummary::of(row, now);
     let mine = |other: &&SessionSummary| other.session_id == session.session_id;
     if let Some(counted) = meeting.sessions.iter().find(mine) {
@@ -157,13 +159,8 @@ fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) ->
     SessionDetail { version: VERSION, session, receives, received_by }
 }
 
-/// A meeting's rows in all regions.
-struct Meeting {
-    sessions: Vec<SessionSummary>,
-    pairs: Vec<Pair>,
-}
-
-impl Meeting {
+impl MeetingDetail {
+    /// Reads all of a meeting's rows in all regions.
     fn find(detail: &DetailStore, regions: &[String], meeting_id: &str, now: f64) -> Self {
         let (mut sessions, mut pairs) = (Vec::new(), Vec::new());
         for region in regions {
@@ -188,21 +185,9 @@ impl Meeting {
         }
         sessions.sort_by_key(|session| std::cmp::Reverse(session.degraded_by.len()));
         pairs.sort_by_key(|pair| std::cmp::Reverse(pair.degraded_by.len()));
-        Self { sessions, pairs }
-    }
-
-    fn detail(mut self, meeting_id: &str) -> MeetingDetail {
-        let (sessions_total, pairs_total) = (self.sessions.len(), self.pairs.len());
-        self.sessions.truncate(MOST_SESSIONS);
-        self.pairs.truncate(MOST_PAIRS);
-        MeetingDetail {
-            version: VERSION,
-            meeting_id: meeting_id.to_owned(),
-            sessions_total,
-            pairs_total,
-            sessions: self.sessions,
-            pairs: self.pairs,
-        }
+        let (sessions_total, pairs_total) = (sessions.len(), pairs.len());
+        let meeting_id = meeting_id.to_owned();
+        Self { version: VERSION, meeting_id, sessions_total, pairs_total, sessions, pairs }
     }
 }
 

@@ -6,7 +6,6 @@
 //! Invariant: the walk takes no lock that a scrape does not take.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -75,41 +74,16 @@ struct Session<'a> {
     rtt_ms: Option<f64>,
 }
 
-/// The severity of a session: how many signals are bad, then by how much.
-#[derive(Clone, Copy)]
-struct Severity(usize, f64);
-
-impl Severity {
-    /// `None` for a session that nothing is held against.
-    fn of(session: &Session<'_>, limits: Limits) -> Option<Self> {
-        let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
-        let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
-        let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
-        let concealed = far(concealment.map(f64::from), limits.concealment);
-        let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
-        (!hidden && (signals > 0 || excess > 0.0)).then_some(Self(signals, excess))
-    }
+/// The severity of a session: how many signals are bad, then by how much. `None` if nothing is held against it.
+fn severity(session: &Session<'_>, limits: Limits) -> Option<(usize, u64)> {
+    let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
+    let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
+    let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
+    let concealed = far(concealment.map(f64::from), limits.concealment);
+    let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
+    // It is not negative, so its bits are in the order of its values.
+    (!hidden && (signals > 0 || excess > 0.0)).then_some((signals, excess.abs().to_bits()))
 }
-
-impl Ord for Severity {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0).then(self.1.total_cmp(&other.1))
-    }
-}
-
-impl PartialOrd for Severity {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Severity {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Severity {}
 
 impl Walk {
     /// Walks through all session rows, ages taken at `now` in Unix seconds.
@@ -151,7 +125,7 @@ impl Walk {
                         |other: &Session<'_>| Place::of(other.row).server == Place::of(session.row).server;
                     server.meetings_degraded += u64::from(there.into_iter().any(on_it));
                 }
-                let Some(severity) = Severity::of(session, limits) else { continue };
+                let Some(severity) = severity(session, limits) else { continue };
                 worst.offer(severity, || SessionSummary {
                     meeting_sessions: meeting.len() as u64,
                     meeting_sessions_degraded: degraded,
