@@ -13,7 +13,7 @@ use super::population::Population;
 use super::quantile::Buckets;
 
 /// A server in a region, as series name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(crate) struct ServerKey {
     pub(crate) region: String,
     pub(crate) server_url: String,

@@ -76,8 +76,7 @@ impl JudgedServer {
 
     /// Compares with the past: since when it is bad.
     pub(crate) fn follow(&mut self, spells: &mut Spells, at: Clocks) {
-        let ServerKey { region, server_url, server_type } = self.key.clone();
-        self.spell = spells.follow((region, Some((server_url, server_type))), self.state, at);
+        self.spell = spells.follow((self.key.region.clone(), Some(self.key.clone())), self.state, at);
         self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
     }
 

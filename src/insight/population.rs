@@ -45,13 +45,6 @@ pub(crate) struct Part {
     pub(crate) meetings_degraded: u64,
 }
 
-/// The growth of counters in the last minute, or since the first reading if that is later.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Minute {
-    pub(crate) grown: Grown,
-    pub(crate) seconds: f64,
-}
-
 impl Population {
     /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is taken.
     pub(crate) fn merge(&mut self, other: &Self) {
@@ -91,13 +84,13 @@ impl Population {
     }
 
     /// Takes the rates of the last minute, and its round-trip times if there are buckets of them.
-    pub(crate) fn take_minute(&mut self, minute: &Minute) {
-        let Minute { grown, seconds } = minute;
+    /// The counters have `grown` for so many `seconds`, fewer than 60 soon after the first reading.
+    pub(crate) fn take_minute(&mut self, grown: &Grown, seconds: f64) {
         self.audio_concealed_ratio = grown.concealed_ratio().map(fine);
         self.audio_packets_lost_ratio = grown.lost_ratio().map(fine);
         self.neteq_expand_ratio = grown.expand_ratio().map(fine);
         #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
-        let freezes = (*seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
+        let freezes = (seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
         self.video_freezes_per_minute = freezes;
         if grown.rtt.count() > 0.0 {
             let rtt = |quantile| grown.rtt.quantile(quantile).map(|seconds| tenth(seconds * 1e3));
@@ -150,8 +143,7 @@ mod tests {
         for (bound, count) in [(0.3, 0.0), (0.4, 8.0), (f64::INFINITY, 8.0)] {
             rtt.add(bound, count);
         }
-        population
-            .take_minute(&Minute { grown: Grown { rtt, freezes: 3, ..Grown::default() }, seconds: 30.0 });
+        population.take_minute(&Grown { rtt, freezes: 3, ..Grown::default() }, 30.0);
         assert_eq!((population.rtt_p50_ms, population.rtt_p95_ms), (Some(350.0), Some(395.0)));
         assert_eq!(population.video_freezes_per_minute, Some(6.0));
         assert_eq!((population.audio_concealed_ratio, population.meetings_degraded), (None, None));

@@ -85,14 +85,6 @@ pub(crate) struct Collected {
     pub(crate) pairs: Scoreboard,
     /// The outcomes of the messages by region, in the order of the settings.
     pub(crate) messages: Vec<Account>,
-    columns: Columns,
-}
-
-/// The columns of some metrics in their tables.
-struct Columns {
-    rtt: usize,
-    can_listen: usize,
-    can_see: usize,
 }
 
 /// A scope at the step that is being looked at.
@@ -112,27 +104,10 @@ impl Collected {
         if scopes.len() > 1 {
             scopes.insert(0, name("all regions"));
         }
-        let column = |plane: DetailPlane, metric: &Metric| {
-            plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
-        };
-        let columns = Columns {
-            rtt: column(DetailPlane::Session, &c::SESSION_RTT),
-            can_listen: column(DetailPlane::Pair, &c::PAIR_CAN_LISTEN),
-            can_see: column(DetailPlane::Pair, &c::PAIR_CAN_SEE),
-        };
         let stride = settings.stride();
         let [sessions, pairs] = [0, 1].map(|which| Scoreboard::new(stride, TIMELINES[which], GONE[which]));
         let messages = vec![Account::default(); settings.regions.len()];
-        Self {
-            settings,
-            at: Vec::new(),
-            scopes,
-            servers: BTreeMap::new(),
-            sessions,
-            pairs,
-            messages,
-            columns,
-        }
+        Self { settings, at: Vec::new(), scopes, servers: BTreeMap::new(), sessions, pairs, messages }
     }
 
     /// All regions together, or the only one.
@@ -195,9 +170,10 @@ impl Collected {
         self.at.push(step.at);
         let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
+        let rtt_column = column(DetailPlane::Session, &c::SESSION_RTT);
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
             let [region, meeting, session, peer, url, kind] = labels.values();
-            let rtt = values[self.columns.rtt];
+            let rtt = values[rtt_column];
             for scope in self.scopes_of(&region) {
                 tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
             }
@@ -224,6 +200,7 @@ impl Collected {
     }
 
     fn pairs(&mut self, index: usize, step: &Step) {
+        let columns = [&c::PAIR_CAN_LISTEN, &c::PAIR_CAN_SEE].map(|metric| column(DetailPlane::Pair, metric));
         for (labels, values, judgement) in step.tables[DetailPlane::Pair as usize].judged() {
             // The region, the meeting, and who is heard or not; the session is a part of the name.
             let names = || {
@@ -231,8 +208,7 @@ impl Collected {
                 [region, meeting, peer].map(|name| name.as_ref().into())
             };
             self.pairs.enter(labels.text(), names);
-            let [can_listen, can_see] =
-                [self.columns.can_listen, self.columns.can_see].map(|column| values[column] != 0.0);
+            let [can_listen, can_see] = columns.map(|column| values[column] != 0.0);
             self.pairs.see(labels.text(), index, Point::of_pair(can_listen, can_see, &judgement));
         }
     }
@@ -265,6 +241,11 @@ impl Collected {
             (moment.expand, moment.concealed) = (grown.expand_ratio(), grown.concealed_ratio());
         }
     }
+}
+
+/// The column of a metric in its plane's table.
+fn column(plane: DetailPlane, metric: &Metric) -> usize {
+    plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
 }
 
 /// A counter's value, which a step has as a float.

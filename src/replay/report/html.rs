@@ -183,15 +183,14 @@ fn tiles(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> S
     let limit = settings.fold.thresholds.rtt.as_secs_f64();
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = |some: u32, all: u32| percent(f64::from(some) / f64::from(all.max(1)));
-    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| duration(spell.lasted(collected)));
-    let when = verdict.spell.map_or_else(
-        || "never bad".to_owned(),
-        |spell| {
-            let ended =
-                spell.ended(collected).map_or_else(|| "…".to_owned(), |at| clock(at, settings.window));
-            format!("{} – {ended}", clock(spell.began(collected), settings.window))
-        },
-    );
+    let at = |at| clock(at, settings.window);
+    let (lasted, when) = match verdict.spell {
+        None => ("–".to_owned(), "never bad".to_owned()),
+        Some(spell) => {
+            let ended = spell.ended(collected).map_or_else(|| "…".to_owned(), at);
+            (duration(spell.lasted(collected)), format!("{} – {ended}", at(spell.began(collected))))
+        }
+    };
     let degraded_now = moment.degraded[any];
     let meetings_now = moment.meetings_degraded[any];
     let tiles = [

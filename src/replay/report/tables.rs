@@ -264,9 +264,9 @@ fn drill_session(score: &Score, collected: &Collected, axis: &Axis) -> String {
         small("Round-trip time", "p95", rtt, thresholds.rtt.as_secs_f64(), seconds, axis),
         small("Concealed, of the peer with most", "audio", concealed, thresholds.concealment, percent, axis)
     );
-    bands(&mut html, score, axis, &[("live", "live", &|point| point.there)]);
+    html.push_str(&band(score, axis, "live", "live", |point| point.there));
     for by in By::SIGNALS {
-        bands(&mut html, score, axis, &[(by.words(), by.label(), &|point| point.by[by as usize])]);
+        html.push_str(&band(score, axis, by.words(), by.label(), |point| point.by[by as usize]));
     }
     let frames = format!("{}, participant {}", count(score.frames), score.names[2]);
     push!(html, "<dt>frames</dt><dd>{}</dd></dl>", escape(&frames));
@@ -281,29 +281,20 @@ fn drill_pair(score: &Score, collected: &Collected, axis: &Axis) -> String {
     let concealed = over(score, axis, f64::NAN, |point| point.concealed.into());
     let mut html =
         format!("<div class=\"charts\">{}<dl>", small("Concealed", "audio", concealed, limit, percent, axis));
-    bands(
-        &mut html,
-        score,
-        axis,
-        &[
-            ("live", "live", &|point| point.there),
-            ("microphone on, not heard", "any", &|point| point.deaf),
-            ("camera on, not seen", "any", &|point| point.blind),
-            ("degraded by audio", "audio", &|point| point.by[By::Audio as usize]),
-            ("degraded by video", "video", &|point| point.by[By::Video as usize]),
-        ],
-    );
+    let mut add = |what, class, is: fn(&Point) -> bool| html.push_str(&band(score, axis, what, class, is));
+    add("live", "live", |point| point.there);
+    add("microphone on, not heard", "any", |point| point.deaf);
+    add("camera on, not seen", "any", |point| point.blind);
+    add("degraded by audio", "audio", |point| point.by[By::Audio as usize]);
+    add("degraded by video", "video", |point| point.by[By::Video as usize]);
     html.push_str("</dl></div>");
     html
 }
 
-type Band<'a> = (&'a str, &'a str, &'a dyn Fn(&Point) -> bool);
-
-fn bands(html: &mut String, score: &Score, axis: &Axis, bands: &[Band<'_>]) {
-    for (what, class, is) in bands {
-        let band = strip(axis, &over(score, axis, false, is), class, what);
-        push!(html, "<dt>{what}</dt><dd>{band}</dd>");
-    }
+/// When something was true of a session or pair.
+fn band(score: &Score, axis: &Axis, what: &str, class: &str, is: impl Fn(&Point) -> bool) -> String {
+    let band = strip(axis, &over(score, axis, false, is), class, what);
+    format!("<dt>{what}</dt><dd>{band}</dd>")
 }
 
 /// The outcome of each region's messages.

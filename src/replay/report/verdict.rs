@@ -61,7 +61,7 @@ impl ScopeSpell {
 }
 
 /// The verdict on a window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct WindowVerdict {
     /// `bad`, `good` or `idle`.
     pub(crate) state: &'static str,
@@ -89,9 +89,7 @@ impl WindowVerdict {
             return Self {
                 state: "idle",
                 sentence: "No session was live at any point.".to_owned(),
-                evidence: String::new(),
-                spell: None,
-                peak: None,
+                ..Self::default()
             };
         };
         let bad: Vec<_> = collected

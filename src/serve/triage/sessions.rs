@@ -74,14 +74,15 @@ struct Session<'a> {
     rtt_ms: Option<f64>,
 }
 
-/// The severity of a session: how many signals are bad, then by how much. `None` if nothing is held against it.
+/// The severity of a session: how many signals are bad, then by how much. `None` if nothing is held
+/// against it.
 fn severity(session: &Session<'_>, limits: Limits) -> Option<(usize, u64)> {
     let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
     let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
     let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
     let concealed = far(concealment.map(f64::from), limits.concealment);
     let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
-    // It is not negative, so its bits are in the order of its values.
+    // No value is below zero, so without a zero's sign the bits are in the order of the values.
     (!hidden && (signals > 0 || excess > 0.0)).then_some((signals, excess.abs().to_bits()))
 }
 
