@@ -5,27 +5,33 @@
 //!
 //! Invariant: a rate or ratio of counters uses their growth between two readings, never their absolute values.
 
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::population::Population;
 use super::quantile::Buckets;
-use callsight_fold::series::aggregates::Signal;
 
 /// A server in a region, as series name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(crate) struct ServerKey {
     pub(crate) region: String,
     pub(crate) server_url: String,
     pub(crate) server_type: String,
 }
 
+impl From<[Cow<'_, str>; 3]> for ServerKey {
+    fn from(labels: [Cow<'_, str>; 3]) -> Self {
+        let [region, server_url, server_type] = labels.map(Cow::into_owned);
+        Self { region, server_url, server_type }
+    }
+}
+
 /// A server's gauges, and the counters of which its rates are computed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ServerCounts {
-    pub(crate) meetings: u64,
-    pub(crate) sessions: u64,
-    pub(crate) participants: u64,
-    pub(crate) hidden: u64,
-    pub(crate) degraded: u64,
-    /// In the order of [`Signal::ALL`].
-    pub(crate) degraded_by: [u64; Signal::ALL.len()],
+    /// What gauges tell of its people; the rest is not known.
+    pub(crate) people: Population,
     pub(crate) grown: Grown,
 }
 
@@ -47,30 +53,32 @@ pub(crate) struct Grown {
 impl Grown {
     /// Returns the growth since an earlier reading.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            samples: self.samples.saturating_sub(earlier.samples),
-            concealed: self.concealed.saturating_sub(earlier.concealed),
-            silent: self.silent.saturating_sub(earlier.silent),
-            received: self.received.saturating_sub(earlier.received),
-            lost: self.lost.saturating_sub(earlier.lost),
-            operations: self.operations.saturating_sub(earlier.operations),
-            expands: self.expands.saturating_sub(earlier.expands),
-            freezes: self.freezes.saturating_sub(earlier.freezes),
-            rtt: self.rtt.since(&earlier.rtt).unwrap_or_default(),
-        }
+        let rtt = self.rtt.since(&earlier.rtt).unwrap_or_default();
+        let mut grown = Self { rtt, ..self.clone() };
+        grown.each(earlier, u64::saturating_sub);
+        grown
     }
 
     /// Adds the growth of another place.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.samples += other.samples;
-        self.concealed += other.concealed;
-        self.silent += other.silent;
-        self.received += other.received;
-        self.lost += other.lost;
-        self.operations += other.operations;
-        self.expands += other.expands;
-        self.freezes += other.freezes;
+        self.each(other, |own, other| own + other);
         self.rtt.merge(&other.rtt);
+    }
+
+    /// Combines each counter with the other's.
+    fn each(&mut self, other: &Self, combine: fn(u64, u64) -> u64) {
+        for (own, other) in [
+            (&mut self.samples, other.samples),
+            (&mut self.concealed, other.concealed),
+            (&mut self.silent, other.silent),
+            (&mut self.received, other.received),
+            (&mut self.lost, other.lost),
+            (&mut self.operations, other.operations),
+            (&mut self.expands, other.expands),
+            (&mut self.freezes, other.freezes),
+        ] {
+            *own = combine(*own, other);
+        }
     }
 
     /// The share of the samples played that were concealed and audible.

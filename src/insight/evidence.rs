@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::population::Population;
 use super::words::percent;
+use callsight_fold::series::aggregates::Signal;
 
 /// The share of lost audio packets from which on the network is the cause.
 const LOSSY: f64 = 0.02;
@@ -35,8 +36,9 @@ pub(crate) enum Cause {
 pub(crate) fn cause(people: &Population, rtt_limit_ms: f64, young: bool) -> (Option<Cause>, String) {
     let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
     let numbers = numbers(people, rtt_limit_ms);
-    if by.rtt * 2 >= *degraded {
-        let how_many = if by.rtt == *degraded { "all".to_owned() } else { by.rtt.to_string() };
+    let by_rtt = by[Signal::Rtt as usize];
+    if by_rtt * 2 >= *degraded {
+        let how_many = if by_rtt == *degraded { "all".to_owned() } else { by_rtt.to_string() };
         let text = format!("Network: round trips are long in {how_many} of the {degraded}. {numbers}");
         return (Some(Cause::Rtt), text);
     }

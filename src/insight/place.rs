@@ -39,9 +39,8 @@ pub(crate) struct JudgedRegion {
 /// A server, judged.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct JudgedServer {
-    pub(crate) region: String,
-    pub(crate) server_url: String,
-    pub(crate) server_type: String,
+    #[serde(flatten)]
+    pub(crate) key: ServerKey,
     pub(crate) state: State,
     pub(crate) since: Option<String>,
     #[serde(flatten)]
@@ -71,15 +70,13 @@ impl JudgedRegion {
 impl JudgedServer {
     /// Judges a server by its people, unless its region is not `ready`.
     pub(crate) fn new(key: ServerKey, people: Population, ready: bool) -> Self {
-        let ServerKey { region, server_url, server_type } = key;
         let state = if ready { State::of(&people) } else { State::Unknown };
-        Self { region, server_url, server_type, state, since: None, people, spell: None }
+        Self { key, state, since: None, people, spell: None }
     }
 
     /// Compares with the past: since when it is bad.
     pub(crate) fn follow(&mut self, spells: &mut Spells, at: Clocks) {
-        let names = (self.server_url.clone(), self.server_type.clone());
-        self.spell = spells.follow((self.region.clone(), Some(names)), self.state, at);
+        self.spell = spells.follow((self.key.region.clone(), Some(self.key.clone())), self.state, at);
         self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
     }
 
@@ -90,7 +87,7 @@ impl JudgedServer {
         bad(other)
             .cmp(&bad(one))
             .then(p95(other).total_cmp(&p95(one)))
-            .then_with(|| one.server_url.cmp(&other.server_url))
+            .then_with(|| one.key.server_url.cmp(&other.key.server_url))
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! Invariant: a number that is not known is `None`, never zero.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::counters::{Grown, ServerCounts, ratio};
+use super::counters::{Grown, ratio};
 use super::quantile::percentile;
 use callsight_fold::series::aggregates::Signal;
 
@@ -23,7 +23,9 @@ pub(crate) struct Population {
     /// Sessions degraded by at least one signal.
     pub(crate) sessions_degraded: u64,
     pub(crate) sessions_degraded_ratio: f64,
-    pub(crate) sessions_degraded_by: BySignal,
+    /// In the order of [`Signal::ALL`].
+    #[serde(serialize_with = "by_label")]
+    pub(crate) sessions_degraded_by: [u64; Signal::ALL.len()],
     pub(crate) rtt_p50_ms: Option<f64>,
     pub(crate) rtt_p95_ms: Option<f64>,
     pub(crate) rtt_p99_ms: Option<f64>,
@@ -43,45 +45,7 @@ pub(crate) struct Part {
     pub(crate) meetings_degraded: u64,
 }
 
-/// A number for each signal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct BySignal {
-    pub(crate) rtt: u64,
-    pub(crate) audio: u64,
-    pub(crate) video: u64,
-}
-
-impl BySignal {
-    pub(crate) const fn get(self, signal: Signal) -> u64 {
-        match signal {
-            Signal::Rtt => self.rtt,
-            Signal::Audio => self.audio,
-            Signal::Video => self.video,
-        }
-    }
-}
-
-/// The growth of counters in the last minute, or since the first reading if that is later.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Minute {
-    pub(crate) grown: Grown,
-    pub(crate) seconds: f64,
-}
-
 impl Population {
-    /// Adds a server's gauges.
-    pub(crate) fn add(&mut self, counts: &ServerCounts) {
-        self.meetings += counts.meetings;
-        self.participants += counts.participants;
-        self.sessions += counts.sessions;
-        self.sessions_hidden += counts.hidden;
-        self.sessions_degraded += counts.degraded;
-        self.sessions_degraded_by.rtt += counts.degraded_by[Signal::Rtt as usize];
-        self.sessions_degraded_by.audio += counts.degraded_by[Signal::Audio as usize];
-        self.sessions_degraded_by.video += counts.degraded_by[Signal::Video as usize];
-        self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
-    }
-
     /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is taken.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.meetings += other.meetings;
@@ -93,9 +57,9 @@ impl Population {
         self.sessions += other.sessions;
         self.sessions_hidden += other.sessions_hidden;
         self.sessions_degraded += other.sessions_degraded;
-        self.sessions_degraded_by.rtt += other.sessions_degraded_by.rtt;
-        self.sessions_degraded_by.audio += other.sessions_degraded_by.audio;
-        self.sessions_degraded_by.video += other.sessions_degraded_by.video;
+        for (own, other) in self.sessions_degraded_by.iter_mut().zip(other.sessions_degraded_by) {
+            *own += other;
+        }
         self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
         for (own, other) in [
             (&mut self.rtt_p50_ms, other.rtt_p50_ms),
@@ -120,19 +84,23 @@ impl Population {
     }
 
     /// Takes the rates of the last minute, and its round-trip times if there are buckets of them.
-    pub(crate) fn take_minute(&mut self, minute: &Minute) {
-        let Minute { grown, seconds } = minute;
+    /// The counters have `grown` for so many `seconds`, fewer than 60 soon after the first reading.
+    pub(crate) fn take_minute(&mut self, grown: &Grown, seconds: f64) {
         self.audio_concealed_ratio = grown.concealed_ratio().map(fine);
         self.audio_packets_lost_ratio = grown.lost_ratio().map(fine);
         self.neteq_expand_ratio = grown.expand_ratio().map(fine);
         #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
-        let freezes = (*seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
+        let freezes = (seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
         self.video_freezes_per_minute = freezes;
         if grown.rtt.count() > 0.0 {
             let rtt = |quantile| grown.rtt.quantile(quantile).map(|seconds| tenth(seconds * 1e3));
             (self.rtt_p50_ms, self.rtt_p95_ms, self.rtt_p99_ms) = (rtt(0.5), rtt(0.95), rtt(0.99));
         }
     }
+}
+
+fn by_label<S: Serializer>(counts: &[u64; Signal::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Signal::ALL.map(|signal| (signal.label(), counts[signal as usize])))
 }
 
 /// Rounds to a tenth, which is enough for milliseconds and seconds.
@@ -151,20 +119,20 @@ mod tests {
 
     #[test]
     fn servers_add_up() {
-        let server = ServerCounts {
+        let server = Population {
             meetings: 3,
             sessions: 10,
             participants: 9,
-            hidden: 1,
-            degraded: 4,
-            degraded_by: [3, 2, 1],
-            grown: Grown::default(),
+            sessions_hidden: 1,
+            sessions_degraded: 4,
+            sessions_degraded_by: [3, 2, 1],
+            ..Population::default()
         };
         let mut both = Population::default();
-        both.add(&server);
-        both.add(&ServerCounts { degraded: 1, ..server });
+        both.merge(&server);
+        both.merge(&Population { sessions_degraded: 1, ..server });
         assert_eq!((both.sessions, both.sessions_degraded, both.sessions_degraded_ratio), (20, 5, 0.25));
-        assert_eq!(Signal::ALL.map(|signal| both.sessions_degraded_by.get(signal)), [6, 4, 2]);
+        assert_eq!(both.sessions_degraded_by, [6, 4, 2]);
         assert_eq!((both.meetings, both.participants, both.sessions_hidden), (6, 18, 2));
     }
 
@@ -175,8 +143,7 @@ mod tests {
         for (bound, count) in [(0.3, 0.0), (0.4, 8.0), (f64::INFINITY, 8.0)] {
             rtt.add(bound, count);
         }
-        population
-            .take_minute(&Minute { grown: Grown { rtt, freezes: 3, ..Grown::default() }, seconds: 30.0 });
+        population.take_minute(&Grown { rtt, freezes: 3, ..Grown::default() }, 30.0);
         assert_eq!((population.rtt_p50_ms, population.rtt_p95_ms), (Some(350.0), Some(395.0)));
         assert_eq!(population.video_freezes_per_minute, Some(6.0));
         assert_eq!((population.audio_concealed_ratio, population.meetings_degraded), (None, None));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 use time::OffsetDateTime;
 
+use super::counters::ServerKey;
 use super::state::State;
 
 /// How long a place must not be bad before its next bad moment begins a new spell.
@@ -57,8 +58,8 @@ impl Spell<Clocks> {
     }
 }
 
-/// A place: a region, or a server in one by URL and type.
-pub(crate) type PlaceKey = (String, Option<(String, String)>);
+/// A place: a region, or a server in it.
+pub(crate) type PlaceKey = (String, Option<ServerKey>);
 
 /// The spells that last, and the regions that were seen not to be bad.
 #[derive(Debug, Default)]

@@ -31,7 +31,7 @@ impl Threshold {
 }
 
 /// The state of a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// No session is live.
@@ -45,6 +45,7 @@ pub(crate) enum State {
     /// No session is live, and many were a few minutes ago.
     Silent,
     /// Not known: what is served of the place is not complete and current.
+    #[default]
     Unknown,
 }
 

@@ -8,6 +8,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::counters::ServerKey;
 use super::evidence::{Cause, SETTLED, cause, numbers};
 use super::place::{JudgedRegion, JudgedServer, rfc3339};
 use super::population::Population;
@@ -17,7 +18,7 @@ use super::words::{list, percent, signal};
 use callsight_fold::series::aggregates::Signal;
 
 /// The verdict on everything at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct MomentVerdict {
     pub(crate) state: State,
     pub(crate) sentence: String,
@@ -49,8 +50,6 @@ impl MomentVerdict {
         let bad: Vec<_> = regions.iter().filter(|region| region.state == State::Bad).collect();
         let unknown: Vec<_> = regions.iter().filter(|region| region.state == State::Unknown).collect();
         let bad_server = servers.iter().find(|server| server.state == State::Bad);
-        let cannot_tell = || format!("; can't tell for {}", names(&unknown));
-        let tail = if unknown.is_empty() { String::new() } else { cannot_tell() };
         let mut verdict = if let [region] = *bad {
             match servers.iter().find(|server| holds_the_trouble(server, region)) {
                 Some(server) => Self::bad_server(server, rtt_limit_ms),
@@ -63,31 +62,29 @@ impl MomentVerdict {
         } else {
             Self::calm(regions, &unknown, all, rtt_limit_ms)
         };
-        if verdict.state == State::Bad {
-            verdict.sentence.push_str(&tail);
+        if verdict.state == State::Bad && !unknown.is_empty() {
+            verdict.sentence.push_str(&format!("; can't tell for {}", names(&unknown)));
         }
         verdict
     }
 
     fn bad_region(region: &JudgedRegion, rtt_limit_ms: f64) -> Self {
-        let mut verdict =
-            Self::bad(&format!("in {}", region.region), &region.people, region.spell, rtt_limit_ms);
-        verdict.region = Some(region.region.clone());
-        verdict
+        let place = format!("in {}", region.region);
+        let verdict = Self::bad(&place, &region.people, region.spell, rtt_limit_ms);
+        Self { region: Some(region.region.clone()), ..verdict }
     }
 
     fn bad_server(server: &JudgedServer, rtt_limit_ms: f64) -> Self {
-        let host = server.server_url.split_once("://").map_or(&*server.server_url, |(_, host)| host);
+        let ServerKey { region, server_url, server_type } = server.key.clone();
+        let host = server_url.split_once("://").map_or(&*server_url, |(_, host)| host);
         let place = match host {
-            "none" => format!("in {} without a server", server.region),
-            "other" => format!("in {} on other servers", server.region),
-            host => format!("in {} on {host}", server.region),
+            "none" => format!("in {region} without a server"),
+            "other" => format!("in {region} on other servers"),
+            host => format!("in {region} on {host}"),
         };
-        let mut verdict = Self::bad(&place, &server.people, server.spell, rtt_limit_ms);
-        verdict.region = Some(server.region.clone());
-        verdict.server_url = Some(server.server_url.clone());
-        verdict.server_type = Some(server.server_type.clone());
-        verdict
+        let verdict = Self::bad(&place, &server.people, server.spell, rtt_limit_ms);
+        let (server_url, server_type) = (Some(server_url), Some(server_type));
+        Self { region: Some(region), server_url, server_type, ..verdict }
     }
 
     fn bad_regions(bad: &[&JudgedRegion], regions: usize, all: &Population, rtt_limit_ms: f64) -> Self {
@@ -115,10 +112,7 @@ impl MomentVerdict {
             Some(meetings) => sentence.push_str(&format!(" in {meetings} meetings")),
             None => {}
         }
-        if !signals.is_empty() {
-            sentence
-                .push_str(&format!(", {}", list(&signals.iter().map(|s| signal(*s)).collect::<Vec<_>>())));
-        }
+        sentence.push_str(&by_signals(&signals));
         if let Some(spell) = spell {
             let before = if spell.before { "before " } else { "" };
             sentence.push_str(&format!(", since {before}{}", clock(spell.first.wall)));
@@ -143,11 +137,10 @@ impl MomentVerdict {
         all: &Population,
         rtt_limit_ms: f64,
     ) -> Self {
-        let people = all;
         let watched: Vec<_> = regions.iter().filter(|region| region.state == State::Watch).collect();
         let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
         let everywhere = names(&regions.iter().collect::<Vec<_>>());
-        let Population { sessions, sessions_degraded, .. } = people;
+        let Population { sessions, sessions_degraded, .. } = all;
         let (state, sentence) = if let Some(first) = unknown.first() {
             let why = first.why.as_deref().unwrap_or("it is not ready");
             let others = if unknown.len() < regions.len() { "; nothing bad elsewhere" } else { "" };
@@ -161,24 +154,18 @@ impl MomentVerdict {
             )
         } else if *sessions == 0 {
             (State::Idle, format!("No calls in {everywhere}"))
-        } else if let [region] = *watched {
-            let Population { sessions, sessions_degraded, sessions_degraded_ratio: ratio, .. } =
-                region.people;
-            let signals = frequent(&region.people).into_iter().map(signal).collect::<Vec<_>>();
-            let share = percent(ratio);
-            let by = if signals.is_empty() { String::new() } else { format!(", {}", list(&signals)) };
-            let name = &region.region;
-            (
-                State::Watch,
-                format!("Watch {name}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}"),
-            )
         } else if !watched.is_empty() {
-            let share = percent(people.sessions_degraded_ratio);
-            let places = names(&watched);
-            (
-                State::Watch,
-                format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share})"),
-            )
+            // Several regions need not have their signals in common.
+            let (people, signals) = match *watched {
+                [region] => (&region.people, frequent(&region.people)),
+                _ => (all, Vec::new()),
+            };
+            let Population { sessions, sessions_degraded, sessions_degraded_ratio, .. } = people;
+            let (places, share) = (names(&watched), percent(*sessions_degraded_ratio));
+            let by = by_signals(&signals);
+            let text =
+                format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}");
+            (State::Watch, text)
         } else if *sessions_degraded == 0 {
             let sessions = if *sessions == 1 {
                 "the one session is".to_owned()
@@ -190,32 +177,24 @@ impl MomentVerdict {
             let fine = sessions.saturating_sub(*sessions_degraded);
             (State::Good, format!("Good: {fine} of {sessions} sessions are fine in {everywhere}"))
         };
-        let evidence = if *sessions == 0 { String::new() } else { numbers(people, rtt_limit_ms) };
-        Self { sentence, evidence, ..Self::of(state, people) }
+        let evidence = if *sessions == 0 { String::new() } else { numbers(all, rtt_limit_ms) };
+        Self { sentence, evidence, ..Self::of(state, all) }
     }
 
     fn of(state: State, people: &Population) -> Self {
         Self {
             state,
-            sentence: String::new(),
-            region: None,
-            server_url: None,
-            server_type: None,
             sessions: people.sessions,
             sessions_degraded: people.sessions_degraded,
             meetings_degraded: people.meetings_degraded,
-            signals: Vec::new(),
-            since: None,
-            since_before: false,
-            cause: None,
-            evidence: String::new(),
+            ..Self::default()
         }
     }
 }
 
 /// Whether a region's trouble is that of one of its servers.
 fn holds_the_trouble(server: &JudgedServer, region: &JudgedRegion) -> bool {
-    server.region == region.region
+    server.key.region == region.region
         && server.state == State::Bad
         && server.people.sessions_degraded * 10 >= region.people.sessions_degraded * 9
         && server.people.sessions * 10 <= region.people.sessions * 7
@@ -223,11 +202,17 @@ fn holds_the_trouble(server: &JudgedServer, region: &JudgedRegion) -> bool {
 
 /// The signals that at least a third of the degraded sessions have, the most frequent first.
 fn frequent(people: &Population) -> Vec<Signal> {
-    let by = |signal: Signal| people.sessions_degraded_by.get(signal);
+    let by = |signal: Signal| people.sessions_degraded_by[signal as usize];
     let mut signals = Signal::ALL.to_vec();
     signals.retain(|signal| by(*signal) > 0 && by(*signal) * 3 >= people.sessions_degraded);
     signals.sort_by_key(|signal| std::cmp::Reverse(by(*signal)));
     signals
+}
+
+/// The signals in words, to be appended to a sentence.
+fn by_signals(signals: &[Signal]) -> String {
+    let names: Vec<_> = signals.iter().map(|one| signal(*one)).collect();
+    if names.is_empty() { String::new() } else { format!(", {}", list(&names)) }
 }
 
 fn names(regions: &[&JudgedRegion]) -> String {
@@ -243,7 +228,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::insight::population::BySignal;
 
     fn people(sessions: u64, rtt: u64, audio: u64) -> Population {
         let degraded = rtt.max(audio);
@@ -254,7 +238,7 @@ mod tests {
             sessions,
             sessions_degraded: degraded,
             sessions_degraded_ratio: if sessions == 0 { 0.0 } else { degraded as f64 / sessions as f64 },
-            sessions_degraded_by: BySignal { rtt, audio, video: 0 },
+            sessions_degraded_by: [rtt, audio, 0],
             rtt_p95_ms: Some(if rtt > 0 { 452.4 } else { 78.0 }),
             audio_packets_lost_ratio: Some(0.041),
             audio_concealed_ratio: Some(0.0),
@@ -282,16 +266,8 @@ mod tests {
 
     fn server(region: &str, url: &str, people: Population) -> JudgedServer {
         let JudgedRegion { state, people, spell, .. } = self::region(region, people);
-        let (region, server_url) = (region.to_owned(), url.to_owned());
-        JudgedServer {
-            region,
-            server_url,
-            server_type: "webrtc".to_owned(),
-            state,
-            since: None,
-            people,
-            spell,
-        }
+        let key = ServerKey::from([region, url, "webrtc"].map(Into::into));
+        JudgedServer { key, state, since: None, people, spell }
     }
 
     fn on(regions: &[JudgedRegion], servers: &[JudgedServer]) -> MomentVerdict {

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 pub use super::account::Account;
 use super::sample::Step;
-use super::sink::{Fate, Seen, Sink, SinkError};
+use super::seen::{Fate, Seen};
+use super::sink::{Sink, SinkError};
 use super::window::Window;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};

@@ -8,7 +8,7 @@
 //!
 //! - [`source`] reads a region's stream or its mirror, and leaves nothing behind;
 //! - [`engine`] is the fold at event time, without NATS: records in, steps out;
-//! - [`sample`] is the shape of a step;
+//! - [`sample`] is the shape of a step, [`seen`] that of a message;
 //! - [`sink`] has a module for each output, [`report`] and [`backtest`] are larger ones;
 //! - [`heal`] finds the gaps in Prometheus that a replay can fill.
 //!
@@ -23,6 +23,7 @@ pub mod progress;
 pub mod prometheus;
 pub mod report;
 pub mod sample;
+pub mod seen;
 pub mod sink;
 pub mod source;
 pub mod window;

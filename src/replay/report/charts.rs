@@ -38,6 +38,14 @@ pub(super) struct Axis {
     pub(super) bad: Option<(f64, f64)>,
 }
 
+impl Axis {
+    /// The place of a time along a width; 0 of an axis of no length.
+    fn along(&self, at: f64, width: f64) -> f64 {
+        let (from, to) = self.ends;
+        if to > from { (at - from) / (to - from) * width } else { 0.0 }
+    }
+}
+
 /// A chart over time.
 pub(super) struct Chart<'a> {
     pub(super) title: String,
@@ -84,24 +92,22 @@ impl Chart<'_> {
         let scales = Scales { axis, size: self.size, top };
         let (width, height) = self.size;
         let mut svg = String::with_capacity(4096);
-        push(
-            &mut svg,
-            format_args!(
-                "<svg class=\"chart\" role=\"img\" viewBox=\"0 0 {width} {height}\"><title>{}</title>",
-                escape(&self.title)
-            ),
+        push!(
+            svg,
+            r#"<svg class="chart" role="img" viewBox="0 0 {width} {height}"><title>{}</title>"#,
+            escape(&self.title)
         );
         self.ground(&scales, unit, &mut svg);
         for line in &self.lines {
             let (path, area) = scales.path(&line.values);
             if line.filled {
-                push(&mut svg, format_args!("<path class=\"fill {}\" d=\"{area}\"/>", line.class));
+                push!(svg, r#"<path class="fill {}" d="{area}"/>"#, line.class);
             }
-            push(&mut svg, format_args!("<path class=\"line {}\" d=\"{path}\"/>", line.class));
+            push!(svg, r#"<path class="line {}" d="{path}"/>"#, line.class);
         }
         if let Some(limit) = self.limit.filter(|limit| *limit <= top) {
             let (y, to) = (scales.y(limit), width - RIGHT);
-            push(&mut svg, format_args!("<path class=\"limit\" d=\"M{LEFT} {y:.1}H{to}\"/>"));
+            push!(svg, r#"<path class="limit" d="M{LEFT} {y:.1}H{to}"/>"#);
         }
         self.peak(&scales, &mut svg);
         if self.answers {
@@ -117,24 +123,17 @@ impl Chart<'_> {
         if let Some((from, to)) = scales.axis.bad {
             let (x, to) = (scales.x(from), scales.x(to));
             let (wide, high) = ((to - x).max(2.0), ground - TOP);
-            push(
-                svg,
-                format_args!(
-                    "<rect class=\"when\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" height=\"{high}\"/>"
-                ),
-            );
+            push!(svg, r#"<rect class="when" x="{x:.1}" y="{TOP}" width="{wide:.1}" height="{high}"/>"#);
         }
         let mut value = 0.0;
         while value <= scales.top * 1.001 {
             let y = scales.y(value);
-            push(
+            push!(
                 svg,
-                format_args!(
-                    "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/><text class=\"scale\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                    LEFT - 6.0,
-                    y + 3.5,
-                    (self.show)(value)
-                ),
+                r#"<path class="grid" d="M{LEFT} {y:.1}H{right}"/><text class="scale" x="{}" y="{:.1}">{}</text>"#,
+                LEFT - 6.0,
+                y + 3.5,
+                (self.show)(value)
             );
             value += unit;
         }
@@ -145,12 +144,10 @@ impl Chart<'_> {
             let x = scales.x(at);
             #[expect(clippy::cast_possible_truncation, reason = "it is a whole second of our days")]
             let label = tick(at as i64, every < 60.0);
-            push(
+            push!(
                 svg,
-                format_args!(
-                    "<path class=\"grid\" d=\"M{x:.1} {ground}v4\"/><text class=\"time\" x=\"{x:.1}\" y=\"{:.1}\">{label}</text>",
-                    ground + 15.0
-                ),
+                r#"<path class="grid" d="M{x:.1} {ground}v4"/><text class="time" x="{x:.1}" y="{:.1}">{label}</text>"#,
+                ground + 15.0
             );
             at += every;
         }
@@ -166,16 +163,14 @@ impl Chart<'_> {
         let Some((at, value)) = points.reduce(|a, b| if b.1 > a.1 { b } else { a }) else { return };
         let (x, y) = (scales.x(*at), scales.y(*value));
         let (anchor, beside) = if x > self.size.0 / 2.0 { ("end", -6.0) } else { ("start", 6.0) };
-        push(
+        push!(
             svg,
-            format_args!(
-                "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>\
-                 <text class=\"peak\" text-anchor=\"{anchor}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                x + beside,
-                (y - 4.0).max(10.0),
-                (self.show)(*value),
-                class = line.class
-            ),
+            "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>\
+             <text class=\"peak\" text-anchor=\"{anchor}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            x + beside,
+            (y - 4.0).max(10.0),
+            (self.show)(*value),
+            class = line.class
         );
     }
 
@@ -192,14 +187,12 @@ impl Chart<'_> {
             for line in &self.lines {
                 let values = line.values.iter().skip(*index).take(every).copied();
                 let value = values.fold(f64::NAN, f64::max);
-                push(&mut said, format_args!("\n{}: {}", escape(line.name), (self.show)(value)));
+                push!(said, "\n{}: {}", escape(line.name), (self.show)(value));
             }
             let wide = (next - x).max(1.0);
-            push(
+            push!(
                 svg,
-                format_args!(
-                    "<rect class=\"ask\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" height=\"{high}\"><title>{said}</title></rect>"
-                ),
+                r#"<rect class="ask" x="{x:.1}" y="{TOP}" width="{wide:.1}" height="{high}"><title>{said}</title></rect>"#
             );
         }
     }
@@ -214,7 +207,7 @@ impl Scales<'_> {
         for (at, value) in self.axis.at.iter().zip(values) {
             if value.is_nan() {
                 if let Some(last) = pen.take() {
-                    push(&mut area, format_args!("L{last:.1} {ground}Z"));
+                    push!(area, "L{last:.1} {ground}Z");
                 }
                 continue;
             }
@@ -222,18 +215,18 @@ impl Scales<'_> {
             match pen {
                 // Of no length, so that a value alone is a dot.
                 None => {
-                    push(&mut line, format_args!("M{x:.1} {y:.1}h0"));
-                    push(&mut area, format_args!("M{x:.1} {ground}L{x:.1} {y:.1}"));
+                    push!(line, "M{x:.1} {y:.1}h0");
+                    push!(area, "M{x:.1} {ground}L{x:.1} {y:.1}");
                 }
                 Some(_) => {
-                    push(&mut line, format_args!("L{x:.1} {y:.1}"));
-                    push(&mut area, format_args!("L{x:.1} {y:.1}"));
+                    push!(line, "L{x:.1} {y:.1}");
+                    push!(area, "L{x:.1} {y:.1}");
                 }
             }
             pen = Some(x);
         }
         if let Some(last) = pen {
-            push(&mut area, format_args!("L{last:.1} {ground}Z"));
+            push!(area, "L{last:.1} {ground}Z");
         }
         (line, area)
     }
@@ -242,8 +235,7 @@ impl Scales<'_> {
 /// Draws the times at which something was true, as a band over the window.
 pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> String {
     const WIDTH: f64 = 240.0;
-    let (from, to) = axis.ends;
-    let x = |at: f64| if to > from { (at - from) / (to - from) * WIDTH } else { 0.0 };
+    let x = |at: f64| axis.along(at, WIDTH);
     let mut svg = format!(
         "<svg class=\"strip\" role=\"img\" viewBox=\"0 0 {WIDTH} 12\" preserveAspectRatio=\"none\"><title>{}</title>\
          <rect class=\"track\" x=\"0\" y=\"0\" width=\"{WIDTH}\" height=\"12\"/>",
@@ -256,14 +248,45 @@ pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> Strin
             let begin = x(axis.at[index]);
             let end = axis.at.get(index + length).map_or(WIDTH, |at| x(*at));
             let wide = (end - begin).max(1.5);
-            push(
-                &mut svg,
-                format_args!(
-                    "<rect class=\"{class}\" x=\"{begin:.1}\" y=\"0\" width=\"{wide:.1}\" height=\"12\"/>"
-                ),
-            );
+            push!(svg, r#"<rect class="{class}" x="{begin:.1}" y="0" width="{wide:.1}" height="12"/>"#);
         }
         index += length.max(1);
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// A chart without axes, for a row.
+pub(super) fn spark(lines: &[Line<'_>], limit: f64, axis: &Axis, title: &str) -> String {
+    const SIZE: (f64, f64) = (260.0, 26.0);
+    let most = lines.iter().flat_map(|line| &line.values).copied().fold(0.05, f64::max);
+    let x = |at: f64| axis.along(at, SIZE.0);
+    let y = |value: f64| SIZE.1 - 2.0 - value / most * (SIZE.1 - 4.0);
+    let mut svg = format!(
+        "<svg role=\"img\" viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\"><title>{}</title>",
+        SIZE.0,
+        SIZE.1,
+        escape(title)
+    );
+    if let Some((from, to)) = axis.bad {
+        let (from, to) = (x(from), x(to));
+        let (wide, high) = ((to - from).max(1.0), SIZE.1);
+        push!(svg, r#"<rect class="when" x="{from:.1}" y="0" width="{wide:.1}" height="{high}"/>"#);
+    }
+    if limit <= most {
+        push!(svg, r#"<path class="limit" d="M0 {:.1}H{}"/>"#, y(limit), SIZE.0);
+    }
+    for line in lines {
+        push!(svg, r#"<path class="line {}" d=""#, line.class);
+        let mut down = false;
+        for (at, value) in axis.at.iter().zip(&line.values) {
+            let pen = if down { 'L' } else { 'M' };
+            down = !value.is_nan();
+            if down {
+                push!(svg, "{pen}{:.1} {:.1}", x(*at), y(*value));
+            }
+        }
+        svg.push_str("\"/>");
     }
     svg.push_str("</svg>");
     svg

@@ -7,12 +7,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::scores::{Scoreboard, Sight};
+use super::scores::{Point, Scoreboard};
 use super::settings::{By, Settings, narrow};
-use crate::insight::counters::Grown;
+use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::quantile::percentile;
+use crate::replay::engine::Account;
 use crate::replay::sample::{Step, Table};
-use crate::replay::sink::{Fate, Seen};
+use crate::replay::seen::{Fate, Seen};
 use callsight_fold::series::catalogue::{self as c, Metric};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::judgement::Judgement;
@@ -59,19 +60,6 @@ pub(crate) struct Scope {
     sums: Grown,
 }
 
-/// The outcome of a region's messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Messages {
-    /// Frames folded, the late ones among them.
-    pub(crate) folded: u64,
-    /// Late frames.
-    pub(crate) late: u64,
-    /// Frames that had been folded already.
-    pub(crate) repeated: u64,
-    /// Rejected messages, by reason.
-    pub(crate) rejected: BTreeMap<&'static str, u64>,
-}
-
 /// A server's round-trip times, by point, each the largest of its steps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServerTimes {
@@ -80,9 +68,6 @@ pub(crate) struct ServerTimes {
     /// The most sessions at a step.
     pub(crate) most_sessions: usize,
 }
-
-/// The identity of a server: region, URL and type.
-pub(crate) type ServerKey = (String, String, String);
 
 /// Everything that the page is made of.
 pub(crate) struct Collected {
@@ -98,16 +83,8 @@ pub(crate) struct Collected {
     pub(crate) sessions: Scoreboard,
     /// Which pairs had it worst.
     pub(crate) pairs: Scoreboard,
-    /// By region, in the order of the settings.
-    pub(crate) messages: Vec<Messages>,
-    columns: Columns,
-}
-
-/// The columns of some metrics in their tables.
-struct Columns {
-    rtt: usize,
-    can_listen: usize,
-    can_see: usize,
+    /// The outcomes of the messages by region, in the order of the settings.
+    pub(crate) messages: Vec<Account>,
 }
 
 /// A scope at the step that is being looked at.
@@ -127,27 +104,10 @@ impl Collected {
         if scopes.len() > 1 {
             scopes.insert(0, name("all regions"));
         }
-        let column = |plane: DetailPlane, metric: &Metric| {
-            plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
-        };
-        let columns = Columns {
-            rtt: column(DetailPlane::Session, &c::SESSION_RTT),
-            can_listen: column(DetailPlane::Pair, &c::PAIR_CAN_LISTEN),
-            can_see: column(DetailPlane::Pair, &c::PAIR_CAN_SEE),
-        };
         let stride = settings.stride();
         let [sessions, pairs] = [0, 1].map(|which| Scoreboard::new(stride, TIMELINES[which], GONE[which]));
-        let messages = vec![Messages::default(); settings.regions.len()];
-        Self {
-            settings,
-            at: Vec::new(),
-            scopes,
-            servers: BTreeMap::new(),
-            sessions,
-            pairs,
-            messages,
-            columns,
-        }
+        let messages = vec![Account::default(); settings.regions.len()];
+        Self { settings, at: Vec::new(), scopes, servers: BTreeMap::new(), sessions, pairs, messages }
     }
 
     /// All regions together, or the only one.
@@ -158,6 +118,13 @@ impl Collected {
     /// Each region.
     pub(crate) fn regions(&self) -> &[Scope] {
         &self.scopes[usize::from(self.scopes.len() > 1)..]
+    }
+
+    /// The indices of the scopes that a region belongs to.
+    fn scopes_of(&self, region: &str) -> impl Iterator<Item = usize> + use<> {
+        let several = self.scopes.len() > 1;
+        let own = self.settings.regions.iter().position(|known| known.as_str() == region);
+        own.map(|own| own + usize::from(several)).into_iter().chain(several.then_some(0))
     }
 
     /// Fills in the moments of each scope, for tests of what is made of them.
@@ -183,16 +150,14 @@ impl Collected {
             }
             Fate::Taken(frame, Outcome::Folded) => {
                 messages.folded += 1;
-                let server = frame.server.as_ref();
                 let score = self.sessions.enter(frame.session_id.as_str(), || {
                     let names = [seen.region.as_str(), frame.meeting_id.as_str(), frame.peer_id.as_str()];
                     names.map(Into::into)
                 });
                 score.frames += 1;
-                if let Some(rtt_ms) = server.and_then(|server| server.rtt_ms) {
+                if let Some(server) = &frame.server {
+                    let rtt_ms = server.rtt_ms.unwrap_or(f64::NAN);
                     score.most_rtt = score.most_rtt.max(narrow(rtt_ms / 1e3));
-                }
-                if let Some(server) = server {
                     score.on(server.url.as_str());
                 }
             }
@@ -203,22 +168,20 @@ impl Collected {
     pub(crate) fn step(&mut self, step: &Step) {
         let index = self.at.len();
         self.at.push(step.at);
-        let several = self.scopes.len() > 1;
         let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
+        let rtt_column = column(DetailPlane::Session, &c::SESSION_RTT);
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
             let [region, meeting, session, peer, url, kind] = labels.values();
-            let rtt = values[self.columns.rtt];
-            let own = self.settings.regions.iter().position(|known| known.as_str() == region);
-            let own = own.map(|own| own + usize::from(several));
-            for scope in own.into_iter().chain(several.then_some(0)) {
+            let rtt = values[rtt_column];
+            for scope in self.scopes_of(&region) {
                 tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
             }
             let score = self
                 .sessions
                 .enter(&session, || [region.as_ref(), meeting.as_ref(), peer.as_ref()].map(Into::into));
             score.on(&url);
-            self.sessions.see(&session, index, Sight::of_session(rtt, &judgement));
+            self.sessions.see(&session, index, Point::of_session(rtt, &judgement));
             let (sessions, times) = by_server.entry([region, url, kind]).or_default();
             *sessions += 1;
             times.extend(Some(rtt).filter(|rtt| !rtt.is_nan()));
@@ -227,10 +190,8 @@ impl Collected {
             scope.moments.push(tally.close());
         }
         let point = index / self.settings.stride();
-        for (names, (sessions, times)) in by_server {
-            let [region, url, kind] = names.map(Cow::into_owned);
-            let server = self.servers.entry((region, url, kind)).or_default();
-            server.take(point, sessions, times);
+        for (labels, (sessions, times)) in by_server {
+            self.servers.entry(labels.into()).or_default().take(point, sessions, times);
         }
         self.pairs(index, step);
         self.rates(step);
@@ -239,6 +200,7 @@ impl Collected {
     }
 
     fn pairs(&mut self, index: usize, step: &Step) {
+        let columns = [&c::PAIR_CAN_LISTEN, &c::PAIR_CAN_SEE].map(|metric| column(DetailPlane::Pair, metric));
         for (labels, values, judgement) in step.tables[DetailPlane::Pair as usize].judged() {
             // The region, the meeting, and who is heard or not; the session is a part of the name.
             let names = || {
@@ -246,23 +208,19 @@ impl Collected {
                 [region, meeting, peer].map(|name| name.as_ref().into())
             };
             self.pairs.enter(labels.text(), names);
-            let [can_listen, can_see] =
-                [self.columns.can_listen, self.columns.can_see].map(|column| values[column] != 0.0);
-            self.pairs.see(labels.text(), index, Sight::of_pair(can_listen, can_see, &judgement));
+            let [can_listen, can_see] = columns.map(|column| values[column] != 0.0);
+            self.pairs.see(labels.text(), index, Point::of_pair(can_listen, can_see, &judgement));
         }
     }
 
     /// Computes the rates of counters since the step before.
     fn rates(&mut self, step: &Step) {
         let mut sums = vec![Grown::default(); self.scopes.len()];
-        let several = self.scopes.len() > 1;
         let mut add = |metric: &Metric, to: fn(&mut Grown, Labels<'_>, u64)| {
             let Some(table) = Table::index_of(metric) else { return };
             for (labels, values) in step.tables[table].iter() {
                 let Some(region) = labels.get("region") else { continue };
-                let own = self.settings.regions.iter().position(|known| known.as_str() == region);
-                let own = own.map(|own| own + usize::from(several));
-                for scope in own.into_iter().chain(several.then_some(0)) {
+                for scope in self.scopes_of(&region) {
                     to(&mut sums[scope], labels, whole(values[0]));
                 }
             }
@@ -283,6 +241,11 @@ impl Collected {
             (moment.expand, moment.concealed) = (grown.expand_ratio(), grown.concealed_ratio());
         }
     }
+}
+
+/// The column of a metric in its plane's table.
+fn column(plane: DetailPlane, metric: &Metric) -> usize {
+    plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
 }
 
 /// A counter's value, which a step has as a float.

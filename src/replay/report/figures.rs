@@ -73,9 +73,8 @@ fn scope(scope: &Scope, collected: &Collected) -> Value {
 }
 
 fn moment(moment: &ScopeStep, at: &str) -> Value {
-    let by = |counts: [u32; 4]| By::ALL.map(|by| (by.label(), counts[by as usize]));
-    let object = |counts: [u32; 4]| {
-        Value::Object(by(counts).into_iter().map(|(by, count)| (by.to_owned(), count.into())).collect())
+    let object = |counts: [u32; 4]| -> Value {
+        By::ALL.into_iter().map(|by| (by.label(), counts[by as usize])).collect()
     };
     json!({
         "at": at,

@@ -34,11 +34,11 @@ pub(crate) fn render(collected: &Collected, account: &Account, verdict: &WindowV
     fill(MARKUP, |name| match name {
         "digest" => format!("sha256-{}", STANDARD.encode(digest(&SHA256, STYLE.as_bytes()))),
         "style" => STYLE.to_owned(),
-        "title" => escape(&title).into_owned(),
-        "scope" => escape(&scope(settings)).into_owned(),
+        "title" => escape(&title),
+        "scope" => escape(&scope(settings)),
         "state" => verdict.state.to_owned(),
-        "sentence" => escape(&verdict.sentence).into_owned(),
-        "evidence" => escape(&verdict.evidence).into_owned(),
+        "sentence" => escape(&verdict.sentence),
+        "evidence" => escape(&verdict.evidence),
         "tiles" => tiles(collected, account, verdict),
         "blast" => blast(collected, &axis),
         "when" => tables::when(collected, &axis),
@@ -107,12 +107,9 @@ fn line<'a>(
 fn figure(chart: &Chart<'_>, axis: &Axis) -> String {
     let mut html = format!("<figure><figcaption><b>{}</b>", escape(&chart.title));
     for line in &chart.lines {
-        push(
-            &mut html,
-            format_args!("<span class=\"key\"><i class=\"{}\"></i>{}</span>", line.class, escape(line.name)),
-        );
+        push!(html, r#"<span class="key"><i class="{}"></i>{}</span>"#, line.class, escape(line.name));
     }
-    push(&mut html, format_args!("</figcaption>{}</figure>", chart.draw(axis)));
+    push!(html, "</figcaption>{}</figure>", chart.draw(axis));
     html
 }
 
@@ -186,15 +183,14 @@ fn tiles(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> S
     let limit = settings.fold.thresholds.rtt.as_secs_f64();
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = |some: u32, all: u32| percent(f64::from(some) / f64::from(all.max(1)));
-    let lasted = verdict.spell.map_or_else(|| "–".to_owned(), |spell| duration(spell.lasted(collected)));
-    let when = verdict.spell.map_or_else(
-        || "never bad".to_owned(),
-        |spell| {
-            let ended =
-                spell.ended(collected).map_or_else(|| "…".to_owned(), |at| clock(at, settings.window));
-            format!("{} – {ended}", clock(spell.began(collected), settings.window))
-        },
-    );
+    let at = |at| clock(at, settings.window);
+    let (lasted, when) = match verdict.spell {
+        None => ("–".to_owned(), "never bad".to_owned()),
+        Some(spell) => {
+            let ended = spell.ended(collected).map_or_else(|| "…".to_owned(), at);
+            (duration(spell.lasted(collected)), format!("{} – {ended}", at(spell.began(collected))))
+        }
+    };
     let degraded_now = moment.degraded[any];
     let meetings_now = moment.meetings_degraded[any];
     let tiles = [
@@ -228,10 +224,7 @@ fn tiles(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> S
     let mut html = String::new();
     for (what, value, more, bad) in tiles {
         let class = if bad { "tile is-bad" } else { "tile" };
-        push(
-            &mut html,
-            format_args!("<div class=\"{class}\"><span>{what}</span><b>{value}</b><span>{more}</span></div>"),
-        );
+        push!(html, r#"<div class="{class}"><span>{what}</span><b>{value}</b><span>{more}</span></div>"#);
     }
     html
 }
@@ -292,9 +285,9 @@ fn made(collected: &Collected, account: &Account) -> String {
         ("Frames", frames),
         ("Version", version),
     ] {
-        push(&mut html, format_args!("<dt>{what}</dt><dd>{}</dd>", escape(&value)));
+        push!(html, "<dt>{what}</dt><dd>{}</dd>", escape(&value));
     }
-    push(&mut html, format_args!("</dl><h3>The command</h3><pre>{}</pre>", escape(&settings.command)));
+    push!(html, "</dl><h3>The command</h3><pre>{}</pre>", escape(&settings.command));
     html
 }
 

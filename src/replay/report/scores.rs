@@ -15,29 +15,7 @@ use super::settings::{By, narrow};
 use crate::insight::worst::WorstList;
 use callsight_fold::series::judgement::Judgement;
 
-/// A session or a pair at one step.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
-    rtt: f32,
-    concealed: f32,
-    by: [bool; 4],
-    deaf: bool,
-    blind: bool,
-}
-
-impl Sight {
-    pub(super) fn of_session(rtt: f64, judgement: &Judgement) -> Self {
-        let concealed = judgement.concealment.unwrap_or(f32::NAN);
-        Self { rtt: narrow(rtt), concealed, by: By::all_of(judgement), deaf: false, blind: false }
-    }
-
-    pub(super) fn of_pair(can_listen: bool, can_see: bool, judgement: &Judgement) -> Self {
-        let (deaf, blind) = (judgement.microphone && !can_listen, judgement.camera && !can_see);
-        Self { deaf, blind, ..Self::of_session(f64::NAN, judgement) }
-    }
-}
-
-/// A session or pair at a point of its timeline: the worst of the point's steps.
+/// A session or pair at one step, or at a point of its timeline: the worst of the point's steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Point {
     /// Round-trip time in seconds, NaN if unknown.
@@ -57,10 +35,32 @@ pub(crate) struct Point {
 impl Point {
     const NONE: Self =
         Self { rtt: f32::NAN, concealed: f32::NAN, by: [false; 4], deaf: false, blind: false, there: false };
+
+    pub(super) fn of_session(rtt: f64, judgement: &Judgement) -> Self {
+        let concealed = judgement.concealment.unwrap_or(f32::NAN);
+        Self { rtt: narrow(rtt), concealed, by: By::all_of(judgement), there: true, ..Self::NONE }
+    }
+
+    pub(super) fn of_pair(can_listen: bool, can_see: bool, judgement: &Judgement) -> Self {
+        let (deaf, blind) = (judgement.microphone && !can_listen, judgement.camera && !can_see);
+        Self { deaf, blind, ..Self::of_session(f64::NAN, judgement) }
+    }
+
+    /// Takes the worse of each value.
+    fn merge(&mut self, other: &Self) {
+        self.rtt = self.rtt.max(other.rtt);
+        self.concealed = self.concealed.max(other.concealed);
+        for (was, is) in self.by.iter_mut().zip(other.by) {
+            *was |= is;
+        }
+        self.deaf |= other.deaf;
+        self.blind |= other.blind;
+        self.there |= other.there;
+    }
 }
 
 /// What a session or a pair had, over the window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Score {
     /// Region, meeting and participant; of a pair the remote one.
     pub(crate) names: [Box<str>; 3],
@@ -88,23 +88,6 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    fn new(names: [Box<str>; 3]) -> Self {
-        Self {
-            names,
-            server: "".into(),
-            frames: 0,
-            most_rtt: 0.0,
-            most_concealed: 0.0,
-            steps: 0,
-            bad: [0; 4],
-            deaf: 0,
-            blind: 0,
-            span: None,
-            timeline: None,
-            last_step: 0,
-        }
-    }
-
     pub(super) fn on(&mut self, server: &str) {
         if *self.server != *server {
             self.server = server.into();
@@ -124,6 +107,7 @@ impl Score {
 }
 
 /// Sessions, or pairs, by name.
+#[derive(Default)]
 pub(crate) struct Scoreboard {
     scores: HashMap<Box<str>, Score>,
     stride: usize,
@@ -138,15 +122,7 @@ pub(crate) struct Scoreboard {
 
 impl Scoreboard {
     pub(super) fn new(stride: usize, most_timelines: usize, most_gone: usize) -> Self {
-        Self {
-            scores: HashMap::new(),
-            stride,
-            timelines: 0,
-            most_timelines,
-            most_gone,
-            forgotten: (0, 0),
-            crowded: false,
-        }
+        Self { stride, most_timelines, most_gone, ..Self::default() }
     }
 
     /// The number of those seen.
@@ -178,11 +154,13 @@ impl Scoreboard {
     pub(super) fn enter(&mut self, name: &str, names: impl FnOnce() -> [Box<str>; 3]) -> &mut Score {
         match self.scores.entry_ref(name) {
             EntryRef::Occupied(entry) => entry.into_mut(),
-            EntryRef::Vacant(entry) => entry.insert_with_key(name.into(), Score::new(names())),
+            EntryRef::Vacant(entry) => {
+                entry.insert_with_key(name.into(), Score { names: names(), ..Score::default() })
+            }
         }
     }
 
-    pub(super) fn see(&mut self, name: &str, step: usize, sight: Sight) {
+    pub(super) fn see(&mut self, name: &str, step: usize, sight: Point) {
         let bad = sight.by[By::Any as usize];
         let full = self.timelines >= self.most_timelines;
         if full && bad && self.scores.get(name).is_some_and(|score| score.timeline.is_none()) {
@@ -216,15 +194,7 @@ impl Scoreboard {
         if points.len() <= place {
             points.resize(place + 1, Point::NONE);
         }
-        let point = &mut points[place];
-        point.rtt = point.rtt.max(sight.rtt);
-        point.concealed = point.concealed.max(sight.concealed);
-        for (was, is) in point.by.iter_mut().zip(sight.by) {
-            *was |= is;
-        }
-        point.deaf |= sight.deaf;
-        point.blind |= sight.blind;
-        point.there = true;
+        points[place].merge(&sight);
     }
 
     /// Drops the timelines of the half that was best so far.
@@ -267,7 +237,7 @@ mod tests {
 
     fn see(worst: &mut Scoreboard, name: &str, step: usize, rtt: f64, bad: bool) {
         worst.enter(name, || ["us", "m", "p"].map(Into::into));
-        worst.see(name, step, Sight::of_session(rtt, &Judgement { rtt: bad, ..Judgement::NONE }));
+        worst.see(name, step, Point::of_session(rtt, &Judgement { rtt: bad, ..Judgement::NONE }));
     }
 
     #[test]

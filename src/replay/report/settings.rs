@@ -4,6 +4,7 @@
 //!
 //! Invariant: a place is bad in a window by the threshold that the live page uses.
 
+use super::collect::ScopeStep;
 use crate::insight::state::Threshold;
 use crate::insight::words::signal;
 use crate::replay::engine::Filter;
@@ -16,7 +17,7 @@ use callsight_frame::subject::Region;
 /// The most points that a chart has along its time.
 const POINTS: usize = 240;
 
-/// What degrades a session: one of the fold's signals, or any of them.
+/// What degrades a session: one of the fold's signals, in their order, or any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The round-trip time.
@@ -38,20 +39,16 @@ impl By {
     /// As series are labelled.
     pub(crate) const fn label(self) -> &'static str {
         match self {
-            Self::Rtt => "rtt",
-            Self::Audio => "audio",
-            Self::Video => "video",
             Self::Any => "any",
+            one => Signal::ALL[one as usize].label(),
         }
     }
 
     /// As people say it.
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::Rtt => signal(Signal::Rtt),
-            Self::Audio => signal(Signal::Audio),
-            Self::Video => signal(Signal::Video),
             Self::Any => "any signal",
+            one => signal(Signal::ALL[one as usize]),
         }
     }
 
@@ -85,6 +82,11 @@ impl Settings {
             true => Threshold::BAD,
             false => Threshold { sessions: 1, ..Threshold::BAD },
         }
+    }
+
+    /// Whether a place is bad by a signal at a step.
+    pub(super) fn is_bad(&self, moment: &ScopeStep, by: By) -> bool {
+        self.threshold().is_met(moment.degraded[by as usize].into(), moment.sessions.into())
     }
 
     /// The number of steps that a point of a chart stands for.

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use super::charts::{Axis, Chart, Line, strip};
+use super::charts::{Axis, Chart, Line, spark, strip};
 use super::collect::{Collected, Scope};
 use super::figures::TOP;
 use super::scores::{Point, Score, Scoreboard};
 use super::settings::{By, Settings};
 use super::text::{clock, escape, push};
 use super::verdict::ScopeSpell;
+use crate::insight::counters::ServerKey;
 use crate::insight::words::{count, duration, percent, seconds};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::labels::Labels;
@@ -23,6 +24,19 @@ const SERVERS: usize = 16;
 /// The number of the worst that have a timeline.
 const DRILLED: usize = 10;
 
+/// A table. Its columns are separated by `|` in the head; those with `#` are numbers.
+fn table(id: &str, caption: &str, head: &str, rows: &str) -> String {
+    let columns = head.split('|').map(|name| match name.strip_prefix('#') {
+        Some(name) => format!(r#"<th scope="col" class="number">{name}</th>"#),
+        None => format!(r#"<th scope="col">{name}</th>"#),
+    });
+    let head: String = columns.collect();
+    format!(
+        "<table id=\"{id}\"><caption class=\"unseen\">{caption}</caption><thead><tr>{head}</tr></thead>\
+         <tbody>{rows}</tbody></table>"
+    )
+}
+
 /// By region and signal: when it was bad.
 pub(super) fn when(collected: &Collected, axis: &Axis) -> String {
     let mut rows = String::new();
@@ -31,12 +45,11 @@ pub(super) fn when(collected: &Collected, axis: &Axis) -> String {
             row(region, by, collected, axis, &mut rows);
         }
     }
-    format!(
-        "<table id=\"when\"><caption class=\"unseen\">When it was bad, by region and signal</caption><thead><tr><th scope=\"col\">Region</th>\
-         <th scope=\"col\">Degraded by</th><th scope=\"col\">Over the window</th><th scope=\"col\" class=\"number\">Began</th>\
-         <th scope=\"col\" class=\"number\">Ended</th><th scope=\"col\" class=\"number\">Total time bad</th>\
-         <th scope=\"col\" class=\"number\">Most sessions</th><th scope=\"col\" class=\"number\">Most meetings</th></tr></thead>\
-         <tbody>{rows}</tbody></table>"
+    table(
+        "when",
+        "When it was bad, by region and signal",
+        "Region|Degraded by|Over the window|#Began|#Ended|#Total time bad|#Most sessions|#Most meetings",
+        &rows,
     )
 }
 
@@ -46,11 +59,7 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
     let is: Vec<_> = region
         .moments
         .chunks(settings.stride())
-        .map(|moments| {
-            moments.iter().any(|moment| {
-                settings.threshold().is_met(moment.degraded[index].into(), moment.sessions.into())
-            })
-        })
+        .map(|moments| moments.iter().any(|moment| settings.is_bad(moment, by)))
         .collect();
     let spell = ScopeSpell::of(region, by, settings);
     let at = |at| clock(at, settings.window);
@@ -76,17 +85,15 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
         most(&|step| (region.moments[step].meetings_degraded[index], region.moments[step].meetings));
     let quiet = if spell.is_none() { " zero" } else { "" };
     let title = format!("{} by {}: {lasted}", region.name, by.words());
-    push(
+    push!(
         rows,
-        format_args!(
-            "<tr><th scope=\"row\">{}</th><td><span class=\"signal {}\"><i></i><span>{}</span></span></td><td class=\"wide\">{}</td>\
-             <td class=\"number{quiet}\">{began}</td><td class=\"number{quiet}\">{ended}</td><td class=\"number{quiet}\">{lasted}</td>\
-             <td class=\"number{quiet}\">{sessions}</td><td class=\"number{quiet}\">{meetings}</td></tr>",
-            escape(&region.name),
-            by.label(),
-            by.words(),
-            strip(axis, &is, by.label(), &title)
-        ),
+        "<tr><th scope=\"row\">{}</th><td><span class=\"signal {}\"><i></i><span>{}</span></span></td><td class=\"wide\">{}</td>\
+         <td class=\"number{quiet}\">{began}</td><td class=\"number{quiet}\">{ended}</td><td class=\"number{quiet}\">{lasted}</td>\
+         <td class=\"number{quiet}\">{sessions}</td><td class=\"number{quiet}\">{meetings}</td></tr>",
+        escape(&region.name),
+        by.label(),
+        by.words(),
+        strip(axis, &is, by.label(), &title)
     );
 }
 
@@ -98,7 +105,9 @@ pub(super) fn servers(collected: &Collected, axis: &Axis) -> String {
     servers.sort_by(|(_, a), (_, b)| most(b.most(1)).total_cmp(&most(a.most(1))));
     let left = servers.len().saturating_sub(SERVERS);
     let mut rows = String::new();
-    for ((region, url, kind), server) in servers.into_iter().take(SERVERS) {
+    for (ServerKey { region, server_url: url, server_type: kind }, server) in
+        servers.into_iter().take(SERVERS)
+    {
         let values = |quantile: usize| {
             let mut values: Vec<_> = server.points.iter().map(|point| f64::from(point[quantile])).collect();
             values.resize(axis.at.len(), f64::NAN);
@@ -108,71 +117,27 @@ pub(super) fn servers(collected: &Collected, axis: &Axis) -> String {
         let limit = collected.settings.fold.thresholds.rtt.as_secs_f64();
         let chart = spark(&[line("p50", 0), line("p95", 1)], limit, axis, &format!("p50 and p95 of {url}"));
         let [p50, p95, p99] = [0, 1, 2].map(|quantile| seconds(server.most(quantile).into()));
-        push(
-            &mut rows,
-            format_args!(
-                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"wide\">{chart}</td>\
-                 <td class=\"number\">{p50}</td><td class=\"number\">{p95}</td><td class=\"number\">{p99}</td></tr>",
-                escape(url),
-                escape(region),
-                escape(kind),
-                count(server.most_sessions as u64)
-            ),
+        push!(
+            rows,
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"wide\">{chart}</td>\
+             <td class=\"number\">{p50}</td><td class=\"number\">{p95}</td><td class=\"number\">{p99}</td></tr>",
+            escape(url),
+            escape(region),
+            escape(kind),
+            count(server.most_sessions as u64)
         );
     }
     let more = match left {
         0 => String::new(),
         left => format!("<p class=\"note\">And {left} more with shorter round trips.</p>"),
     };
-    format!(
-        "<table id=\"servers-table\"><caption class=\"unseen\">Servers, the longest round trips first</caption><thead><tr>\
-         <th scope=\"col\">Server</th><th scope=\"col\">Region</th><th scope=\"col\">Type</th><th scope=\"col\" class=\"number\">Most sessions</th>\
-         <th scope=\"col\">p50 and p95 over the window</th><th scope=\"col\" class=\"number\">Most p50</th>\
-         <th scope=\"col\" class=\"number\">Most p95</th><th scope=\"col\" class=\"number\">Most p99</th></tr></thead>\
-         <tbody>{rows}</tbody></table>{more}"
-    )
-}
-
-/// A chart without axes, for a row.
-fn spark(lines: &[Line<'_>], limit: f64, axis: &Axis, title: &str) -> String {
-    const SIZE: (f64, f64) = (260.0, 26.0);
-    let most = lines.iter().flat_map(|line| &line.values).copied().fold(0.05, f64::max);
-    let (from, to) = axis.ends;
-    let x = |at: f64| if to > from { (at - from) / (to - from) * SIZE.0 } else { 0.0 };
-    let y = |value: f64| SIZE.1 - 2.0 - value / most * (SIZE.1 - 4.0);
-    let mut svg = format!(
-        "<svg role=\"img\" viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\"><title>{}</title>",
-        SIZE.0,
-        SIZE.1,
-        escape(title)
+    let table = table(
+        "servers-table",
+        "Servers, the longest round trips first",
+        "Server|Region|Type|#Most sessions|p50 and p95 over the window|#Most p50|#Most p95|#Most p99",
+        &rows,
     );
-    if let Some((from, to)) = axis.bad {
-        let (from, to) = (x(from), x(to));
-        let (wide, high) = ((to - from).max(1.0), SIZE.1);
-        push(
-            &mut svg,
-            format_args!(
-                "<rect class=\"when\" x=\"{from:.1}\" y=\"0\" width=\"{wide:.1}\" height=\"{high}\"/>"
-            ),
-        );
-    }
-    if limit <= most {
-        push(&mut svg, format_args!("<path class=\"limit\" d=\"M0 {:.1}H{}\"/>", y(limit), SIZE.0));
-    }
-    for line in lines {
-        push(&mut svg, format_args!("<path class=\"line {}\" d=\"", line.class));
-        let mut down = false;
-        for (at, value) in axis.at.iter().zip(&line.values) {
-            let pen = if down { 'L' } else { 'M' };
-            down = !value.is_nan();
-            if down {
-                push(&mut svg, format_args!("{pen}{:.1} {:.1}", x(*at), y(*value)));
-            }
-        }
-        svg.push_str("\"/>");
-    }
-    svg.push_str("</svg>");
-    svg
+    format!("{table}{more}")
 }
 
 /// The worst sessions, each with its timeline.
@@ -299,12 +264,12 @@ fn drill_session(score: &Score, collected: &Collected, axis: &Axis) -> String {
         small("Round-trip time", "p95", rtt, thresholds.rtt.as_secs_f64(), seconds, axis),
         small("Concealed, of the peer with most", "audio", concealed, thresholds.concealment, percent, axis)
     );
-    bands(&mut html, score, axis, &[("live", "live", &|point| point.there)]);
+    html.push_str(&band(score, axis, "live", "live", |point| point.there));
     for by in By::SIGNALS {
-        bands(&mut html, score, axis, &[(by.words(), by.label(), &|point| point.by[by as usize])]);
+        html.push_str(&band(score, axis, by.words(), by.label(), |point| point.by[by as usize]));
     }
     let frames = format!("{}, participant {}", count(score.frames), score.names[2]);
-    push(&mut html, format_args!("<dt>frames</dt><dd>{}</dd></dl>", escape(&frames)));
+    push!(html, "<dt>frames</dt><dd>{}</dd></dl>", escape(&frames));
     html
 }
 
@@ -316,29 +281,20 @@ fn drill_pair(score: &Score, collected: &Collected, axis: &Axis) -> String {
     let concealed = over(score, axis, f64::NAN, |point| point.concealed.into());
     let mut html =
         format!("<div class=\"charts\">{}<dl>", small("Concealed", "audio", concealed, limit, percent, axis));
-    bands(
-        &mut html,
-        score,
-        axis,
-        &[
-            ("live", "live", &|point| point.there),
-            ("microphone on, not heard", "any", &|point| point.deaf),
-            ("camera on, not seen", "any", &|point| point.blind),
-            ("degraded by audio", "audio", &|point| point.by[By::Audio as usize]),
-            ("degraded by video", "video", &|point| point.by[By::Video as usize]),
-        ],
-    );
+    let mut add = |what, class, is: fn(&Point) -> bool| html.push_str(&band(score, axis, what, class, is));
+    add("live", "live", |point| point.there);
+    add("microphone on, not heard", "any", |point| point.deaf);
+    add("camera on, not seen", "any", |point| point.blind);
+    add("degraded by audio", "audio", |point| point.by[By::Audio as usize]);
+    add("degraded by video", "video", |point| point.by[By::Video as usize]);
     html.push_str("</dl></div>");
     html
 }
 
-type Band<'a> = (&'a str, &'a str, &'a dyn Fn(&Point) -> bool);
-
-fn bands(html: &mut String, score: &Score, axis: &Axis, bands: &[Band<'_>]) {
-    for (what, class, is) in bands {
-        let band = strip(axis, &over(score, axis, false, is), class, what);
-        push(html, format_args!("<dt>{what}</dt><dd>{band}</dd>"));
-    }
+/// When something was true of a session or pair.
+fn band(score: &Score, axis: &Axis, what: &str, class: &str, is: impl Fn(&Point) -> bool) -> String {
+    let band = strip(axis, &over(score, axis, false, is), class, what);
+    format!("<dt>{what}</dt><dd>{band}</dd>")
 }
 
 /// The outcome of each region's messages.
@@ -352,24 +308,25 @@ pub(super) fn messages(collected: &Collected) -> String {
             let class = if number == 0 { "number zero" } else { "number" };
             format!("<td class=\"{class}\">{}</td>", count(number))
         };
-        push(
-            &mut rows,
-            format_args!(
-                "<tr><th scope=\"row\">{}</th>{}{}{}{}<td>{}</td></tr>",
-                escape(region.as_str()),
-                cell(messages.folded),
-                cell(messages.late),
-                cell(messages.repeated),
-                cell(messages.rejected.values().sum()),
-                escape(&rejected)
-            ),
+        push!(
+            rows,
+            r#"<tr><th scope="row">{}</th>{}{}{}{}<td>{}</td></tr>"#,
+            escape(region.as_str()),
+            cell(messages.folded),
+            cell(messages.late),
+            cell(messages.repeated),
+            cell(messages.rejected()),
+            escape(&rejected)
         );
     }
+    let table = table(
+        "messages-table",
+        "Messages by region",
+        "Region|#Folded|#Of them late|#Repeated|#Rejected|By reason",
+        &rows,
+    );
     format!(
-        "<table id=\"messages-table\"><caption class=\"unseen\">Messages by region</caption><thead><tr><th scope=\"col\">Region</th>\
-         <th scope=\"col\" class=\"number\">Folded</th><th scope=\"col\" class=\"number\">Of them late</th><th scope=\"col\" class=\"number\">Repeated</th>\
-         <th scope=\"col\" class=\"number\">Rejected</th><th scope=\"col\">By reason</th></tr></thead><tbody>{rows}</tbody></table>\
-         <p class=\"note\">Late: stored more than {} before it was read, by the stream’s clock; it is counted, but does not change gauges. Repeated: published twice \
+        "{table}<p class=\"note\">Late: stored more than {} before it was read, by the stream’s clock; it is counted, but does not change gauges. Repeated: published twice \
          or out of order. Rejected: not a valid frame; <span class=\"id\">callsight frame check</span> shows why.</p>",
         humantime::format_duration(collected.settings.fold.idle_timeout)
     )

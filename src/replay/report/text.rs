@@ -2,38 +2,24 @@
 //!
 //! Invariant: escaped text adds neither an element nor an attribute to the page.
 
-use std::borrow::Cow;
-use std::fmt::Write;
-
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::replay::window::Window;
 use callsight_fold::StreamTime;
 
 /// Text for the inside of an element or a quoted attribute.
-pub(super) fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(['&', '<', '>', '"', '\'']) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    Cow::Owned(safe)
+pub(super) fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 /// Appends what is formatted.
-pub(super) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // A `String` takes everything.
-    let _ = text.write_fmt(arguments);
+macro_rules! push {
+    ($text:expr, $($arguments:tt)+) => {
+        $text.push_str(&format!($($arguments)+))
+    };
 }
+pub(super) use push;
 
 fn utc(at: StreamTime) -> OffsetDateTime {
     let at = OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos());

@@ -28,10 +28,9 @@ impl ScopeSpell {
     /// The bad time of a scope by a signal; `None` if it was never bad.
     pub(crate) fn of(scope: &Scope, by: By, settings: &Settings) -> Option<Self> {
         let degraded = |moment: &ScopeStep| moment.degraded[by as usize];
-        let bad =
-            |moment: &ScopeStep| settings.threshold().is_met(degraded(moment).into(), moment.sessions.into());
         let mut spell: Option<Self> = None;
-        for (step, moment) in scope.moments.iter().enumerate().filter(|(_, moment)| bad(moment)) {
+        let steps = scope.moments.iter().enumerate();
+        for (step, moment) in steps.filter(|(_, moment)| settings.is_bad(moment, by)) {
             let Some(spell) = &mut spell else {
                 spell = Some(Self { steps: Spell::begin(step, step == 0), peak: step });
                 continue;
@@ -62,7 +61,7 @@ impl ScopeSpell {
 }
 
 /// The verdict on a window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct WindowVerdict {
     /// `bad`, `good` or `idle`.
     pub(crate) state: &'static str,
@@ -90,9 +89,7 @@ impl WindowVerdict {
             return Self {
                 state: "idle",
                 sentence: "No session was live at any point.".to_owned(),
-                evidence: String::new(),
-                spell: None,
-                peak: None,
+                ..Self::default()
             };
         };
         let bad: Vec<_> = collected
@@ -210,26 +207,19 @@ fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
     let mut parts = Vec::new();
     let within =
         |step: usize| spell.is_some_and(|spell| (spell.steps.first..=spell.steps.last).contains(&step));
-    let most =
-        |value: fn(&ScopeStep) -> Option<f64>| moments.iter().filter_map(value).fold(f64::NAN, f64::max);
-    let usual = |value: fn(&ScopeStep) -> Option<f64>| {
+    type Measure = (&'static str, fn(f64) -> String, fn(&ScopeStep) -> Option<f64>);
+    let measures: [Measure; 2] = [
+        ("RTT p95", seconds, |moment| moment.rtt.map(|[_, p95, _]| p95)),
+        ("audio concealed", percent, |moment| moment.concealed),
+    ];
+    for (what, show, value) in measures {
+        let most = moments.iter().filter_map(value).fold(f64::NAN, f64::max);
         let outside = moments.iter().enumerate().filter(|(step, _)| !within(*step));
-        let mut values: Vec<_> = outside.filter_map(|(_, moment)| value(moment)).collect();
-        percentile(&mut values, 50)
-    };
-    let p95: fn(&ScopeStep) -> Option<f64> = |moment| moment.rtt.map(|[_, p95, _]| p95);
-    let concealed: fn(&ScopeStep) -> Option<f64> = |moment| moment.concealed;
-    let tell = |what: &str, show: fn(f64) -> String, usual: Option<f64>, most: f64| {
-        let usual = usual.map(|usual| format!(", {} usually", show(usual)));
-        format!("{what} up to {}{}", show(most), usual.unwrap_or_default())
-    };
-    let most_p95 = most(p95);
-    if !most_p95.is_nan() {
-        parts.push(tell("RTT p95", seconds, usual(p95), most_p95));
-    }
-    let most_concealed = most(concealed);
-    if !most_concealed.is_nan() {
-        parts.push(tell("audio concealed", percent, usual(concealed), most_concealed));
+        let mut usual: Vec<_> = outside.filter_map(|(_, moment)| value(moment)).collect();
+        let usual = percentile(&mut usual, 50).map(|usual| format!(", {} usually", show(usual)));
+        if !most.is_nan() {
+            parts.push(format!("{what} up to {}{}", show(most), usual.unwrap_or_default()));
+        }
     }
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
     let share = percent(float(degraded) / float(seen.max(1)));

@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::output::{Output, Target};
-use super::{Fate, Seen, Sink, SinkError};
+use super::{Sink, SinkError};
 use crate::replay::account::Account;
+use crate::replay::seen::{Fate, Seen};
 use crate::replay::window::exact;
 use callsight_fold::Outcome;
 use callsight_frame::Frame;

@@ -3,12 +3,13 @@
 //! Invariant: the page is written when the window is complete, and not before.
 
 use super::output::{Output, Target};
-use super::{Seen, Sink, SinkError};
+use super::{Sink, SinkError};
 use crate::replay::engine::Account;
 use crate::replay::report::collect::Collected;
 use crate::replay::report::verdict::{WindowVerdict, summary};
 use crate::replay::report::{Settings, render};
 use crate::replay::sample::Step;
+use crate::replay::seen::Seen;
 
 /// Gathers steps, and writes the page at the end.
 pub struct Report {

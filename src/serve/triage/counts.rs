@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::insight::counters::{ServerCounts, ServerKey};
 use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Limit, Signal};
-use callsight_fold::series::catalogue::{self as c, Kind};
+use callsight_fold::series::catalogue::{self as c, Kind, Metric, Plane};
 use callsight_frame::Operation;
 
 /// One reading of all aggregates.
@@ -37,26 +37,21 @@ impl Counts {
     pub(super) fn read(aggregates: &Aggregates, with_rtt: bool) -> Self {
         let mut counts = Self::default();
         for series in aggregates.series() {
-            let name = series.metric().name;
-            if SERVER_METRICS.contains(&name) || (with_rtt && name == c::RTT.name) {
-                counts.take_server(&series);
-            } else if REGION_METRICS.contains(&name) {
-                counts.take_region(&series);
+            let Metric { name, kind, plane, labels, .. } = *series.metric();
+            match (plane, kind) {
+                (_, Kind::Histogram(_)) if !(with_rtt && name == c::RTT.name) => {}
+                (Plane::Aggregate, _) => counts.take_server(&series),
+                (Plane::Own, _) if labels.first() == Some(&"region") => counts.take_region(&series),
+                _ => {}
             }
         }
         counts
     }
 
     fn take_server(&mut self, series: &AggregateSeries) {
-        let labels = series.labels();
-        let [region, server_url, server_type, part] = labels.values();
-        let key = ServerKey {
-            region: region.into_owned(),
-            server_url: server_url.into_owned(),
-            server_type: server_type.into_owned(),
-        };
-        let server = self.servers.entry(key).or_default();
-        let grown = &mut server.grown;
+        let [region, server_url, server_type, part] = series.labels().values();
+        let ServerCounts { people, grown } =
+            self.servers.entry([region, server_url, server_type].into()).or_default();
         let value = series.value();
         if let (AggregateValue::Histogram(observed), Kind::Histogram(bounds)) = (&value, series.metric().kind)
         {
@@ -68,14 +63,14 @@ impl Counts {
         }
         let value = whole(&value);
         match series.metric().name {
-            name if name == c::MEETINGS.name => server.meetings = value,
-            name if name == c::SESSIONS.name => server.sessions = value,
-            name if name == c::PARTICIPANTS.name => server.participants = value,
-            name if name == c::SESSIONS_HIDDEN.name => server.hidden = value,
-            name if name == c::SESSIONS_DEGRADED_ANY.name => server.degraded = value,
+            name if name == c::MEETINGS.name => people.meetings = value,
+            name if name == c::SESSIONS.name => people.sessions = value,
+            name if name == c::PARTICIPANTS.name => people.participants = value,
+            name if name == c::SESSIONS_HIDDEN.name => people.sessions_hidden = value,
+            name if name == c::SESSIONS_DEGRADED_ANY.name => people.sessions_degraded = value,
             name if name == c::SESSIONS_DEGRADED.name => {
                 if let Some(signal) = Signal::ALL.iter().find(|signal| signal.label() == part) {
-                    server.degraded_by[*signal as usize] = value;
+                    people.sessions_degraded_by[*signal as usize] = value;
                 }
             }
             name if name == c::SAMPLES.name => grown.samples = value,
@@ -84,12 +79,13 @@ impl Counts {
             name if name == c::PACKETS_RECEIVED.name => grown.received = value,
             name if name == c::PACKETS_LOST.name => grown.lost = value,
             name if name == c::FREEZES.name => grown.freezes = value,
-            _ => {
+            name if name == c::NETEQ_OPERATIONS.name => {
                 grown.operations += value;
                 if part == Operation::Expand.label() {
                     grown.expands = value;
                 }
             }
+            _ => {}
         }
     }
 
@@ -108,40 +104,15 @@ impl Counts {
             name if name == c::FRAMES_REJECTED.name => region.rejected += value,
             name if name == c::DEAD_LETTERS.name => region.dead_letters = value,
             name if name == c::DEAD_LETTERS_LOST.name => region.dead_letters_lost = value,
-            _ => {
+            name if name == c::REFUSED.name => {
                 if let Some(limit) = Limit::ALL.iter().find(|limit| part == limit.label()) {
                     region.refused[*limit as usize] = value;
                 }
             }
+            _ => {}
         }
     }
 }
-
-const SERVER_METRICS: &[&str] = &[
-    c::MEETINGS.name,
-    c::SESSIONS.name,
-    c::PARTICIPANTS.name,
-    c::SESSIONS_HIDDEN.name,
-    c::SESSIONS_DEGRADED_ANY.name,
-    c::SESSIONS_DEGRADED.name,
-    c::SAMPLES.name,
-    c::CONCEALED_SAMPLES.name,
-    c::SILENT_CONCEALED_SAMPLES.name,
-    c::PACKETS_RECEIVED.name,
-    c::PACKETS_LOST.name,
-    c::FREEZES.name,
-    c::NETEQ_OPERATIONS.name,
-];
-
-const REGION_METRICS: &[&str] = &[
-    c::CONNECTED.name,
-    c::LAST_FOLDED_AGE.name,
-    c::FRAMES_FOLDED.name,
-    c::FRAMES_REJECTED.name,
-    c::DEAD_LETTERS.name,
-    c::DEAD_LETTERS_LOST.name,
-    c::REFUSED.name,
-];
 
 /// The count of a counter, or the value of a gauge that counts.
 #[expect(
@@ -162,6 +133,7 @@ mod tests {
     use metrics::with_local_recorder;
 
     use super::*;
+    use crate::insight::population::Population;
     use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
 
     #[test]
@@ -200,15 +172,18 @@ mod tests {
         });
         let counts = Counts::read(&aggregates, true);
         assert_eq!(counts.servers.len(), 2);
-        let key = ServerKey {
-            region: "us".to_owned(),
-            server_url: "https://a".to_owned(),
-            server_type: "webtransport".to_owned(),
+        let key = ServerKey::from(["us", "https://a", "webtransport"].map(Into::into));
+        let ServerCounts { people, grown } = &counts.servers[&key];
+        let expected = Population {
+            meetings: 3,
+            participants: 11,
+            sessions: 12,
+            sessions_hidden: 2,
+            sessions_degraded: 4,
+            sessions_degraded_by: [0, 3, 2],
+            ..Population::default()
         };
-        let read = &counts.servers[&key];
-        let numbers = [read.meetings, read.sessions, read.participants, read.hidden, read.degraded];
-        assert_eq!((numbers, read.degraded_by), ([3, 12, 11, 2, 4], [0, 3, 2]));
-        let grown = &read.grown;
+        assert_eq!(people, &expected);
         assert_eq!((grown.concealed_ratio(), grown.lost_ratio()), (Some(0.1), Some(0.05)));
         assert_eq!((grown.expand_ratio(), grown.freezes), (Some(0.25), 7));
         let rtt = [0.5, 0.75, 1.0].map(|quantile| grown.rtt.quantile(quantile));

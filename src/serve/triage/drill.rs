@@ -6,6 +6,7 @@
 //!
 //! Invariant: the answer for a meeting is bounded, whatever its size.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -118,11 +119,13 @@ pub(super) fn into(
 ) -> Result<Bytes, DrillError> {
     let answer = match drill {
         Drill::Meeting(id) => {
-            let meeting = Meeting::find(detail, regions, id, now);
+            let mut meeting = MeetingDetail::find(detail, regions, id, now);
             if meeting.sessions.is_empty() {
                 return Err(DrillError::NotFound(id.clone(), "meeting"));
             }
-            serde_json::to_vec(&meeting.detail(id))
+            meeting.sessions.truncate(MOST_SESSIONS);
+            meeting.pairs.truncate(MOST_PAIRS);
+            serde_json::to_vec(&meeting)
         }
         Drill::Session(id) => {
             let rows = detail.snapshot(DetailPlane::Session);
@@ -139,7 +142,7 @@ pub(super) fn into(
 
 fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> SessionDetail {
     let meeting_id = row.labels().get("meeting_id").unwrap_or_default();
-    let meeting = Meeting::find(detail, regions, &meeting_id, now);
+    let meeting = MeetingDetail::find(detail, regions, &meeting_id, now);
     let mut session = SessionSummary::of(row, now);
     let mine = |other: &&SessionSummary| other.session_id == session.session_id;
     if let Some(counted) = meeting.sessions.iter().find(mine) {
@@ -156,13 +159,8 @@ fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) ->
     SessionDetail { version: VERSION, session, receives, received_by }
 }
 
-/// A meeting's rows in all regions.
-struct Meeting {
-    sessions: Vec<SessionSummary>,
-    pairs: Vec<Pair>,
-}
-
-impl Meeting {
+impl MeetingDetail {
+    /// Reads all of a meeting's rows in all regions.
     fn find(detail: &DetailStore, regions: &[String], meeting_id: &str, now: f64) -> Self {
         let (mut sessions, mut pairs) = (Vec::new(), Vec::new());
         for region in regions {
@@ -187,21 +185,9 @@ impl Meeting {
         }
         sessions.sort_by_key(|session| std::cmp::Reverse(session.degraded_by.len()));
         pairs.sort_by_key(|pair| std::cmp::Reverse(pair.degraded_by.len()));
-        Self { sessions, pairs }
-    }
-
-    fn detail(mut self, meeting_id: &str) -> MeetingDetail {
-        let (sessions_total, pairs_total) = (self.sessions.len(), self.pairs.len());
-        self.sessions.truncate(MOST_SESSIONS);
-        self.pairs.truncate(MOST_PAIRS);
-        MeetingDetail {
-            version: VERSION,
-            meeting_id: meeting_id.to_owned(),
-            sessions_total,
-            pairs_total,
-            sessions: self.sessions,
-            pairs: self.pairs,
-        }
+        let (sessions_total, pairs_total) = (sessions.len(), pairs.len());
+        let meeting_id = meeting_id.to_owned();
+        Self { version: VERSION, meeting_id, sessions_total, pairs_total, sessions, pairs }
     }
 }
 
@@ -211,11 +197,12 @@ impl Pair {
         let state = |metric| value(metric).map(|state| state > 0.0);
         let milliseconds = |metric| value(metric).map(|seconds| tenth(seconds * 1e3));
         let judgement = row.judgement();
-        let mut pair = Self {
-            region: String::new(),
-            session_id: String::new(),
+        let [region, _, session_id, peer_id] = row.labels().values().map(Cow::into_owned);
+        Self {
+            region,
+            session_id,
             participant_id: None,
-            peer_id: String::new(),
+            peer_id,
             hears: state(&c::PAIR_CAN_LISTEN),
             sees: state(&c::PAIR_CAN_SEE),
             peer_microphone_on: judgement.microphone,
@@ -226,15 +213,6 @@ impl Pair {
             audio_target_ms: milliseconds(&c::PAIR_AUDIO_TARGET),
             video_frames_per_second: value(&c::PAIR_VIDEO_FPS).map(tenth),
             video_freezes_total: value(&c::PAIR_FREEZES),
-        };
-        for (name, value) in row.labels().iter() {
-            match name {
-                "region" => pair.region = value.into_owned(),
-                "session_id" => pair.session_id = value.into_owned(),
-                "peer_id" => pair.peer_id = value.into_owned(),
-                _ => {}
-            }
         }
-        pair
     }
 }

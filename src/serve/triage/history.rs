@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::insight::place::JudgedRegion;
+use crate::insight::population::Population;
 use crate::insight::spell::Clocks;
 use serde::Serialize;
 
@@ -19,15 +20,7 @@ const STEPS: usize = 61;
 #[derive(Debug)]
 struct Point {
     at: Clocks,
-    regions: Vec<RegionPoint>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct RegionPoint {
-    sessions: u64,
-    degraded: u64,
-    rtt_p50_ms: Option<f64>,
-    rtt_p95_ms: Option<f64>,
+    regions: Vec<Population>,
 }
 
 /// A ring of steps, all with the same regions.
@@ -61,13 +54,8 @@ impl History {
         if self.0.len() == STEPS {
             self.0.pop_front();
         }
-        let regions = regions.iter().map(|region| RegionPoint {
-            sessions: region.people.sessions,
-            degraded: region.people.sessions_degraded,
-            rtt_p50_ms: region.people.rtt_p50_ms,
-            rtt_p95_ms: region.people.rtt_p95_ms,
-        });
-        self.0.push_back(Point { at, regions: regions.collect() });
+        let regions = regions.iter().map(|region| region.people.clone()).collect();
+        self.0.push_back(Point { at, regions });
     }
 
     /// The most sessions that a region had at any step.
@@ -83,7 +71,7 @@ impl History {
             RegionHistory {
                 region: region.region.clone(),
                 sessions: points().map(|point| point.sessions).collect(),
-                sessions_degraded: points().map(|point| point.degraded).collect(),
+                sessions_degraded: points().map(|point| point.sessions_degraded).collect(),
                 rtt_p50_ms: points().map(|point| point.rtt_p50_ms).collect(),
                 rtt_p95_ms: points().map(|point| point.rtt_p95_ms).collect(),
             }
@@ -106,7 +94,6 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::insight::population::Population;
 
     fn at(milliseconds: u64) -> Clocks {
         let steady = Duration::from_millis(milliseconds);

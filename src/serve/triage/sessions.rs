@@ -5,7 +5,7 @@
 //!
 //! Invariant: the walk takes no lock that a scrape does not take.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -74,41 +74,17 @@ struct Session<'a> {
     rtt_ms: Option<f64>,
 }
 
-/// The severity of a session: how many signals are bad, then by how much.
-#[derive(Clone, Copy)]
-struct Severity(usize, f64);
-
-impl Severity {
-    /// `None` for a session that nothing is held against.
-    fn of(session: &Session<'_>, limits: Limits) -> Option<Self> {
-        let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
-        let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
-        let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
-        let concealed = far(concealment.map(f64::from), limits.concealment);
-        let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
-        (!hidden && (signals > 0 || excess > 0.0)).then_some(Self(signals, excess))
-    }
+/// The severity of a session: how many signals are bad, then by how much. `None` if nothing is held
+/// against it.
+fn severity(session: &Session<'_>, limits: Limits) -> Option<(usize, u64)> {
+    let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
+    let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
+    let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
+    let concealed = far(concealment.map(f64::from), limits.concealment);
+    let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
+    // No value is below zero, so without a zero's sign the bits are in the order of the values.
+    (!hidden && (signals > 0 || excess > 0.0)).then_some((signals, excess.abs().to_bits()))
 }
-
-impl Ord for Severity {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0).then(self.1.total_cmp(&other.1))
-    }
-}
-
-impl PartialOrd for Severity {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Severity {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Severity {}
 
 impl Walk {
     /// Walks through all session rows, ages taken at `now` in Unix seconds.
@@ -150,7 +126,7 @@ impl Walk {
                         |other: &Session<'_>| Place::of(other.row).server == Place::of(session.row).server;
                     server.meetings_degraded += u64::from(there.into_iter().any(on_it));
                 }
-                let Some(severity) = Severity::of(session, limits) else { continue };
+                let Some(severity) = severity(session, limits) else { continue };
                 worst.offer(severity, || SessionSummary {
                     meeting_sessions: meeting.len() as u64,
                     meeting_sessions_degraded: degraded,
@@ -186,11 +162,7 @@ impl<'a> Place<'a> {
 
 fn key(row: &RowView) -> ServerKey {
     let [region, _, _, _, server_url, server_type] = row.labels().values();
-    ServerKey {
-        region: region.into_owned(),
-        server_url: server_url.into_owned(),
-        server_type: server_type.into_owned(),
-    }
+    [region, server_url, server_type].into()
 }
 
 impl<'a> Session<'a> {
@@ -213,13 +185,15 @@ impl SessionSummary {
         let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
         let judgement = row.judgement();
-        let mut summary = Self {
-            region: String::new(),
-            meeting_id: String::new(),
-            session_id: String::new(),
-            participant_id: String::new(),
-            server_url: String::new(),
-            server_type: String::new(),
+        let [region, meeting_id, session_id, participant_id, server_url, server_type] =
+            row.labels().values().map(Cow::into_owned);
+        Self {
+            region,
+            meeting_id,
+            session_id,
+            participant_id,
+            server_url,
+            server_type,
             rtt_ms: value(&c::SESSION_RTT).map(|seconds| tenth(seconds * 1e3)),
             degraded_by: signals(&judgement),
             audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
@@ -229,19 +203,7 @@ impl SessionSummary {
             last_frame_age_seconds: value(&c::SESSION_LAST_SEEN_AGE).map(tenth),
             meeting_sessions: 0,
             meeting_sessions_degraded: 0,
-        };
-        for (name, value) in row.labels().iter() {
-            let field = match name {
-                "region" => &mut summary.region,
-                "meeting_id" => &mut summary.meeting_id,
-                "session_id" => &mut summary.session_id,
-                "peer_id" => &mut summary.participant_id,
-                "server_url" => &mut summary.server_url,
-                _ => &mut summary.server_type,
-            };
-            *field = value.into_owned();
         }
-        summary
     }
 }
 
@@ -279,11 +241,7 @@ mod tests {
         assert_eq!(apac.rtts_ms.iter().sum::<f64>(), 1010.0);
         assert_eq!((walk.regions["us"].meetings, walk.regions["us"].rtts_ms.len()), (2, 1));
         let on = |region: &str, url: &str| {
-            &walk.servers[&ServerKey {
-                region: region.to_owned(),
-                server_url: url.to_owned(),
-                server_type: "webtransport".to_owned(),
-            }]
+            &walk.servers[&ServerKey::from([region, url, "webtransport"].map(Into::into))]
         };
         assert_eq!((on("apac", "https://x").meetings, on("apac", "https://x").meetings_degraded), (2, 2));
         assert_eq!((on("apac", "https://y").meetings, on("apac", "https://y").meetings_degraded), (1, 0));

@@ -17,7 +17,7 @@ use super::sessions::{SessionSummary, Walk};
 use crate::consume::HealthReport;
 use crate::insight::counters::{Grown, ServerCounts, ServerKey};
 use crate::insight::place::{JudgedRegion, JudgedServer, rfc3339};
-use crate::insight::population::{Minute, Part, Population, tenth};
+use crate::insight::population::{Part, Population, tenth};
 use crate::insight::spell::{Clocks, Spells};
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
@@ -204,24 +204,24 @@ fn places(
     mut walk: Option<&mut Walk>,
 ) -> Places {
     let mut places = Places { all: Population::default(), regions: Vec::new(), servers: Vec::new() };
-    let mut all_minute = Minute { seconds, ..Minute::default() };
+    let mut all_grown = Grown::default();
     let mut everybody = Part::default();
     for report in reports {
         let mut people = Population::default();
-        let mut region_minute = Minute { seconds, ..Minute::default() };
+        let mut region_grown = Grown::default();
         for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
-            let minute = Minute { grown: grown(key, server, earlier, seconds), seconds };
-            region_minute.grown.add(&minute.grown);
-            people.add(server);
+            let grown = grown(key, server, earlier, seconds);
+            region_grown.add(&grown);
+            people.merge(&server.people);
             let mut on_it = Population::default();
-            on_it.add(server);
-            on_it.take_minute(&minute);
+            on_it.merge(&server.people);
+            on_it.take_minute(&grown, seconds);
             if let Some(walk) = &mut walk {
                 on_it.take_part(walk.servers.entry(key.clone()).or_default());
             }
             places.servers.push(JudgedServer::new(key.clone(), on_it, report.ready));
         }
-        people.take_minute(&region_minute);
+        people.take_minute(&region_grown, seconds);
         if let Some(walk) = &mut walk {
             let part = walk.regions.entry(report.region.clone()).or_default();
             everybody.rtts_ms.extend_from_slice(&part.rtts_ms);
@@ -230,12 +230,12 @@ fn places(
             }
             people.take_part(part);
         }
-        all_minute.grown.add(&region_minute.grown);
+        all_grown.add(&region_grown);
         places.all.merge(&people);
         let (region, why) = (report.region.clone(), report.why.clone());
         places.regions.push(JudgedRegion::new(region, people, report.ready, why));
     }
-    places.all.take_minute(&all_minute);
+    places.all.take_minute(&all_grown, seconds);
     if let Some(walk) = walk {
         (everybody.meetings, everybody.meetings_degraded) = (walk.meetings, walk.meetings_degraded);
         places.all.take_part(&mut everybody);
