@@ -192,7 +192,6 @@ pub(crate) enum HttpError {
 /// What a server answered, whatever its status.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// The status.
     pub(crate) status: u16,
     /// How long to wait before asking again, if it says so.
     pub(crate) retry_after: Option<Duration>,

@@ -7,7 +7,6 @@ mod retire;
 use std::path::PathBuf;
 
 use super::CliError;
-use super::args::ProcessArgs;
 use super::process::{print, start};
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};

@@ -85,7 +85,8 @@ fn every_flag_of_serve_can_be_set_in_the_environment_and_in_the_file() {
     }
 }
 
-/// Kubernetes puts `CALLSIGHT_PORT` and `CALLSIGHT_SERVICE_…` into every pod beside a service named `callsight`.
+/// Kubernetes puts `CALLSIGHT_PORT` and `CALLSIGHT_SERVICE_…` into every pod beside a service named
+/// `callsight`.
 #[test]
 fn no_variable_is_one_that_kubernetes_sets() {
     for command in Cli::command().get_subcommands() {

@@ -1,15 +1,15 @@
 //! Gauges and counters of a place, as values.
 //!
-//! The live page reads them from the aggregates, a replay from its steps. What is computed from them must not depend
-//! on where they came from, so both bring them into this form.
+//! The live page reads them from the aggregates, a replay from its steps. What is computed from
+//! them must not depend on where they came from, so both bring them into this form.
 //!
-//! Invariant: a rate or ratio of counters uses their growth between two readings, never their absolute values.
+//! Invariant: a rate or ratio of counters uses their growth between two readings, never their
+//! absolute values.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::population::Population;
 use super::quantile::Buckets;
 
 /// A server in a region, as series name it.
@@ -25,14 +25,6 @@ impl From<[Cow<'_, str>; 3]> for ServerKey {
         let [region, server_url, server_type] = labels.map(Cow::into_owned);
         Self { region, server_url, server_type }
     }
-}
-
-/// A server's gauges, and the counters of which its rates are computed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct ServerCounts {
-    /// What gauges tell of its people; the rest is not known.
-    pub(crate) people: Population,
-    pub(crate) grown: Grown,
 }
 
 /// The values of counters at one reading, or their growth between two.

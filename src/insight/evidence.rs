@@ -1,7 +1,8 @@
 //! The cause of trouble, and the evidence for it.
 //!
-//! Whoever is called first asks whether the network or the clients are to blame. Round trips and losses answer that,
-//! unless the trouble is younger than the window over which losses are measured.
+//! Whoever is called first asks whether the network or the clients are to blame. Round trips and
+//! losses answer that, unless the trouble is younger than the window over which losses are
+//! measured.
 //!
 //! Invariant: a cause is named only when the numbers shown beside it support it.
 
@@ -31,8 +32,8 @@ pub(crate) enum Cause {
     Clients,
 }
 
-/// Returns the cause and the evidence for it in words. Rates are those of the last minute, so a low rate proves nothing
-/// while the trouble is `young`.
+/// Returns the cause and the evidence for it in words. Rates are those of the last minute, so a low
+/// rate proves nothing while the trouble is `young`.
 pub(crate) fn cause(people: &Population, rtt_limit_ms: f64, young: bool) -> (Option<Cause>, String) {
     let Population { sessions_degraded: degraded, sessions_degraded_by: by, .. } = people;
     let numbers = numbers(people, rtt_limit_ms);

@@ -1,9 +1,10 @@
 //! Places and what is judged of each.
 //!
-//! A verdict names a place, a table lists them, a chart draws them. All of them need the same facts of a region or a
-//! server: its people, its state, and since when it is bad.
+//! A verdict names a place, a table lists them, a chart draws them. All of them need the same facts
+//! of a region or a server: its people, its state, and since when it is bad.
 //!
-//! Invariant: a place whose numbers are not complete and current has the state unknown, whatever they are.
+//! Invariant: a place whose numbers are not complete and current has the state unknown, whatever
+//! they are.
 
 use std::cmp::Ordering;
 
@@ -19,7 +20,6 @@ use super::state::State;
 /// The sessions that a region must have had for silence to be more than the end of a call.
 const MANY: u64 = 10;
 
-/// A region, judged.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct JudgedRegion {
     pub(crate) region: String,
@@ -36,7 +36,6 @@ pub(crate) struct JudgedRegion {
     pub(crate) spell: Option<Spell<Clocks>>,
 }
 
-/// A server, judged.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct JudgedServer {
     #[serde(flatten)]

@@ -1,7 +1,8 @@
 //! The people of a place, and how their calls are.
 //!
-//! The verdict, the tables and the history ask for the same numbers, of everything, of a region and of a server. They
-//! are computed once, from gauges, from the growth of counters and from session rows.
+//! The verdict, the tables and the history ask for the same numbers, of everything, of a region and
+//! of a server. They are computed once, from gauges, from the growth of counters and from session
+//! rows.
 //!
 //! Invariant: a number that is not known is `None`, never zero.
 
@@ -36,6 +37,14 @@ pub(crate) struct Population {
     pub(crate) video_freezes_per_minute: Option<f64>,
 }
 
+/// A server's gauges, and the counters of which its rates are computed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ServerCounts {
+    /// What gauges tell of its people; the rest is not known.
+    pub(crate) people: Population,
+    pub(crate) grown: Grown,
+}
+
 /// What session rows add to the counts of a place.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Part {
@@ -46,7 +55,8 @@ pub(crate) struct Part {
 }
 
 impl Population {
-    /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is taken.
+    /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is
+    /// taken.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.meetings += other.meetings;
         self.meetings_degraded = match (self.meetings_degraded, other.meetings_degraded) {

@@ -1,12 +1,12 @@
 //! Quantiles, of single values and of histogram buckets.
 //!
-//! Live sessions give single values; counted observations give only buckets. Each has one way to compute a quantile,
-//! so that two views of the same data show the same number.
+//! Live sessions give single values; counted observations give only buckets. Each has one way to
+//! compute a quantile, so that two views of the same data show the same number.
 //!
 //! Invariant: a quantile of buckets equals Prometheus's `histogram_quantile` over the same counts.
 
-/// Returns the smallest value that at least `percent` of 100 values do not exceed; `None` if there are no values.
-/// Reorders the values.
+/// Returns the smallest value that at least `percent` of 100 values do not exceed; `None` if there
+/// are no values. Reorders the values.
 pub(crate) fn percentile(values: &mut [f64], percent: usize) -> Option<f64> {
     let rank = (values.len() * percent).div_ceil(100).saturating_sub(1);
     if values.is_empty() {
@@ -20,7 +20,8 @@ pub(crate) fn percentile(values: &mut [f64], percent: usize) -> Option<f64> {
 pub(crate) struct Buckets(Vec<(f64, f64)>);
 
 impl Buckets {
-    /// Adds a cumulative `count` of observations up to `bound`, which is infinite in the last bucket.
+    /// Adds a cumulative `count` of observations up to `bound`, which is infinite in the last
+    /// bucket.
     pub(crate) fn add(&mut self, bound: f64, count: f64) {
         match self.0.binary_search_by(|(known, _)| known.total_cmp(&bound)) {
             Ok(at) => self.0[at].1 += count,
@@ -33,7 +34,8 @@ impl Buckets {
         other.0.iter().for_each(|&(bound, count)| self.add(bound, count));
     }
 
-    /// Returns the observations between an `earlier` reading and this one; `None` if a count decreased.
+    /// Returns the observations between an `earlier` reading and this one; `None` if a count
+    /// decreased.
     pub(crate) fn since(&self, earlier: &Self) -> Option<Self> {
         let before =
             |bound: f64| earlier.0.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, n)| *n);
@@ -46,8 +48,8 @@ impl Buckets {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// Returns a quantile between 0 and 1, interpolated within its bucket; beyond all finite bounds, the last of
-    /// them. `None` without observations.
+    /// Returns a quantile between 0 and 1, interpolated within its bucket; beyond all finite
+    /// bounds, the last of them. `None` without observations.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         let rank = quantile * self.count();
         if self.count() <= 0.0 {

@@ -1,7 +1,7 @@
 //! Since when a place is bad.
 //!
-//! A place on the threshold is bad at one look and not at the next. To the reader that is one time of trouble, so short
-//! breaks belong to it.
+//! A place on the threshold is bad at one look and not at the next. To the reader that is one time
+//! of trouble, so short breaks belong to it.
 //!
 //! Invariant: a spell begins and ends with a moment at which its place was bad.
 

@@ -1,7 +1,7 @@
 //! Whether a place is bad.
 //!
-//! Some session is always degraded somewhere. What matters is whether something is wrong with a place, so its state
-//! depends on both the share and the number of its degraded sessions.
+//! Some session is always degraded somewhere. What matters is whether something is wrong with a
+//! place, so its state depends on both the share and the number of its degraded sessions.
 //!
 //! Invariant: a place is bad if and only if it meets [`Threshold::BAD`], now as in a past window.
 
@@ -14,14 +14,13 @@ use super::population::Population;
 pub(crate) struct Threshold {
     /// Their least share of the live sessions, in per cent.
     pub(crate) percent: u32,
-    /// Their least number.
     pub(crate) sessions: u32,
 }
 
 impl Threshold {
-    /// Bad. It serves a reader who looks at the place already; an alert, which wakes people, waits for more.
+    /// Bad. It serves a reader who looks at the place already; an alert, which wakes people, waits
+    /// for more.
     pub(crate) const BAD: Self = Self { percent: 10, sessions: 3 };
-    /// Worth a look.
     const WATCH: Self = Self { percent: 3, sessions: 2 };
 
     /// Whether so many degraded sessions of so many live ones meet it.
@@ -38,9 +37,7 @@ pub(crate) enum State {
     Idle,
     /// No session is degraded, or only few.
     Good,
-    /// Worth a look.
     Watch,
-    /// Bad.
     Bad,
     /// No session is live, and many were a few minutes ago.
     Silent,

@@ -1,7 +1,8 @@
-//! The verdict on a moment: whether it is bad, where, for how many, since when and by what, in one sentence.
+//! The verdict on a moment: whether it is bad, where, for how many, since when and by what, in one
+//! sentence.
 //!
-//! A reader has thirty seconds. So the verdict names the smallest place that holds the trouble, a server if the others of
-//! its region are fine, and the numbers that show its extent.
+//! A reader has thirty seconds. So the verdict names the smallest place that holds the trouble, a
+//! server if the others of its region are fine, and the numbers that show its extent.
 //!
 //! Invariant: the sentence says nothing that the fields of the verdict, or of the places, do not.
 
@@ -246,7 +247,6 @@ mod tests {
         }
     }
 
-    /// 14:03:10 UTC.
     fn began() -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(1_795_615_390).unwrap()
     }

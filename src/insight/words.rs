@@ -1,7 +1,7 @@
 //! Numbers, durations and lists in words.
 //!
-//! The page, the report and the terminal show the same values. One function for each keeps them from rounding or
-//! abbreviating differently.
+//! The page, the report and the terminal show the same values. One function for each keeps them
+//! from rounding or abbreviating differently.
 //!
 //! Invariant: a value that is not known is shown as a dash, never as zero.
 

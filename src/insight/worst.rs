@@ -1,9 +1,10 @@
 //! The worst few of many.
 //!
-//! Lists of worst sessions and pairs are short, and what they are chosen from is not. So a list takes candidates one by
-//! one and describes only those that get in.
+//! Lists of worst sessions and pairs are short, and what they are chosen from is not. So a list
+//! takes candidates one by one and describes only those that get in.
 //!
-//! Invariant: the list holds the worst candidates offered so far, the worst first, ties in the order of offering.
+//! Invariant: the list holds the worst candidates offered so far, the worst first, ties in the
+//! order of offering.
 
 /// At most `room` items, ordered by severity.
 pub(crate) struct WorstList<S, T> {

@@ -144,7 +144,6 @@ impl Engine {
         }
     }
 
-    /// Event time.
     #[must_use]
     pub const fn now(&self) -> StreamTime {
         self.now

@@ -44,7 +44,6 @@ pub struct Neighbour {
     pub continuation: Continuation,
 }
 
-/// Missing samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gap {
     /// The missing moments, as the steps of a window.

@@ -51,22 +51,16 @@ use callsight_frame::subject::Region;
 /// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The connection's settings can't be used.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// A stream can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// An input besides the streams can't be used.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The streams hold no frame of the window.
     #[error("the streams hold no frame from {window}: {}", one_line(held))]
     Outside {
-        /// The window.
         window: Window,
         /// What the streams hold.
         held: String,
@@ -74,14 +68,11 @@ pub enum ReplayError {
     /// The streams hold frames of the window, but the filter excludes them all.
     #[error("nothing was replayed from {window}: {} frames, none of what was asked for; {}", account.messages, one_line(held))]
     Empty {
-        /// The window.
         window: Window,
-        /// What was read.
         account: Box<Account>,
         /// What the streams hold.
         held: String,
     },
-    /// A bug.
     #[error("the replay panicked; report the message above")]
     Panicked,
 }
@@ -108,7 +99,6 @@ impl InputError {
 /// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed {
-    /// What was read.
     pub account: Account,
     /// Lines of the sinks for the summary.
     pub said: Vec<String>,

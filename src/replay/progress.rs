@@ -33,7 +33,6 @@ pub struct Control {
 struct Phase {
     name: &'static str,
     since: Instant,
-    /// Out of [`PARTS`].
     done: u64,
     /// Text beside the bar.
     note: String,
@@ -52,7 +51,6 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Stops the replay.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
     }
@@ -92,7 +90,6 @@ impl Control {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a phase.
     pub fn phase(&self, name: &'static str) {
         *self.lock() = Phase::new(name);
     }

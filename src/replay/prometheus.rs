@@ -7,7 +7,6 @@ use url::form_urlencoded;
 
 use crate::http_client::{ANSWER_WITHIN, Address, Answer, Header, HttpClient};
 
-/// Labels by name.
 pub type Labels = BTreeMap<String, String>;
 
 /// A client of one Prometheus.

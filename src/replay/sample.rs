@@ -56,9 +56,7 @@ pub struct Column {
 /// A metric of a table, with its columns.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// The metric.
     pub metric: &'static Metric,
-    /// Its columns.
     pub columns: Range<usize>,
     /// Whether the columns form one point together, such as the buckets of a histogram, instead of
     /// one series each.
@@ -72,7 +70,6 @@ pub struct Table {
     pub labels: &'static [&'static str],
     /// The metrics, in the order of the catalogue.
     pub families: Vec<Family>,
-    /// Their samples.
     pub columns: Vec<Column>,
 }
 
@@ -205,7 +202,6 @@ impl Rows {
 
 /// Every series at one moment.
 pub struct Step {
-    /// The moment.
     pub at: StreamTime,
     /// The rows of each table of [`Table::all`].
     pub tables: Vec<Rows>,

@@ -12,9 +12,7 @@ use callsight_frame::{Frame, Rejection};
 pub struct Seen<'a> {
     /// The region whose stream has it.
     pub region: &'a Region,
-    /// The message.
     pub record: &'a Record,
-    /// Its outcome.
     pub fate: Fate<'a>,
 }
 

@@ -94,9 +94,7 @@ pub fn exact(at: StreamTime) -> String {
 /// What is replayed: from when to when, and in which steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The first moment.
     pub from: StreamTime,
-    /// The last moment.
     pub to: StreamTime,
     /// The time from one step to the next.
     pub step: Duration,

@@ -51,9 +51,7 @@ pub(crate) struct Comparison {
 
 /// Why a window was abandoned.
 enum Obstacle {
-    /// Waiting may help.
     Passing(Vec<String>),
-    /// Waiting can't help.
     Final(Vec<String>),
 }
 

@@ -7,7 +7,6 @@ use super::retire::RetireError;
 use crate::http_client::HttpError;
 use crate::nats::NatsError;
 
-/// A step failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StepError {
     #[error(transparent)]
@@ -24,7 +23,6 @@ pub(super) enum StepError {
     Monitor { at: String, source: HttpError },
     #[error("certificate {which}")]
     Certificate { which: String, source: CertificateError },
-    /// A gate does not pass, for this reason.
     #[error("{0}")]
     Gate(String),
 }

@@ -23,7 +23,6 @@ use crate::config::{NatsUrl, duration, one_line};
 use crate::http_client::{Endpoint, HttpAccess};
 use callsight_frame::subject::Region;
 
-/// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fleet {
@@ -72,7 +71,6 @@ pub(crate) enum ServiceKind {
     Plain,
 }
 
-/// One region's cluster.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct FleetRegion {
@@ -116,7 +114,6 @@ pub(crate) struct ExporterAddresses {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct NatsAccess {
-    /// Servers, without users.
     #[serde(deserialize_with = "nats_urls")]
     pub(crate) url: Vec<NatsUrl>,
     pub(crate) creds: Option<PathBuf>,
@@ -183,7 +180,6 @@ pub(crate) enum FleetAddress {
     Forwarded {
         /// That of the service unless given.
         namespace: Option<String>,
-        /// Such as `svc/callsight-blue`.
         resource: String,
         port: u16,
     },

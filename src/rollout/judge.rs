@@ -153,7 +153,6 @@ const RATES: [(&str, &Metric); 9] = [
     ("video freezes", &catalogue::FREEZES),
 ];
 
-/// Judges one window.
 pub(crate) fn judge(watched: &WatchedWindow, tolerances: &Tolerances) -> WindowJudgement {
     let [old, new] = &watched.names;
     let mut reasons = Vec::new();
@@ -356,7 +355,6 @@ fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
 /// identifiers of a pre-release, numbers come before words.
 type Precedence = ([u64; 3], bool, Vec<(bool, u64, String)>);
 
-/// `1.2.3` or `1.2.3-rc.1`.
 fn parts(version: &str) -> Option<Precedence> {
     let version = version.split('+').next().unwrap_or_default();
     let (numbers, pre_release) = version.split_once('-').map_or((version, ""), |split| split);

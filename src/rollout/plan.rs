@@ -167,7 +167,6 @@ pub(crate) struct Lane<'a> {
     pub(crate) closing: Vec<Step<'a>>,
 }
 
-/// A whole deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DeploymentPlan<'a> {
     /// Gates that must pass before anything changes.

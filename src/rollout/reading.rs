@@ -1,8 +1,8 @@
 //! Reads the page of another exporter: samples by line, labels by name.
 //!
 //! A rollout compares two exporters, of which it has the pages alone. A page has lines of any
-//! writer, in any order of labels, so this is a general parser; readers of this process's own series
-//! take typed values from the recorders instead.
+//! writer, in any order of labels, so this is a general parser; readers of this process's own
+//! series take typed values from the recorders instead.
 //!
 //! Invariant: a line that is not a valid sample yields nothing, and never a wrong one.
 
@@ -17,7 +17,6 @@ pub(super) struct Sample<'a> {
     pub(super) name: &'a str,
     /// Its labels, escaped, without braces.
     pub(super) labels: &'a str,
-    /// Its value.
     pub(super) value: f64,
 }
 

@@ -29,7 +29,6 @@ pub(crate) struct DeploymentReport {
     pub(crate) gates_skipped: bool,
     pub(crate) dry_run: bool,
     pub(crate) result: Outcome,
-    /// Why steps failed.
     pub(crate) why: Vec<String>,
     pub(crate) seconds: f64,
     /// The steps that ran, in the order in which they ended, and those that did not.
@@ -82,7 +81,6 @@ pub(crate) enum StepResult {
     Skipped,
     /// Not performed, because of `--dry-run`.
     Planned,
-    /// Not reached.
     NotRun,
 }
 
@@ -102,7 +100,6 @@ pub(crate) struct ReleaseChange {
 pub(crate) struct ManifestDifference {
     pub(crate) region: String,
     pub(crate) service: String,
-    /// After which step.
     pub(crate) after: String,
     /// In the manner of `diff -u`; empty if there is none.
     pub(crate) text: String,

@@ -30,7 +30,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Time limit of a request to JetStream.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What to retire.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Retirement {
     pub(crate) deployment: Deployment,
@@ -40,12 +39,10 @@ pub(crate) struct Retirement {
     pub(crate) timeout: Duration,
 }
 
-/// A durable stays.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetireError {
     #[error("nothing is deleted while the active exporter can't be asked")]
     Active(#[from] ExporterError),
-    /// It may still be needed, for this reason.
     #[error("{0}")]
     Needed(String),
     #[error("cannot {doing} of stream {stream}")]
@@ -91,7 +88,8 @@ pub(crate) async fn delete_durables(
 ) -> Result<Vec<DeletedDurable>, RetireError> {
     let end = tokio::time::Instant::now() + retirement.timeout;
     let mut idle = Vec::new();
-    // All are checked before the first one is deleted: a colour has stopped as a whole or not at all.
+    // All are checked before the first one is deleted: a colour has stopped as a whole or not at
+    // all.
     for region in &retirement.regions {
         let name = stream_name(region);
         let Some(stream) = stream(context, &name).await? else { continue };

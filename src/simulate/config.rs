@@ -33,7 +33,6 @@ pub struct SimulateConfig {
     pub seed: u64,
     /// What happens to the network and to the number of sessions.
     pub scenario: Scenario,
-    /// When it happens.
     pub rhythm: Rhythm,
     /// Frames per second of all sessions together; replaces `interval`.
     pub rate: Option<f64>,

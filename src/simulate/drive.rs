@@ -48,7 +48,6 @@ impl fmt::Display for SimulationSummary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimulateError {
-    /// A value of the configuration can't be simulated.
     #[error(transparent)]
     Config(#[from] SimulateConfigError),
     /// A relay's publisher did not start, or its client was closed.

@@ -9,7 +9,6 @@ use rand::rngs::Xoshiro256PlusPlus;
 const OCCASIONS: [&str; 8] =
     ["standup", "retro", "all-hands", "interview", "one-on-one", "class", "support", "board"];
 
-/// A call.
 #[derive(Debug)]
 pub(super) struct Meeting {
     pub(super) id: String,

@@ -17,7 +17,6 @@ use callsight_frame::subject::Region;
 /// What happens to the simulated calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// Healthy calls.
     #[default]
     #[value(help = "Healthy calls, with the usual joins, leaves and crashes.")]
     Steady,

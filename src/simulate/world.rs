@@ -45,9 +45,7 @@ pub struct Relay {
 pub struct Event<'a> {
     /// Time since the world began.
     pub due: Duration,
-    /// Index in [`World::relays`].
     pub relay: usize,
-    /// The frame.
     pub frame: Frame<'a>,
 }
 
@@ -71,7 +69,6 @@ struct RegionSessions {
     usual: usize,
     /// In calls, and not asked to leave.
     present: usize,
-    /// About to join.
     expected: usize,
 }
 

@@ -20,23 +20,19 @@ use crate::replay::prometheus::Labels;
 use crate::replay::sample::Table;
 use callsight_fold::series::catalogue::CATALOGUE;
 
-/// A recording rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingRule {
     /// The name of the series.
     pub name: String,
-    /// The expression.
     pub expression: String,
     /// Labels that its series get.
     pub labels: Labels,
 }
 
-/// An alerting rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertRule {
     /// The name of the alert.
     pub name: String,
-    /// The expression.
     pub expression: String,
     /// Labels that its alerts get.
     pub labels: Labels,
@@ -51,9 +47,7 @@ pub struct AlertRule {
 /// The rules of some files, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleSet {
-    /// The recording rules.
     pub recordings: Vec<RecordingRule>,
-    /// The alerting rules.
     pub alerts: Vec<AlertRule>,
 }
 

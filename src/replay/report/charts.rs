@@ -1,7 +1,7 @@
 //! Draws charts as SVG.
 //!
-//! A page that must open in ten years can't depend on a chart library. Each chart is text too: its largest value stands
-//! beside a dot, and each moment shows its values as a tooltip.
+//! A page that must open in ten years can't depend on a chart library. Each chart is text too: its
+//! largest value stands beside a dot, and each moment shows its values as a tooltip.
 //!
 //! Invariant: charts are styled by classes alone, since the page's policy forbids style attributes.
 

@@ -1,6 +1,7 @@
 //! Gathers a few numbers of each step, and who had it worst.
 //!
-//! A window may have millions of frames and a hundred thousand steps. So each step is reduced to its numbers at once.
+//! A window may have millions of frames and a hundred thousand steps. So each step is reduced to
+//! its numbers at once.
 //!
 //! Invariant: what is kept of a step does not depend on how many frames came before it.
 
@@ -11,6 +12,7 @@ use super::scores::{Point, Scoreboard};
 use super::settings::{By, Settings, narrow};
 use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::quantile::percentile;
+use crate::insight::state::Threshold;
 use crate::replay::engine::Account;
 use crate::replay::sample::{Step, Table};
 use crate::replay::seen::{Fate, Seen};
@@ -32,11 +34,9 @@ pub(crate) type Quantiles = [f64; 3];
 /// The numbers of a scope at one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ScopeStep {
-    /// Live sessions.
     pub(crate) sessions: u32,
     /// Their participants, each once a meeting.
     pub(crate) participants: u32,
-    /// Their meetings.
     pub(crate) meetings: u32,
     /// Sessions that are degraded, by [`By`].
     pub(crate) degraded: [u32; 4],
@@ -50,12 +50,17 @@ pub(crate) struct ScopeStep {
     pub(crate) concealed: Option<f64>,
 }
 
+impl ScopeStep {
+    /// Whether the scope is bad by a signal.
+    pub(super) fn is_bad(&self, by: By, threshold: Threshold) -> bool {
+        threshold.is_met(self.degraded[by as usize].into(), self.sessions.into())
+    }
+}
+
 /// A region, or all together.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
-    /// Its name.
     pub(crate) name: String,
-    /// Step by step.
     pub(crate) moments: Vec<ScopeStep>,
     sums: Grown,
 }
@@ -73,11 +78,9 @@ pub(crate) struct ServerTimes {
 pub(crate) struct Collected {
     /// What was asked for.
     pub(crate) settings: Settings,
-    /// The steps.
     pub(crate) at: Vec<StreamTime>,
     /// All regions together, and then each if there are several.
     scopes: Vec<Scope>,
-    /// By server.
     pub(crate) servers: BTreeMap<ServerKey, ServerTimes>,
     /// Who had it worst.
     pub(crate) sessions: Scoreboard,
@@ -97,7 +100,6 @@ struct Tally<'a> {
 }
 
 impl Collected {
-    /// Nothing yet.
     pub(crate) fn new(settings: Settings) -> Self {
         let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Grown::default() };
         let mut scopes: Vec<_> = settings.regions.iter().map(|region| name(region.as_str())).collect();
@@ -115,7 +117,6 @@ impl Collected {
         &self.scopes[0]
     }
 
-    /// Each region.
     pub(crate) fn regions(&self) -> &[Scope] {
         &self.scopes[usize::from(self.scopes.len() > 1)..]
     }

@@ -16,7 +16,6 @@ use crate::replay::window::rfc3339;
 /// The number of the worst that are listed.
 pub(super) const TOP: usize = 20;
 
-/// All figures.
 pub(super) fn figures(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> Value {
     let settings = &collected.settings;
     let scopes: Vec<_> = collected.regions().iter().map(|region| scope(region, collected)).collect();

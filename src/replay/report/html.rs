@@ -1,7 +1,7 @@
 //! Writes the page.
 //!
-//! The page shows names that clients chose, and is opened from disk, where no server sends headers for it. So it contains
-//! its own policy, which names the style by digest.
+//! The page shows names that clients chose, and is opened from disk, where no server sends headers
+//! for it. So it contains its own policy, which names the style by digest.
 //!
 //! Invariant: the page fetches nothing and runs nothing, and every name in it is escaped.
 
@@ -25,7 +25,6 @@ const STYLE: &str = include_str!("page.css");
 /// The size of a chart that has half of the page's width.
 const HALF: (f64, f64) = (600.0, 190.0);
 
-/// Writes the page.
 pub(crate) fn render(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> String {
     let settings = &collected.settings;
     let axis = axis(collected, verdict);

@@ -1,10 +1,13 @@
-//! Who had it worst: a score of every session or pair, and timelines of those that may end up on top.
+//! Who had it worst: a score of every session or pair, and timelines of those that may end up on
+//! top.
 //!
-//! Who was worst is only clear at the end, and a timeline of each takes much memory. So the number of timelines is bounded.
-//! A newcomer to a full board gets one when it becomes degraded, from the half that was best so far. Scores are small;
-//! still, of those that are gone only the worst are kept by name, and the others are counted.
+//! Who was worst is only clear at the end, and a timeline of each takes much memory. So the number
+//! of timelines is bounded. A newcomer to a full board gets one when it becomes degraded, from the
+//! half that was best so far. Scores are small; still, of those that are gone only the worst are
+//! kept by name, and the others are counted.
 //!
-//! Invariant: memory is bounded by the live rows, the bounds of the board and the points of a chart.
+//! Invariant: memory is bounded by the live rows, the bounds of the board and the points of a
+//! chart.
 
 use std::cmp::Reverse;
 
@@ -28,7 +31,6 @@ pub(crate) struct Point {
     pub(crate) deaf: bool,
     /// The peer's camera was on, and nothing was seen.
     pub(crate) blind: bool,
-    /// It was live.
     pub(crate) there: bool,
 }
 
@@ -64,7 +66,6 @@ impl Point {
 pub(crate) struct Score {
     /// Region, meeting and participant; of a pair the remote one.
     pub(crate) names: [Box<str>; 3],
-    /// The last server.
     pub(crate) server: Box<str>,
     /// Frames of the window that were folded in time.
     pub(crate) frames: u64,
@@ -99,7 +100,8 @@ impl Score {
         self.bad[By::Any as usize]
     }
 
-    /// Orders by severity: degraded at more steps, then unheard, then a longer round trip, then more audio concealed.
+    /// Orders by severity: degraded at more steps, then unheard, then a longer round trip, then
+    /// more audio concealed.
     const fn severity(&self) -> (u32, u32, u32, u32) {
         // Neither is negative, so their bits are in the order of their values.
         (self.bad_steps(), self.deaf, self.most_rtt.to_bits(), self.most_concealed.to_bits())

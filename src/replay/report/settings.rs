@@ -4,7 +4,6 @@
 //!
 //! Invariant: a place is bad in a window by the threshold that the live page uses.
 
-use super::collect::ScopeStep;
 use crate::insight::state::Threshold;
 use crate::insight::words::signal;
 use crate::replay::engine::Filter;
@@ -20,11 +19,8 @@ const POINTS: usize = 240;
 /// What degrades a session: one of the fold's signals, in their order, or any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// The round-trip time.
     Rtt,
-    /// Audio.
     Audio,
-    /// Video.
     Video,
     /// At least one of these.
     Any,
@@ -61,7 +57,6 @@ impl By {
 /// What the replay was asked for.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The regions.
     pub regions: Vec<Region>,
     /// The window and its steps.
     pub window: Window,
@@ -76,17 +71,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// When a place is bad. A reader who asks for single calls is interested in each session of them.
+    /// When a place is bad. A reader who asks for single calls is interested in each session of
+    /// them.
     pub(crate) const fn threshold(&self) -> Threshold {
         match self.filter.is_open() {
             true => Threshold::BAD,
             false => Threshold { sessions: 1, ..Threshold::BAD },
         }
-    }
-
-    /// Whether a place is bad by a signal at a step.
-    pub(super) fn is_bad(&self, moment: &ScopeStep, by: By) -> bool {
-        self.threshold().is_met(moment.degraded[by as usize].into(), moment.sessions.into())
     }
 
     /// The number of steps that a point of a chart stands for.

@@ -59,7 +59,7 @@ fn row(region: &Scope, by: By, collected: &Collected, axis: &Axis, rows: &mut St
     let is: Vec<_> = region
         .moments
         .chunks(settings.stride())
-        .map(|moments| moments.iter().any(|moment| settings.is_bad(moment, by)))
+        .map(|moments| moments.iter().any(|moment| moment.is_bad(by, settings.threshold())))
         .collect();
     let spell = ScopeSpell::of(region, by, settings);
     let at = |at| clock(at, settings.window);

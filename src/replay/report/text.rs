@@ -26,7 +26,6 @@ fn utc(at: StreamTime) -> OffsetDateTime {
     at.map_or(OffsetDateTime::UNIX_EPOCH, |at| at.to_offset(UtcOffset::UTC))
 }
 
-/// `31 January 2026`.
 pub(super) fn day(at: StreamTime) -> String {
     let at = utc(at);
     format!("{} {} {}", at.day(), at.month(), at.year())

@@ -1,9 +1,10 @@
 //! The verdict on a window: when it was bad, and a sentence that says so.
 //!
-//! The first question after an incident is from when to when it lasted, and for how many. Regions begin and end at different
-//! steps, so the whole is taken from the earliest to the latest.
+//! The first question after an incident is from when to when it lasted, and for how many. Regions
+//! begin and end at different steps, so the whole is taken from the earliest to the latest.
 //!
-//! Invariant: a window is bad if and only if a region, or all together, met the threshold at some step.
+//! Invariant: a window is bad if and only if a region, or all together, met the threshold at some
+//! step.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ impl ScopeSpell {
         let degraded = |moment: &ScopeStep| moment.degraded[by as usize];
         let mut spell: Option<Self> = None;
         let steps = scope.moments.iter().enumerate();
-        for (step, moment) in steps.filter(|(_, moment)| settings.is_bad(moment, by)) {
+        for (step, moment) in steps.filter(|(_, moment)| moment.is_bad(by, settings.threshold())) {
             let Some(spell) = &mut spell else {
                 spell = Some(Self { steps: Spell::begin(step, step == 0), peak: step });
                 continue;
@@ -43,7 +44,6 @@ impl ScopeSpell {
         spell
     }
 
-    /// When it began.
     pub(crate) fn began(&self, collected: &Collected) -> StreamTime {
         collected.at[self.steps.first]
     }
@@ -237,7 +237,8 @@ pub(super) mod tests {
     use crate::replay::window::Window;
     use callsight_fold::FoldSettings;
 
-    /// Regions, and of each the sessions and degraded sessions by RTT, a step a second from 20:00:00 on.
+    /// Regions, and of each the sessions and degraded sessions by RTT, a step a second from
+    /// 20:00:00 on.
     pub(in crate::replay::report) fn collected(regions: &[(&str, &[(u32, u32)])]) -> Collected {
         let at = |second: usize| {
             StreamTime::from_unix_nanos(1_764_100_800_000_000_000) + Duration::from_secs(second as u64)

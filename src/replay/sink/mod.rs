@@ -58,29 +58,15 @@ pub trait Sink: Send {
 /// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// A file can't be written.
     #[error("cannot write `{}`{}; no partial file is left", one_line(&path.display().to_string()), hint(source))]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// Standard output can't be written.
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
-    /// A program that the sink started failed.
     #[error("{program} failed: {}", one_line(reason))]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// What it printed.
-        reason: String,
-    },
+    Program { program: &'static str, reason: String },
     /// A receiver refused the samples, or did not accept any for too long.
     #[error("{0}")]
     Receiver(String),
-    /// A signal stopped the replay.
     #[error("stopped")]
     Stopped,
 }

@@ -188,7 +188,6 @@ impl TextMaker {
     }
 }
 
-/// `name{label="value",…} `.
 fn set_head(head: &mut Vec<u8>, column: &Column, labels: &str, replay: Option<&str>) {
     let own = column.label.as_ref().map(|(name, value)| format!("{name}=\"{value}\""));
     let parts = [Some(labels), replay, own.as_deref()];

@@ -18,9 +18,7 @@ const BUFFER: usize = 1 << 20;
 /// Where to write: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A file.
     File(PathBuf),
-    /// Standard output.
     Stdout,
 }
 

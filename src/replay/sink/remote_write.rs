@@ -50,7 +50,6 @@ const SAMPLES_PER_REQUEST: usize = 5_000;
 /// Where samples go, and how their series differ from those of a step.
 #[derive(Clone, Debug)]
 pub struct RemoteWriteConfig {
-    /// The receiver.
     pub receiver: ReceiverConfig,
     /// Labels that every series gets.
     pub labels: Labels,
@@ -91,7 +90,6 @@ pub struct RemoteWrite {
     gathered: Vec<HashMap<Box<str>, GatheredRow>>,
     /// The number of gathered values.
     values: usize,
-    /// The gathered steps.
     steps: Vec<StreamTime>,
     /// A bit for each column that a row had a value in at the last sent step, by table.
     live: Vec<HashMap<Box<str>, u64>>,

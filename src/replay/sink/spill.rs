@@ -56,7 +56,6 @@ struct Section {
     end: u64,
 }
 
-/// Gathers steps.
 pub(super) struct Spill {
     file: File,
     /// The present run, by table.

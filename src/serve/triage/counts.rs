@@ -1,13 +1,14 @@
 //! Reads the aggregates.
 //!
-//! Session rows depend on the level of detail and on budgets; the aggregates do not. So the numbers of sessions, and the
-//! rates, are read from them.
+//! Session rows depend on the level of detail and on budgets; the aggregates do not. So the numbers
+//! of sessions, and the rates, are read from them.
 //!
 //! Invariant: the counts are exact at every level of detail.
 
 use std::collections::BTreeMap;
 
-use crate::insight::counters::{ServerCounts, ServerKey};
+use crate::insight::counters::ServerKey;
+use crate::insight::population::ServerCounts;
 use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Limit, Signal};
 use callsight_fold::series::catalogue::{self as c, Kind, Metric, Plane};
 use callsight_frame::Operation;

@@ -1,8 +1,8 @@
 //! The detail of one meeting or session: who hears and sees whom.
 //!
-//! The worst list says who is affected; a reader then asks on which side the trouble is. Rows are sorted by region and
-//! meeting, so a meeting is found without reading others. A session is searched for in all rows, so only a few searches
-//! run at a time.
+//! The worst list says who is affected; a reader then asks on which side the trouble is. Rows are
+//! sorted by region and meeting, so a meeting is found without reading others. A session is
+//! searched for in all rows, so only a few searches run at a time.
 //!
 //! Invariant: the answer for a meeting is bounded, whatever its size.
 

@@ -1,6 +1,7 @@
 //! The last five minutes in steps, for the small charts.
 //!
-//! A number is bad or good only compared with what it was before. Prometheus has that, but the page must not depend on it.
+//! A number is bad or good only compared with what it was before. Prometheus has that, but the page
+//! must not depend on it.
 //!
 //! Invariant: all steps have the same regions, in the same order.
 
@@ -16,7 +17,6 @@ use serde::Serialize;
 pub(super) const STEP: Duration = Duration::from_secs(5);
 const STEPS: usize = 61;
 
-/// A step.
 #[derive(Debug)]
 struct Point {
     at: Clocks,
@@ -84,7 +84,8 @@ impl History {
     }
 }
 
-/// Whether the next step follows a `last` one. It may come a little early, since looks are not that exact.
+/// Whether the next step follows a `last` one. It may come a little early, since looks are not that
+/// exact.
 pub(super) fn is_due(last: Clocks, at: Clocks) -> bool {
     at.steady.saturating_sub(last.steady) + STEP / 10 >= STEP
 }

@@ -1,12 +1,14 @@
 //! Triage: whether calls are bad, where, and for how many, for people who have thirty seconds.
 //!
-//! The numbers are spread: gauges by server, rows by session, the health of each consumer. No viewer may lock any of them,
-//! and a hundred viewers must cost what one does. So one keeper takes a look every second while somebody views, else as
-//! often as the charts have steps, and leaves the answer as bytes. A look that took long is followed by a longer pause, so
-//! that looking takes about a fiftieth of a processor at most.
+//! The numbers are spread: gauges by server, rows by session, the health of each consumer. No
+//! viewer may lock any of them, and a hundred viewers must cost what one does. So one keeper takes
+//! a look every second while somebody views, else as often as the charts have steps, and leaves the
+//! answer as bytes. A look that took long is followed by a longer pause, so that looking takes
+//! about a fiftieth of a processor at most.
 //!
-//! [`counts`] reads the aggregates and [`sessions`] the session rows; [`summary`] has them judged by [`crate::insight`] and
-//! puts the answer together with [`history`]; [`drill`] shows one meeting or session; [`page`] is the document.
+//! [`counts`] reads the aggregates and [`sessions`] the session rows; [`summary`] has them judged
+//! by [`crate::insight`] and puts the answer together with [`history`]; [`drill`] shows one meeting
+//! or session; [`page`] is the document.
 //!
 //! Invariant: a viewer reads what the keeper left, and never touches the series.
 
@@ -99,7 +101,6 @@ impl Triage {
         (!latest.is_empty()).then_some(latest)
     }
 
-    /// Takes looks, forever.
     pub(super) async fn keep(self) {
         let mut every = interval(OFTEN);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);

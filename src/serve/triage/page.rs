@@ -1,7 +1,8 @@
 //! The page: one self-contained document, and the headers that protect it.
 //!
-//! The page shows names that clients chose, which may be written to run as script. So its policy names its own script and
-//! style by digest: nothing else runs, nothing is fetched from elsewhere, and no script can turn text into markup.
+//! The page shows names that clients chose, which may be written to run as script. So its policy
+//! names its own script and style by digest: nothing else runs, nothing is fetched from elsewhere,
+//! and no script can turn text into markup.
 //!
 //! Invariant: the policy allows nothing beyond the document itself and its own API.
 

@@ -1,7 +1,7 @@
 //! Reads the session rows: present round-trip times, degraded meetings, and the worst sessions.
 //!
-//! There may be a hundred thousand rows. They are sorted by region and meeting, so each meeting is read as a whole, one
-//! walk answers everything, and only the worst few sessions are copied.
+//! There may be a hundred thousand rows. They are sorted by region and meeting, so each meeting is
+//! read as a whole, one walk answers everything, and only the worst few sessions are copied.
 //!
 //! Invariant: the walk takes no lock that a scrape does not take.
 
@@ -32,7 +32,6 @@ pub(super) struct Walk {
     /// Of all regions: a meeting in two of them is one.
     pub(super) meetings: u64,
     pub(super) meetings_degraded: u64,
-    /// The worst first.
     pub(super) worst: Vec<SessionSummary>,
     pub(super) rows: u64,
 }
@@ -143,7 +142,8 @@ impl Walk {
     }
 }
 
-/// The place of a row, as parts of the text of its labels: up to the region, up to the meeting, and of the server.
+/// The place of a row, as parts of the text of its labels: up to the region, up to the meeting, and
+/// of the server.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     region: &'a str,

@@ -1,7 +1,8 @@
 //! The summary: everything that the page shows, as `/api/triage` answers it.
 //!
-//! A look brings values of one moment. Rates, since when a place is bad, and whether it has become silent need the looks
-//! before it too, which [`Memory`] keeps. `docs/triage.md` describes every field.
+//! A look brings values of one moment. Rates, since when a place is bad, and whether it has become
+//! silent need the looks before it too, which [`Memory`] keeps. `docs/triage.md` describes every
+//! field.
 //!
 //! Invariant: the summary depends on the looks taken and on nothing else.
 
@@ -15,9 +16,9 @@ use super::counts::{Counts, RegionCounts};
 use super::history::{History, HistorySummary, is_due};
 use super::sessions::{SessionSummary, Walk};
 use crate::consume::HealthReport;
-use crate::insight::counters::{Grown, ServerCounts, ServerKey};
+use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::place::{JudgedRegion, JudgedServer, rfc3339};
-use crate::insight::population::{Part, Population, tenth};
+use crate::insight::population::{Part, Population, ServerCounts, tenth};
 use crate::insight::spell::{Clocks, Spells};
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
@@ -99,7 +100,6 @@ pub(super) struct Look {
     pub(super) began: Instant,
     pub(super) at: Clocks,
     pub(super) counts: Counts,
-    /// `None` without detail.
     pub(super) walk: Option<Walk>,
     pub(super) reports: Vec<HealthReport>,
     pub(super) live_series: usize,

@@ -93,7 +93,8 @@ fn cumulative_counters_never_fall() {
             now.insert(key, counters);
         }
         for (key, counters) in now {
-            // One who came back after a crash is a new session, of which everything counts from zero.
+            // One who came back after a crash is a new session, of which everything counts from
+            // zero.
             let before = last.insert(key, counters.clone()).unwrap_or_default();
             let came_back = counters[2] < before.get(2).copied().unwrap_or(0);
             returns += usize::from(came_back);

@@ -16,7 +16,6 @@ use crate::replay::sink::output::{Output, Target};
 use crate::replay::window::{Moment, exact};
 use callsight_fold::StreamTime;
 
-/// What is replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The beginning of the window.
@@ -75,13 +74,11 @@ impl Resume {
         Ok(Self { path, plan: state.plan, accepted: Some(state.accepted) })
     }
 
-    /// What is replayed.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
