@@ -9,8 +9,10 @@ use crate::config::{ConfigError, chain};
 /// The error of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    /// The settings cannot be used: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The command failed: exit code 1.
     #[error("{doing}")]
     Failed {
         /// What failed, such as `cannot write to stdout`.

@@ -7,7 +7,7 @@
 //! opened in ten years.
 //!
 //! - `collect` gathers while the steps go by; its memory grows with live series and steps, not with
-//! frames;
+//!   frames;
 //! - `scores` keeps who had it worst, and when;
 //! - `verdict` determines when it began and ended, and puts it into a sentence;
 //! - `charts` draws;

@@ -1,7 +1,7 @@
 //! A file of OpenMetrics: every sample of every series, with its time.
 //!
 //! The format wants the samples of a family together, within it those of a series in the order of
-//! time, and `# EOF` at the end. A replay goes through time instead, so [`Spill`] sorts its steps
+//! time, and `# EOF` at the end. A replay goes through time instead, so `Spill` sorts its steps
 //! first. One thread makes text of them while the other writes it.
 //!
 //! Invariant: a complete file is valid OpenMetrics.
