@@ -79,7 +79,9 @@ async fn openmetrics_is_read_by_others() {
     let folder = temporary_directory();
     let file = folder.path().join("incident.om");
     let path = file.to_str().unwrap();
-    replayed(&nats.url(), &["--from", &moment(begin), "--step=1s", "--openmetrics", path, "--replay-id=it"]);
+    // Two replays are compared, so both end at the same moment.
+    let window = ["--from", &moment(begin), "--to", &moment(OffsetDateTime::now_utc()), "--step=1s"];
+    replayed(&nats.url(), &[&window[..], &["--openmetrics", path, "--replay-id=it"]].concat());
 
     let output = python::run(&["-", path], PARSE);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -102,10 +104,7 @@ async fn openmetrics_is_read_by_others() {
     let made = promtool(&["tsdb", "create-blocks-from", "openmetrics", path, blocks.to_str().unwrap()], "");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made = folder.path().join("made");
-    replayed(
-        &nats.url(),
-        &["--from", &moment(begin), "--step=1s", "--tsdb", made.to_str().unwrap(), "--replay-id=it"],
-    );
+    replayed(&nats.url(), &[&window[..], &["--tsdb", made.to_str().unwrap(), "--replay-id=it"]].concat());
     let listed = promtool(&["tsdb", "list", made.to_str().unwrap()], "");
     let listed = String::from_utf8(listed.stdout).unwrap();
     // A line of headings, and one for each block.
