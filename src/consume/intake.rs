@@ -7,7 +7,7 @@
 //! acknowledgement would cover the hole.
 //!
 //! The stream itself may be set back: a disk that lost its last seconds with the power, or one
-//! restored from a backup, gives sequences out a second time. Such a message is told from a
+//! restored from a backup, gives sequences out a second time. Such a message differs from a
 //! redelivery by its time: it is later than that of everything that was taken.
 //!
 //! Invariant: each message of the stream has its effect exactly once.

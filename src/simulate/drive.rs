@@ -1,6 +1,6 @@
 //! The driver of a simulation: publishes a world's frames when they are due.
 //!
-//! Invariant: a frame is dropped only when the run is told to stop. While a buffer is full, the
+//! Invariant: a frame is dropped only when the run is stopped. While a buffer is full, the
 //! world waits.
 
 use std::fmt;
@@ -115,7 +115,7 @@ pub async fn run(
 enum Over {
     /// The number of frames is reached.
     Count,
-    /// The duration has passed, or the run is told to stop.
+    /// The duration has passed, or the run is stopped.
     Time,
 }
 
@@ -171,7 +171,7 @@ struct Outlet<'a, S> {
 }
 
 impl<S: Future<Output = ()>> Outlet<'_, S> {
-    /// Publishes a frame once there is room. Drops it if the run is told to stop before.
+    /// Publishes a frame once there is room. Drops it if the run is stopped before.
     async fn publish(&mut self, event: &Event<'_>) -> Result<(), SimulateError> {
         let publisher = &self.publishers[event.relay];
         let room = match publisher.room().now_or_never() {
@@ -243,7 +243,7 @@ impl<'a, S: Future<Output = ()>> Pace<'a, S> {
         }
     }
 
-    /// Waits for something; `None` if the run is told to stop before.
+    /// Waits for something; `None` if the run is stopped before.
     async fn wait<T>(&mut self, publishers: &[Publisher], what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         loop {

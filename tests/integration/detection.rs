@@ -20,7 +20,7 @@ use crate::kit::wait::{self, PATIENCE};
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// When the regions turn bad after the start of the calls, and for how long: longer than the
-/// promise, so that an alert that is late is told from one that never comes.
+/// promise, so that a late alert can be distinguished from one that never fires.
 const QUIET: Duration = Duration::from_secs(12);
 const BAD: Duration = Duration::from_secs(40);
 

@@ -286,7 +286,7 @@ async fn nobody_gets_in_without_a_password() {
 }
 
 /// Who may make a consumer for the moment could have it deliver where he may not publish himself.
-/// What NATS lets through all the same is told in `docs/security.md`.
+/// What NATS allows nevertheless is described in `docs/security.md`.
 #[tokio::test]
 async fn a_consumer_for_the_moment_publishes_for_nobody() {
     let nats = nats_with_permissions();
