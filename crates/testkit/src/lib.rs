@@ -10,6 +10,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod disk;
 pub mod http;
 pub mod nats;
 pub mod port;
