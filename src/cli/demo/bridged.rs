@@ -191,6 +191,7 @@ fn environment(
         ("STORE".to_owned(), shown(&store)),
         // At least the limits of all streams together, although the demo stores little.
         ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
+        ("STORE_SYNC".to_owned(), "1s".to_owned()),
         ("CLUSTER_LISTEN".to_owned(), routes.to_string()),
         ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{routes}\"]")),
         ("GATEWAY_LISTEN".to_owned(), gateways[index].to_string()),
