@@ -328,6 +328,9 @@ mod tests {
         let replaced = "os.close(put('tmp', b'new', os.O_SYNC)); os.rename('tmp', 'old')";
         leaves(replaced, &[("old", "old")]);
         leaves(&format!("{replaced}; os.fsync(folder())"), &[("old", "new")]);
-        leaves("f = put('a', b'a'); os.fsync(f); os.rename('a', 'b'); os.fsync(f)", &[("b", "a"), ("old", "old")]);
+        leaves(
+            "f = put('a', b'a'); os.fsync(f); os.rename('a', 'b'); os.fsync(f)",
+            &[("b", "a"), ("old", "old")],
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod python;
+pub mod region;
 pub mod supercluster;
 pub mod tool;
 pub mod wait;

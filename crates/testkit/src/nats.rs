@@ -137,6 +137,12 @@ impl Nats {
         self.process.terminate(wait::PATIENCE)
     }
 
+    /// Sends SIGUSR2, the lame duck mode: hands over what it leads, and its clients. Returns once the
+    /// process has ended.
+    pub fn lame_duck(&mut self) -> ExitStatus {
+        self.process.lame_duck(wait::PATIENCE)
+    }
+
     /// Sends SIGKILL. [`Self::restart`] brings it back with what its store holds.
     pub fn kill9(&mut self) {
         self.process.kill9();
@@ -145,7 +151,8 @@ impl Nats {
     /// Ends it as a cut of its power would: at once, and without what its disk had not synced.
     pub fn cut_power(&mut self) {
         self.process.kill9();
-        self.disk.take().expect("it was not started on a disk that forgets").forget();
+        let Some(disk) = self.disk.take() else { panic!("{} has no disk that forgets", self.name) };
+        disk.forget();
     }
 
     /// Sends SIGSTOP: connections stay open and nothing answers.
