@@ -3,6 +3,7 @@
 //! Invariant: all files are checked before the first attempt to connect.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{AuthError, ConnectOptions};
 use tokio_rustls::rustls::crypto::ring;
@@ -15,6 +16,10 @@ use crate::config::NatsConfig;
 /// Maximum number of messages that wait in the client per subscription: more than one pull request
 /// asks for.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// Time within which a request is answered, or lost: by a connection that broke, or by a leader that
+/// was replaced. Whoever asks repeats it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Builds the options of a connection from its settings.
 pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError> {
@@ -45,6 +50,7 @@ pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions,
     Ok(options
         .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
+        .request_timeout(Some(REQUEST_TIMEOUT))
         .require_tls(config.tls.required())
         .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
