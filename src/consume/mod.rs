@@ -30,7 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::pull::MessagesError;
+use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
 use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::{self, Context, Message};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -46,7 +46,7 @@ use clock::Reading;
 use dead_letter_writer::{DeadLetterWriter, Rejected};
 use freshness::Freshness;
 pub use freshness::MirrorLag;
-pub use health::{HealthReport, RegionHealth};
+pub use health::{HealthReport, RegionHealth, ViewLoss};
 use heartbeat::{Heartbeat, Shutdown, stopped};
 use intake::{Intake, MissedDelivery};
 use progress::{Mark, Progress, Stalled};
@@ -59,7 +59,7 @@ use crate::stream_reader::{Part, ReadError, StreamReader, start_at};
 use callsight_fold::Fold;
 use callsight_fold::series::aggregates::{RegionSeries, StreamSeries};
 
-/// How often the consumer's state and the server's time are polled.
+/// How often the consumer's state and the server's time are polled, unless less lag is allowed.
 const POLL: Duration = Duration::from_secs(2);
 
 /// The most frames that are folded before the loop looks around: one acknowledgement covers them.
@@ -150,6 +150,22 @@ impl From<AskError> for End {
     }
 }
 
+impl End {
+    /// What it does to the view of the region.
+    fn loss(&self) -> ViewLoss {
+        match self {
+            Self::Attach(AttachError::Unreachable(error)) => {
+                ViewLoss::Unanswered(Some(format!("{error}; check that JetStream is enabled there")))
+            }
+            Self::Unanswered(error) => ViewLoss::Unanswered(Some(error.to_string())),
+            Self::Pull(error) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                ViewLoss::Unanswered(None)
+            }
+            other => ViewLoss::Problem(other.to_string()),
+        }
+    }
+}
+
 /// The server's state at a poll. The stream's is missing when it can't be had.
 struct Poll {
     state: ConsumerState,
@@ -190,9 +206,10 @@ impl Consumer {
             heartbeat: Heartbeat::new(
                 Intake::new(region.clone(), fold, Arc::clone(&own)),
                 Freshness::new(stream),
-                Arc::new(RegionHealth::new(region)),
+                Arc::new(RegionHealth::new(region, config.source.kind)),
                 context.client(),
                 Arc::clone(&own),
+                config.lookback,
             ),
             context,
             config,
@@ -251,7 +268,7 @@ impl Consumer {
         if let Some(suppressed) = self.problems.check(Instant::now()) {
             tracing::warn!(region = %self.config.source.region, error = problem, suppressed, "not consuming");
         }
-        self.heartbeat.health.detached(problem);
+        self.heartbeat.health.detached(end.loss());
     }
 
     /// How far the stream was folded, once it was attached to.
@@ -325,7 +342,7 @@ impl Consumer {
         self.heartbeat.intake.resume(delivered, acknowledged, attached.handover);
         self.heartbeat.set_attached(true);
         let mut chunks = attached.messages.ready_chunks(CHUNK);
-        let mut polls = pin!(polls(context, stream, durable));
+        let mut polls = pin!(polls(context, stream, durable, POLL.min(self.config.max_lag / 4)));
         let mut deliveries = Deliveries {
             catch_up: CatchUp::new(delivered, waiting),
             progress: Progress::default(),
@@ -388,8 +405,11 @@ impl Consumer {
     async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), End> {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
+        self.heartbeat.health.answered(reading.asked);
         if let Some(stream) = stream {
-            self.heartbeat.freshness.update(&stream);
+            self.heartbeat.freshness.update(&stream, self.heartbeat.intake.clock());
+            // Readiness follows at once.
+            self.heartbeat.beat();
         }
         #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
         {
@@ -457,9 +477,14 @@ impl Consumer {
     }
 }
 
-/// Polls at once and then every few seconds.
-fn polls(context: Context, stream: String, durable: String) -> impl Stream<Item = Result<Poll, AskError>> {
-    let mut every = interval(POLL);
+/// Polls at once and then at this interval.
+fn polls(
+    context: Context,
+    stream: String,
+    durable: String,
+    every: Duration,
+) -> impl Stream<Item = Result<Poll, AskError>> {
+    let mut every = interval(every);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
         every.tick().await;
