@@ -42,6 +42,8 @@ pub struct ConsumerConfig {
     pub create: Option<usize>,
     /// How far back a new durable begins: the idle timeout, so that it meets every live session.
     pub lookback: Duration,
+    /// How old a view may be that counts as current: polls are frequent enough to prove it.
+    pub max_lag: Duration,
 }
 
 /// Why the consumer cannot be attached to.
@@ -266,7 +268,7 @@ async fn find_consumer(
     state: &StreamState,
     folded: Option<u64>,
 ) -> Result<(Consumer<pull::Config>, u64, Handover), AttachError> {
-    let ConsumerConfig { source, reader, create, lookback } = config;
+    let ConsumerConfig { source, reader, create, lookback, .. } = config;
     let (stream, durable) = (&source.stream, reader.durable());
     let found = match consumer_state(context, stream, &durable).await {
         Ok((found, _)) => Some(found),

@@ -57,6 +57,11 @@ impl StreamClock {
         moved(self.at(instant), self.jumped)
     }
 
+    /// Translates a time of the server's clock into stream time.
+    pub(super) const fn steady(&self, time: StreamTime) -> StreamTime {
+        moved(time, -self.jumped)
+    }
+
     /// Follows the server's clock, but for a jump, which it returns in nanoseconds.
     pub(super) fn follow(&mut self, reading: Reading) -> Option<i128> {
         if reading.took > VAGUE {
@@ -68,14 +73,14 @@ impl StreamClock {
             self.jumped += ahead;
             return Some(ahead);
         }
-        *self = Self { at_anchor: moved(read.at_anchor, -self.jumped), jumped: self.jumped, ..read };
+        *self = Self { at_anchor: self.steady(read.at_anchor), jumped: self.jumped, ..read };
         None
     }
 
     /// Translates the time at which a frame was stored. The frame is here at `instant`, so it can't
     /// have been stored later: the clock is corrected, unless the server's has jumped.
     pub(super) fn stored(&mut self, time: StreamTime, instant: Instant) -> StreamTime {
-        let (time, now) = (moved(time, -self.jumped), self.at(instant));
+        let (time, now) = (self.steady(time), self.at(instant));
         if time > now && time.since(now) <= JUMP {
             (self.anchor, self.at_anchor) = (instant, time);
             return time;
@@ -84,7 +89,7 @@ impl StreamClock {
     }
 }
 
-fn moved(time: StreamTime, nanos: i128) -> StreamTime {
+const fn moved(time: StreamTime, nanos: i128) -> StreamTime {
     StreamTime::from_unix_nanos(time.unix_nanos() + nanos)
 }
 

@@ -18,9 +18,9 @@ use super::dead_letter_writer::Rejected;
 use super::heartbeat::{Heartbeat, stopped};
 use super::intake::BrokenOrder;
 use super::missed::{Received, Removals};
-use super::poll::{Poll, polls};
+use super::poll::{POLL, Poll, polls};
 use super::progress::{Mark, Progress};
-use super::server_state::{ConsumerState, StreamExtent};
+use super::server_state::{ConsumerState, LastMessage};
 use super::{Consumer, End};
 
 /// The most frames that are folded before the loop looks around: one acknowledgement covers them.
@@ -64,7 +64,7 @@ impl Consumer {
         let Attached { context, stream, durable, delivered, waiting, acknowledged, .. } = attached;
         self.heartbeat.set_attached(true);
         let mut chunks = attached.messages.ready_chunks(CHUNK);
-        let mut polls = pin!(polls(context, stream, durable));
+        let mut polls = pin!(polls(context, stream, durable, POLL.min(self.config.max_lag / 4)));
         let mut deliveries = Deliveries {
             catch_up: CatchUp::new(delivered, waiting),
             progress: Progress::default(),
@@ -132,8 +132,11 @@ impl Consumer {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
         check(&state, &self.config)?;
+        self.heartbeat.health.answered(reading.asked);
         if let Some(stream) = stream {
-            self.heartbeat.freshness.update(&stream);
+            self.heartbeat.freshness.update(&stream, self.heartbeat.intake.clock());
+            // Readiness follows at once.
+            self.heartbeat.beat();
             check_partitions(&stream, &self.config)?;
             self.compare(&state, &stream.state, deliveries)?;
         }
@@ -164,7 +167,7 @@ impl Consumer {
     fn compare(
         &mut self,
         state: &ConsumerState,
-        stream: &StreamExtent,
+        stream: &LastMessage,
         deliveries: &mut Deliveries,
     ) -> Result<(), End> {
         let intake = &mut self.heartbeat.intake;

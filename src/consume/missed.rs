@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::server_state::{ConsumerState, StreamExtent};
+use super::server_state::{ConsumerState, LastMessage};
 use crate::log::RateLimit;
 use callsight_fold::series::aggregates::RegionSeries;
 use callsight_frame::subject::Region;
@@ -120,7 +120,7 @@ impl Removals {
     pub(super) fn polled(
         &mut self,
         consumer: &ConsumerState,
-        stream: &StreamExtent,
+        stream: &LastMessage,
         received: Received,
     ) -> Option<(u64, u64)> {
         let waiting = consumer.num_pending;

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::pull::MessagesError;
+use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
 use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::{self, Context};
 use time::OffsetDateTime;
@@ -48,7 +48,7 @@ use dead_letter_writer::DeadLetterWriter;
 use delivery::LAST_ACK;
 use freshness::Freshness;
 pub use freshness::MirrorLag;
-pub use health::{HealthReport, RegionHealth};
+pub use health::{HealthReport, RegionHealth, ViewLoss};
 use heartbeat::{Heartbeat, Shutdown};
 use intake::{BrokenOrder, Intake};
 use missed::Missed;
@@ -123,6 +123,22 @@ impl From<AskError> for End {
     }
 }
 
+impl End {
+    /// What it does to the view of the region.
+    fn loss(&self) -> ViewLoss {
+        match self {
+            Self::Attach(AttachError::Unreachable(error)) => {
+                ViewLoss::Unanswered(Some(format!("{error}; check that JetStream is enabled there")))
+            }
+            Self::Unanswered(error) => ViewLoss::Unanswered(Some(error.to_string())),
+            Self::Pull(error) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                ViewLoss::Unanswered(None)
+            }
+            other => ViewLoss::Problem(other.to_string()),
+        }
+    }
+}
+
 impl Consumer {
     /// Creates a consumer that is not attached yet.
     #[must_use]
@@ -147,9 +163,10 @@ impl Consumer {
             heartbeat: Heartbeat::new(
                 Intake::new(region.clone(), fold, Arc::clone(&own), config.reader.shard.is_some()),
                 Freshness::new(stream),
-                Arc::new(RegionHealth::new(region)),
+                Arc::new(RegionHealth::new(region, config.source.kind)),
                 context.client(),
                 Arc::clone(&own),
+                config.lookback,
             ),
             context,
             refusals,
@@ -205,7 +222,11 @@ impl Consumer {
 
     fn report(&mut self, end: &End, tried: Instant) {
         self.heartbeat.set_attached(false);
-        let problem = self.refused(tried).unwrap_or_else(|| end.to_string());
+        let loss = self.refused(tried).unwrap_or_else(|| end.loss());
+        let problem = match &loss {
+            ViewLoss::Problem(problem) | ViewLoss::Disconnected(Some(problem)) => problem.clone(),
+            _ => end.to_string(),
+        };
         if problem != self.problem {
             self.problem.clone_from(&problem);
             self.problems = RateLimit::new(LOG_AGAIN);
@@ -213,19 +234,17 @@ impl Consumer {
         if let Some(suppressed) = self.problems.check(Instant::now()) {
             tracing::warn!(region = %self.config.source.region, error = problem, suppressed, "not consuming");
         }
-        self.heartbeat.health.detached(problem);
+        self.heartbeat.health.detached(loss);
     }
 
     /// What the server refused since a moment. Whoever waits for an answer does not hear of it.
-    fn refused(&self, since: Instant) -> Option<String> {
+    fn refused(&self, since: Instant) -> Option<ViewLoss> {
         if self.context.client().connection_state() != State::Connected {
-            let refusal = self.refusals.of_connection()?;
-            return Some(format!(
-                "cannot connect to NATS: {refusal}; check --nats-url, TLS and the user's secret"
-            ));
+            return Some(ViewLoss::Disconnected(self.refusals.of_connection()));
         }
         let refusal = self.refusals.about(&self.config.source.stream, since)?;
-        Some(format!("NATS refuses: {refusal}; correct the user's permissions, see docs/security.md"))
+        let advice = "correct the user's permissions, see docs/security.md";
+        Some(ViewLoss::Problem(format!("NATS refuses: {refusal}; {advice}")))
     }
 
     /// How far the stream was folded, once it was attached to.

@@ -12,8 +12,8 @@ use super::clock::Reading;
 use super::server_state::{ConsumerState, StreamState, consumer_state, stream_state};
 use crate::jetstream_api::AskError;
 
-/// How often the consumer's state and the server's time are polled.
-const EVERY: Duration = Duration::from_secs(2);
+/// How often the consumer's state and the server's time are polled, unless less lag is allowed.
+pub(super) const POLL: Duration = Duration::from_secs(2);
 
 /// The server's state at a poll. The stream's is missing when it can't be had.
 pub(super) struct Poll {
@@ -22,13 +22,14 @@ pub(super) struct Poll {
     pub(super) stream: Option<StreamState>,
 }
 
-/// Polls at once and then every few seconds.
+/// Polls at once and then at this interval.
 pub(super) fn polls(
     context: Context,
     stream: String,
     durable: String,
+    every: Duration,
 ) -> impl Stream<Item = Result<Poll, AskError>> {
-    let mut every = interval(EVERY);
+    let mut every = interval(every);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
         every.tick().await;

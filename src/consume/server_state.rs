@@ -59,18 +59,23 @@ pub(super) struct StreamState {
     pub(super) server_time: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) created: OffsetDateTime,
-    pub(super) state: StreamExtent,
+    pub(super) state: LastMessage,
     mirror: Option<SourceInfo>,
     #[serde(default)]
     config: StreamConfig,
+    /// The end of a mirror's origin, if that answered after the mirror.
+    #[serde(skip)]
+    origin: Option<LastMessage>,
 }
 
+/// The end of a stream.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct StreamExtent {
+pub(super) struct LastMessage {
+    pub(super) messages: u64,
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
     #[serde(with = "time::serde::rfc3339")]
-    last_ts: OffsetDateTime,
+    pub(super) last_ts: OffsetDateTime,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -85,7 +90,7 @@ impl StreamState {
 
     /// When the newest message was stored, if there has been one.
     pub(super) fn newest(&self) -> Option<StreamTime> {
-        let StreamExtent { last_seq, last_ts, .. } = self.state;
+        let LastMessage { last_seq, last_ts, .. } = self.state;
         (last_seq > 0).then(|| StreamTime::from_unix_nanos(last_ts.unix_timestamp_nanos()))
     }
 
@@ -94,17 +99,22 @@ impl StreamState {
         self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
     }
 
-    /// Asks the origin of a mirror that has not heard from it recently how many messages the mirror
-    /// lacks. The mirror's own number is as old as its last contact, and mostly zero.
+    /// The end of a mirror's origin, if that answers.
+    pub(super) const fn origin(&self) -> Option<&LastMessage> {
+        self.origin.as_ref()
+    }
+
+    /// Asks the origin of a mirror for its end, which the mirror can't be beyond. If the mirror has
+    /// not heard from it recently, that also tells how many messages the mirror lacks: its own
+    /// number is as old as its last contact, and mostly zero.
     pub(super) async fn ask_origin(&mut self, context: &Context) {
         let Some(mirror) = &mut self.mirror else { return };
-        if mirror.active.is_some_and(|active| active < HEARD_RECENTLY) {
-            return;
-        }
         let asked = timeout(ORIGIN_WITHIN, stream_state(context, &mirror.name)).await;
-        if let Ok(Ok(origin)) = asked {
+        let Ok(Ok(origin)) = asked else { return };
+        if mirror.active.is_none_or(|active| active >= HEARD_RECENTLY) {
             mirror.lag = mirror.lag.max(origin.state.last_seq.saturating_sub(self.state.last_seq));
         }
+        self.origin = Some(origin.state);
     }
 
     /// Whether the stream appends the partitions that shards filter for.
@@ -120,9 +130,10 @@ impl StreamState {
         Self {
             server_time,
             created,
-            state: StreamExtent { first_seq: 1, last_seq, last_ts: created },
+            state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
             mirror: None,
             config: StreamConfig::default(),
+            origin: None,
         }
     }
 }

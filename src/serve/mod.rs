@@ -142,6 +142,7 @@ impl Exporter {
                 reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
+                max_lag: config.ready_max_lag,
             };
             let consumer = Consumer::new(context, refusals, consumer_config, fold, own, stream);
             regions.push(consumer.health());
