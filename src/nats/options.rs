@@ -17,9 +17,9 @@ use crate::config::NatsConfig;
 /// asks for.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
-/// Time within which a request is answered, or lost: by a connection that broke, or by a leader that
-/// was replaced. Whoever asks repeats it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two pings. A connection whose other end vanished is given up after two without an
+/// answer; by default that takes minutes.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Builds the options of a connection from its settings.
 pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError> {
@@ -50,7 +50,7 @@ pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions,
     Ok(options
         .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
-        .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
         .require_tls(config.tls.required())
         .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }
