@@ -159,3 +159,80 @@ impl Removals {
         (whole > 0).then_some((whole, removed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The state after the last delivery, by its consumer and stream sequence.
+    fn consumer(delivered: u64, sequence: u64, waiting: u64) -> ConsumerState {
+        let last = json!({ "consumer_seq": delivered, "stream_seq": sequence });
+        let state = json!({
+            "ts": "2026-11-25T14:03:10Z",
+            "num_pending": waiting,
+            "num_ack_pending": 0,
+            "num_waiting": 1,
+            "delivered": last,
+            "ack_floor": last,
+            "config": { "deliver_policy": "all", "ack_policy": "all" },
+        });
+        serde_json::from_value(state).unwrap()
+    }
+
+    fn stream(first: u64, last: u64) -> LastMessage {
+        let messages = (last + 1).saturating_sub(first);
+        let state = json!({
+            "messages": messages, "first_seq": first, "last_seq": last, "last_ts": "2026-11-25T14:03:10Z",
+        });
+        serde_json::from_value(state).unwrap()
+    }
+
+    fn received(delivered: u64, taken: u64) -> Received {
+        Received { delivered, taken }
+    }
+
+    #[test]
+    fn what_was_removed_and_is_not_followed_by_a_delivery_is_missed_at_the_next_poll() {
+        let mut removals = Removals::new(false);
+        assert_eq!(removals.polled(&consumer(10, 10, 0), &stream(1, 10), received(10, 10)), None);
+        assert_eq!(removals.polled(&consumer(10, 10, 10), &stream(21, 20), received(10, 10)), None);
+        let now = removals.polled(&consumer(10, 10, 0), &stream(21, 20), received(10, 10));
+        assert_eq!(now, Some((10, 20)));
+        assert_eq!(removals.polled(&consumer(10, 10, 0), &stream(21, 20), received(10, 20)), None);
+    }
+
+    #[test]
+    fn what_was_removed_after_it_was_sent_is_not_missed() {
+        let mut removals = Removals::new(false);
+        for _ in 0..3 {
+            let now = removals.polled(&consumer(20, 20, 0), &stream(21, 20), received(10, 10));
+            assert_eq!(now, None, "ten are under way");
+        }
+        assert_eq!(removals.polled(&consumer(20, 20, 0), &stream(21, 20), received(20, 20)), None);
+    }
+
+    #[test]
+    fn a_shard_missed_its_share_of_what_waited() {
+        let mut removals = Removals::new(true);
+        assert_eq!(removals.polled(&consumer(9, 100, 25), &stream(1, 200), received(9, 100)), None);
+        let half = removals.polled(&consumer(9, 100, 13), &stream(151, 200), received(9, 100));
+        assert_eq!(half, Some((12, 150)));
+        let all = removals.polled(&consumer(9, 100, 0), &stream(201, 200), received(9, 100));
+        assert_eq!(all, Some((13, 200)), "with the half before");
+    }
+
+    #[test]
+    fn a_shard_without_frames_misses_none_of_the_others() {
+        let mut removals = Removals::new(true);
+        for first in (1..5000).step_by(500) {
+            let now = removals.polled(&consumer(9, 100, 0), &stream(first, first + 1000), received(9, 100));
+            assert_eq!(now, None, "{first}");
+        }
+        // One has just arrived, at the end.
+        let last = stream(5001, 6000);
+        assert_eq!(removals.polled(&consumer(9, 100, 1), &last, received(9, 100)), None);
+        assert_eq!(removals.polled(&consumer(10, 6000, 0), &stream(5501, 6500), received(10, 6000)), None);
+    }
+}
