@@ -30,6 +30,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
 use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::{self, Context, Message};
@@ -78,17 +80,21 @@ const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a problem that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// The longest pause between two attempts to consume.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts to consume: whoever reads the page waits as long after
+/// the stream's return.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Pauses double from 200 ms to [`LONGEST_PAUSE`], of which jitter takes up to half: a fleet that
 /// lost the same server must not come back in step. `backon` adds as much as it takes here, so its
 /// bounds are halved.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
-    .with_max_delay(Duration::from_millis(2500))
+    .with_max_delay(Duration::from_millis(1000))
     .with_jitter()
     .without_max_times();
+
+/// How often a pause looks for the connection.
+const RECONNECT_SEEN_WITHIN: Duration = Duration::from_millis(100);
 
 /// The pause before the next attempt. Only what `worked` for longer than any pause starts again
 /// with a short one: a server that accepts everybody and disconnects them at once is no better than
@@ -98,6 +104,18 @@ fn next_pause(pauses: &mut ExponentialBackoff, worked: Duration) -> Duration {
         *pauses = PAUSES.build();
     }
     pauses.next().unwrap_or(LONGEST_PAUSE)
+}
+
+/// Pauses, but not beyond the return of a lost connection: that had its own pauses.
+async fn pause_or_reconnect(client: Client, pause: Duration) {
+    let connected = || client.connection_state() == State::Connected;
+    let lost = !connected();
+    let _ = timeout(pause, async {
+        while !(lost && connected()) {
+            sleep(RECONNECT_SEEN_WITHIN).await;
+        }
+    })
+    .await;
 }
 
 /// The consumer of one region.
@@ -244,7 +262,7 @@ impl Consumer {
                 Err(End::Shutdown(_)) => break,
                 Err(end) => self.report(&end),
             }
-            let pause = sleep(next_pause(&mut pauses, began.elapsed()));
+            let pause = pause_or_reconnect(self.context.client(), next_pause(&mut pauses, began.elapsed()));
             if self.heartbeat.unless_stopped(&mut shutdown, pause).await.is_err() {
                 break;
             }
@@ -509,7 +527,7 @@ mod tests {
     #[test]
     fn pauses_double_to_the_longest_and_jitter_takes_up_to_half() {
         let mut pauses = PAUSES.build();
-        for milliseconds in [200, 400, 800, 1600, 3200, 5000, 5000] {
+        for milliseconds in [200, 400, 800, 1600, 2000, 2000] {
             let longest = Duration::from_millis(milliseconds);
             let pause = next_pause(&mut pauses, LONGEST_PAUSE);
             assert!((longest / 2 - ROUNDING..=longest + ROUNDING).contains(&pause), "{pause:?}");
