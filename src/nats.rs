@@ -28,7 +28,7 @@ use crate::config::NatsConfig;
 use crate::log::RateLimit;
 
 /// Maximum pause between two attempts to reconnect.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(4);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 /// Minimum time between two log lines about errors, since every message may cause one.
 const LOG_ERRORS_EVERY: Duration = Duration::from_secs(5);

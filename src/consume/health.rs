@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::serde::rfc3339;
 
 use super::clock::StreamClock;
 use super::freshness::{Divergence, MirrorLag};
@@ -140,23 +140,25 @@ pub struct HealthReport {
     /// The same, as one of [`ViewLoss::LABELS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The end of its view, in RFC 3339, if it is not ready: all that was stored until then is
-    /// folded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
+    /// The end of its view, if it is not ready: all that was stored until then is folded.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub since: Option<OffsetDateTime>,
     /// What is wrong although it may be ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
-    /// Since when nothing was stored, in RFC 3339, and how many sessions were live then, if they
-    /// were many.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub still_since: Option<String>,
+    /// Since when nothing was stored, and how many sessions were live then, if they were many.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub still_since: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub still_sessions: Option<u64>,
     /// Frames in the stream that have not been folded.
     pub pending_frames: u64,
-    /// How far the view is behind the stream, in seconds; `None` before there is one.
+    /// How far the fold is behind the stream, in seconds, or the age of the view if that is not
+    /// known; `None` before there is one.
     pub lag_seconds: Option<f64>,
+    /// The age of the view.
+    #[serde(skip)]
+    pub view_age_seconds: Option<f64>,
     pub live_sessions: usize,
     /// Frames that the mirror lacks, if a mirror is read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,8 +266,10 @@ impl RegionHealth {
 
     fn report_at(&self, now: Instant, max_lag: Duration) -> HealthReport {
         let state = self.state();
-        let Pulse { live_sessions, mirror, standstill, .. } = state.pulse;
+        let Pulse { live_sessions, mirror, .. } = state.pulse;
         let loss = state.loss_at(now, max_lag);
+        // Whoever sees nothing can't tell that nothing is there.
+        let standstill = state.pulse.standstill.filter(|_| loss.is_none());
         let age = state.end().map(|end| now.saturating_duration_since(end));
         let lag = match age {
             Some(age) if loss.is_none() && age < OVERDUE => Some(state.lag),
@@ -282,12 +286,13 @@ impl RegionHealth {
             ready: loss.is_none(),
             why: loss.as_ref().map(|loss| self.why(loss, &state, lag.unwrap_or_default(), max_lag)),
             reason: loss.as_ref().map(|loss| loss.label().to_owned()),
-            since: loss.and(state.end()).and_then(|end| Some(rfc3339(state.wall(end, now)?))),
+            since: loss.and(state.end()).and_then(|end| state.wall(end, now)),
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
-            still_since: standstill.and_then(|still| Some(rfc3339(state.wall(still.since, now)?))),
+            still_since: standstill.and_then(|still| state.wall(still.since, now)),
             still_sessions: standstill.map(|still| still.sessions as u64),
             pending_frames: state.pending,
             lag_seconds: lag.map(|lag| lag.as_secs_f64()),
+            view_age_seconds: age.map(|age| age.as_secs_f64()),
             live_sessions,
             mirror_lag_frames: mirror.map(|mirror| mirror.frames),
             mirror_lag_seconds: mirror.and_then(|mirror| mirror.silent).map(|silent| silent.as_secs_f64()),
@@ -389,10 +394,11 @@ impl State {
         })
     }
 
-    /// The time of day by the clock of the stream's server.
+    /// The time of day by the clock of the stream's server, to the millisecond.
     fn wall(&self, moment: Instant, now: Instant) -> Option<OffsetDateTime> {
         let time = self.pulse.clock?.server_time(now) - now.saturating_duration_since(moment);
-        OffsetDateTime::from_unix_timestamp_nanos(time.unix_nanos()).ok()
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(time.unix_nanos()).ok()?;
+        moment.replace_millisecond(moment.millisecond()).ok()
     }
 
     fn standstill_warning(&self, still: Standstill, now: Instant) -> String {
@@ -403,12 +409,6 @@ impl State {
             still.sessions
         )
     }
-}
-
-/// A moment in RFC 3339, to the millisecond.
-fn rfc3339(moment: OffsetDateTime) -> String {
-    let whole = moment.replace_millisecond(moment.millisecond()).unwrap_or(moment);
-    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 fn clock(moment: OffsetDateTime) -> String {
@@ -456,10 +456,7 @@ mod tests {
         let health = health(SourceKind::Own);
         let begin = Instant::now();
         let starting = health.report_at(begin, MAX_LAG);
-        assert_eq!(
-            (reason(&starting), starting.lag_seconds, &starting.since),
-            (Some("starting"), None, &None)
-        );
+        assert_eq!((reason(&starting), starting.lag_seconds, starting.since), (Some("starting"), None, None));
 
         health.answered(begin);
         health.lag(0, Duration::ZERO);
@@ -473,7 +470,8 @@ mod tests {
         assert!(overdue.ready && overdue.lag_seconds == Some(5.0), "it does not claim what it can't know");
         let cut_off = report(8 * SECOND, Duration::from_secs(3600));
         assert_eq!((reason(&cut_off), cut_off.lag_seconds), (Some("unanswered"), Some(8.0)));
-        assert_eq!(cut_off.since.as_deref(), Some("2026-11-25T14:03:10Z"));
+        let began = OffsetDateTime::from_unix_timestamp(1_795_615_390).ok();
+        assert_eq!(cut_off.since, began);
         assert_eq!(reason(&report(3 * SECOND, 2 * SECOND)), Some("unanswered"));
 
         // Frames that are on their way are another matter.
@@ -487,10 +485,7 @@ mod tests {
 
         health.beat(Pulse { connected: false, ..pulse(begin, begin + 21 * SECOND) });
         let lost = health.report_at(begin + 21 * SECOND, MAX_LAG);
-        assert_eq!(
-            (reason(&lost), lost.since.as_deref()),
-            (Some("disconnected"), Some("2026-11-25T14:03:10Z"))
-        );
+        assert_eq!((reason(&lost), lost.since), (Some("disconnected"), began));
     }
 
     #[test]

@@ -40,7 +40,7 @@ use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::{self, Context};
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 pub use attach::ConsumerConfig;
 use attach::{AttachError, Attached, attach};
@@ -203,7 +203,7 @@ impl Consumer {
                 Err(End::Shutdown(_)) => break,
                 Err(end) => self.report(&end, tried),
             }
-            let pause = sleep(pauses.next(began.elapsed()));
+            let pause = pauses.wait(self.context.client(), began.elapsed());
             if self.heartbeat.unless_stopped(&mut shutdown, pause).await.is_err() {
                 break;
             }

@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use async_nats::{ClientError, Event, ServerError};
 
+use super::IO_ERROR;
+
 /// The most errors that are kept.
 const MOST: usize = 32;
 
@@ -47,6 +49,8 @@ impl Refusals {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (kind, text) = match event {
             Event::Connected => return kept.retain(|refusal| refusal.kind != RefusalKind::Connection),
+            // An absent server refuses nothing.
+            Event::ClientError(ClientError::Other(error)) if error.contains(IO_ERROR) => return,
             Event::ClientError(ClientError::Other(error)) => (RefusalKind::Connection, error.clone()),
             Event::ServerError(ServerError::Other(error)) if error.starts_with(DENIED) => {
                 (RefusalKind::Publish, without_position(error))

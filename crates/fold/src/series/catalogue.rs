@@ -229,6 +229,10 @@ catalogue! {
             "1 while the region's durable consumer is attached and its NATS connection is up.";
         READY = "callsight_ready" Kind::Gauge, REGION,
             "1 while /readyz reports the region as complete and current.";
+        VIEW_AGE = "callsight_view_age_seconds" Kind::Gauge, REGION,
+            "Age of the view of the region: everything that was stored before is folded; NaN until there is one.";
+        VIEW_LOST = "callsight_view_lost" Kind::Gauge, &["region", "reason"],
+            "1 for the reason for which the region is not ready, 0 for all others; /readyz has it in words.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series in the detail planes.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
