@@ -17,7 +17,7 @@ use super::history::{History, HistorySummary, is_due};
 use super::sessions::{SessionSummary, Walk};
 use crate::consume::HealthReport;
 use crate::insight::counters::{Grown, ServerKey};
-use crate::insight::place::{JudgedRegion, JudgedServer, rfc3339};
+use crate::insight::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use crate::insight::population::{Part, Population, ServerCounts, tenth};
 use crate::insight::spell::{Clocks, Spells};
 use crate::insight::verdict::MomentVerdict;
@@ -207,6 +207,7 @@ fn places(
     let mut all_grown = Grown::default();
     let mut everybody = Part::default();
     for report in reports {
+        let view = region_view(report);
         let mut people = Population::default();
         let mut region_grown = Grown::default();
         for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
@@ -219,7 +220,7 @@ fn places(
             if let Some(walk) = &mut walk {
                 on_it.take_part(walk.servers.entry(key.clone()).or_default());
             }
-            places.servers.push(JudgedServer::new(key.clone(), on_it, report.ready));
+            places.servers.push(JudgedServer::new(key.clone(), on_it, view == RegionView::Current));
         }
         people.take_minute(&region_grown, seconds);
         if let Some(walk) = &mut walk {
@@ -232,8 +233,7 @@ fn places(
         }
         all_grown.add(&region_grown);
         places.all.merge(&people);
-        let (region, why) = (report.region.clone(), report.why.clone());
-        places.regions.push(JudgedRegion::new(region, people, report.ready, why));
+        places.regions.push(JudgedRegion::new(report.region.clone(), people, view));
     }
     places.all.take_minute(&all_grown, seconds);
     if let Some(walk) = walk {
@@ -244,6 +244,17 @@ fn places(
         }
     }
     places
+}
+
+/// What a region's health says about its numbers.
+fn region_view(report: &HealthReport) -> RegionView {
+    if !report.ready {
+        return RegionView::Lost { why: report.why.clone().unwrap_or_default(), since: report.since };
+    }
+    match report.still_sessions {
+        Some(sessions) => RegionView::Still { since: report.still_since, sessions },
+        None => RegionView::Current,
+    }
 }
 
 /// The growth of a server's counters since an earlier reading.
