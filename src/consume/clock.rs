@@ -37,6 +37,8 @@ pub(super) struct Reading {
 pub(super) struct StreamClock {
     anchor: Instant,
     at_anchor: StreamTime,
+    /// How far the anchor may be off: the answer may have been written at its beginning or end.
+    vague: Duration,
     /// How far the server's clock has jumped since the first reading, in nanoseconds.
     jumped: i128,
 }
@@ -44,7 +46,8 @@ pub(super) struct StreamClock {
 impl StreamClock {
     pub(super) fn new(reading: Reading) -> Self {
         // The answer was written between request and arrival, most probably half way.
-        Self { anchor: reading.asked + reading.took / 2, at_anchor: reading.server_time, jumped: 0 }
+        let half = reading.took / 2;
+        Self { anchor: reading.asked + half, at_anchor: reading.server_time, vague: half, jumped: 0 }
     }
 
     /// The stream time at a moment.
@@ -69,7 +72,7 @@ impl StreamClock {
         }
         let read = Self::new(reading);
         let ahead = read.at_anchor.unix_nanos() - self.server_time(read.anchor).unix_nanos();
-        if ahead.unsigned_abs() > JUMP.as_nanos() {
+        if ahead.unsigned_abs() > (JUMP + self.vague + read.vague).as_nanos() {
             self.jumped += ahead;
             return Some(ahead);
         }
@@ -127,6 +130,18 @@ mod tests {
         assert_eq!(clock.at(start + SECOND), NOON);
         assert_eq!(clock.follow(reading(NOON + 2 * SECOND, start + SECOND)), None);
         assert_eq!(clock.at(start + SECOND), NOON + 2 * SECOND, "drift is followed");
+    }
+
+    #[test]
+    fn an_answer_that_was_late_is_no_jump() {
+        let start = Instant::now();
+        // The server was frozen when it was asked, and answered at the end of that.
+        let late = Reading { server_time: NOON + 12 * SECOND, asked: start, took: 12 * SECOND };
+        let mut clock = StreamClock::new(late);
+        let then = start + 13 * SECOND;
+        assert_eq!(clock.follow(reading(NOON + 13 * SECOND, then)), None);
+        assert_eq!(clock.at(then), NOON + 13 * SECOND);
+        assert!(clock.follow(reading(NOON + 20 * SECOND, then + SECOND)).is_some(), "once it is exact");
     }
 
     #[test]

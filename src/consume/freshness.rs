@@ -225,6 +225,7 @@ mod tests {
     fn an_origin_that_was_set_back_is_noticed_until_it_has_passed_the_mirror_and_after() {
         let end = |last_seq: u64, second: i64| LastMessage {
             messages: 1,
+            first_seq: 1,
             last_seq,
             last_ts: time::OffsetDateTime::from_unix_timestamp(second).unwrap(),
         };

@@ -34,8 +34,8 @@ const OVERDUE: Duration = Duration::from_secs(4);
 pub enum ViewLoss {
     /// The stream has not been attached to yet.
     Starting,
-    /// There is no connection to NATS.
-    Disconnected,
+    /// There is no connection to NATS; with what the last attempt failed at, if that is known.
+    Disconnected(Option<String>),
     /// The connection is there, and the stream does not answer; with the error, if there is one.
     Unanswered(Option<String>),
     /// Reading the stream is not possible as things are. The text says why, and what to do.
@@ -68,7 +68,7 @@ impl ViewLoss {
     pub const fn label(&self) -> &'static str {
         Self::LABELS[match self {
             Self::Starting => 0,
-            Self::Disconnected => 1,
+            Self::Disconnected(_) => 1,
             Self::Unanswered(_) => 2,
             Self::Problem(_) => 3,
             Self::CatchingUp(_) => 4,
@@ -303,10 +303,13 @@ impl RegionHealth {
     fn why(&self, loss: &ViewLoss, state: &State, lag: Duration, max_lag: Duration) -> String {
         match loss {
             ViewLoss::Starting => "connecting to NATS".to_owned(),
-            ViewLoss::Disconnected if state.answered.is_none() => {
+            ViewLoss::Disconnected(Some(error)) => format!(
+                "NATS does not answer: cannot connect: {error}; check --nats-url, TLS and the user's secret"
+            ),
+            ViewLoss::Disconnected(None) if state.answered.is_none() => {
                 "NATS does not answer: there is no connection; check --nats-url".to_owned()
             }
-            ViewLoss::Disconnected => "NATS does not answer: the connection is lost".to_owned(),
+            ViewLoss::Disconnected(None) => "NATS does not answer: the connection is lost".to_owned(),
             ViewLoss::Unanswered(error) => {
                 let who = match self.kind {
                     SourceKind::Own | SourceKind::Mirror => "NATS does not answer",
@@ -362,7 +365,8 @@ impl State {
 
     fn loss_at(&self, now: Instant, max_lag: Duration) -> Option<ViewLoss> {
         if !self.pulse.connected && self.loss != Some(ViewLoss::Starting) {
-            return Some(ViewLoss::Disconnected);
+            let is_known = matches!(self.loss, Some(ViewLoss::Disconnected(_)));
+            return if is_known { self.loss.clone() } else { Some(ViewLoss::Disconnected(None)) };
         }
         if self.loss.is_some() {
             return self.loss.clone();

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{SourceInfo, SubjectTransform};
+use async_nats::jetstream::{Context, consumer};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
@@ -33,6 +33,9 @@ pub(super) struct ConsumerState {
     pub(super) num_waiting: u64,
     pub(super) delivered: Sequences,
     pub(super) ack_floor: Sequences,
+    pub(super) config: consumer::Config,
+    #[serde(default)]
+    pub(super) paused: bool,
 }
 
 impl ConsumerState {
@@ -69,6 +72,7 @@ pub(super) struct StreamState {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct LastMessage {
     pub(super) messages: u64,
+    pub(super) first_seq: u64,
     pub(super) last_seq: u64,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) last_ts: OffsetDateTime,
@@ -126,7 +130,7 @@ impl StreamState {
         Self {
             server_time,
             created,
-            state: LastMessage { messages: last_seq, last_seq, last_ts: created },
+            state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
             mirror: None,
             config: StreamConfig::default(),
             origin: None,
@@ -134,9 +138,13 @@ impl StreamState {
     }
 }
 
-async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
+async fn ask_consumer(
+    context: &Context,
+    subject: String,
+    request: Value,
+) -> Result<(ConsumerState, Reading), AskError> {
     let asked = Instant::now();
-    let state: ConsumerState = ask(context, subject, &json!({})).await?;
+    let state: ConsumerState = ask(context, subject, &request).await?;
     let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
     Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
 }
@@ -146,20 +154,23 @@ pub(super) async fn consumer_state(
     stream: &str,
     durable: &str,
 ) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
+    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}"), json!({})).await
 }
 
 pub(super) async fn stream_state(context: &Context, stream: &str) -> Result<StreamState, AskError> {
     ask(context, format!("STREAM.INFO.{stream}"), &json!({})).await
 }
 
-/// Sets a consumer back to its acknowledgement floor, and returns its state then.
+/// Sets a consumer back to its acknowledgement floor, or lets it begin with a stream sequence, and
+/// returns its state then.
 pub(super) async fn reset_consumer(
     context: &Context,
     stream: &str,
     durable: &str,
+    begin: Option<u64>,
 ) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.RESET.{stream}.{durable}")).await
+    let request = begin.map_or_else(|| json!({}), |seq| json!({ "seq": seq }));
+    ask_consumer(context, format!("CONSUMER.RESET.{stream}.{durable}"), request).await
 }
 
 #[cfg(test)]

@@ -199,6 +199,8 @@ catalogue! {
             "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
         FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
             "Messages that JetStream delivered again after they had been received, which change nothing.";
+        FRAMES_MISSED = "callsight_frames_missed_total" Kind::Counter, REGION,
+            "Messages that the stream stored and the exporter never received: removed before they were read, or passed over because the durable was moved; a shard computes its part from what waited at the last poll.";
         FRAMES_LATE = "callsight_frames_late_total" Kind::Counter, REGION,
             "Folded frames older than the idle timeout, which feed the counters but never the gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
