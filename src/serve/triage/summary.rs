@@ -132,7 +132,6 @@ impl Memory {
             (at.steady.saturating_sub(earlier.steady).as_secs_f64(), counts)
         });
         let mut places = places(&reports, &counts, earlier, seconds, walk.as_mut());
-        self.keep_known(&mut places);
         let pipeline = Pipeline {
             ready: reports.iter().all(|report| report.ready),
             live_series,
@@ -147,6 +146,7 @@ impl Memory {
                 })
                 .collect(),
         };
+        self.keep_known(&mut places);
         self.compare(&mut places, at);
         if self.readings.back().is_none_or(|(last, _)| is_due(*last, at)) {
             self.readings.push_back((at, counts));
