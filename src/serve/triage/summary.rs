@@ -20,6 +20,7 @@ use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use crate::insight::population::{Part, Population, ServerCounts, tenth};
 use crate::insight::spell::{Clocks, Spells};
+use crate::insight::state::State;
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
 use callsight_fold::series::aggregates::Limit;
@@ -111,6 +112,8 @@ pub(super) struct Memory {
     readings: VecDeque<(Clocks, Counts)>,
     history: History,
     spells: Spells,
+    /// The people of each region while its view was current.
+    known: BTreeMap<String, Population>,
 }
 
 /// The people of all places at one look.
@@ -143,6 +146,7 @@ impl Memory {
                 })
                 .collect(),
         };
+        self.keep_known(&mut places);
         self.compare(&mut places, at);
         if self.readings.back().is_none_or(|(last, _)| is_due(*last, at)) {
             self.readings.push_back((at, counts));
@@ -181,6 +185,18 @@ impl Memory {
             self.readings.pop_front();
         }
         self.readings.front()
+    }
+
+    /// Shows the people of a region whose view is lost as they were last: its sessions go on falling
+    /// idle, which says nothing about them.
+    fn keep_known(&mut self, places: &mut Places) {
+        for region in &mut places.regions {
+            match self.known.get(&region.region) {
+                Some(known) if region.state == State::Unknown => region.people = known.clone(),
+                _ if region.state == State::Unknown => {}
+                _ => drop(self.known.insert(region.region.clone(), region.people.clone())),
+            }
+        }
     }
 
     /// Compares places with their past, and adds them to it.

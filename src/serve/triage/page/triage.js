@@ -4,7 +4,7 @@
 
 const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
 const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'can\'t tell' };
-const STOPPED = { starting: 'starting', disconnected: 'no connection', unanswered: 'no answer', problem: 'not read', catching_up: 'catching up', behind: 'behind', mirror_unheard: 'cut off', mirror_diverged: 'set back' };
+const STOPPED = { starting: 'starting', disconnected: 'no NATS', unanswered: 'no NATS', problem: 'not read', catching_up: 'late', behind: 'late', mirror_unheard: 'cut off', mirror_diverged: 'set back' };
 const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
 const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
 
@@ -34,6 +34,11 @@ function lasting(seconds) {
   const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60);
   if (h > 0) return `${h} h ${m % 60} min`;
   return m > 0 ? `${m} min ${s % 60} s` : `${s} s`;
+}
+function age(seconds) {
+  if (!isNumber(seconds)) return '–';
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  return seconds < 100 ? `${Math.round(seconds)} s` : seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 const clock = (date) => Number.isNaN(date.getTime()) ? '–' : `${date.toISOString().slice(11, 19)} UTC`;
 const host = (url) => {
@@ -348,10 +353,10 @@ function showPipeline(answer) {
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
     const mirror = isNumber(region.mirror_lag_seconds) ? `mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
-    put(row, 1, region.ready ? region.warning ? 'warning' : ['ready', mirror].filter(Boolean).join(', ') : STOPPED[region.reason] ?? 'not ready');
+    put(row, 1, region.ready ? region.warning ? 'warning' : 'ready' : STOPPED[region.reason] ?? 'not ready');
     attribute(row.cells[1], 'title', [region.why, region.warning, mirror].filter(Boolean).join('; '));
     row.cells[1].classList.toggle('strong', !region.ready);
-    marked(row, 2, isNumber(region.lag_seconds) ? `${region.lag_seconds.toFixed(1)} s` : '–', region.lag_seconds > 5);
+    marked(row, 2, age(region.lag_seconds), region.lag_seconds > 5);
     attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames pending`);
     put(row, 3, whole(region.frames_per_second));
     count(row, 4, region.rejected_last_minute, true);
