@@ -137,7 +137,8 @@ pub(super) async fn attach(
     };
     let folded = folded.map(|folded| kept.unwrap_or(folded.taken));
     let (consumer, floor, handover) = find_consumer(&context, config, &state, folded).await?;
-    let last = if source.is_mirror() { u64::MAX } else { state.state.last_seq };
+    // A mirror that is behind fetches the same messages again.
+    let last = if source.is_mirror() { floor } else { state.state.last_seq };
     // A durable may be past what the stream has, or has anew, after a power loss. The server itself
     // corrects that only at its start.
     let begin = match kept {
