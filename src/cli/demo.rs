@@ -309,7 +309,7 @@ impl Stage {
             None => "an unknown number".to_owned(),
         };
         let mirrors = exporter.mirrors();
-        let silent = mirrors.iter().find(|(name, _)| name == region).map(|(_, lag)| lag.silent);
+        let silent = mirrors.iter().find(|(name, _)| name == region).and_then(|(_, lag)| lag.silent);
         let contact = match silent {
             Some(silent) => format!(", last contact {} s ago", silent.as_secs()),
             None => String::new(),

@@ -12,7 +12,7 @@ use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, within_an_hour};
 use crate::consume::Reader;
-use crate::nats;
+use crate::nats::{self, Refusals};
 use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
@@ -199,14 +199,19 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
     let Reader { deployment, shard, .. } = &config.exporter.reader;
     let shard = shard.map(|shard| format!(" {shard}")).unwrap_or_default();
     let name = format!("callsight {deployment}{shard}");
-    let client = nats::connect(&config.nats, &name).await.map_err(CliError::other)?;
+    let connect = async |nats: &NatsConfig| {
+        let refusals = Refusals::default();
+        let client = nats::connect_noting(nats, &name, refusals.clone()).await.map_err(CliError::other)?;
+        Ok::<_, CliError>((client, refusals))
+    };
+    let shared = connect(&config.nats).await?;
     let mut feeds = Vec::new();
     for (source, own) in config.sources.sources {
-        let client = match own {
-            None => client.clone(),
-            Some(nats) => nats::connect(&nats, &name).await.map_err(CliError::other)?,
+        let (client, refusals) = match own {
+            None => shared.clone(),
+            Some(nats) => connect(&nats).await?,
         };
-        feeds.push(Feed { source, client });
+        feeds.push(Feed { source, client, refusals });
     }
     let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let stop = stop_signal()?;

@@ -80,7 +80,8 @@ impl Exporters {
             for region in report.regions {
                 let why = region.why.or_else(|| (!region.ready).then(|| "not ready".to_owned()));
                 all.why_not.extend(why.map(|why| format!("region {}: {why}", region.region)));
-                let lag = Duration::try_from_secs_f64(region.lag_seconds).unwrap_or(Duration::MAX);
+                let lag = region.lag_seconds.map_or(Ok(Duration::ZERO), Duration::try_from_secs_f64);
+                let lag = lag.unwrap_or(Duration::MAX);
                 all.lag = all.lag.max(lag);
                 all.pending += region.pending_frames;
                 all.regions.insert(region.region);

@@ -32,6 +32,7 @@ pub use glance::Glance;
 pub use web_config::WebConfigError;
 
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
+use crate::nats::Refusals;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings};
@@ -66,6 +67,8 @@ pub struct Feed {
     pub source: Source,
     /// The connection; regions may share one.
     pub client: Client,
+    /// What the connection's server refuses.
+    pub refusals: Refusals,
 }
 
 /// The exporter can't start, or can't go on.
@@ -122,7 +125,7 @@ impl Exporter {
         let (stop_consumers, stopping) = watch::channel(false);
         let mut consumers = Vec::new();
         let mut regions: Vec<Arc<RegionHealth>> = Vec::new();
-        for Feed { source, client } in feeds {
+        for Feed { source, client, refusals } in feeds {
             let region = &source.region;
             let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
             let fold =
@@ -135,8 +138,9 @@ impl Exporter {
                 reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
+                max_lag: config.ready_max_lag,
             };
-            let consumer = Consumer::new(context, consumer_config, fold, own, stream);
+            let consumer = Consumer::new(context, refusals, consumer_config, fold, own, stream);
             regions.push(consumer.health());
             consumers.push((region, tokio::spawn(consumer.run(stopping.clone()))));
         }

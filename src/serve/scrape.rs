@@ -21,7 +21,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
-use crate::consume::RegionHealth;
+use crate::consume::{RegionHealth, ViewLoss};
 use callsight_fold::series::aggregates::Aggregates;
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore};
@@ -138,6 +138,13 @@ impl Sources {
             }
             for region in &self.regions {
                 let report = region.report(self.ready_max_lag);
+                for reason in ViewLoss::LABELS {
+                    let is_it = report.reason.as_deref() == Some(reason);
+                    gauge!(c::VIEW_LOST.name, "region" => report.region.clone(), "reason" => reason)
+                        .set(f64::from(u8::from(is_it)));
+                }
+                gauge!(c::VIEW_AGE.name, "region" => report.region.clone())
+                    .set(report.view_age_seconds.unwrap_or(f64::NAN));
                 gauge!(c::READY.name, "region" => report.region).set(f64::from(u8::from(report.ready)));
             }
         });

@@ -250,7 +250,9 @@ impl Delivery {
         }
         add(&self.counters.failed, lost);
         self.counters.in_flight.store(0, Ordering::Relaxed);
-        tracing::warn!(subject = %self.subject, lost, "NATS client was closed before all frames were acknowledged");
+        if lost > 0 {
+            tracing::warn!(subject = %self.subject, lost, "NATS client was closed before all frames were acknowledged");
+        }
     }
 }
 

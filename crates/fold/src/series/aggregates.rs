@@ -226,6 +226,8 @@ pub struct RegionSeries {
     pub repeated: Counter,
     /// Messages delivered again.
     pub redelivered: Counter,
+    /// Messages that were removed from the stream before they were received.
+    pub missed: Counter,
     /// Folded frames that were too old for the gauges.
     pub late: Counter,
     /// Dead letters stored.
@@ -261,6 +263,7 @@ impl RegionSeries {
             folded: counter!(c::FRAMES_FOLDED.name, "region" => region.clone()),
             repeated: counter!(c::FRAMES_REPEATED.name, "region" => region.clone()),
             redelivered: counter!(c::FRAMES_REDELIVERED.name, "region" => region.clone()),
+            missed: counter!(c::FRAMES_MISSED.name, "region" => region.clone()),
             late: counter!(c::FRAMES_LATE.name, "region" => region.clone()),
             dead_letters: counter!(c::DEAD_LETTERS.name, "region" => region.clone()),
             dead_letters_lost: counter!(c::DEAD_LETTERS_LOST.name, "region" => region.clone()),
