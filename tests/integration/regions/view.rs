@@ -23,8 +23,13 @@ use crate::kit::tool;
 use crate::kit::wait::{self, PATIENCE};
 
 /// The exporter that reads all regions, as `jetstream/permissions` has it.
-const GLOBAL: [&str; 4] =
-    ["--deployment=global", "--nats-inbox-prefix=_INBOX.global", "--region=us,apac", "--home=us"];
+const GLOBAL: [&str; 5] = [
+    "--deployment=global",
+    "--nats-inbox-prefix=_INBOX.global",
+    "--region=us,apac",
+    "--home=us",
+    "--idle-timeout=10s",
+];
 
 const SESSIONS: u64 = 20;
 
@@ -197,6 +202,19 @@ async fn a_region_that_is_dead_or_frozen_is_unknown_through_mirror_and_gateway()
         );
         assert!(page.text("#pipeline tbody").await.contains("cut off"));
         assert_eq!(page.complaints(), Vec::<String>::new());
+
+        // Its sessions fall idle by themselves, which says nothing about them.
+        scene
+            .exporter
+            .metrics_when(PATIENCE, "the sessions to be idle", |scrape| {
+                wait::when(scrape.sum("videocall_sessions", &[("region", "apac")]), |live| *live < 0.5)
+            })
+            .await;
+        let answer = triage(&scene.exporter).await;
+        assert_eq!(
+            (&answer["regions"][1]["sessions"], &answer["regions"][1]["state"]),
+            (&json!(SESSIONS), &json!("unknown"))
+        );
 
         let last = scene.last_sequence("HEALTH_APAC_MIRROR").await;
         if frozen {

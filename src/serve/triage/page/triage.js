@@ -348,7 +348,9 @@ function showPipeline(answer) {
     }
   }
   rows($('notes'), [...notes], ([note]) => note, () => make('li'), (item, [note, { names, since }]) => {
-    text(item, `${names.join(', ')}${since ? ` since ${clock(new Date(since))}` : ''}: ${note}`);
+    const line = `${names.join(', ')}${since ? ` since ${clock(new Date(since))}` : ''}: ${note}`;
+    text(item, line);
+    attribute(item, 'title', line);
   });
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
