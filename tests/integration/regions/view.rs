@@ -205,7 +205,7 @@ async fn a_region_that_is_dead_or_frozen_is_unknown_through_mirror_and_gateway()
             notes.starts_with("apac since ") && notes.ends_with(report["why"].as_str().unwrap()),
             "{notes}"
         );
-        assert!(page.text("#pipeline tbody").await.contains("cut off"));
+        assert_eq!(page.text("#pipeline tbody tr:nth-child(2) td").await, "lost");
         assert_eq!(page.complaints(), Vec::<String>::new());
 
         // Its sessions fall idle by themselves, which says nothing about them.
