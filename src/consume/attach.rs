@@ -143,7 +143,7 @@ pub(super) async fn attach(
     // corrects that only at its start.
     let begin = match kept {
         Some(kept) if floor > kept => Some(kept + 1),
-        _ => (floor > last).then_some(last + 1),
+        _ => (floor > last).then(|| last + 1),
     };
     // This answer says where deliveries begin. A later one might not: pull requests of a
     // predecessor that vanished are still served, and what they got would seem to have been taken.
