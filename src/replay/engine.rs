@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::account::Account;
+use super::account::Account;
 use super::sample::Step;
 use super::seen::{Fate, Seen};
 use super::sink::{Sink, SinkError};
@@ -22,7 +22,7 @@ use super::window::Window;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
-use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
+use callsight_fold::{Fold, FoldSettings, REMEMBERED, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Frame, Reason, Rejection};
 
@@ -63,6 +63,8 @@ pub struct EngineConfig {
     pub filter: Filter,
     /// The settings of the fold. Pair detail is always on, and only servers have a budget.
     pub fold: FoldSettings,
+    /// Whether the hub's mirrors are read.
+    pub mirror: bool,
 }
 
 impl EngineConfig {
@@ -188,26 +190,17 @@ impl Engine {
                     return Ok(WindowState::Open);
                 }
                 own.received.increment(1);
-                let outcome = fold.frame(frame, record.at, now);
-                match outcome {
-                    Outcome::Repeated => account.repeated += 1,
-                    Outcome::Late => {
-                        account.folded += 1;
-                        account.late += 1;
-                    }
-                    Outcome::Folded => account.folded += 1,
-                }
-                Fate::Taken(frame, outcome)
+                Fate::Taken(frame, fold.frame(frame, record.at, now))
             }
             // A rejected frame has no meeting to filter by.
             Err(_) if !within || !self.config.filter.is_open() => return Ok(WindowState::Open),
             Err(rejection) => {
                 own.received.increment(1);
                 own.rejected(rejection.reason).increment(1);
-                *account.rejected.entry(rejection.reason.label()).or_default() += 1;
                 Fate::Rejected(rejection)
             }
         };
+        account.count(&fate);
         let seen = Seen { region, record, fate };
         for sink in &mut self.sinks {
             sink.frame(&seen)?;

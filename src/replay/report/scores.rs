@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use super::settings::{By, narrow};
+use super::signals::{By, narrow};
 use crate::insight::worst::WorstList;
 use callsight_fold::series::judgement::Judgement;
 

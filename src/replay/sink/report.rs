@@ -4,10 +4,11 @@
 
 use super::output::{Output, Target};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
+use crate::replay::engine::EngineConfig;
 use crate::replay::report::collect::Collected;
+use crate::replay::report::render;
 use crate::replay::report::verdict::{WindowVerdict, summary};
-use crate::replay::report::{Settings, render};
 use crate::replay::sample::Step;
 use crate::replay::seen::Seen;
 
@@ -23,8 +24,9 @@ impl Report {
     ///
     /// # Errors
     /// Returns an error if the file can't be created.
-    pub fn new(target: Target, settings: Settings) -> Result<Self, SinkError> {
-        Ok(Self { output: Output::create(target.clone())?, target, collected: Collected::new(settings) })
+    pub fn new(target: Target, config: EngineConfig, command: String) -> Result<Self, SinkError> {
+        let collected = Collected::new(config, command);
+        Ok(Self { output: Output::create(target.clone())?, target, collected })
     }
 }
 
@@ -42,7 +44,8 @@ impl Sink for Report {
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
         let Self { target, mut output, collected } = *self;
         let verdict = WindowVerdict::of(&collected);
-        output.write(render(&collected, account, &verdict).as_bytes())?;
+        let page = render(&collected, account, &verdict).map_err(|error| target.error(error.into()))?;
+        output.write(page.as_bytes())?;
         output.complete()?;
         let mut said = summary(&collected, &verdict);
         if let Target::File(path) = target {
