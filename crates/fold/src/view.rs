@@ -134,7 +134,7 @@ impl View {
             session.peer_id = frame.peer_id.as_str().into();
         }
         if session.live.is_none() {
-            self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
+            self.meetings.join(&self.servers, &session.meeting_id, &session.peer_id, on);
             self.live_sessions += 1;
             session.live = Some(Live::on(on));
             if self.servers.is_overflow(on) {
@@ -250,7 +250,7 @@ impl View {
         {
             meeting.detailed -= 1;
         }
-        self.meetings.leave(&mut self.servers, &session.meeting_id, &session.peer_id, live.server);
+        self.meetings.leave(&self.servers, &session.meeting_id, &session.peer_id, live.server);
         session.peers.close();
         self.live_sessions -= 1;
         if counting {
