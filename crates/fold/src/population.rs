@@ -11,8 +11,8 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use metrics::{Gauge, Recorder};
 
-use super::degraded::Degraded;
-use crate::series::aggregates::{ServerSeries, Signal};
+use crate::series::aggregates::ServerSeries;
+use crate::series::judgement::Judgement;
 
 /// The name and type under which sessions without an elected server count.
 pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
@@ -98,12 +98,12 @@ impl Servers {
         let series = &self.get(index).series;
         let flag = |gauge, was, is| shift(gauge, usize::from(was), usize::from(is));
         shift(&series.peer_connections, before.peers, now.peers);
-        flag(&series.one_way_audio, before.degraded.one_way_audio(), now.degraded.one_way_audio());
-        flag(&series.degraded_any, before.degraded.by_any(), now.degraded.by_any());
+        let (before, now) = (before.judgement, now.judgement);
+        flag(&series.one_way_audio, before.one_way_audio, now.one_way_audio);
+        flag(&series.degraded_any, before.is_degraded(), now.is_degraded());
         flag(&series.hidden, before.hidden, now.hidden);
-        for signal in Signal::ALL {
-            let gauge = &series.degraded[signal as usize];
-            flag(gauge, before.degraded.by(signal), now.degraded.by(signal));
+        for ((gauge, was), is) in series.degraded.iter().zip(before.signals()).zip(now.signals()) {
+            flag(gauge, was, is);
         }
     }
 }
@@ -120,11 +120,20 @@ fn shift(gauge: &Gauge, minus: usize, plus: usize) {
 }
 
 /// A live session's part of the gauges of its server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Health {
-    pub(super) peers: usize,
-    pub(super) degraded: Degraded,
-    pub(super) hidden: bool,
+    peers: usize,
+    /// Without the concealment, which differs from frame to frame.
+    judgement: Judgement,
+}
+
+impl Health {
+    /// The part of a session that has just become live or no longer is.
+    pub(super) const NONE: Self = Self { peers: 0, judgement: Judgement::NONE };
+
+    pub(super) const fn new(peers: usize, judgement: Judgement) -> Self {
+        Self { peers, judgement: Judgement { concealment: None, ..judgement } }
+    }
 }
 
 /// A meeting with a live session.

@@ -9,88 +9,41 @@ use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, wi
 
 use super::catalogue as c;
 pub use super::histogram::Observations;
+use super::labels::vocabulary;
 pub use super::recorder::{AggregateRecorder, AggregateSeries, AggregateValue, Aggregates};
 use callsight_frame::{Operation, Reason};
 
-/// What degrades a session: the values of the label `signal`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// The round-trip time exceeds its threshold.
-    Rtt,
-    /// A peer can't be heard, or its concealment ratio exceeds the threshold.
-    Audio,
-    /// A peer can't be seen, or its video froze.
-    Video,
-}
-
-impl Signal {
-    /// Every signal.
-    pub const ALL: [Self; 3] = [Self::Rtt, Self::Audio, Self::Video];
-
-    /// The signal as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Rtt => "rtt",
-            Self::Audio => "audio",
-            Self::Video => "video",
-        }
+vocabulary! {
+    /// What degrades a session: the values of the label `signal`.
+    Signal {
+        /// The round-trip time exceeds its threshold.
+        Rtt = "rtt",
+        /// A peer can't be heard, or its concealment ratio exceeds the threshold.
+        Audio = "audio",
+        /// A peer can't be seen, or its video froze.
+        Video = "video",
     }
-}
 
-/// A budget: the values of the label `limit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Series of the detail planes, all together.
-    Series,
-    /// Sessions with detail per meeting.
-    SessionsPerMeeting,
-    /// Peers with detail per session.
-    PeersPerSession,
-    /// Servers with series of their own.
-    ServerUrls,
-}
-
-impl Limit {
-    /// Every budget.
-    pub const ALL: [Self; 4] =
-        [Self::Series, Self::SessionsPerMeeting, Self::PeersPerSession, Self::ServerUrls];
-
-    /// The budget as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Series => "series",
-            Self::SessionsPerMeeting => "sessions_per_meeting",
-            Self::PeersPerSession => "peers_per_session",
-            Self::ServerUrls => "server_urls",
-        }
+    /// A budget: the values of the label `limit`.
+    Limit {
+        /// Series of the detail planes, all together.
+        Series = "series",
+        /// Sessions with detail per meeting.
+        SessionsPerMeeting = "sessions_per_meeting",
+        /// Peers with detail per session.
+        PeersPerSession = "peers_per_session",
+        /// Servers with series of their own.
+        ServerUrls = "server_urls",
     }
-}
 
-/// Why a live session was removed: the values of the label `reason` there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// Its last frame said so.
-    Ended,
-    /// No frame came for the idle timeout.
-    Idle,
-    /// It continues on another server or in another meeting.
-    Moved,
-}
-
-impl Removal {
-    /// Every cause.
-    pub const ALL: [Self; 3] = [Self::Ended, Self::Idle, Self::Moved];
-
-    /// The cause as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Idle => "idle",
-            Self::Moved => "moved",
-        }
+    /// Why a live session was removed: the values of the label `reason` there.
+    Removal {
+        /// Its last frame said so.
+        Ended = "ended",
+        /// No frame came for the idle timeout.
+        Idle = "idle",
+        /// It continues on another server or in another meeting.
+        Moved = "moved",
     }
 }
 

@@ -47,8 +47,9 @@ struct Cells {
     judgement: AtomicU64,
 }
 
-static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
-static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
+/// The columns of each plane.
+static COLUMNS: LazyLock<[Vec<Column>; 2]> =
+    LazyLock::new(|| DetailPlane::ALL.map(|plane| columns(plane.plane())));
 
 /// A plane of the catalogue that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +67,7 @@ impl DetailPlane {
     /// The columns of the plane's rows, metric by metric.
     #[must_use]
     pub fn columns(self) -> &'static [Column] {
-        match self {
-            Self::Session => &SESSION_COLUMNS,
-            Self::Pair => &PAIR_COLUMNS,
-        }
+        &COLUMNS[self as usize]
     }
 
     /// The names of the labels that every row of the plane has, in their order.
