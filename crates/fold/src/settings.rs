@@ -8,8 +8,8 @@ use crate::series::labels::vocabulary;
 
 vocabulary! {
     /// How much detail has live series. The stream keeps all of it in any case.
-    DetailLevel {
-        /// Aggregates only.
+    pub DetailLevel {
+        /// No rows: the aggregates are all there is.
         Off = "off",
         /// A row for each session.
         Session = "session",
@@ -48,7 +48,7 @@ pub struct FoldSettings {
     /// Pairs have series only in meetings of up to this many sessions, since their number grows
     /// with its square.
     pub pair_max_sessions: usize,
-    /// The budgets.
+    /// How many may have detail or series of their own.
     pub limits: Limits,
     /// When a session counts as degraded.
     pub thresholds: Thresholds,

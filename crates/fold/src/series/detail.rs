@@ -166,15 +166,13 @@ impl DetailStore {
 
     /// Whether one more row of a plane would fit the budget. Another thread may take that place
     /// before it is opened.
-    #[must_use]
-    pub fn has_room(&self, plane: DetailPlane) -> bool {
+    pub(crate) fn has_room(&self, plane: DetailPlane) -> bool {
         let live: usize = self.0.live_series.iter().map(|live| live.load(Relaxed)).sum();
         live + plane.columns().len() <= self.0.max_series
     }
 
     /// The budget: how many series it holds at most.
-    #[must_use]
-    pub fn max_series(&self) -> usize {
+    pub(crate) fn max_series(&self) -> usize {
         self.0.max_series
     }
 
@@ -225,24 +223,21 @@ fn render_labels(plane: DetailPlane, values: &[&str]) -> Box<str> {
 
 /// The content of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bits(u64);
+pub(crate) struct Bits(u64);
 
 impl Bits {
     /// A gauge's value, or absent.
-    #[must_use]
-    pub fn measure(value: Option<f64>) -> Self {
+    pub(crate) fn measure(value: Option<f64>) -> Self {
         Self(value.filter(|value| !value.is_nan()).map_or(ABSENT, f64::to_bits))
     }
 
     /// A counter's value, or absent.
-    #[must_use]
-    pub fn count(value: Option<u64>) -> Self {
+    pub(crate) fn count(value: Option<u64>) -> Self {
         Self(value.unwrap_or(ABSENT))
     }
 
     /// A state: 1, 0 or absent.
-    #[must_use]
-    pub fn state(value: Option<bool>) -> Self {
+    pub(crate) fn state(value: Option<bool>) -> Self {
         Self::measure(value.map(|state| f64::from(u8::from(state))))
     }
 }
@@ -263,14 +258,14 @@ impl Row {
     /// Reads one cell per cache line, so that the row is in the cache when it is set. The result
     /// means nothing; pass it to `black_box`, or the compiler drops the reads.
     #[must_use]
-    pub fn fetch(&self) -> u64 {
+    pub(crate) fn fetch(&self) -> u64 {
         const A_LINE: usize = 64 / size_of::<AtomicU64>();
         self.cells.values.iter().step_by(A_LINE).fold(0, |all, cell| all ^ cell.load(Relaxed))
     }
 
     /// Sets all values of the row, in the order of its plane's columns. Through handles, each of
     /// them would cost an allocation, a pointer to fetch and an indirect call.
-    pub fn set<const N: usize>(&self, values: &[Bits; N]) {
+    pub(crate) fn set<const N: usize>(&self, values: &[Bits; N]) {
         const { assert!(N <= MAX_COLUMNS) };
         debug_assert_eq!(N, self.plane.columns().len());
         for (cell, Bits(bits)) in self.cells.values.iter().zip(values) {

@@ -12,11 +12,11 @@ use super::aggregates::Signal;
 /// How the fold judges a row's last frame. Not exported as series; used to pick out the worst rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
-    /// Degraded by the round-trip time.
+    /// The session's round-trip time exceeds the threshold.
     pub rtt: bool,
-    /// Degraded by audio.
+    /// A peer can't be heard, or its concealment ratio exceeds the threshold.
     pub audio: bool,
-    /// Degraded by video.
+    /// A peer can't be seen, or its video froze.
     pub video: bool,
     /// A peer whose microphone is on can't be heard, one of the causes of `audio`.
     pub one_way_audio: bool,
@@ -51,8 +51,7 @@ impl Judgement {
     }
 
     /// Which signals degrade it, in the order of [`Signal::ALL`].
-    #[must_use]
-    pub const fn signals(&self) -> [bool; Signal::ALL.len()] {
+    pub(crate) const fn signals(&self) -> [bool; Signal::ALL.len()] {
         [self.rtt, self.audio, self.video]
     }
 

@@ -11,18 +11,18 @@ use std::borrow::Cow;
 
 /// Declares closed sets of words, each with the text that it has as a label and in settings.
 macro_rules! vocabulary {
-    ($($(#[$doc:meta])+ $name:ident { $($(#[$meaning:meta])+ $word:ident = $text:literal,)+ })+) => {$(
+    ($($(#[$doc:meta])+ $vis:vis $name:ident { $($(#[$meaning:meta])+ $word:ident = $text:literal,)+ })+) => {$(
         $(#[$doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$meaning])+ $word,)+ }
+        $vis enum $name { $($(#[$meaning])+ $word,)+ }
 
         impl $name {
             /// All of them, in their order.
-            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$word),+];
+            $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$word),+];
 
             /// The text of a label or of a setting.
             #[must_use]
-            pub const fn label(self) -> &'static str {
+            $vis const fn label(self) -> &'static str {
                 match self { $(Self::$word => $text,)+ }
             }
         }

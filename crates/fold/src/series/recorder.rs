@@ -56,13 +56,13 @@ impl AggregateSeries {
         self.metric
     }
 
-    /// The labels.
+    /// The labels, in the order of the catalogue.
     #[must_use]
     pub fn labels(&self) -> Labels<'_> {
         Labels::new(self.metric.labels, &self.labels)
     }
 
-    /// The present value.
+    /// Reads the value, which other threads may change at any time.
     #[must_use]
     pub fn value(&self) -> AggregateValue {
         match &self.value {
