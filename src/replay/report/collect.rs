@@ -180,10 +180,10 @@ impl Collected {
         self.at.push(step.at);
         let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
-        let rtt_column = column(DetailPlane::Session, &c::SESSION_RTT);
+        let rtt_of = column(DetailPlane::Session, &c::SESSION_RTT);
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
             let [region, meeting, session, peer, url, kind] = labels.values();
-            let rtt = values[rtt_column];
+            let rtt = rtt_of(values);
             for scope in self.scopes_of(&region) {
                 tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
             }
@@ -218,7 +218,7 @@ impl Collected {
                 [region, meeting, peer].map(|name| name.as_ref().into())
             };
             self.pairs.enter(labels.text(), names);
-            let [can_listen, can_see] = columns.map(|column| values[column] != 0.0);
+            let [can_listen, can_see] = columns.each_ref().map(|value| value(values) != 0.0);
             self.pairs.see(labels.text(), index, Point::of_pair(can_listen, can_see, &judgement));
         }
     }
@@ -259,9 +259,11 @@ fn stride(Window { from, to, step, .. }: Window) -> usize {
     usize::try_from(steps).unwrap_or(usize::MAX).div_ceil(POINTS).max(1)
 }
 
-/// The column of a metric in its plane's table.
-fn column(plane: DetailPlane, metric: &Metric) -> usize {
-    plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
+/// Reads the value of a metric from a plane's rows: NaN, which says nothing, if the plane does not
+/// have it.
+fn column(plane: DetailPlane, metric: &Metric) -> impl Fn(&[f64]) -> f64 {
+    let column = plane.columns().iter().position(|column| column.metric.name == metric.name);
+    move |values| column.map_or(f64::NAN, |column| values[column])
 }
 
 /// A counter's value, which a step has as a float.
@@ -326,6 +328,16 @@ fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_metric_that_a_plane_does_not_have_is_unknown() {
+        let values = [0.25, 1.0, 0.0, 3.0];
+        assert_eq!(column(DetailPlane::Session, &c::SESSION_RTT)(&values), 0.25);
+        assert_eq!(column(DetailPlane::Session, &c::SESSION_VIDEO_ENABLED)(&values), 0.0);
+        for metric in [&c::PAIR_CAN_LISTEN, &c::RTT] {
+            assert!(column(DetailPlane::Session, metric)(&values).is_nan(), "{}", metric.name);
+        }
+    }
 
     #[test]
     fn quantiles_are_values_that_somebody_had() {

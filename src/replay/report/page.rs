@@ -14,11 +14,12 @@ use ring::digest::{SHA256, digest};
 use super::charts::{Axis, Chart, Line};
 use super::collect::{Collected, Scope, ScopeStep};
 use super::figures::{self, TOP};
-use super::signals::{By, float};
+use super::signals::By;
 use super::tables::{self, DRILLED};
-use super::text::{clock, day};
+use super::text::{self, clock, day};
 use super::verdict::WindowVerdict;
-use crate::insight::words::{self, count, duration, list, percent, plural, seconds};
+use crate::insight::counters::ratio;
+use crate::insight::words::{self, count, list, percent, plural, seconds};
 use crate::replay;
 use crate::replay::account::Account;
 
@@ -64,6 +65,11 @@ fn axis(collected: &Collected, verdict: &WindowVerdict) -> Axis {
 /// Returns what the policy calls the style.
 fn style_digest() -> String {
     format!("sha256-{}", STANDARD.encode(digest(&SHA256, STYLE.as_bytes())))
+}
+
+/// The share of some of all; none of none.
+fn share(some: u64, all: u64) -> String {
+    percent(ratio(some, all).unwrap_or_default())
 }
 
 fn whole(value: f64) -> String {
@@ -176,48 +182,28 @@ impl Page<'_> {
         )
     }
 
-    /// The key figures: of what, the figure, what belongs to it, and whether it is bad.
-    fn tiles(&self) -> [(&'static str, String, String, bool); 6] {
-        let Self { collected, account, verdict, .. } = self;
-        let (whole, window) = (collected.whole(), collected.config.window);
-        let bad = verdict.spell.is_some();
-        let moment = verdict.peak.map(|peak| whole.moments[peak]).unwrap_or_default();
-        let p95 = whole.moments.iter().filter_map(|moment| moment.rtt).map(|rtt| rtt[1]);
-        let p95 = p95.fold(f64::NAN, f64::max);
-        let limit = collected.config.fold.thresholds.rtt.as_secs_f64();
-        let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
-        let (lasted, when) = match verdict.spell {
-            None => ("–".to_owned(), "never bad".to_owned()),
-            Some(spell) => {
-                let began = clock(spell.began(collected), window);
-                let ended = spell.ended(collected).map_or_else(|| "…".to_owned(), |at| clock(at, window));
-                (duration(spell.lasted(collected)), format!("{began} – {ended}"))
-            }
-        };
-        let [sessions, meetings] = [
-            ("session", moment.degraded, moment.sessions),
-            ("meeting", moment.meetings_degraded, moment.meetings),
-        ]
-        .map(|(one, degraded, live)| {
-            let some = degraded[By::Any as usize];
-            let share = percent(f64::from(some) / f64::from(live.max(1)));
-            (plural(some.into(), one), format!("{share} of {} live", count(live.into())))
-        });
-        let share = percent(float(degraded) / float(seen.max(1)));
-        let others = format!("{} rejected, {} late", count(account.rejected()), count(account.late));
-        [
-            ("Bad for", lasted, when, bad),
-            ("Degraded at the peak", sessions.0, sessions.1, bad),
-            ("In", meetings.0, meetings.1, bad),
-            (
-                "Degraded at some step",
-                plural(degraded as u64, "session"),
-                format!("{share} of {} seen", count(seen as u64)),
-                false,
-            ),
-            ("Highest RTT p95", seconds(p95), format!("limit {}", seconds(limit)), p95 > limit),
-            ("Frames", count(account.messages), others, false),
-        ]
+    /// At the step with the most degraded sessions, these and their meetings: how many, and which
+    /// share of the live ones.
+    fn peak(&self) -> [(String, String); 2] {
+        let peak = self.verdict.peak.map(|peak| self.collected.whole().moments[peak]).unwrap_or_default();
+        [("session", peak.degraded, peak.sessions), ("meeting", peak.meetings_degraded, peak.meetings)].map(
+            |(one, degraded, live)| {
+                let (some, live) = (degraded[By::Any as usize].into(), live.into());
+                (plural(some, one), format!("{} of {} live", share(some, live), count(live)))
+            },
+        )
+    }
+
+    /// The sessions that were degraded at some step, and their share of all.
+    fn ever_degraded(&self) -> (String, String) {
+        let sessions = &self.collected.sessions;
+        let (degraded, seen) = (sessions.degraded() as u64, sessions.seen() as u64);
+        (plural(degraded, "session"), format!("{} of {} seen", share(degraded, seen), count(seen)))
+    }
+
+    fn highest_p95(&self) -> f64 {
+        let quantiles = self.collected.whole().moments.iter().filter_map(|moment| moment.rtt);
+        quantiles.map(|[_, p95, _]| p95).fold(f64::NAN, f64::max)
     }
 
     /// The meetings and sessions to which the replay was limited.

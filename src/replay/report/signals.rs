@@ -44,12 +44,6 @@ impl By {
     }
 }
 
-/// A count as a number to draw.
-#[expect(clippy::cast_precision_loss, reason = "nobody draws 2^53 of anything")]
-pub(super) const fn float(count: usize) -> f64 {
-    count as f64
-}
-
 /// A measure in half the memory.
 #[expect(clippy::cast_possible_truncation, reason = "a chart shows no more than three digits")]
 pub(super) const fn narrow(value: f64) -> f32 {

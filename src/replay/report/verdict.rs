@@ -9,8 +9,9 @@
 use std::time::Duration;
 
 use super::collect::{Collected, Scope, ScopeStep};
-use super::signals::{By, float};
+use super::signals::By;
 use super::text::clock;
+use crate::insight::counters::ratio;
 use crate::insight::quantile::percentile;
 use crate::insight::spell::Spell;
 use crate::insight::words::{duration, list, percent, plural, seconds};
@@ -222,7 +223,7 @@ fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
         }
     }
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
-    let share = percent(float(degraded) / float(seen.max(1)));
+    let share = percent(ratio(degraded as u64, seen as u64).unwrap_or_default());
     parts.push(format!(
         "{degraded} of {} ({share}) were degraded at some point",
         plural(seen as u64, "session")

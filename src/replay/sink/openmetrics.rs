@@ -27,7 +27,6 @@ const PORTIONS: usize = 4;
 
 /// The sink of `--openmetrics`, and the first half of `--tsdb` and `--rules`.
 pub struct OpenMetrics {
-    target: Target,
     output: Output,
     spill: Spill,
     /// The end of each line of a step.
@@ -52,23 +51,23 @@ impl OpenMetrics {
         control: Control,
         wanted: Vec<bool>,
     ) -> Result<Self, SinkError> {
-        let output = Output::create(target.clone())?;
         let spill = Spill::new(target.folder(), wanted);
+        let output = Output::create(target)?;
         let label = replay.map(|id| format!("replay=\"{id}\""));
-        Ok(Self { target, output, spill, ends: Vec::new(), label, control })
+        Ok(Self { output, spill, ends: Vec::new(), label, control })
     }
 }
 
 impl Sink for OpenMetrics {
     fn step(&mut self, step: &Step) -> Result<(), SinkError> {
         self.ends.push(line_end(step.at));
-        self.spill.push(step).map_err(|error| self.target.error(error))
+        self.spill.push(step).map_err(|error| self.output.target.error(error))
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { target, mut output, spill, ends, label, control } = *self;
+        let Self { mut output, spill, ends, label, control } = *self;
         control.phase("writing");
-        let mut spilled = spill.complete().map_err(|error| target.error(error))?;
+        let mut spilled = spill.complete().map_err(|error| output.target.error(error))?;
         let (sender, portions) = sync_channel::<Vec<u8>>(PORTIONS);
         let mut text = TextMaker { ends, label, control, portion: Vec::new(), sender };
         let made = thread::scope(|scope| {
@@ -78,13 +77,12 @@ impl Sink for OpenMetrics {
                 output.write(&portion)?;
             }
             making.join().unwrap_or(Err(Interrupted::Stopped)).map_err(|why| match why {
-                Interrupted::Disk(error) => target.error(error),
+                Interrupted::Disk(error) => output.target.error(error),
                 Interrupted::Stopped => SinkError::Stopped,
             })
         });
         made?;
-        output.complete()?;
-        Ok(target.said(&format!("{} samples at {} steps", account.samples, account.steps)))
+        Ok(output.complete()?.said(&format!("{} samples at {} steps", account.samples, account.steps)))
     }
 }
 

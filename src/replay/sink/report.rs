@@ -14,7 +14,6 @@ use crate::replay::seen::Seen;
 
 /// Gathers steps, and writes the page at the end.
 pub struct Report {
-    target: Target,
     output: Output,
     collected: Collected,
 }
@@ -25,8 +24,7 @@ impl Report {
     /// # Errors
     /// Returns an error if the file can't be created.
     pub fn new(target: Target, config: EngineConfig, command: String) -> Result<Self, SinkError> {
-        let collected = Collected::new(config, command);
-        Ok(Self { output: Output::create(target.clone())?, target, collected })
+        Ok(Self { output: Output::create(target)?, collected: Collected::new(config, command) })
     }
 }
 
@@ -42,15 +40,12 @@ impl Sink for Report {
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { target, mut output, collected } = *self;
+        let Self { mut output, collected } = *self;
         let verdict = WindowVerdict::of(&collected);
-        let page = render(&collected, account, &verdict).map_err(|error| target.error(error.into()))?;
+        let page =
+            render(&collected, account, &verdict).map_err(|error| output.target.error(error.into()))?;
         output.write(page.as_bytes())?;
-        output.complete()?;
-        let mut said = summary(&collected, &verdict);
-        if let Target::File(path) = target {
-            said.push(format!("{}: the report", path.display()));
-        }
-        Ok(said)
+        let said = output.complete()?.said("the report");
+        Ok([summary(&collected, &verdict), said].concat())
     }
 }
