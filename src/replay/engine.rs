@@ -11,6 +11,7 @@
 //!
 //! Invariant: a step shows what a scrape at that moment would have shown, from the same fold.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +104,7 @@ pub struct Engine {
     regions: Vec<RegionFold>,
     aggregates: Aggregates,
     detail: DetailStore,
-    steps: Box<dyn Iterator<Item = StreamTime> + Send>,
-    next_step: Option<StreamTime>,
+    steps: Peekable<Box<dyn Iterator<Item = StreamTime> + Send>>,
     /// Event time: that of the latest record.
     now: StreamTime,
     sinks: Vec<Box<dyn Sink>>,
@@ -129,8 +129,7 @@ impl Engine {
                 RegionFold { region: region.clone(), fold, own }
             })
             .collect();
-        let mut steps: Box<dyn Iterator<Item = StreamTime> + Send> = Box::new(config.window.steps());
-        let next_step = steps.next();
+        let steps: Box<dyn Iterator<Item = StreamTime> + Send> = Box::new(config.window.steps());
         let looked_at = sinks.iter().any(|sink| sink.looks_at_steps());
         Self {
             now: config.since(),
@@ -138,8 +137,7 @@ impl Engine {
             regions,
             aggregates,
             detail,
-            steps,
-            next_step,
+            steps: steps.peekable(),
             sinks,
             looked_at,
             account: Account::default(),
@@ -226,8 +224,7 @@ impl Engine {
 
     /// Shows the sinks all steps before a moment, or up to and including it.
     fn look_until(&mut self, moment: StreamTime, inclusive: bool) -> Result<(), SinkError> {
-        while let Some(at) = self.next_step.filter(|at| *at < moment || (inclusive && *at == moment)) {
-            self.next_step = self.steps.next();
+        while let Some(at) = self.steps.next_if(|at| *at < moment || (inclusive && *at == moment)) {
             for region in &mut self.regions {
                 region.fold.tick(at);
             }

@@ -129,6 +129,11 @@ struct Inner {
 }
 
 impl Inner {
+    /// The number of series of both planes.
+    fn live(&self) -> usize {
+        self.live_series.iter().map(|live| live.load(Relaxed)).sum()
+    }
+
     fn rows(&self, plane: DetailPlane) -> MutexGuard<'_, BTreeSet<ByLabels>> {
         // A panic between two operations on the set leaves the set whole.
         self.planes[plane as usize].lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,11 +154,10 @@ impl DetailStore {
     pub fn open(&self, plane: DetailPlane, labels: &[&str]) -> Option<Row> {
         debug_assert_eq!(labels.len(), plane.labels().len());
         let width = plane.columns().len();
-        let live = || self.0.live_series.iter().map(|live| live.load(Relaxed)).sum::<usize>();
         // Reserving before comparing keeps two regions that fold at once from both taking the last
         // place.
         self.0.live_series[plane as usize].fetch_add(width, Relaxed);
-        if live() > self.0.max_series {
+        if self.0.live() > self.0.max_series {
             self.0.live_series[plane as usize].fetch_sub(width, Relaxed);
             return None;
         }
@@ -167,8 +171,7 @@ impl DetailStore {
     /// Whether one more row of a plane would fit the budget. Another thread may take that place
     /// before it is opened.
     pub(crate) fn has_room(&self, plane: DetailPlane) -> bool {
-        let live: usize = self.0.live_series.iter().map(|live| live.load(Relaxed)).sum();
-        live + plane.columns().len() <= self.0.max_series
+        self.0.live() + plane.columns().len() <= self.0.max_series
     }
 
     /// The budget: how many series it holds at most.
