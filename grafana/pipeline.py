@@ -86,6 +86,12 @@ def make():
         ],
     )
     page.graph(
+        "Frames missed",
+        "Removed from the stream before they were read: full, too old or purged. No series has them.",
+        {"unit": "short", "thresholds": steps(1, 1)},
+        [(f"sum by (region) (increase(callsight_frames_missed_total{{{PLACE}}}[$__rate_interval]))", "{{region}}")],
+    )
+    page.graph(
         "Age of the newest folded frame",
         "The minimum lag of this and all other dashboards.",
         AGE,

@@ -11,6 +11,7 @@ mod error;
 mod failback;
 mod identity;
 mod options;
+mod refusals;
 mod tls;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,11 +23,12 @@ use rand::RngExt;
 
 pub use self::error::NatsError;
 use self::options::options;
+pub use self::refusals::Refusals;
 use crate::config::NatsConfig;
 use crate::log::RateLimit;
 
 /// Maximum pause between two attempts to reconnect.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(4);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 /// Minimum time between two log lines about errors, since every message may cause one.
 const LOG_ERRORS_EVERY: Duration = Duration::from_secs(5);
@@ -43,6 +45,18 @@ const IO_ERROR_HINT: &str = "no server at this address, or TLS failed: check tha
 /// # Errors
 /// [`NatsError`] when the settings can't be used, never because no server is available.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsError> {
+    connect_noting(config, name, Refusals::default()).await
+}
+
+/// [`connect`], with what the server refuses noted in `refusals`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_noting(
+    config: &NatsConfig,
+    name: &str,
+    refusals: Refusals,
+) -> Result<Client, NatsError> {
     let errors = Arc::new(Mutex::new(RateLimit::new(LOG_ERRORS_EVERY)));
     let servers = config.to_string();
     let connected_before = Arc::new(AtomicBool::new(false));
@@ -65,6 +79,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         })
         .event_callback(move |event| {
             connected_before.fetch_or(event == Event::Connected, Ordering::Relaxed);
+            refusals.note(&event, Instant::now());
             report(&event, &servers, &errors);
             async {}
         })

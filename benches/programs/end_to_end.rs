@@ -14,6 +14,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{self, Context};
 use callsight::consume::{Source, SourceKind};
+use callsight::nats::Refusals;
 use callsight::serve::{Exporter, ExporterConfig, Feed};
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use callsight_fold::FoldSettings;
@@ -140,7 +141,11 @@ async fn drain(
         // Keeps every session live, however long the stream took to fill.
         fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
     };
-    let feed = Feed { source: Source::new(region.clone(), SourceKind::Own), client: client.clone() };
+    let feed = Feed {
+        source: Source::new(region.clone(), SourceKind::Own),
+        client: client.clone(),
+        refusals: Refusals::default(),
+    };
     let clocks = Clocks::start();
     let exporter = Exporter::start(vec![feed], config).await?;
     while stream.consumer_info(&deployment.durable()).await?.ack_floor.stream_sequence < frames as u64 {

@@ -1,27 +1,29 @@
-//! `callsight streams`: compares JetStream with the declarations, and applies them.
+//! `callsight streams`: compares JetStream with the declarations, applies them, and computes how
+//! large streams have to be.
 //!
-//! Invariant: `plan` and `verify` change nothing, and no command deletes anything.
+//! Invariant: only `apply` changes anything, and no command deletes anything.
+
+mod report;
+mod size;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
+use self::report::{StepReport, StreamsReport};
+use self::size::{SizeArgs, SizeConfig};
 use super::CliError;
-use super::args::{HOUR, NatsArgs, ProcessArgs, SECOND, distinct, joined, rejected};
+use super::args::{NatsArgs, ProcessArgs, distinct, joined, rejected};
 use super::process::print;
-use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
+use crate::config::{ConfigError, NatsConfig, one_line, whole, within_an_hour};
 use crate::nats;
-use crate::topology::{
-    self, Action, Bond, Change, Declared, Name, Readers, ReconcileError, Reconciler, Step, is_duration,
-};
+use crate::topology::{self, Bond, Declared, Name, Readers, Reconciler};
 use callsight_frame::subject::Region;
 
 /// Replicas in production: any one server of a region may be lost.
 const REPLICAS: usize = 3;
 
-/// Compare the streams and consumers in NATS with their declarations, and apply these
+/// Compare the streams and consumers in NATS with their declarations, apply these, and compute sizes
 #[derive(Debug, clap::Args)]
 pub(crate) struct StreamsArgs {
     #[command(subcommand)]
@@ -41,9 +43,18 @@ enum StreamsCommand {
     /// Nothing is ever deleted.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Apply(Box<ChangeArgs>),
-    /// Show the differences, and exit with 1 if there are any
+    /// Show the differences, and exit with 1 if there are any.
+    ///
+    /// Also warns of streams that reach `max_bytes` before `max_age` at the rate of the last 10
+    /// minutes, with the limit to set.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Verify(Box<DeclaredArgs>),
+    /// Compute rate, disk space and limits of a region's stream from its number of sessions.
+    ///
+    /// Prints a row for each combination of `--sessions` and `--parties`. The bytes per frame are
+    /// those of simulated frames, encoded as clients do.
+    #[command(mut_arg("log_level", |level| level.default_value("warn")))]
+    Size(Box<SizeArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,12 +111,7 @@ struct DeclaredArgs {
     /// Time to wait for JetStream's answer, from 1s to 1h.
     ///
     /// For a while after a start there is no leader.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR)
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     wait: Duration,
 
     /// Print JSON instead of text
@@ -126,9 +132,16 @@ enum Task {
     Verify,
 }
 
+/// The validated settings.
+#[derive(Debug)]
+pub(crate) enum StreamsConfig {
+    Compare(Box<CompareConfig>),
+    Size(SizeConfig),
+}
+
 /// The validated settings of a comparison.
 #[derive(Debug)]
-pub(crate) struct StreamsConfig {
+pub(crate) struct CompareConfig {
     task: Task,
     declared: Vec<Declared>,
     /// Origin of the declarations, for people.
@@ -145,11 +158,16 @@ impl StreamsArgs {
             StreamsCommand::Plan(args) => (Task::Plan, args.allow_destructive, args.declared),
             StreamsCommand::Apply(args) => (Task::Apply, args.allow_destructive, args.declared),
             StreamsCommand::Verify(args) => (Task::Verify, false, *args),
+            StreamsCommand::Size(args) => {
+                let (process, config) = args.validate();
+                return Ok((process, StreamsConfig::Size(config)));
+            }
         };
         let (origin, declared) = declarations(&args)?;
         let DeclaredArgs { wait, json, nats, process, .. } = args;
         let nats = nats.validate("operator")?;
-        Ok((process, StreamsConfig { task, declared, origin, allow_destructive, wait, json, nats }))
+        let config = CompareConfig { task, declared, origin, allow_destructive, wait, json, nats };
+        Ok((process, StreamsConfig::Compare(Box::new(config))))
     }
 }
 
@@ -197,188 +215,48 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
 
 impl fmt::Display for StreamsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compare(config) => config.fmt(f),
+            Self::Size(config) => config.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for CompareConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let streams = self.declared.iter().filter(|one| matches!(one.name, Name::Stream(_))).count();
         let consumers = self.declared.len() - streams;
         write!(f, "{}: {streams} streams, {consumers} consumers; NATS {}", self.origin, self.nats)
     }
 }
 
-/// Compares, applies if asked to, and fails if something differs, is refused or fails.
+/// Compares or computes, and fails if something differs, is refused or fails.
 pub(crate) async fn run(config: StreamsConfig) -> Result<(), CliError> {
+    match config {
+        StreamsConfig::Compare(config) => compare(*config).await,
+        StreamsConfig::Size(config) => config.run(),
+    }
+}
+
+async fn compare(config: CompareConfig) -> Result<(), CliError> {
     let client = nats::connect(&config.nats, "callsight streams").await.map_err(CliError::other)?;
-    let reconciler = Reconciler::new(async_nats::jetstream::new(client), config.wait);
+    let reconciler = Reconciler::new(client, config.wait);
     let steps = reconciler.plan(&config.declared, config.allow_destructive).await.map_err(CliError::other)?;
-    let mut report = StreamsReport { task: config.task, done: Vec::with_capacity(steps.len()) };
+    let mut report = StreamsReport { task: config.task, steps: Vec::with_capacity(steps.len()) };
     for step in steps {
-        let failed = match config.task {
-            Task::Apply => reconciler.apply(&step).await.err(),
-            Task::Plan | Task::Verify => None,
-        };
-        report.done.push((step, failed));
+        let mut done = StepReport { step, failed: None, shortage: None };
+        match config.task {
+            Task::Apply => done.failed = reconciler.apply(&done.step).await.err(),
+            Task::Verify => {
+                let traffic = reconciler.traffic(&done.step.name).await.map_err(CliError::other)?;
+                done.shortage =
+                    traffic.and_then(|traffic| Some((traffic, traffic.shortage(&done.step.config)?)));
+            }
+            Task::Plan => {}
+        }
+        report.steps.push(done);
     }
     let text = if config.json { format!("{:#}\n", report.json()) } else { report.to_string() };
     print(&text)?;
     report.outcome()
-}
-
-/// All steps and their errors.
-struct StreamsReport {
-    task: Task,
-    done: Vec<(Step, Option<ReconcileError>)>,
-}
-
-impl StreamsReport {
-    fn count(&self, action: &Action) -> usize {
-        self.done.iter().filter(|(step, _)| step.action == *action).count()
-    }
-
-    fn failed(&self) -> usize {
-        self.done.iter().filter(|(_, failed)| failed.is_some()).count()
-    }
-
-    fn outcome(&self) -> Result<(), CliError> {
-        let (refused, failed) = (self.count(&Action::Refused), self.failed());
-        let differing = self.done.len() - self.count(&Action::Same);
-        match self.task {
-            Task::Verify if differing > 0 => Err(CliError::failed(format!(
-                "{differing} of {} differ from their declarations; see `callsight streams plan`",
-                self.done.len()
-            ))),
-            Task::Plan if refused > 0 => {
-                Err(CliError::failed(format!("`callsight streams apply` would refuse {refused}")))
-            }
-            Task::Apply if refused + failed > 0 => {
-                Err(CliError::failed(format!("{refused} refused and not changed, {failed} failed")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn json(&self) -> Value {
-        let steps = self.done.iter().map(|(step, failed)| {
-            let mut value = json!({
-                "kind": step.name.kind(),
-                "name": step.name.to_string(),
-                "action": step.action,
-                "changes": step.changes,
-            });
-            if self.task == Task::Apply {
-                let due = matches!(step.action, Action::Create | Action::Change);
-                value["done"] = (due && failed.is_none()).into();
-                value["error"] = failed.as_ref().map(ToString::to_string).into();
-            }
-            value
-        });
-        json!({
-            "ok": self.outcome().is_ok(),
-            "create": self.count(&Action::Create),
-            "change": self.count(&Action::Change),
-            "refused": self.count(&Action::Refused),
-            "same": self.count(&Action::Same),
-            "failed": self.failed(),
-            "steps": steps.collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl fmt::Display for StreamsReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (step, failed) in &self.done {
-            let (sign, note) = match step.action {
-                Action::Same => ("=", String::new()),
-                Action::Create => ("+", made_of(step)),
-                Action::Change => ("~", String::new()),
-                Action::Refused => ("!", "refused".to_owned()),
-            };
-            let line = format!("{sign} {:<8} {:<40} {note}", step.name.kind(), step.name.to_string());
-            writeln!(f, "{}", line.trim_end())?;
-            for change in &step.changes {
-                writeln!(f, "    {}", shown(change))?;
-                if let Some(reason) = &change.refused {
-                    writeln!(f, "      refused: {reason}")?;
-                }
-            }
-            if let Some(error) = failed {
-                writeln!(f, "    failed: {error}")?;
-            }
-        }
-        let [created, changed] = match self.task {
-            Task::Apply => ["created", "changed"],
-            Task::Plan | Task::Verify => ["to create", "to change"],
-        };
-        let failed = |action: Action| {
-            self.done.iter().filter(|(step, failed)| step.action == action && failed.is_some()).count()
-        };
-        write!(
-            f,
-            "{} {created}, {} {changed}, {} refused, {} unchanged",
-            self.count(&Action::Create) - failed(Action::Create),
-            self.count(&Action::Change) - failed(Action::Change),
-            self.count(&Action::Refused),
-            self.count(&Action::Same),
-        )?;
-        match self.failed() {
-            0 => writeln!(f),
-            failed => writeln!(f, ", {failed} failed"),
-        }
-    }
-}
-
-/// Summarises what a step creates.
-fn made_of(step: &Step) -> String {
-    let mut words = Vec::new();
-    if let Some(cluster) = step.config.get("placement").and_then(|placement| placement["cluster"].as_str()) {
-        words.push(format!("in {cluster}"));
-    }
-    if let Some(origin) = step.config.get("mirror").and_then(|mirror| mirror["name"].as_str()) {
-        words.push(format!("mirror of {origin}"));
-    }
-    match step.config.get("num_replicas").and_then(Value::as_u64) {
-        Some(1) => words.push("1 replica".to_owned()),
-        Some(replicas) => words.push(format!("{replicas} replicas")),
-        None => {}
-    }
-    words.join(", ")
-}
-
-/// Renders a change as `max_age: 3days → 1day`.
-fn shown(Change { key, old, new, .. }: &Change) -> String {
-    let value = |value: &Value| match value.as_i64() {
-        _ if value.is_null() => "unset".to_owned(),
-        Some(-1) => "unlimited".to_owned(),
-        Some(number) if is_duration(key) => {
-            humantime::format_duration(Duration::from_nanos(number.unsigned_abs())).to_string()
-        }
-        Some(number) if key == "max_bytes" => bytes(number.unsigned_abs()),
-        _ => value.to_string(),
-    };
-    format!("{key}: {} → {}", value(old), value(new))
-}
-
-/// Renders a number of bytes in the largest unit that divides it.
-fn bytes(number: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find(|(_, shift)| number > 0 && number.is_multiple_of(1 << shift));
-    match unit {
-        Some((unit, shift)) => format!("{} {unit}", number >> shift),
-        None => format!("{number} bytes"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_shown_as_people_say_them() {
-        let change = |key: &str, old: Value, new: Value| {
-            shown(&Change { key: key.to_owned(), old, new, refused: None })
-        };
-        let age = change("max_age", json!(259_200_000_000_000_u64), json!(3_600_000_000_000_u64));
-        assert_eq!(age, "max_age: 3days → 1h");
-        assert_eq!(change("max_bytes", json!(-1), json!(4_u64 << 30)), "max_bytes: unlimited → 4 GiB");
-        assert_eq!(change("max_bytes", json!(100), json!(2048)), "max_bytes: 100 bytes → 2 KiB");
-        let placed = change("placement", Value::Null, json!({"cluster": "us"}));
-        assert_eq!(placed, "placement: unset → {\"cluster\":\"us\"}");
-    }
 }

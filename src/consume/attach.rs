@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 use time::OffsetDateTime;
 
 use super::clock::Reading;
 use super::handover::{Handover, HandoverError};
-use super::server_state::{StreamState, consumer_state, reset_consumer, stream_state};
+use super::server_state::{ConsumerState, StreamState, consumer_state, reset_consumer, stream_state};
+use super::set_back::{self, Position};
 use super::source::{Reader, Source, SourceKind};
 use crate::jetstream_api::AskError;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
@@ -41,6 +42,8 @@ pub struct ConsumerConfig {
     pub create: Option<usize>,
     /// How far back a new durable begins: the idle timeout, so that it meets every live session.
     pub lookback: Duration,
+    /// How old a view may be that counts as current: polls are frequent enough to prove it.
+    pub max_lag: Duration,
 }
 
 /// Why the consumer cannot be attached to.
@@ -65,12 +68,19 @@ pub(super) enum AttachError {
         wanted = Shard::MOST
     )]
     NoPartitions { stream: String },
-    #[error("durable consumer {0} reads other subjects; delete it, and --create makes a new one")]
+    #[error(
+        "durable consumer {0} reads other subjects; correct its filter (`callsight streams plan` shows it), or delete \
+         it, and --create makes a new one"
+    )]
     WrongSubjects(String),
     #[error(transparent)]
     Handover(#[from] HandoverError),
     #[error("durable consumer {0} acknowledges frame by frame; delete it, and --create makes a new one")]
     WrongAckPolicy(String),
+    #[error("durable consumer {0} delivers headers only; set its headers_only to false")]
+    HeadersOnly(String),
+    #[error("durable consumer {0} is paused; resume it with `nats consumer resume`")]
+    Paused(String),
     #[error("stream {stream} can't be made: {reason}")]
     CreateStream { stream: String, reason: CreateStreamError },
     #[error("durable consumer {durable} can't be made: {reason}")]
@@ -83,18 +93,9 @@ pub(super) enum AttachError {
 }
 
 impl AttachError {
-    fn unreachable(error: impl ToString) -> Self {
+    pub(super) fn unreachable(error: impl ToString) -> Self {
         Self::Unreachable(error.to_string())
     }
-}
-
-/// How far this process folded a stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    /// Tells apart streams of one name: the sequence of another one begins again.
-    pub(super) stream_created: OffsetDateTime,
-    /// The highest sequence that needs no folding any more.
-    pub(super) taken: u64,
 }
 
 /// A consumer that is ready to be read.
@@ -108,8 +109,10 @@ pub(super) struct Attached {
     pub(super) delivered: u64,
     /// How many messages were waiting then.
     pub(super) waiting: u64,
-    /// The stream sequence up to which everything was acknowledged.
+    /// The stream sequence up to which nothing is delivered any more.
     pub(super) acknowledged: u64,
+    /// The stream sequence up to which nothing needs folding any more.
+    pub(super) taken: u64,
     /// What is beyond that and was counted by old shards.
     pub(super) handover: Handover,
     pub(super) messages: pull::Stream,
@@ -124,23 +127,27 @@ pub(super) async fn attach(
     folded: Option<Position>,
 ) -> Result<Attached, AttachError> {
     let state = find_stream(&context, config).await?;
-    let stream = config.source.stream.clone();
-    // A mirror has the subjects that the stream gave its messages, but not the transform.
-    if config.reader.shard.is_some() && !config.source.is_mirror() && !state.has_partitions() {
-        return Err(AttachError::NoPartitions { stream });
-    }
-    let (consumer, handover) = find_consumer(&context, config, &state, folded).await?;
-    let durable = config.reader.durable();
-    check(&consumer.cached_info().config, config, &durable)?;
+    check_partitions(&state, config)?;
+    let source = &config.source;
+    let (stream, durable) = (source.stream.clone(), config.reader.durable());
+    let folded = folded.filter(|folded| folded.stream_created == state.created);
+    let kept = match &folded {
+        Some(folded) => set_back::kept(&context, source, &state, folded).await?,
+        None => None,
+    };
+    let folded = folded.map(|folded| kept.unwrap_or(folded.taken));
+    let (consumer, floor, handover) = find_consumer(&context, config, &state, folded).await?;
+    // A mirror that is behind fetches the same messages again.
+    let last = if source.is_mirror() { floor } else { state.state.last_seq };
+    // A durable may be past what the stream has, or has anew, after a power loss. The server itself
+    // corrects that only at its start.
+    let begin = match kept {
+        Some(kept) if floor > kept => Some(kept + 1),
+        _ => (floor > last).then_some(last + 1),
+    };
     // This answer says where deliveries begin. A later one might not: pull requests of a
     // predecessor that vanished are still served, and what they got would seem to have been taken.
-    let (at_reset, reading) = match reset_consumer(&context, &stream, &durable).await {
-        Ok(answer) => answer,
-        Err(AskError::Unanswered(error)) if error.kind() == RequestErrorKind::TimedOut => {
-            return Err(AttachError::unreachable(error));
-        }
-        Err(reason) => return Err(AttachError::Reset { durable, reason }),
-    };
+    let (at_reset, reading) = reset(&context, &stream, &durable, begin).await?;
     let messages = consumer
         .stream()
         .max_messages_per_batch(BATCH)
@@ -158,19 +165,62 @@ pub(super) async fn attach(
         delivered: at_reset.delivered.consumer_seq,
         waiting: at_reset.num_pending,
         acknowledged: at_reset.ack_floor.stream_seq,
+        taken: folded.unwrap_or(floor.min(last)),
         handover,
         messages,
     })
 }
 
-fn check(found: &consumer::Config, config: &ConsumerConfig, durable: &str) -> Result<(), AttachError> {
+/// Resets the durable to its acknowledgement floor, or to `begin` if the server permits that, which
+/// it does not for a durable that began with new messages. What is then passed over is counted as
+/// missed.
+async fn reset(
+    context: &Context,
+    stream: &str,
+    durable: &str,
+    begin: Option<u64>,
+) -> Result<(ConsumerState, Reading), AttachError> {
+    let mut answer = reset_consumer(context, stream, durable, begin).await;
+    if let (Some(begin), Err(AskError::Refused(error))) = (begin, &answer) {
+        tracing::error!(stream, durable, begin, %error, "the durable can't be set back as its stream was");
+        answer = reset_consumer(context, stream, durable, None).await;
+    }
+    answer.map_err(|reason| match reason {
+        AskError::Unanswered(error) if error.kind() == RequestErrorKind::TimedOut => {
+            AttachError::unreachable(error)
+        }
+        reason => AttachError::Reset { durable: durable.to_owned(), reason },
+    })
+}
+
+/// Checks that a shard's filters match the stream's subjects. A mirror has the subjects that the
+/// stream gave its messages, but not the transform.
+pub(super) fn check_partitions(state: &StreamState, config: &ConsumerConfig) -> Result<(), AttachError> {
+    let ConsumerConfig { source, reader, .. } = config;
+    if reader.shard.is_some() && !source.is_mirror() && !state.has_partitions() {
+        return Err(AttachError::NoPartitions { stream: source.stream.clone() });
+    }
+    Ok(())
+}
+
+/// Checks that a durable delivers all that its reader is to fold. Anybody may change it while it is
+/// read.
+pub(super) fn check(found: &ConsumerState, config: &ConsumerConfig) -> Result<(), AttachError> {
+    let durable = || config.reader.durable();
+    let ConsumerState { config: found, paused, .. } = found;
     if found.ack_policy != AckPolicy::All {
-        return Err(AttachError::WrongAckPolicy(durable.to_owned()));
+        return Err(AttachError::WrongAckPolicy(durable()));
     }
     let single = Some(&found.filter_subject).filter(|subject| !subject.is_empty());
     let subjects: BTreeSet<_> = found.filter_subjects.iter().chain(single).cloned().collect();
     if subjects != config.reader.subjects(&config.source.region).into_iter().collect() {
-        return Err(AttachError::WrongSubjects(durable.to_owned()));
+        return Err(AttachError::WrongSubjects(durable()));
+    }
+    if found.headers_only {
+        return Err(AttachError::HeadersOnly(durable()));
+    }
+    if *paused {
+        return Err(AttachError::Paused(durable()));
     }
     Ok(())
 }
@@ -211,39 +261,46 @@ async fn create_streams(
     }
 }
 
+/// Finds or creates the durable, and returns it with its acknowledgement floor, which the reset
+/// moves past what was removed from the stream.
 async fn find_consumer(
     context: &Context,
     config: &ConsumerConfig,
     state: &StreamState,
-    folded: Option<Position>,
-) -> Result<(Consumer<pull::Config>, Handover), AttachError> {
-    let ConsumerConfig { source, reader, create, lookback } = config;
+    folded: Option<u64>,
+) -> Result<(Consumer<pull::Config>, u64, Handover), AttachError> {
+    let ConsumerConfig { source, reader, create, lookback, .. } = config;
     let (stream, durable) = (&source.stream, reader.durable());
-    let exists = match consumer_state(context, stream, &durable).await {
-        Ok(_) => true,
-        Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => false,
+    let found = match consumer_state(context, stream, &durable).await {
+        Ok((found, _)) => Some(found),
+        Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => None,
         Err(error) => return Err(AttachError::unreachable(error)),
     };
-    if !exists && create.is_none() {
+    if found.is_none() && create.is_none() {
         let (stream, region) = (stream.clone(), source.region.clone());
         return Err(AttachError::NoConsumer { durable, stream, region, flags: reader.flags() });
     }
-    let handover = Handover::read(context, reader, stream, state.state.last_seq, exists).await?;
-    if !exists {
-        let begin = beginning(state, folded, handover.begin(), *lookback);
-        tracing::info!(stream, durable, ?begin, "creating the durable consumer");
-        let config = pull::Config {
-            durable_name: Some(durable.clone()),
-            deliver_policy: begin,
-            filter_subjects: reader.subjects(&source.region),
-            ..consumer_config(&reader.deployment, state.server_time)
-        };
-        if let Err(error) = context.create_consumer_on_stream(config, stream).await {
-            return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
+    let handover = Handover::read(context, reader, stream, state.state.last_seq, found.is_some()).await?;
+    let found = match found {
+        Some(found) => found,
+        None => {
+            let begin = beginning(state, folded, handover.begin(), *lookback);
+            tracing::info!(stream, durable, ?begin, "creating the durable consumer");
+            let config = pull::Config {
+                durable_name: Some(durable.clone()),
+                deliver_policy: begin,
+                filter_subjects: reader.subjects(&source.region),
+                ..consumer_config(&reader.deployment, state.server_time)
+            };
+            if let Err(error) = context.create_consumer_on_stream(config, stream).await {
+                return Err(AttachError::CreateConsumer { durable, reason: error.to_string() });
+            }
+            consumer_state(context, stream, &durable).await.map_err(AttachError::unreachable)?.0
         }
-    }
-    let found = context.get_consumer_from_stream(&durable, stream).await;
-    Ok((found.map_err(AttachError::unreachable)?, handover))
+    };
+    check(&found, config)?;
+    let consumer = context.get_consumer_from_stream(&durable, stream).await;
+    Ok((consumer.map_err(AttachError::unreachable)?, found.ack_floor.stream_seq, handover))
 }
 
 /// Where a new durable begins: after what this process folded of this very stream, else after what
@@ -251,14 +308,11 @@ async fn find_consumer(
 /// clock may be wrong.
 fn beginning(
     stream: &StreamState,
-    folded: Option<Position>,
+    folded: Option<u64>,
     before: Option<u64>,
     lookback: Duration,
 ) -> DeliverPolicy {
-    let folded = folded
-        .filter(|folded| folded.stream_created == stream.created && folded.taken <= stream.state.last_seq)
-        .map(|folded| folded.taken);
-    match folded.or(before) {
+    match folded.filter(|taken| *taken <= stream.state.last_seq).or(before) {
         Some(last) => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
         None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
     }
@@ -269,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_durable_begins_after_what_was_folded_of_this_very_stream() {
+    fn a_new_durable_begins_after_what_was_folded() {
         let lookback = Duration::from_secs(30);
         let made = OffsetDateTime::UNIX_EPOCH;
         let now = made + Duration::from_secs(1000);
@@ -278,11 +332,9 @@ mod tests {
 
         let by_time = DeliverPolicy::ByStartTime { start_time: now - lookback };
         assert_eq!(from(None), by_time);
-        assert_eq!(from(Some(Position { stream_created: now, taken: 4 })), by_time, "another stream");
-        assert_eq!(from(Some(Position { stream_created: made, taken: 10 })), by_time, "set back since");
+        assert_eq!(from(Some(10)), by_time, "a mirror that is behind");
         for taken in [0, 4, 9] {
-            let after = DeliverPolicy::ByStartSequence { start_sequence: taken + 1 };
-            assert_eq!(from(Some(Position { stream_created: made, taken })), after);
+            assert_eq!(from(Some(taken)), DeliverPolicy::ByStartSequence { start_sequence: taken + 1 });
         }
         let after_others = DeliverPolicy::ByStartSequence { start_sequence: 4 };
         assert_eq!(beginning(&stream, None, Some(3), lookback), after_others);

@@ -37,6 +37,8 @@ pub(super) struct Reading {
 pub(super) struct StreamClock {
     anchor: Instant,
     at_anchor: StreamTime,
+    /// How far the anchor may be off: the answer may have been written at its beginning or end.
+    vague: Duration,
     /// How far the server's clock has jumped since the first reading, in nanoseconds.
     jumped: i128,
 }
@@ -44,7 +46,8 @@ pub(super) struct StreamClock {
 impl StreamClock {
     pub(super) fn new(reading: Reading) -> Self {
         // The answer was written between request and arrival, most probably half way.
-        Self { anchor: reading.asked + reading.took / 2, at_anchor: reading.server_time, jumped: 0 }
+        let half = reading.took / 2;
+        Self { anchor: reading.asked + half, at_anchor: reading.server_time, vague: half, jumped: 0 }
     }
 
     /// The stream time at a moment.
@@ -57,6 +60,11 @@ impl StreamClock {
         moved(self.at(instant), self.jumped)
     }
 
+    /// Translates a time of the server's clock into stream time.
+    pub(super) const fn steady(&self, time: StreamTime) -> StreamTime {
+        moved(time, -self.jumped)
+    }
+
     /// Follows the server's clock, but for a jump, which it returns in nanoseconds.
     pub(super) fn follow(&mut self, reading: Reading) -> Option<i128> {
         if reading.took > VAGUE {
@@ -64,18 +72,18 @@ impl StreamClock {
         }
         let read = Self::new(reading);
         let ahead = read.at_anchor.unix_nanos() - self.server_time(read.anchor).unix_nanos();
-        if ahead.unsigned_abs() > JUMP.as_nanos() {
+        if ahead.unsigned_abs() > (JUMP + self.vague + read.vague).as_nanos() {
             self.jumped += ahead;
             return Some(ahead);
         }
-        *self = Self { at_anchor: moved(read.at_anchor, -self.jumped), jumped: self.jumped, ..read };
+        *self = Self { at_anchor: self.steady(read.at_anchor), jumped: self.jumped, ..read };
         None
     }
 
     /// Translates the time at which a frame was stored. The frame is here at `instant`, so it can't
     /// have been stored later: the clock is corrected, unless the server's has jumped.
     pub(super) fn stored(&mut self, time: StreamTime, instant: Instant) -> StreamTime {
-        let (time, now) = (moved(time, -self.jumped), self.at(instant));
+        let (time, now) = (self.steady(time), self.at(instant));
         if time > now && time.since(now) <= JUMP {
             (self.anchor, self.at_anchor) = (instant, time);
             return time;
@@ -84,7 +92,7 @@ impl StreamClock {
     }
 }
 
-fn moved(time: StreamTime, nanos: i128) -> StreamTime {
+const fn moved(time: StreamTime, nanos: i128) -> StreamTime {
     StreamTime::from_unix_nanos(time.unix_nanos() + nanos)
 }
 
@@ -122,6 +130,18 @@ mod tests {
         assert_eq!(clock.at(start + SECOND), NOON);
         assert_eq!(clock.follow(reading(NOON + 2 * SECOND, start + SECOND)), None);
         assert_eq!(clock.at(start + SECOND), NOON + 2 * SECOND, "drift is followed");
+    }
+
+    #[test]
+    fn an_answer_that_was_late_is_no_jump() {
+        let start = Instant::now();
+        // The server was frozen when it was asked, and answered at the end of that.
+        let late = Reading { server_time: NOON + 12 * SECOND, asked: start, took: 12 * SECOND };
+        let mut clock = StreamClock::new(late);
+        let then = start + 13 * SECOND;
+        assert_eq!(clock.follow(reading(NOON + 13 * SECOND, then)), None);
+        assert_eq!(clock.at(then), NOON + 13 * SECOND);
+        assert!(clock.follow(reading(NOON + 20 * SECOND, then + SECOND)).is_some(), "once it is exact");
     }
 
     #[test]

@@ -7,8 +7,12 @@
 //! Mostly, what keeps a letter from being stored passes: the connection broke, or the server has
 //! just started and does not have its streams yet. So the letter waits and is sent again while the
 //! fold goes on, and nothing is acknowledged until it is stored: if the exporter dies meanwhile,
-//! its successor gets the frame. Only what lasts makes letters count as lost. The next ones are not
-//! tried for a while then, and are lost at once if it still lasts.
+//! its successor gets the frame. A failure that lasts must not hold acknowledgements for ever. From
+//! then on letters still wait as long, but their frames are acknowledged, and one letter at a time
+//! tries whether the stream is back.
+//!
+//! The last letter that was lost goes on trying: without it, a stream that nobody has letters for
+//! would seem to fail for ever. It stays counted as lost.
 //!
 //! Invariant: each rejected frame counts as one letter, stored or lost.
 
@@ -25,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::dead_letter;
 use crate::log::RateLimit;
+use crate::nats::Refusals;
 use crate::topology::{dead_letter_stream_name, stream_name};
 use callsight_fold::StreamTime;
 use callsight_fold::series::aggregates::RegionSeries;
@@ -34,11 +39,14 @@ use callsight_frame::subject::Region;
 /// How long the letters of a chunk may take to be stored.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// How long letters wait for a dead-letter stream that does not take them, before they are lost.
+/// How long a letter waits for a dead-letter stream that does not take it, before it is lost. A
+/// failure that lasts as long does not hold acknowledgements any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long no letter is sent after some were lost.
-const PAUSE: Duration = Duration::from_secs(5);
+/// How often one letter tries whether the stream is back, and how long that may take: nothing is
+/// folded meanwhile.
+const AGAIN: Duration = Duration::from_millis(1500);
+const TRY_WITHIN: Duration = Duration::from_millis(500);
 
 /// The most letters that wait, and the most bytes of them.
 const MOST_WAITING: usize = 8192;
@@ -61,29 +69,47 @@ pub(super) enum WriteError {
     Refused(PublishError),
     #[error("it does not answer")]
     Unanswered,
+    #[error("{0}; correct the user's permissions, see docs/security.md")]
+    Denied(String),
+}
+
+/// A letter that waits to be stored.
+struct Waiting {
+    letter: Rejected,
+    since: Instant,
+    /// Whether it was counted as lost, and only tries whether the stream is back.
+    lost: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Failing {
+    since: Instant,
+    tried: Instant,
 }
 
 /// Writes the dead letters of one region.
 pub(super) struct DeadLetterWriter {
     context: Context,
+    refusals: Refusals,
     region: Region,
     own: Arc<RegionSeries>,
-    waiting: Vec<Rejected>,
-    failing_since: Option<Instant>,
-    paused_until: Option<Instant>,
+    /// In the order of their frames.
+    waiting: Vec<Waiting>,
+    /// Since when the stream takes no letters, and when it was tried last.
+    failing: Option<Failing>,
     error: Option<WriteError>,
     losses: RateLimit,
 }
 
 impl DeadLetterWriter {
-    pub(super) fn new(context: Context, region: Region, own: Arc<RegionSeries>) -> Self {
+    pub(super) fn new(context: Context, refusals: Refusals, region: Region, own: Arc<RegionSeries>) -> Self {
         Self {
             context,
+            refusals,
             region,
             own,
             waiting: Vec::new(),
-            failing_since: None,
-            paused_until: None,
+            failing: None,
             error: None,
             losses: RateLimit::new(Duration::from_secs(10)),
         }
@@ -98,67 +124,82 @@ impl DeadLetterWriter {
         ))
     }
 
-    /// Whether letters wait that may still be stored: their frames must not be acknowledged yet.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether letters wait whose frames must not be acknowledged yet.
+    pub(super) fn holds_acknowledgement(&self) -> bool {
+        self.waiting.iter().any(|waiting| !waiting.lost)
+            && self.failing.is_none_or(|failing| failing.since.elapsed() < PATIENCE)
     }
 
     /// Sends letters and those that wait, and returns when they are stored or can't be stored now.
     pub(super) async fn write(&mut self, rejected: Vec<Rejected>) {
-        self.waiting.extend(rejected);
-        if self.waiting.is_empty() {
-            return;
-        }
-        if self.paused_until.is_some_and(|until| Instant::now() < until) {
-            self.give_up();
-            return;
-        }
-        self.send_all().await;
-        if self.waiting.is_empty() {
-            self.failing_since = None;
-            return;
-        }
         let now = Instant::now();
-        let since = *self.failing_since.get_or_insert(now);
-        let bytes: usize = self.waiting.iter().map(|letter| letter.payload.len()).sum();
-        let too_many = self.waiting.len() > MOST_WAITING || bytes > MOST_BYTES;
-        if too_many || now.saturating_duration_since(since) >= PATIENCE {
-            self.paused_until = Some(now + PAUSE);
-            self.give_up();
+        let waiting = |letter| Waiting { letter, since: now, lost: false };
+        self.waiting.extend(rejected.into_iter().map(waiting));
+        if self.waiting.is_empty() {
+            return;
         }
+        match self.failing {
+            Some(failing) if now.saturating_duration_since(failing.tried) < AGAIN => {}
+            // One tells whether it is worth while to send the others.
+            Some(_) => {
+                self.send_first(1, TRY_WITHIN).await;
+                if self.failing.is_none() {
+                    self.send_first(self.waiting.len(), WITHIN).await;
+                }
+            }
+            None => self.send_first(self.waiting.len(), WITHIN).await,
+        }
+        self.give_up_old();
     }
 
-    /// Sends what waits, and keeps waiting what may be stored later.
-    async fn send_all(&mut self) {
-        let letters = std::mem::take(&mut self.waiting);
-        let results = join_all(letters.iter().map(|letter| timeout(WITHIN, self.send(letter)))).await;
+    /// Sends the first of those that wait, and keeps what may be stored later.
+    async fn send_first(&mut self, number: usize, within: Duration) {
+        let tried = Instant::now();
+        let rest = self.waiting.split_off(number);
+        let letters = std::mem::replace(&mut self.waiting, rest);
+        let results = join_all(letters.iter().map(|one| timeout(within, self.send(&one.letter)))).await;
         let (mut stored, mut too_long) = (0, 0);
-        self.error = None;
-        for (letter, result) in letters.into_iter().zip(results) {
-            let error = match result.map_err(|_| WriteError::Unanswered) {
+        let (mut kept, mut failed) = (Vec::new(), None);
+        for (one, result) in letters.into_iter().zip(results) {
+            let counted = u64::from(!one.lost);
+            let error = match result.map_err(|_| self.unanswered(tried)) {
                 Ok(Ok(_)) => {
-                    stored += 1;
+                    stored += counted;
                     continue;
                 }
                 // Headers make a letter longer than its frame, which may be too long for the
                 // server.
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                    too_long += 1;
+                    too_long += counted;
                     continue;
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
                     WriteError::NoStream(self.region.clone())
                 }
+                Ok(Err(error)) if error.kind() == PublishErrorKind::TimedOut => self.unanswered(tried),
                 Ok(Err(error)) => WriteError::Refused(error),
                 Err(error) => error,
             };
-            self.error = Some(error);
-            self.waiting.push(letter);
+            failed = Some(error);
+            kept.push(one);
         }
+        kept.append(&mut self.waiting);
+        self.waiting = kept;
         self.own.dead_letters.increment(stored);
+        self.failing = failed.is_some().then(|| Failing {
+            since: self.failing.map_or(tried, |failing| failing.since),
+            tried: Instant::now(),
+        });
+        self.error = failed;
         if too_long > 0 {
             self.lose(too_long);
         }
+    }
+
+    /// Why there was no answer since a moment.
+    fn unanswered(&self, since: Instant) -> WriteError {
+        let denied = self.refusals.about(self.region.as_str(), since);
+        denied.map_or(WriteError::Unanswered, WriteError::Denied)
     }
 
     async fn send(&self, letter: &Rejected) -> Result<PublishAck, PublishError> {
@@ -175,10 +216,36 @@ impl DeadLetterWriter {
         self.context.send_publish(subject, message).await?.await
     }
 
-    fn give_up(&mut self) {
-        let letters = self.waiting.len() as u64;
-        self.waiting.clear();
-        self.lose(letters);
+    /// Gives up letters that have waited too long, and the oldest if too many wait.
+    fn give_up_old(&mut self) {
+        let mut bytes = 0;
+        let mut fit = 0;
+        for waiting in self.waiting.iter().rev().take(MOST_WAITING) {
+            bytes += waiting.letter.payload.len();
+            if bytes > MOST_BYTES || waiting.since.elapsed() >= PATIENCE {
+                break;
+            }
+            fit += 1;
+        }
+        self.lose_first(self.waiting.len() - fit);
+    }
+
+    /// Gives up all letters: the exporter stops, and their frames are acknowledged.
+    pub(super) fn give_up(&mut self) {
+        self.lose_first(self.waiting.len());
+    }
+
+    /// Loses the first of those that wait. The last one of them is kept, to try again.
+    fn lose_first(&mut self, number: usize) {
+        let Some(last) = number.checked_sub(1) else { return };
+        let lost = self.waiting.iter().take(number).filter(|waiting| !waiting.lost).count();
+        self.waiting.drain(..last);
+        if let Some(waiting) = self.waiting.first_mut() {
+            waiting.lost = true;
+        }
+        if lost > 0 {
+            self.lose(lost as u64);
+        }
     }
 
     fn lose(&mut self, letters: u64) {

@@ -1,19 +1,22 @@
-//! Tells a silent region from a bridge that is down.
+//! Tells a silent region from a view that is cut off.
 //!
 //! When a region's frames stop arriving, either nobody sends any, or they are sent and do not get
 //! here. The two concern different people, and the frames alone do not tell them apart. But the
-//! server that keeps a mirror hears from its origin every second, frames or none. So three values
-//! are exported: the age of the newest frame in the stream, how long ago the mirror heard from its
-//! origin, and how many frames the mirror lacks. The last is what the origin itself says, if it
-//! answers while the mirror has not found it again, which takes half a minute.
+//! server that keeps a mirror hears from its origin every second, frames or none, and the origin
+//! can be asked. So three values are exported: the age of the newest frame in the stream, how long
+//! ago the mirror was known to be in contact with its origin, and how many frames it lacks.
 //!
-//! Invariant: all three are kept as moments of the server's clock, so they go on ageing when
-//! nothing answers.
+//! An origin that was set back, by a power loss or a restored backup, assigns sequences again that
+//! its mirror has. The mirror keeps what it has and waits for higher ones, so everything looks well
+//! while nothing arrives. Comparing the ends of both shows it.
+//!
+//! Invariant: all of it is kept as moments of the server's clock, so it goes on ageing when nothing
+//! answers.
 
 use std::time::{Duration, Instant};
 
 use super::clock::StreamClock;
-use super::server_state::StreamState;
+use super::server_state::{LastMessage, StreamState};
 use callsight_fold::StreamTime;
 use callsight_fold::series::aggregates::StreamSeries;
 
@@ -21,15 +24,20 @@ use callsight_fold::series::aggregates::StreamSeries;
 /// time.
 const NEWER_BY: Duration = Duration::from_millis(500);
 
-/// A mirror hears every second; one that has not for this long is a warning at `/readyz`.
-const SILENT: Duration = Duration::from_secs(30);
-
 /// How fresh the stream is that is read.
 pub(super) struct Freshness {
     series: StreamSeries,
     newest: Option<StreamTime>,
-    /// Of a mirror: how many frames it lacks, and its contact with its origin.
-    mirror: Option<(u64, Contact)>,
+    /// Of a mirror.
+    mirror: Option<Mirror>,
+}
+
+/// What is known of a mirror.
+#[derive(Clone, Copy, Debug)]
+struct Mirror {
+    missing: u64,
+    contact: Contact,
+    diverged: Option<Divergence>,
 }
 
 /// When a mirror heard from its origin. The moment that the server reports also moves once without
@@ -37,20 +45,24 @@ pub(super) struct Freshness {
 /// moment counts only if the report before it moved as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Contact {
-    heard: StreamTime,
-    reported: StreamTime,
+    heard: Option<StreamTime>,
+    reported: Option<StreamTime>,
     had_moved: bool,
 }
 
 impl Contact {
-    const fn since(moment: StreamTime) -> Self {
-        Self { heard: moment, reported: moment, had_moved: true }
-    }
+    const NONE: Self = Self { heard: None, reported: None, had_moved: false };
 
     fn report(self, moment: StreamTime) -> Self {
-        let moved = moment > self.reported + NEWER_BY;
-        let heard = if moved && self.had_moved { moment } else { self.heard };
-        Self { heard, reported: moment, had_moved: moved }
+        let moved = self.reported.is_some_and(|reported| moment > reported + NEWER_BY);
+        let heard = if moved && self.had_moved { Some(moment).max(self.heard) } else { self.heard };
+        // Of the first report nobody knows how the mirror came by it.
+        Self { heard, reported: Some(moment), had_moved: moved }
+    }
+
+    /// The origin itself said that the mirror has everything.
+    fn confirmed(self, moment: StreamTime) -> Self {
+        Self { heard: self.heard.max(Some(moment)), ..self }
     }
 }
 
@@ -59,8 +71,21 @@ impl Contact {
 pub struct MirrorLag {
     /// Frames that it lacks, as far as its origin was heard.
     pub frames: u64,
-    /// How long ago it heard from its origin.
-    pub silent: Duration,
+    /// How long ago it heard from its origin; `None` if it has not since it is read.
+    pub silent: Option<Duration>,
+    /// How it contradicts its origin.
+    pub diverged: Option<Divergence>,
+}
+
+/// A mirror that has other frames than its origin, which was set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// The last sequences of both when it was noticed.
+    pub origin: u64,
+    pub mirror: u64,
+    /// How often it was noticed; once it is over, the origin has passed the mirror.
+    seen: u32,
+    over: bool,
 }
 
 impl Freshness {
@@ -68,51 +93,113 @@ impl Freshness {
         Self { series, newest: None, mirror: None }
     }
 
-    pub(super) fn update(&mut self, stream: &StreamState) {
+    /// Takes an answer about the stream. The clock has followed it.
+    pub(super) fn update(&mut self, stream: &StreamState, clock: Option<StreamClock>) {
         self.newest = stream.newest();
         let Some((missing, heard)) = stream.mirror() else {
             self.mirror = None;
             return;
         };
-        let now = stream.server_time();
-        let contact = match (self.mirror, heard.map(|ago| now - ago)) {
-            (Some((_, contact)), Some(moment)) => contact.report(moment),
-            (Some((_, contact)), None) => contact,
-            // A mirror without any contact has had none at least since it is read.
-            (None, moment) => Contact::since(moment.unwrap_or(now)),
-        };
-        self.mirror = Some((missing, contact));
+        let steady = |time: StreamTime| clock.map_or(time, |clock| clock.steady(time));
+        let now = steady(stream.server_time());
+        let Mirror { mut contact, mut diverged, .. } =
+            self.mirror.unwrap_or(Mirror { missing, contact: Contact::NONE, diverged: None });
+        if let Some(ago) = heard {
+            contact = contact.report(now - ago);
+        }
+        if let Some(origin) = stream.origin() {
+            diverged = Divergence::between(&stream.state, origin, diverged);
+            if origin.last_seq == stream.state.last_seq && diverged.is_none_or(|diverged| diverged.over) {
+                contact = contact.confirmed(now);
+            }
+        }
+        self.mirror = Some(Mirror { missing, contact, diverged });
     }
 
     /// Exports the values as they are now. The newest frame that was folded may be younger
-    /// (`taken`) than the stream's at the last poll. Returns how far the mirror is behind, if one
-    /// is read.
-    pub(super) fn export(&self, clock: Option<StreamClock>, taken: Option<Duration>) -> Option<MirrorLag> {
-        let now = clock?.server_time(Instant::now());
-        if let Some(age) = self.newest.map(|newest| now.since(newest)).into_iter().chain(taken).min() {
+    /// (`taken`) than the stream's at the last poll. Returns the age of the newest, and how far the
+    /// mirror is behind, if one is read.
+    pub(super) fn export(
+        &self,
+        clock: Option<StreamClock>,
+        taken: Option<Duration>,
+    ) -> (Option<Duration>, Option<MirrorLag>) {
+        let Some(clock) = clock else { return (None, None) };
+        let now = Instant::now();
+        let newest = self.newest.map(|newest| clock.server_time(now).since(newest));
+        let newest = newest.into_iter().chain(taken).min();
+        if let Some(age) = newest {
             self.series.last_frame_age.set(age.as_secs_f64());
         }
-        let (frames, contact) = self.mirror?;
-        let lag = MirrorLag { frames, silent: now.since(contact.heard) };
+        let Some(Mirror { missing: frames, contact, diverged }) = self.mirror else { return (newest, None) };
+        let silent = contact.heard.map(|heard| clock.at(now).since(heard));
         if let Some(series) = &self.series.mirror {
             #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
-            series.lag_frames.set(lag.frames as f64);
-            series.lag.set(lag.silent.as_secs_f64());
+            series.lag_frames.set(frames as f64);
+            if let Some(silent) = silent {
+                series.lag.set(silent.as_secs_f64());
+            }
         }
-        Some(lag)
+        (newest, Some(MirrorLag { frames, silent, diverged }))
     }
 }
 
 impl MirrorLag {
+    /// Whether it has everything that its origin had when it last heard from it.
+    pub(super) const fn is_complete(self) -> bool {
+        self.frames == 0 && !self.is_stuck()
+    }
+
+    /// Whether it takes nothing until its origin has passed it.
+    pub(super) const fn is_stuck(self) -> bool {
+        matches!(self.diverged, Some(Divergence { over: false, seen: Divergence::SURE.., .. }))
+    }
+
     pub(super) fn warning(self) -> Option<String> {
-        (self.silent > SILENT).then(|| {
-            format!(
-                "the mirror has not heard from its region for {} s: the bridge is down",
-                self.silent.as_secs()
-            )
-        })
+        let sure = self.diverged.filter(|diverged| diverged.over && diverged.seen >= Divergence::SURE);
+        sure.map(Divergence::text)
     }
 }
+
+impl Divergence {
+    /// How often it has to be noticed: a new leader of the origin may answer before it has applied
+    /// everything.
+    const SURE: u32 = 2;
+
+    /// Compares the end of a mirror with that of its origin, which was asked later and therefore
+    /// can't be behind.
+    fn between(mirror: &LastMessage, origin: &LastMessage, before: Option<Self>) -> Option<Self> {
+        let behind = origin.last_seq < mirror.last_seq;
+        // The last time of a stream that holds nothing any more says nothing.
+        let other = origin.last_seq == mirror.last_seq
+            && origin.last_ts != mirror.last_ts
+            && origin.messages.min(mirror.messages) > 0;
+        match before {
+            _ if behind || other => {
+                let seen = before.map_or(1, |before| before.seen.saturating_add(1));
+                Some(Self { origin: origin.last_seq, mirror: mirror.last_seq, seen, over: false })
+            }
+            Some(before) if before.seen >= Self::SURE => Some(Self { over: true, ..before }),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(self) -> String {
+        let Self { origin, mirror, over, .. } = self;
+        if over {
+            format!(
+                "the mirror has other frames than its region up to sequence {mirror}; remake it, {RUNBOOK}"
+            )
+        } else {
+            format!(
+                "the region's stream was set back to sequence {origin}, and its mirror, at {mirror}, takes no new \
+                 frames; remake it, {RUNBOOK}"
+            )
+        }
+    }
+}
+
+const RUNBOOK: &str = "see \"A mirror that differs\" in docs/topology.md";
 
 #[cfg(test)]
 mod tests {
@@ -122,23 +209,45 @@ mod tests {
     fn a_mirror_that_only_looks_for_its_origin_does_not_hear_of_it() {
         let at = |seconds: u64| StreamTime::default() + Duration::from_secs(seconds);
         let heard = |reports: &[u64]| {
-            let contact = reports
-                .iter()
-                .skip(1)
-                .fold(Contact::since(at(reports[0])), |contact, moment| contact.report(at(*moment)));
-            contact.heard.unix_nanos() / 1_000_000_000
+            let contact = reports.iter().fold(Contact::NONE, |contact, moment| contact.report(at(*moment)));
+            contact.heard.map(|heard| heard.unix_nanos() / 1_000_000_000)
         };
-        assert_eq!(heard(&[10, 12, 14]), 14);
-        assert_eq!(heard(&[10, 12, 12, 12]), 12);
-        assert_eq!(heard(&[10, 12, 12, 12, 22, 22, 22]), 12, "an attempt");
-        assert_eq!(heard(&[10, 12, 12, 22, 22, 32]), 12, "and another one");
-        assert_eq!(heard(&[10, 12, 12, 22, 24]), 24, "it goes on");
+        assert_eq!(heard(&[10]), None, "it may have looked for it");
+        assert_eq!(heard(&[10, 20]), None, "twice");
+        assert_eq!(heard(&[10, 12, 14]), Some(14));
+        assert_eq!(heard(&[8, 10, 12, 12, 12]), Some(12));
+        assert_eq!(heard(&[8, 10, 12, 12, 12, 22, 22, 22]), Some(12), "an attempt");
+        assert_eq!(heard(&[8, 10, 12, 12, 22, 22, 32]), Some(12), "and another one");
+        assert_eq!(heard(&[8, 10, 12, 12, 22, 24]), Some(24), "it goes on");
     }
 
     #[test]
-    fn a_long_silence_is_worth_a_word() {
-        let lag = |seconds| MirrorLag { frames: 0, silent: Duration::from_secs(seconds) };
-        assert_eq!(lag(30).warning(), None);
-        assert!(lag(31).warning().unwrap().contains("has not heard from its region for 31 s"));
+    fn an_origin_that_was_set_back_is_noticed_until_it_has_passed_the_mirror_and_after() {
+        let end = |last_seq: u64, second: i64| LastMessage {
+            messages: 1,
+            first_seq: 1,
+            last_seq,
+            last_ts: time::OffsetDateTime::from_unix_timestamp(second).unwrap(),
+        };
+        let mirror = end(100, 50);
+        let lag = |origins: &[LastMessage]| {
+            let diverged =
+                origins.iter().fold(None, |before, origin| Divergence::between(&mirror, origin, before));
+            MirrorLag { frames: 0, silent: None, diverged }
+        };
+        for fine in [end(100, 50), end(101, 51)] {
+            let lag = lag(&[fine.clone(), fine]);
+            assert!(lag.is_complete() && lag.warning().is_none());
+        }
+        let behind = lag(&[end(90, 60)]);
+        assert!(!behind.is_stuck(), "a new leader may not have applied everything yet");
+        assert!(!lag(&[end(90, 60), end(100, 50)]).is_stuck() && lag(&[end(90, 60)]).warning().is_none());
+        for other in [end(91, 61), end(100, 61)] {
+            let stuck = lag(&[end(90, 60), other]);
+            assert!(stuck.is_stuck() && !stuck.is_complete());
+        }
+        let passed = lag(&[end(90, 60), end(91, 61), end(101, 71)]);
+        assert!(passed.is_complete());
+        assert!(passed.warning().unwrap().contains("other frames than its region up to sequence 100"));
     }
 }

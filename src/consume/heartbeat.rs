@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::connection::State;
@@ -16,12 +16,17 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::freshness::Freshness;
-use super::health::RegionHealth;
+use super::health::{Pulse, RegionHealth, Standstill};
 use super::intake::Intake;
 use callsight_fold::series::aggregates::RegionSeries;
 
 /// How often idle sessions are looked for.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// A stream stands still when it has got no frame for a third of the idle timeout, and for no less
+/// than this, although so many sessions were live: they send one every few seconds.
+const STILL_AFTER: Duration = Duration::from_secs(10);
+const STILL_SESSIONS: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the exporter stops")]
@@ -36,6 +41,10 @@ pub(super) struct Heartbeat {
     client: Client,
     own: Arc<RegionSeries>,
     ticks: Interval,
+    still_after: Duration,
+    /// The stream sequence of the newest frame, and how many sessions were live after it.
+    newest: u64,
+    live_at_newest: usize,
 }
 
 impl Heartbeat {
@@ -45,10 +54,13 @@ impl Heartbeat {
         health: Arc<RegionHealth>,
         client: Client,
         own: Arc<RegionSeries>,
+        idle_timeout: Duration,
     ) -> Self {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { intake, freshness, health, attached: false, client, own, ticks }
+        let still_after = STILL_AFTER.max(idle_timeout / 3);
+        let (attached, newest, live_at_newest) = (false, 0, 0);
+        Self { intake, freshness, health, attached, client, own, ticks, still_after, newest, live_at_newest }
     }
 
     /// Waits for a future.
@@ -96,9 +108,20 @@ impl Heartbeat {
         let connected = self.client.connection_state() == State::Connected;
         self.own.connected.set(f64::from(u8::from(self.attached && connected)));
         self.export_age();
-        let clock = self.intake.clock();
-        let mirror = self.freshness.export(clock, self.intake.newest_age());
-        self.health.beat(self.intake.live_sessions(), clock, mirror, connected);
+        let (clock, taken, live_sessions) =
+            (self.intake.clock(), self.intake.newest_age(), self.intake.live_sessions());
+        let (stored, mirror) = self.freshness.export(clock, taken);
+        let at = Instant::now();
+        let before = |age: Option<Duration>| age.and_then(|age| at.checked_sub(age));
+        if self.newest == self.intake.taken() {
+            self.live_at_newest = self.live_at_newest.max(live_sessions);
+        } else {
+            (self.newest, self.live_at_newest) = (self.intake.taken(), live_sessions);
+        }
+        let still = stored.filter(|age| *age > self.still_after && self.live_at_newest >= STILL_SESSIONS);
+        let standstill = before(still).map(|since| Standstill { since, sessions: self.live_at_newest });
+        let newest = before(taken);
+        self.health.beat(Pulse { at, live_sessions, connected, clock, newest, mirror, standstill });
     }
 
     /// Exports the age of the newest frame that was folded. It goes on growing when NATS is away.

@@ -6,9 +6,9 @@
 //! way, such as on a connection that broke: nothing after it may be taken, or the next
 //! acknowledgement would cover the hole.
 //!
-//! The stream itself may be set back: a disk that lost its last seconds with the power, or one
-//! restored from a backup, gives sequences out a second time. Such a message differs from a
-//! redelivery by its time: it is later than that of everything that was taken.
+//! The stream itself may be set back, and gives sequences out a second time ([`super::set_back`]).
+//! Such a message differs from a redelivery by its time: it is later than that of everything that
+//! was taken. Others may have been passed over before it, so it is not taken either.
 //!
 //! Invariant: each message of the stream has its effect exactly once.
 
@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
+use time::OffsetDateTime;
 
 use super::clock::{Reading, StreamClock};
 use super::dead_letter_writer::Rejected;
 use super::handover::Handover;
+use super::set_back::Position;
 use crate::log::RateLimit;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::RegionSeries;
@@ -37,6 +39,14 @@ pub(super) struct Intake {
     clock: Option<StreamClock>,
     /// The highest stream sequence that was taken, by this process or by its predecessors.
     taken: u64,
+    /// The stream sequence after which this process began to read, once it did.
+    began: Option<u64>,
+    /// How many messages were missing between those that were taken, and not counted yet.
+    missed: u64,
+    /// Whether the durable delivers only some of the stream's messages.
+    filtered: bool,
+    /// A sequence that the stream gave out again.
+    reassigned: Option<u64>,
     /// The latest time at which a message that was taken was stored, by the server's clock.
     latest: Option<StreamTime>,
     handover: Handover,
@@ -47,14 +57,17 @@ pub(super) struct Intake {
     rejections: RateLimit,
 }
 
-/// A delivery before a message was lost: deliveries have to begin again after the acknowledgement
-/// floor.
+/// Why a message can't be taken: deliveries have to begin again.
 #[derive(Debug, thiserror::Error)]
-#[error("a delivery was lost on the way")]
-pub(super) struct MissedDelivery;
+pub(super) enum BrokenOrder {
+    #[error("a delivery was lost on the way")]
+    LostDelivery,
+    #[error("the stream was set back: it gives sequence {0} out again")]
+    SetBack(u64),
+}
 
 impl Intake {
-    pub(super) fn new(region: Region, fold: Fold, own: Arc<RegionSeries>) -> Self {
+    pub(super) fn new(region: Region, fold: Fold, own: Arc<RegionSeries>, filtered: bool) -> Self {
         Self {
             region,
             fold,
@@ -62,6 +75,10 @@ impl Intake {
             own,
             clock: None,
             taken: 0,
+            began: None,
+            missed: 0,
+            filtered,
+            reassigned: None,
             latest: None,
             handover: Handover::default(),
             delivered: 0,
@@ -70,18 +87,48 @@ impl Intake {
         }
     }
 
-    /// Restarts deliveries after this consumer sequence. Messages up to the stream sequence
-    /// `acknowledged` need no folding any more, nor do those that a handover covers.
-    pub(super) fn resume(&mut self, delivered: u64, acknowledged: u64, handover: Handover) {
+    /// Restarts deliveries after the consumer sequence `delivered`. Messages up to the stream
+    /// sequence `taken` need no folding any more, nor do those that a handover covers, and those up
+    /// to `acknowledged` are not delivered. Returns how many of them were missed.
+    pub(super) fn resume(
+        &mut self,
+        delivered: u64,
+        taken: u64,
+        acknowledged: u64,
+        handover: Handover,
+    ) -> u64 {
         self.delivered = delivered;
         self.handover = handover;
-        self.taken = self.taken.max(acknowledged);
+        self.began = Some(self.began.map_or(taken, |began| began.min(taken)));
+        self.reassigned = None;
+        self.taken = taken;
+        self.pass_over(acknowledged)
+    }
+
+    /// Regards messages up to a stream sequence as taken, and returns how many of them were not.
+    pub(super) fn pass_over(&mut self, sequence: u64) -> u64 {
+        let missed = sequence.saturating_sub(self.taken);
+        self.taken += missed;
+        if self.filtered { 0 } else { missed }
+    }
+
+    /// How many messages were missing between those that were taken since the last call.
+    pub(super) fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
     }
 
     /// Restarts the stream sequence, which belongs to another stream from now on.
     pub(super) fn forget_sequence(&mut self) {
         self.taken = 0;
+        self.began = None;
+        self.reassigned = None;
         self.latest = None;
+    }
+
+    /// How far the stream was folded that was created at a time, once this process began to read.
+    pub(super) fn position(&self, stream_created: OffsetDateTime) -> Option<Position> {
+        let Self { taken, began, latest, reassigned, .. } = *self;
+        Some(Position { stream_created, taken, began: began?, latest, reassigned })
     }
 
     /// The highest stream sequence that was taken.
@@ -125,17 +172,17 @@ impl Intake {
 
     /// Takes a message, which may be acknowledged then; a rejected frame once its dead letter is
     /// stored.
-    pub(super) fn take(&mut self, message: &Message) -> Result<Option<Rejected>, MissedDelivery> {
+    pub(super) fn take(&mut self, message: &Message) -> Result<Option<Rejected>, BrokenOrder> {
         let info = match message.info() {
             Ok(info) => info,
             Err(error) => {
                 // The server writes the reply subject; a message without one is not a delivery.
                 tracing::error!(%error, subject = %message.subject, "message without delivery information");
-                return Err(MissedDelivery);
+                return Err(BrokenOrder::LostDelivery);
             }
         };
         if info.consumer_sequence != self.delivered + 1 {
-            return Err(MissedDelivery);
+            return Err(BrokenOrder::LostDelivery);
         }
         self.delivered = info.consumer_sequence;
         self.own.received.increment(1);
@@ -145,12 +192,11 @@ impl Intake {
                 self.own.redelivered.increment(1);
                 return Ok(None);
             }
-            tracing::warn!(
-                region = %self.region,
-                taken = self.taken,
-                sequence = info.stream_sequence,
-                "the stream was set back: it gives sequences out again"
-            );
+            self.reassigned = Some(info.stream_sequence);
+            return Err(BrokenOrder::SetBack(info.stream_sequence));
+        }
+        if !self.filtered {
+            self.missed += info.stream_sequence - self.taken - 1;
         }
         self.taken = info.stream_sequence;
         self.latest = self.latest.max(Some(stored));

@@ -17,88 +17,60 @@ mod attach;
 mod catch_up;
 mod clock;
 mod dead_letter_writer;
+mod delivery;
 mod freshness;
 mod handover;
 mod health;
 mod heartbeat;
 mod intake;
+mod missed;
+mod pauses;
+mod poll;
 mod progress;
 mod server_state;
+mod set_back;
 mod source;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::pull::MessagesError;
+use async_nats::connection::State;
+use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
 use async_nats::jetstream::context::RequestError;
-use async_nats::jetstream::{self, Context, Message};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::{Stream, StreamExt, stream};
+use async_nats::jetstream::{self, Context};
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::timeout;
 
 pub use attach::ConsumerConfig;
-use attach::{AttachError, Attached, Position, attach};
-use catch_up::{Behind, CatchUp};
-use clock::Reading;
-use dead_letter_writer::{DeadLetterWriter, Rejected};
+use attach::{AttachError, Attached, attach};
+use dead_letter_writer::DeadLetterWriter;
+use delivery::LAST_ACK;
 use freshness::Freshness;
 pub use freshness::MirrorLag;
-pub use health::{HealthReport, RegionHealth};
-use heartbeat::{Heartbeat, Shutdown, stopped};
-use intake::{Intake, MissedDelivery};
-use progress::{Mark, Progress, Stalled};
-use server_state::{ConsumerState, StreamState, consumer_state, stream_state};
+pub use health::{HealthReport, RegionHealth, ViewLoss};
+use heartbeat::{Heartbeat, Shutdown};
+use intake::{BrokenOrder, Intake};
+use missed::Missed;
+use pauses::Pauses;
+use progress::Stalled;
 pub use source::{JetStreamApi, Reader, Source, SourceKind};
 
 use crate::jetstream_api::AskError;
 use crate::log::RateLimit;
+use crate::nats::Refusals;
 use crate::stream_reader::{Part, ReadError, StreamReader, start_at};
 use callsight_fold::Fold;
 use callsight_fold::series::aggregates::{RegionSeries, StreamSeries};
 
-/// How often the consumer's state and the server's time are polled.
-const POLL: Duration = Duration::from_secs(2);
-
-/// The most frames that are folded before the loop looks around: one acknowledgement covers them.
-const CHUNK: usize = 1024;
-
-/// How long the client may take to queue an acknowledgement. It takes no time, unless the
-/// connection is gone and the queue is full.
-const ACK_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long the last acknowledgement may take when the exporter stops.
-const LAST_ACK: Duration = Duration::from_secs(2);
-
 /// How long the server may send nothing while live sessions are restored.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long ago the server may have refused what is not answered: a time-out, and what notices it.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often a problem that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
-
-/// The longest pause between two attempts to consume.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Pauses double from 200 ms to [`LONGEST_PAUSE`], of which jitter takes up to half: a fleet that
-/// lost the same server must not come back in step. `backon` adds as much as it takes here, so its
-/// bounds are halved.
-const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(100))
-    .with_max_delay(Duration::from_millis(2500))
-    .with_jitter()
-    .without_max_times();
-
-/// The pause before the next attempt. Only what `worked` for longer than any pause starts again
-/// with a short one: a server that accepts everybody and disconnects them at once is no better than
-/// one that is away.
-fn next_pause(pauses: &mut ExponentialBackoff, worked: Duration) -> Duration {
-    if worked > LONGEST_PAUSE {
-        *pauses = PAUSES.build();
-    }
-    pauses.next().unwrap_or(LONGEST_PAUSE)
-}
 
 /// The consumer of one region.
 pub struct Consumer {
@@ -106,6 +78,8 @@ pub struct Consumer {
     config: ConsumerConfig,
     heartbeat: Heartbeat,
     letters: DeadLetterWriter,
+    missed: Missed,
+    refusals: Refusals,
     own: Arc<RegionSeries>,
     /// When the stream was created that was last attached to.
     stream_created: Option<OffsetDateTime>,
@@ -134,9 +108,11 @@ enum End {
     #[error("the subscription ended")]
     Subscription,
     #[error(transparent)]
-    Delivery(#[from] MissedDelivery),
+    Order(#[from] BrokenOrder),
     #[error(transparent)]
     Stalled(#[from] Stalled),
+    #[error("the server does not confirm acknowledgements")]
+    Unconfirmed,
     #[error("cannot send an acknowledgement: {0}")]
     Acknowledgement(async_nats::Error),
 }
@@ -150,27 +126,20 @@ impl From<AskError> for End {
     }
 }
 
-/// The server's state at a poll. The stream's is missing when it can't be had.
-struct Poll {
-    state: ConsumerState,
-    reading: Reading,
-    stream: Option<StreamState>,
-}
-
-/// The deliveries since the consumer was attached.
-struct Deliveries {
-    catch_up: CatchUp,
-    progress: Progress,
-    last: LastTaken,
-}
-
-/// The last message that was taken: its acknowledgement covers all before.
-struct LastTaken {
-    message: Option<Message>,
-    /// Whether its acknowledgement was sent.
-    sent: bool,
-    /// The stream sequence up to which acknowledgements were sent.
-    acknowledged: u64,
+impl End {
+    /// What it does to the view of the region.
+    fn loss(&self) -> ViewLoss {
+        match self {
+            Self::Attach(AttachError::Unreachable(error)) => {
+                ViewLoss::Unanswered(Some(format!("{error}; check that JetStream is enabled there")))
+            }
+            Self::Unanswered(error) => ViewLoss::Unanswered(Some(error.to_string())),
+            Self::Pull(error) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                ViewLoss::Unanswered(None)
+            }
+            other => ViewLoss::Problem(other.to_string()),
+        }
+    }
 }
 
 impl Consumer {
@@ -178,6 +147,7 @@ impl Consumer {
     #[must_use]
     pub fn new(
         context: Context,
+        refusals: Refusals,
         config: ConsumerConfig,
         fold: Fold,
         own: Arc<RegionSeries>,
@@ -186,15 +156,23 @@ impl Consumer {
         let region = config.source.region.clone();
         own.last_folded_age.set(f64::NAN);
         Self {
-            letters: DeadLetterWriter::new(context.clone(), region.clone(), Arc::clone(&own)),
-            heartbeat: Heartbeat::new(
-                Intake::new(region.clone(), fold, Arc::clone(&own)),
-                Freshness::new(stream),
-                Arc::new(RegionHealth::new(region)),
-                context.client(),
+            letters: DeadLetterWriter::new(
+                context.clone(),
+                refusals.clone(),
+                region.clone(),
                 Arc::clone(&own),
             ),
+            missed: Missed::new(region.clone(), Arc::clone(&own)),
+            heartbeat: Heartbeat::new(
+                Intake::new(region.clone(), fold, Arc::clone(&own), config.reader.shard.is_some()),
+                Freshness::new(stream),
+                Arc::new(RegionHealth::new(region, config.source.kind)),
+                context.client(),
+                Arc::clone(&own),
+                config.lookback,
+            ),
             context,
+            refusals,
             config,
             own,
             stream_created: None,
@@ -213,8 +191,9 @@ impl Consumer {
     /// Reads and folds until `shutdown` turns true, then acknowledges what was folded. Whatever
     /// breaks is tried again, after pauses that grow to a few seconds.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let mut pauses = PAUSES.build();
+        let mut pauses = Pauses::new();
         loop {
+            let tried = Instant::now();
             let attaching = attach(self.context.clone(), &self.config, self.position());
             let Ok(attached) = self.heartbeat.unless_stopped(&mut shutdown, attaching).await else { break };
             let began = Instant::now();
@@ -225,12 +204,15 @@ impl Consumer {
             match ended {
                 Ok(()) => return,
                 Err(End::Shutdown(_)) => break,
-                Err(end) => self.report(&end),
+                Err(end) => self.report(&end, tried),
             }
-            let pause = sleep(next_pause(&mut pauses, began.elapsed()));
+            let pause = pauses.wait(self.context.client(), began.elapsed());
             if self.heartbeat.unless_stopped(&mut shutdown, pause).await.is_err() {
                 break;
             }
+        }
+        if !self.letters.holds_acknowledgement() {
+            self.letters.give_up();
         }
         // What was acknowledged may still be in the client, which ends with the process.
         let flushed = timeout(LAST_ACK, self.context.client().flush()).await;
@@ -241,9 +223,13 @@ impl Consumer {
         );
     }
 
-    fn report(&mut self, end: &End) {
+    fn report(&mut self, end: &End, tried: Instant) {
         self.heartbeat.set_attached(false);
-        let problem = end.to_string();
+        let loss = self.refused(tried).unwrap_or_else(|| end.loss());
+        let problem = match &loss {
+            ViewLoss::Problem(problem) | ViewLoss::Disconnected(Some(problem)) => problem.clone(),
+            _ => end.to_string(),
+        };
         if problem != self.problem {
             self.problem.clone_from(&problem);
             self.problems = RateLimit::new(LOG_AGAIN);
@@ -251,19 +237,34 @@ impl Consumer {
         if let Some(suppressed) = self.problems.check(Instant::now()) {
             tracing::warn!(region = %self.config.source.region, error = problem, suppressed, "not consuming");
         }
-        self.heartbeat.health.detached(problem);
+        self.heartbeat.health.detached(loss);
+    }
+
+    /// What the server refused since a moment, and not long ago. Whoever waits for an answer does
+    /// not hear of it.
+    fn refused(&self, since: Instant) -> Option<ViewLoss> {
+        if self.context.client().connection_state() != State::Connected {
+            return Some(ViewLoss::Disconnected(self.refusals.of_connection()));
+        }
+        let recent = Instant::now().checked_sub(REFUSED_WITHIN).map_or(since, |recent| recent.max(since));
+        let refusal = self.refusals.about(&self.config.source.stream, recent)?;
+        let advice = "correct the user's permissions, see docs/security.md";
+        Some(ViewLoss::Problem(format!("NATS refuses: {refusal}; {advice}")))
     }
 
     /// How far the stream was folded, once it was attached to.
-    fn position(&self) -> Option<Position> {
-        let taken = self.heartbeat.intake.taken();
-        self.stream_created.map(|stream_created| Position { stream_created, taken })
+    fn position(&self) -> Option<set_back::Position> {
+        self.heartbeat.intake.position(self.stream_created?)
     }
 
     /// Reads the durable until the exporter stops.
-    async fn consume(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
+    async fn consume(
+        &mut self,
+        mut attached: Attached,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<(), End> {
         let region = self.config.source.region.clone();
-        let Attached { stream_created, acknowledged, .. } = attached;
+        let Attached { stream_created, delivered, taken, acknowledged, .. } = attached;
         if self.stream_created.replace(stream_created).is_some_and(|before| before != stream_created) {
             tracing::warn!(
                 stream = attached.stream,
@@ -271,16 +272,13 @@ impl Consumer {
             );
             self.heartbeat.intake.forget_sequence();
         }
+        let handover = std::mem::take(&mut attached.handover);
+        let missed = self.heartbeat.intake.resume(delivered, taken, acknowledged, handover);
+        self.missed.count(missed, acknowledged);
         self.heartbeat.intake.follow(attached.reading);
         if !self.restored {
             self.restore(&attached, shutdown).await?;
             self.restored = true;
-        }
-        let taken = self.heartbeat.intake.taken();
-        if taken > 0 && acknowledged > taken {
-            // They were purged or expired, or another exporter of the same deployment took them.
-            let (from, to) = (taken + 1, acknowledged);
-            tracing::warn!(%region, from, to, "the durable was moved past frames");
         }
         tracing::info!(%region, durable = attached.durable, after = acknowledged, "consuming");
         self.pull(attached, shutdown).await
@@ -317,189 +315,5 @@ impl Consumer {
         let sessions = self.heartbeat.intake.live_sessions();
         tracing::info!(region = %source.region, frames = restored, sessions, "live sessions restored");
         Ok(())
-    }
-
-    /// Takes what is delivered until the exporter stops, and acknowledges it.
-    async fn pull(&mut self, attached: Attached, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
-        let Attached { context, stream, durable, delivered, waiting, acknowledged, .. } = attached;
-        self.heartbeat.intake.resume(delivered, acknowledged, attached.handover);
-        self.heartbeat.set_attached(true);
-        let mut chunks = attached.messages.ready_chunks(CHUNK);
-        let mut polls = pin!(polls(context, stream, durable));
-        let mut deliveries = Deliveries {
-            catch_up: CatchUp::new(delivered, waiting),
-            progress: Progress::default(),
-            // What was taken before and not acknowledged is delivered again, and acknowledged then.
-            // An acknowledgement from before would carry a place in the former consumer sequence.
-            last: LastTaken { message: None, sent: true, acknowledged },
-        };
-        loop {
-            tokio::select! {
-                biased;
-                () = stopped(shutdown) => {
-                    self.acknowledge_finally(deliveries.last).await;
-                    return Ok(());
-                }
-                () = self.heartbeat.due() => self.heartbeat.beat(),
-                Some(poll) = polls.next() => self.handle_poll(poll?, &mut deliveries).await?,
-                chunk = chunks.next() => {
-                    self.handle_chunk(chunk.ok_or(End::Subscription)?, &mut deliveries).await?;
-                }
-            }
-        }
-    }
-
-    /// Folds a chunk of deliveries, writes its dead letters and acknowledges it, up to what is
-    /// lost.
-    async fn handle_chunk(
-        &mut self,
-        chunk: Vec<Result<Message, MessagesError>>,
-        deliveries: &mut Deliveries,
-    ) -> Result<(), End> {
-        let mut rejected = Vec::new();
-        let taken = self.take(chunk, &mut deliveries.last, &mut rejected);
-        if !rejected.is_empty() {
-            self.heartbeat.during(self.letters.write(rejected)).await;
-        }
-        let acknowledged = self.acknowledge(&mut deliveries.last).await;
-        taken.and(acknowledged)?;
-        self.export_lag(&mut deliveries.catch_up);
-        // A stream that is always ready must leave the others their turn.
-        tokio::task::yield_now().await;
-        Ok(())
-    }
-
-    fn take(
-        &mut self,
-        chunk: Vec<Result<Message, MessagesError>>,
-        last: &mut LastTaken,
-        rejected: &mut Vec<Rejected>,
-    ) -> Result<(), End> {
-        for message in chunk {
-            let message = message.map_err(End::Pull)?;
-            rejected.extend(self.heartbeat.intake.take(&message)?);
-            (last.message, last.sent) = (Some(message), false);
-        }
-        Ok(())
-    }
-
-    /// Exports the state at a poll, sends dead letters that wait, and compares the state with what
-    /// was taken and acknowledged here.
-    async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), End> {
-        let Poll { state, reading, stream } = poll;
-        self.heartbeat.intake.follow(reading);
-        if let Some(stream) = stream {
-            self.heartbeat.freshness.update(&stream);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
-        {
-            self.own.pending.set(state.num_pending as f64);
-            self.own.ack_pending.set(state.num_ack_pending as f64);
-        }
-        deliveries.catch_up.polled(state.end());
-        self.export_lag(&mut deliveries.catch_up);
-        self.heartbeat.health.warn(self.letters.warning());
-        self.heartbeat.during(self.letters.write(Vec::new())).await;
-        let mark = Mark {
-            sent: state.delivered.consumer_seq,
-            taken: self.heartbeat.intake.delivered(),
-            acknowledged: deliveries.last.acknowledged,
-            floor: state.ack_floor.stream_seq,
-        };
-        // One that was not sent had to wait for letters, which may be stored by now.
-        if deliveries.progress.check(mark)? || !deliveries.last.sent {
-            self.acknowledge(&mut deliveries.last).await?;
-        }
-        Ok(())
-    }
-
-    /// Acknowledges the last message that was taken, and with it all before, unless a letter about
-    /// one of them is not stored yet.
-    async fn acknowledge(&mut self, last: &mut LastTaken) -> Result<(), End> {
-        let Some(message) = &last.message else { return Ok(()) };
-        if self.letters.is_waiting() {
-            return Ok(());
-        }
-        match self.heartbeat.during(timeout(ACK_WITHIN, message.ack())).await {
-            Ok(Ok(())) => {
-                last.sent = true;
-                last.acknowledged = message.info().map_or(last.acknowledged, |info| info.stream_sequence);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(End::Acknowledgement(error)),
-            Err(_) => Err(End::Acknowledgement("the client's queue is full".into())),
-        }
-    }
-
-    /// Makes sure that the server has the last acknowledgement before the connection closes.
-    async fn acknowledge_finally(&self, last: LastTaken) {
-        let region = &self.config.source.region;
-        let Some(message) = last.message else { return };
-        if self.letters.is_waiting() {
-            tracing::warn!(%region, "stopped before all dead letters were stored: their frames come again");
-            return;
-        }
-        match timeout(LAST_ACK, message.double_ack()).await {
-            Ok(Ok(())) => tracing::info!(%region, "drained"),
-            Ok(Err(error)) => tracing::warn!(%region, %error, "last acknowledgement failed"),
-            Err(_) => tracing::warn!(%region, "last acknowledgement took too long"),
-        }
-    }
-
-    fn export_lag(&self, catch_up: &mut CatchUp) {
-        // Whoever reads that the region is ready finds the age that agrees with it.
-        self.heartbeat.export_age();
-        let Heartbeat { intake, health, .. } = &self.heartbeat;
-        match catch_up.behind(intake.delivered(), intake.newest_age()) {
-            Behind::Unknown(left) => health.catching_up(left),
-            Behind::By(left, age) => health.lag(left, age),
-        }
-    }
-}
-
-/// Polls at once and then every few seconds.
-fn polls(context: Context, stream: String, durable: String) -> impl Stream<Item = Result<Poll, AskError>> {
-    let mut every = interval(POLL);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stream::unfold((context, stream, durable, every), |(context, stream, durable, mut every)| async move {
-        every.tick().await;
-        let (consumer, found) =
-            tokio::join!(consumer_state(&context, &stream, &durable), stream_state(&context, &stream));
-        let mut found = found.ok();
-        if let Some(found) = &mut found {
-            found.ask_origin(&context).await;
-        }
-        let poll = consumer.map(|(state, reading)| Poll { state, reading, stream: found });
-        Some((poll, (context, stream, durable, every)))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// More than `backon` is off, which computes with 24 bits.
-    const ROUNDING: Duration = Duration::from_micros(10);
-
-    #[test]
-    fn pauses_double_to_the_longest_and_jitter_takes_up_to_half() {
-        let mut pauses = PAUSES.build();
-        for milliseconds in [200, 400, 800, 1600, 3200, 5000, 5000] {
-            let longest = Duration::from_millis(milliseconds);
-            let pause = next_pause(&mut pauses, LONGEST_PAUSE);
-            assert!((longest / 2 - ROUNDING..=longest + ROUNDING).contains(&pause), "{pause:?}");
-        }
-        let drawn = || next_pause(&mut PAUSES.build(), Duration::ZERO);
-        assert!((0..10).any(|_| drawn() != drawn()), "fleets must not come back in step");
-    }
-
-    #[test]
-    fn only_what_worked_longer_than_any_pause_starts_anew() {
-        let mut pauses = PAUSES.build();
-        for _ in 0..10 {
-            next_pause(&mut pauses, LONGEST_PAUSE);
-        }
-        assert!(next_pause(&mut pauses, LONGEST_PAUSE) >= LONGEST_PAUSE / 2 - ROUNDING);
-        assert!(next_pause(&mut pauses, LONGEST_PAUSE * 2) <= Duration::from_millis(200) + ROUNDING);
     }
 }

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{SourceInfo, SubjectTransform};
+use async_nats::jetstream::{Context, consumer};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
@@ -33,6 +33,9 @@ pub(super) struct ConsumerState {
     pub(super) num_waiting: u64,
     pub(super) delivered: Sequences,
     pub(super) ack_floor: Sequences,
+    pub(super) config: consumer::Config,
+    #[serde(default)]
+    pub(super) paused: bool,
 }
 
 impl ConsumerState {
@@ -60,13 +63,19 @@ pub(super) struct StreamState {
     mirror: Option<SourceInfo>,
     #[serde(default)]
     config: StreamConfig,
+    /// The end of a mirror's origin, if that answered after the mirror.
+    #[serde(skip)]
+    origin: Option<LastMessage>,
 }
 
+/// The end of a stream.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct LastMessage {
+    pub(super) messages: u64,
+    pub(super) first_seq: u64,
     pub(super) last_seq: u64,
     #[serde(with = "time::serde::rfc3339")]
-    last_ts: OffsetDateTime,
+    pub(super) last_ts: OffsetDateTime,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -81,7 +90,7 @@ impl StreamState {
 
     /// When the newest message was stored, if there has been one.
     pub(super) fn newest(&self) -> Option<StreamTime> {
-        let LastMessage { last_seq, last_ts } = self.state;
+        let LastMessage { last_seq, last_ts, .. } = self.state;
         (last_seq > 0).then(|| StreamTime::from_unix_nanos(last_ts.unix_timestamp_nanos()))
     }
 
@@ -90,17 +99,22 @@ impl StreamState {
         self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
     }
 
-    /// Asks the origin of a mirror that has not heard from it recently how many messages the mirror
-    /// lacks. The mirror's own number is as old as its last contact, and mostly zero.
+    /// The end of a mirror's origin, if that answers.
+    pub(super) const fn origin(&self) -> Option<&LastMessage> {
+        self.origin.as_ref()
+    }
+
+    /// Asks the origin of a mirror for its end, which the mirror can't be beyond. If the mirror has
+    /// not heard from it recently, that also tells how many messages the mirror lacks: its own
+    /// number is as old as its last contact, and mostly zero.
     pub(super) async fn ask_origin(&mut self, context: &Context) {
         let Some(mirror) = &mut self.mirror else { return };
-        if mirror.active.is_some_and(|active| active < HEARD_RECENTLY) {
-            return;
-        }
         let asked = timeout(ORIGIN_WITHIN, stream_state(context, &mirror.name)).await;
-        if let Ok(Ok(origin)) = asked {
+        let Ok(Ok(origin)) = asked else { return };
+        if mirror.active.is_none_or(|active| active >= HEARD_RECENTLY) {
             mirror.lag = mirror.lag.max(origin.state.last_seq.saturating_sub(self.state.last_seq));
         }
+        self.origin = Some(origin.state);
     }
 
     /// Whether the stream appends the partitions that shards filter for.
@@ -116,16 +130,21 @@ impl StreamState {
         Self {
             server_time,
             created,
-            state: LastMessage { last_seq, last_ts: created },
+            state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
             mirror: None,
             config: StreamConfig::default(),
+            origin: None,
         }
     }
 }
 
-async fn ask_consumer(context: &Context, subject: String) -> Result<(ConsumerState, Reading), AskError> {
+async fn ask_consumer(
+    context: &Context,
+    subject: String,
+    request: Value,
+) -> Result<(ConsumerState, Reading), AskError> {
     let asked = Instant::now();
-    let state: ConsumerState = ask(context, subject, &json!({})).await?;
+    let state: ConsumerState = ask(context, subject, &request).await?;
     let server_time = StreamTime::from_unix_nanos(state.server_time.unix_timestamp_nanos());
     Ok((state, Reading { server_time, asked, took: asked.elapsed() }))
 }
@@ -135,20 +154,23 @@ pub(super) async fn consumer_state(
     stream: &str,
     durable: &str,
 ) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}")).await
+    ask_consumer(context, format!("CONSUMER.INFO.{stream}.{durable}"), json!({})).await
 }
 
 pub(super) async fn stream_state(context: &Context, stream: &str) -> Result<StreamState, AskError> {
     ask(context, format!("STREAM.INFO.{stream}"), &json!({})).await
 }
 
-/// Sets a consumer back to its acknowledgement floor, and returns its state then.
+/// Sets a consumer back to its acknowledgement floor, or lets it begin with a stream sequence, and
+/// returns its state then.
 pub(super) async fn reset_consumer(
     context: &Context,
     stream: &str,
     durable: &str,
+    begin: Option<u64>,
 ) -> Result<(ConsumerState, Reading), AskError> {
-    ask_consumer(context, format!("CONSUMER.RESET.{stream}.{durable}")).await
+    let request = begin.map_or_else(|| json!({}), |seq| json!({ "seq": seq }));
+    ask_consumer(context, format!("CONSUMER.RESET.{stream}.{durable}"), request).await
 }
 
 #[cfg(test)]

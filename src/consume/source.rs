@@ -8,11 +8,17 @@
 //!
 //! Invariant: two readers never share a durable.
 
+use std::time::Duration;
+
 use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 
 use crate::topology::{Deployment, Shard, durable_name, mirror_stream_name, stream_name};
 use callsight_frame::subject::Region;
+
+/// Time within which a request is answered, or lost: with a connection that broke, or with a leader
+/// that was replaced.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A region, and the stream that its frames are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,14 +65,17 @@ impl Source {
         Self { region, kind, stream, api: JetStreamApi::Local }
     }
 
-    /// The JetStream that has the stream, over a connection.
+    /// The JetStream that has the stream, over a connection. Requests fail soon: whoever asks
+    /// repeats them.
     #[must_use]
     pub fn jetstream(&self, client: Client) -> Context {
-        match &self.api {
+        let mut context = match &self.api {
             JetStreamApi::Local => jetstream::new(client),
             JetStreamApi::Domain(domain) => jetstream::with_domain(client, domain),
             JetStreamApi::Prefix(prefix) => jetstream::with_prefix(client, prefix),
-        }
+        };
+        context.set_timeout(ANSWER_WITHIN);
+        context
     }
 
     /// Whether the stream is a copy of another one.

@@ -29,11 +29,24 @@ pub(crate) struct JudgedRegion {
     pub(crate) why: Option<String>,
     #[serde(flatten)]
     pub(crate) people: Population,
+    #[serde(skip)]
+    pub(crate) view: RegionView,
     /// The most sessions that it had in the last minutes.
     #[serde(skip)]
     pub(crate) sessions_before: u64,
     #[serde(skip)]
     pub(crate) spell: Option<Spell<Clocks>>,
+}
+
+/// Whether what is known of a region is current.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RegionView {
+    #[default]
+    Current,
+    /// It is, and nobody has stored a frame for a while, although so many sessions were live.
+    Still { since: Option<OffsetDateTime>, sessions: u64 },
+    /// It is not, for this reason; the numbers are those of the moment `since`, or older.
+    Lost { why: String, since: Option<OffsetDateTime> },
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -49,10 +62,14 @@ pub(crate) struct JudgedServer {
 }
 
 impl JudgedRegion {
-    /// Judges a region by its people, unless it is not `ready`; `why` says so.
-    pub(crate) fn new(region: String, people: Population, ready: bool, why: Option<String>) -> Self {
-        let state = if ready { State::of(&people) } else { State::Unknown };
-        Self { region, state, since: None, why, people, sessions_before: 0, spell: None }
+    /// Judges a region by its people, as far as the view of them allows.
+    pub(crate) fn new(region: String, people: Population, view: RegionView) -> Self {
+        let (state, why) = match &view {
+            RegionView::Current => (State::of(&people), None),
+            RegionView::Still { .. } => (State::Silent, None),
+            RegionView::Lost { why, .. } => (State::Unknown, Some(why.clone())),
+        };
+        Self { region, state, since: None, why, people, view, sessions_before: 0, spell: None }
     }
 
     /// Compares with the past: whether it has become silent, and since when it is bad.
@@ -62,14 +79,18 @@ impl JudgedRegion {
             self.state = State::Silent;
         }
         self.spell = spells.follow((self.region.clone(), None), self.state, at);
-        self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
+        let since = match self.view {
+            RegionView::Current => self.spell.map(|spell| spell.first.wall),
+            RegionView::Still { since, .. } | RegionView::Lost { since, .. } => since,
+        };
+        self.since = since.map(rfc3339);
     }
 }
 
 impl JudgedServer {
-    /// Judges a server by its people, unless its region is not `ready`.
-    pub(crate) fn new(key: ServerKey, people: Population, ready: bool) -> Self {
-        let state = if ready { State::of(&people) } else { State::Unknown };
+    /// Judges a server by its people, unless the view of its region is not `current`.
+    pub(crate) fn new(key: ServerKey, people: Population, current: bool) -> Self {
+        let state = if current { State::of(&people) } else { State::Unknown };
         Self { key, state, since: None, people, spell: None }
     }
 

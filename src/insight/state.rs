@@ -39,7 +39,7 @@ pub(crate) enum State {
     Good,
     Watch,
     Bad,
-    /// No session is live, and many were a few minutes ago.
+    /// No frame comes, or no session is live, and many were a few minutes ago.
     Silent,
     /// Not known: what is served of the place is not complete and current.
     #[default]

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::counters::ServerKey;
 use super::evidence::{Cause, SETTLED, cause, numbers};
-use super::place::{JudgedRegion, JudgedServer, rfc3339};
+use super::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use super::population::Population;
 use super::spell::{Clocks, Spell};
 use super::state::State;
@@ -64,7 +64,7 @@ impl MomentVerdict {
             Self::calm(regions, &unknown, all, rtt_limit_ms)
         };
         if verdict.state == State::Bad && !unknown.is_empty() {
-            verdict.sentence.push_str(&format!("; can't tell for {}", names(&unknown)));
+            verdict.sentence.push_str(&format!("; can't tell for {}{}", names(&unknown), cut_off(&unknown)));
         }
         verdict
     }
@@ -142,17 +142,15 @@ impl MomentVerdict {
         let silent: Vec<_> = regions.iter().filter(|region| region.state == State::Silent).collect();
         let everywhere = names(&regions.iter().collect::<Vec<_>>());
         let Population { sessions, sessions_degraded, .. } = all;
-        let (state, sentence) = if let Some(first) = unknown.first() {
-            let why = first.why.as_deref().unwrap_or("it is not ready");
-            let others = if unknown.len() < regions.len() { "; nothing bad elsewhere" } else { "" };
-            (State::Unknown, format!("Can't tell for {}: {why}{others}", names(unknown)))
+        let (state, sentence) = if !unknown.is_empty() {
+            let elsewhere = match *silent {
+                _ if unknown.len() == regions.len() => String::new(),
+                [] => "; nothing bad elsewhere".to_owned(),
+                [..] => format!("; silent in {}", names(&silent)),
+            };
+            (State::Unknown, format!("Can't tell for {}{}", reasons(unknown), elsewhere))
         } else if !silent.is_empty() {
-            let before: u64 = silent.iter().map(|region| region.sessions_before).sum();
-            let places = names(&silent);
-            (
-                State::Silent,
-                format!("Silent: no sessions in {places}, where {before} were within the last 5 minutes"),
-            )
+            (State::Silent, silence(&silent))
         } else if *sessions == 0 {
             (State::Idle, format!("No calls in {everywhere}"))
         } else if !watched.is_empty() {
@@ -178,8 +176,19 @@ impl MomentVerdict {
             let fine = sessions.saturating_sub(*sessions_degraded);
             (State::Good, format!("Good: {fine} of {sessions} sessions are fine in {everywhere}"))
         };
-        let evidence = if *sessions == 0 { String::new() } else { numbers(all, rtt_limit_ms) };
-        Self { sentence, evidence, ..Self::of(state, all) }
+        // Old numbers are no evidence.
+        let mut known = if unknown.is_empty() { all.clone() } else { Population::default() };
+        if !unknown.is_empty() {
+            let current = regions.iter().filter(|region| region.state != State::Unknown);
+            current.for_each(|region| known.merge(&region.people));
+        }
+        let evidence = if known.sessions == 0 { String::new() } else { numbers(&known, rtt_limit_ms) };
+        let since = match state {
+            State::Unknown => began(unknown),
+            State::Silent => began(&silent),
+            _ => None,
+        };
+        Self { sentence, evidence, since: since.map(rfc3339), ..Self::of(state, all) }
     }
 
     fn of(state: State, people: &Population) -> Self {
@@ -191,6 +200,54 @@ impl MomentVerdict {
             ..Self::default()
         }
     }
+}
+
+/// When the view of the first of these regions was lost, or its stream began to stand still.
+fn began(regions: &[&JudgedRegion]) -> Option<OffsetDateTime> {
+    let began = |region: &&JudgedRegion| match region.view {
+        RegionView::Current => None,
+        RegionView::Still { since, .. } | RegionView::Lost { since, .. } => since,
+    };
+    regions.iter().filter_map(began).min()
+}
+
+/// Since when the view is lost, to be appended to the names of the regions.
+fn cut_off(regions: &[&JudgedRegion]) -> String {
+    began(regions).map(|since| format!(" since {}", clock(since))).unwrap_or_default()
+}
+
+/// The regions of which nothing current is known, with the reasons: `us and apac since 14:03:10
+/// UTC: NATS does not answer`.
+fn reasons(unknown: &[&JudgedRegion]) -> String {
+    let why = |region: &JudgedRegion| region.why.clone().unwrap_or_else(|| "it is not ready".to_owned());
+    let mut groups: Vec<(String, Vec<&JudgedRegion>)> = Vec::new();
+    for region in unknown {
+        let why = why(region);
+        match groups.iter_mut().find(|(other, _)| *other == why) {
+            Some((_, regions)) => regions.push(region),
+            None => groups.push((why, vec![region])),
+        }
+    }
+    let parts = groups.iter().map(|(why, group)| format!("{}{}: {why}", names(group), cut_off(group)));
+    parts.collect::<Vec<_>>().join("; for ")
+}
+
+/// What is known of regions without a sign of life.
+fn silence(silent: &[&JudgedRegion]) -> String {
+    let places = names(silent);
+    let live = |region: &&JudgedRegion| match region.view {
+        RegionView::Still { sessions, .. } => Some(sessions),
+        RegionView::Current | RegionView::Lost { .. } => None,
+    };
+    if let (Some(since), Some(live)) = (began(silent), silent.iter().map(live).sum::<Option<u64>>()) {
+        return format!(
+            "Silent: no frame from {places} since {}, when {live} sessions were live: \
+             calls ended all at once, or nothing is stored",
+            clock(since)
+        );
+    }
+    let before: u64 = silent.iter().map(|region| region.sessions_before).sum();
+    format!("Silent: no sessions in {places}, where {before} were within the last 5 minutes")
 }
 
 /// Whether a region's trouble is that of one of its servers.
@@ -247,16 +304,16 @@ mod tests {
         }
     }
 
-    fn began() -> OffsetDateTime {
+    fn moment() -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(1_795_615_390).unwrap()
     }
 
     fn region(name: &str, people: Population) -> JudgedRegion {
-        let mut region = JudgedRegion::new(name.to_owned(), people, true, None);
+        let mut region = JudgedRegion::new(name.to_owned(), people, RegionView::Current);
         if region.state == State::Bad {
             region.spell = Some(Spell {
-                first: Clocks { wall: began(), steady: Duration::ZERO },
-                last: Clocks { wall: began(), steady: Duration::from_secs(60) },
+                first: Clocks { wall: moment(), steady: Duration::ZERO },
+                last: Clocks { wall: moment(), steady: Duration::from_secs(60) },
                 bad_looks: 61,
                 before: false,
             });
@@ -277,7 +334,8 @@ mod tests {
     }
 
     fn unknown(name: &str, why: &str) -> JudgedRegion {
-        JudgedRegion { state: State::Unknown, why: Some(why.to_owned()), ..region(name, people(0, 0, 0)) }
+        let view = RegionView::Lost { why: why.to_owned(), since: Some(moment()) };
+        JudgedRegion::new(name.to_owned(), people(100, 40, 0), view)
     }
 
     #[test]
@@ -287,6 +345,8 @@ mod tests {
             |rtt, audio| region("apac", people(120, rtt, audio)),
         );
         let away = "NATS does not answer: the connection is lost";
+        let still = RegionView::Still { since: Some(moment()), sessions: 120 };
+        let still = JudgedRegion::new("apac".to_owned(), people(30, 0, 0), still);
         let silent =
             JudgedRegion { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
         for (regions, sentence) in [
@@ -304,7 +364,8 @@ mod tests {
             ),
             (
                 vec![us(0, 0), apac(38, 0), unknown("eu", away)],
-                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC; can't tell for eu",
+                "Bad in apac: 38 of 120 sessions (32 %) in 10 meetings, RTT, since 14:03:10 UTC; \
+                 can't tell for eu since 14:03:10 UTC",
             ),
             (
                 vec![us(12, 0), apac(12, 0), region("eu", people(9, 4, 0))],
@@ -314,10 +375,23 @@ mod tests {
             (vec![us(1, 0), apac(0, 1)], "Good: 238 of 240 sessions are fine in us and apac"),
             (vec![us(0, 0), apac(6, 0)], "Watch apac: 6 of 120 sessions degraded (5.0 %), RTT"),
             (vec![us(7, 0), apac(6, 0)], "Watch us and apac: 13 of 240 sessions degraded (5.4 %)"),
-            (vec![unknown("us", away)], "Can't tell for us: NATS does not answer: the connection is lost"),
             (
-                vec![us(0, 0), unknown("eu", "catching up")],
-                "Can't tell for eu: catching up; nothing bad elsewhere",
+                vec![unknown("us", away), unknown("apac", away)],
+                "Can't tell for us and apac since 14:03:10 UTC: NATS does not answer: the connection is lost",
+            ),
+            (
+                vec![us(0, 0), unknown("eu", "no contact")],
+                "Can't tell for eu since 14:03:10 UTC: no contact; nothing bad elsewhere",
+            ),
+            (
+                vec![still.clone(), unknown("eu", "no contact"), unknown("us", away)],
+                "Can't tell for eu since 14:03:10 UTC: no contact; for us since 14:03:10 UTC: \
+                 NATS does not answer: the connection is lost; silent in apac",
+            ),
+            (
+                vec![us(0, 0), still],
+                "Silent: no frame from apac since 14:03:10 UTC, when 120 sessions were live: \
+                 calls ended all at once, or nothing is stored",
             ),
             (vec![us(0, 0), silent], "Silent: no sessions in eu, where 40 were within the last 5 minutes"),
             (vec![region("us", people(0, 0, 0))], "No calls in us"),
@@ -326,6 +400,15 @@ mod tests {
         ] {
             assert_eq!(on(&regions, &[]).sentence, sentence);
         }
+    }
+
+    #[test]
+    fn old_numbers_are_no_evidence() {
+        let alone = on(&[unknown("us", "no contact")], &[]);
+        assert_eq!((alone.state, alone.evidence.as_str()), (State::Unknown, ""));
+        assert_eq!(alone.since.as_deref(), Some("2026-11-25T14:03:10Z"));
+        let fine = on(&[unknown("us", "no contact"), region("apac", people(120, 0, 0))], &[]);
+        assert!(fine.evidence.starts_with("RTT p95 78 ms"), "{}", fine.evidence);
     }
 
     #[test]

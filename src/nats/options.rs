@@ -3,6 +3,7 @@
 //! Invariant: all files are checked before the first attempt to connect.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{AuthError, ConnectOptions};
 use tokio_rustls::rustls::crypto::ring;
@@ -15,6 +16,10 @@ use crate::config::NatsConfig;
 /// Maximum number of messages that wait in the client per subscription: more than one pull request
 /// asks for.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// Time between two pings. A connection whose other end vanished is given up after two without an
+/// answer; by default that takes minutes.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Builds the options of a connection from its settings.
 pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions, NatsError> {
@@ -45,6 +50,7 @@ pub(super) fn options(config: &NatsConfig, name: &str) -> Result<ConnectOptions,
     Ok(options
         .name(name)
         .custom_inbox_prefix(&config.inbox_prefix)
+        .ping_interval(PING_INTERVAL)
         .require_tls(config.tls.required())
         .subscription_capacity(SUBSCRIPTION_CAPACITY))
 }

@@ -36,7 +36,7 @@ impl Exporter {
         let reports: Vec<_> = self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect();
         let rows = self.detail.snapshot(DetailPlane::Session);
         let mut rtts: Vec<f64> = rows.iter().filter_map(|row| row.number(&SESSION_RTT, 0.0)).collect();
-        let lag = reports.iter().map(|report| report.lag_seconds).fold(0.0, f64::max);
+        let lag = reports.iter().filter_map(|report| report.lag_seconds).fold(0.0, f64::max);
         Glance {
             ready: reports.iter().all(|report| report.ready),
             sessions: reports.iter().map(|report| report.live_sessions).sum(),

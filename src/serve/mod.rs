@@ -26,12 +26,13 @@ use metrics::Recorder;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 pub use glance::Glance;
 pub use web_config::WebConfigError;
 
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
+use crate::nats::Refusals;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings};
@@ -66,6 +67,8 @@ pub struct Feed {
     pub source: Source,
     /// The connection; regions may share one.
     pub client: Client,
+    /// What the connection's server refuses.
+    pub refusals: Refusals,
 }
 
 /// The exporter can't start, or can't go on.
@@ -92,8 +95,8 @@ pub struct Exporter {
     ready_max_lag: Duration,
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
-    triage: JoinHandle<()>,
-    gatekeeper: Option<JoinHandle<()>>,
+    /// What keeps the gate and the triage page current; it ends with the exporter.
+    _background: JoinSet<()>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
 }
@@ -106,14 +109,10 @@ impl Exporter {
     /// [`ServeError::Listen`] if the address can't be listened on, [`ServeError::WebConfig`] if the
     /// file is not valid.
     pub async fn start(feeds: Vec<Feed>, config: ExporterConfig) -> Result<Self, ServeError> {
-        let (gate, kept) = match &config.web_config {
-            None => (Arc::new(Gate::open()), None),
-            Some(path) => {
-                let (gate, sources) = Gate::kept_by(path)?;
-                let gate = Arc::new(gate);
-                let keep = Arc::clone(&gate).keep(sources, path.as_path().into());
-                (gate, Some(keep))
-            }
+        let mut background = JoinSet::new();
+        let gate = match &config.web_config {
+            None => Arc::new(Gate::open()),
+            Some(path) => Gate::kept_by(path, &mut background)?,
         };
         let listening = TcpListener::bind(config.listen).await;
         let cannot = |source| ServeError::Listen { address: config.listen, source };
@@ -126,7 +125,7 @@ impl Exporter {
         let (stop_consumers, stopping) = watch::channel(false);
         let mut consumers = Vec::new();
         let mut regions: Vec<Arc<RegionHealth>> = Vec::new();
-        for Feed { source, client } in feeds {
+        for Feed { source, client, refusals } in feeds {
             let region = &source.region;
             let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
             let fold =
@@ -139,8 +138,9 @@ impl Exporter {
                 reader: config.reader.clone(),
                 create: config.create,
                 lookback: config.fold.idle_timeout,
+                max_lag: config.ready_max_lag,
             };
-            let consumer = Consumer::new(context, consumer_config, fold, own, stream);
+            let consumer = Consumer::new(context, refusals, consumer_config, fold, own, stream);
             regions.push(consumer.health());
             consumers.push((region, tokio::spawn(consumer.run(stopping.clone()))));
         }
@@ -161,7 +161,7 @@ impl Exporter {
         let deployment = config.reader.deployment.as_str().into();
         let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
-        let triage = tokio::spawn(triage.keep());
+        background.spawn(triage.keep());
         tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
         Ok(Self {
             address,
@@ -170,8 +170,7 @@ impl Exporter {
             ready_max_lag,
             consumers,
             http,
-            triage,
-            gatekeeper: kept.map(tokio::spawn),
+            _background: background,
             stop_consumers,
             stop_http,
         })
@@ -200,10 +199,6 @@ impl Exporter {
         self.stop_http.send_replace(true);
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP server had stopped");
-        }
-        self.triage.abort();
-        if let Some(gatekeeper) = self.gatekeeper {
-            gatekeeper.abort();
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
-use crate::consume::RegionHealth;
+use crate::consume::{RegionHealth, ViewLoss};
 use callsight_fold::series::aggregates::Aggregates;
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore};
@@ -100,8 +100,8 @@ fn body(pieces: Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> + Send
     stream::unfold(Some(pieces), |pieces| async {
         let mut pieces = pieces?;
         match pieces.recv().await {
-            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(pieces))),
-            Some(Piece::End) => None,
+            Some(Some(bytes)) => Some((Ok(bytes), Some(pieces))),
+            Some(None) => None,
             None => Some((Err(io::Error::other("the page could not be written")), None)),
         }
     })
@@ -138,6 +138,13 @@ impl Sources {
             }
             for region in &self.regions {
                 let report = region.report(self.ready_max_lag);
+                for reason in ViewLoss::LABELS {
+                    let is_it = report.reason.as_deref() == Some(reason);
+                    gauge!(c::VIEW_LOST.name, "region" => report.region.clone(), "reason" => reason)
+                        .set(f64::from(u8::from(is_it)));
+                }
+                gauge!(c::VIEW_AGE.name, "region" => report.region.clone())
+                    .set(report.view_age_seconds.unwrap_or(f64::NAN));
                 gauge!(c::READY.name, "region" => report.region).set(f64::from(u8::from(report.ready)));
             }
         });
@@ -166,11 +173,8 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-/// A piece of a page, or its end.
-enum Piece {
-    Bytes(Bytes),
-    End,
-}
+/// A piece of a page; `None` for its end.
+type Piece = Option<Bytes>;
 
 /// Cuts a page into pieces for the connection. To be used by a thread that may block.
 struct Pieces {
@@ -200,7 +204,7 @@ impl Pieces {
 
     fn end(mut self) -> io::Result<()> {
         self.flush()?;
-        self.send(Piece::End)
+        self.send(None)
     }
 }
 
@@ -219,7 +223,7 @@ impl Write for Pieces {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let piece = Piece::Bytes(self.buffer.split().freeze());
+        let piece = Some(self.buffer.split().freeze());
         self.send(piece)
     }
 }

@@ -32,6 +32,8 @@ pub struct Running {
     pub messages: u64,
     /// Size of the messages in bytes.
     pub bytes: u64,
+    /// Sequence of the newest message, even if it was deleted.
+    pub last_sequence: u64,
     /// Time of the oldest message.
     pub oldest: Option<OffsetDateTime>,
     /// Time of the server.

@@ -11,6 +11,7 @@
 //!
 //! Invariant: nothing is ever deleted, and nothing that loses frames is done unasked.
 
+mod capacity;
 mod change;
 mod declare;
 mod deployment;
@@ -23,6 +24,7 @@ mod risk;
 mod shard;
 mod streams;
 
+pub use self::capacity::{Capacity, Shortage, Traffic, stored_bytes};
 pub use self::change::{Change, Running};
 pub use self::declare::{Bond, Declared, Name};
 pub use self::deployment::{Deployment, DeploymentError};

@@ -111,6 +111,7 @@ mod tests {
             config: object(config),
             messages: 100,
             bytes: 10_000,
+            last_sequence: 100,
             oldest,
             now,
             cluster: Some("us".to_owned()),

@@ -9,12 +9,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::Client;
+use async_nats::connection::State;
+use async_nats::jetstream::{self, Context, ErrorCode};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::capacity::Traffic;
 use super::change::Running;
 use super::declare::{Declared, Name};
 use super::plan::{Action, Step};
@@ -29,11 +32,24 @@ const UNAVAILABLE: usize = 503;
 /// The error of a request to JetStream.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
+    #[error("no connection to NATS within {}; check --nats-url, and that the server accepts the user",
+        humantime::format_duration(*.0))]
+    Unreachable(Duration),
     #[error(
-        "JetStream does not answer about {name}: {reason}; check --nats-url, that JetStream is enabled, that a majority \
-         of its servers is up, and that the user may publish to $JS.API.>"
+        "connected to NATS, but JetStream does not answer about {name} within {}; check that a majority of its servers \
+         is up, since they need a leader, and that the user may publish to $JS.API.> and subscribe to its inbox",
+        humantime::format_duration(*.waited)
     )]
-    Unanswered {
+    Silent {
+        /// The stream or durable in question.
+        name: Name,
+        waited: Duration,
+    },
+    #[error(
+        "JetStream cannot answer about {name}: {reason}; check that JetStream is enabled, and that a majority of its \
+         servers is up"
+    )]
+    Unable {
         /// The stream or durable in question.
         name: Name,
         reason: String,
@@ -49,6 +65,7 @@ pub enum ReconcileError {
 /// Compares a JetStream with declarations, and changes it.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
+    client: Client,
     context: Context,
     patience: Duration,
 }
@@ -57,8 +74,8 @@ impl Reconciler {
     /// Creates a reconciler. The connection need not be established yet; `patience` is the time to
     /// wait for an answer.
     #[must_use]
-    pub fn new(context: Context, patience: Duration) -> Self {
-        Self { context, patience }
+    pub fn new(client: Client, patience: Duration) -> Self {
+        Self { context: jetstream::new(client.clone()), client, patience }
     }
 
     /// Returns the steps that make everything as declared, in the order in which to apply them.
@@ -129,12 +146,35 @@ impl Reconciler {
                     config,
                     messages: number("messages"),
                     bytes: number("bytes"),
+                    last_sequence: number("last_seq"),
                     oldest: moment(&state["first_ts"]),
                     cluster: answer["cluster"]["name"].as_str().map(str::to_owned),
                     now: moment(&answer["ts"]).unwrap_or_else(OffsetDateTime::now_utc),
                 }))
             }
             Err((ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND, _)) => Ok(None),
+            Err((_, reason)) => Err(ReconcileError::Refused { name: name.clone(), reason }),
+        }
+    }
+
+    /// Measures what a stream has received lately; `None` if that is too little to say.
+    ///
+    /// # Errors
+    /// [`ReconcileError`] when the server does not answer or rejects a request.
+    pub async fn traffic(&self, name: &Name) -> Result<Option<Traffic>, ReconcileError> {
+        let (Name::Stream(stream), Some(running)) = (name, self.running(name).await?) else {
+            return Ok(None);
+        };
+        let Ok(since) = (running.now - Traffic::WINDOW).format(&Rfc3339) else { return Ok(None) };
+        let first = json!({"start_time": since});
+        match self.ask(name, format!("STREAM.MSG.GET.{stream}"), &first).await? {
+            Ok(answer) => {
+                let first = &answer["message"];
+                let began = first["seq"].as_u64().zip(moment(&first["time"]));
+                Ok(began.and_then(|(sequence, time)| Traffic::since(&running, sequence, time)))
+            }
+            // Nothing since then.
+            Err((ErrorCode::NO_MESSAGE_FOUND, _)) => Ok(None),
             Err((_, reason)) => Err(ReconcileError::Refused { name: name.clone(), reason }),
         }
     }
@@ -148,7 +188,7 @@ impl Reconciler {
         question: &Value,
     ) -> Result<Result<Value, (ErrorCode, String)>, ReconcileError> {
         let end = Instant::now() + self.patience;
-        let mut reason = "no connection".to_owned();
+        let mut reason = None;
         loop {
             // The client waits for an absent server, and an interrupted request is never answered.
             match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
@@ -156,11 +196,17 @@ impl Reconciler {
                 Ok(Err(AskError::Refused(error))) if error.code() != UNAVAILABLE => {
                     return Ok(Err((error.error_code(), error.to_string())));
                 }
-                Ok(Err(error)) => reason = error.to_string(),
+                Ok(Err(error)) => reason = Some(error.to_string()),
                 Err(_) => {}
             }
             if Instant::now() + AGAIN >= end {
-                return Err(ReconcileError::Unanswered { name: name.clone(), reason });
+                let (name, waited) = (name.clone(), self.patience);
+                let connected = self.client.connection_state() == State::Connected;
+                return Err(match reason {
+                    _ if !connected => ReconcileError::Unreachable(waited),
+                    None => ReconcileError::Silent { name, waited },
+                    Some(reason) => ReconcileError::Unable { name, reason },
+                });
             }
             sleep(AGAIN).await;
         }

@@ -24,10 +24,13 @@ import time
 import msgpack
 import nats
 from nats.errors import ConnectionClosedError, TimeoutError
-from nats.js.errors import NoStreamResponseError
+from nats.js.errors import APIError, NoStreamResponseError
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 2.0
+
+# The stream is busy with a copy of the frame, or with too many frames.
+BUSY = (10158, 10167)
 
 
 def frame(args, seq):
@@ -70,6 +73,11 @@ def frame(args, seq):
     return content
 
 
+def passes(error):
+    """Whether the frame may be stored later; other errors of the stream below 500 are the frame's own."""
+    return not isinstance(error, APIError) or error.code >= 500 or error.err_code in BUSY
+
+
 async def publish(jetstream, subject, content, deadline):
     """Sends until the frame is stored: under the same message id, so that it is stored once."""
     payload = msgpack.packb(content)
@@ -78,10 +86,10 @@ async def publish(jetstream, subject, content, deadline):
     while True:
         try:
             return await jetstream.publish(subject, payload, timeout=5, headers=headers)
-        except (NoStreamResponseError, TimeoutError) as error:
-            if time.monotonic() > deadline:
+        except (APIError, NoStreamResponseError, TimeoutError) as error:
+            if not passes(error) or time.monotonic() > deadline:
                 raise
-            print(f"frame {content['seq']} again: {error!r}", file=sys.stderr)
+            print(f"frame {content['seq']} again: {error!r} {error}", file=sys.stderr)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -89,7 +97,7 @@ async def publish(jetstream, subject, content, deadline):
 async def run(args):
     subject = f"health.diagnostics.{args.region}.relay.python-1"
     deadline = time.monotonic() + args.give_up_after
-    connection = await nats.connect(args.url)
+    connection = await nats.connect(args.url.split(","), ping_interval=10, max_outstanding_pings=2)
     acknowledged = 0
     try:
         jetstream = connection.jetstream()
@@ -98,7 +106,7 @@ async def run(args):
             acknowledged += 1
             if seq < args.frames:
                 await asyncio.sleep(args.interval)
-    except (NoStreamResponseError, TimeoutError, ConnectionClosedError) as error:
+    except (APIError, NoStreamResponseError, TimeoutError, ConnectionClosedError) as error:
         print(f"gave up: {error!r}", file=sys.stderr)
     finally:
         await connection.close()
@@ -108,7 +116,7 @@ async def run(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="NATS server, such as nats://127.0.0.1:4222")
+    parser.add_argument("url", help="all NATS servers of the region, such as nats://us-1:4222,nats://us-2:4222")
     parser.add_argument("region")
     parser.add_argument("meeting")
     parser.add_argument("session")

@@ -2,25 +2,83 @@
 
 use std::fs;
 
+use async_nats::{Client, jetstream};
+use callsight::topology::stream_config;
+use callsight_publish::{Publisher, PublisherConfig};
 use serde_json::{Value, json};
 
 use crate::kit::callsight::Callsight;
+use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::process::temporary_directory;
 use crate::kit::python;
+use crate::kit::region::{REGION, RegionServers};
 use crate::kit::wait::{self, PATIENCE};
 
 const PYTHON_CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/python_client.py");
 
 fn python_client(nats: &Nats, session: &str, frames: &str, more: &[&str]) {
-    let url = nats.url();
-    let args: Vec<_> = [PYTHON_CLIENT, &url, "us", "standup", session, "ana", frames]
+    python_client_at(&nats.url(), session, frames, more);
+}
+
+/// Returns what it says about its retries.
+fn python_client_at(url: &str, session: &str, frames: &str, more: &[&str]) -> String {
+    let args: Vec<_> = [PYTHON_CLIENT, url, "us", "standup", session, "ana", frames]
         .into_iter()
         .chain(more.iter().copied())
         .collect();
     let output = python::run(&args, "");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("acknowledged {frames} of {frames}\n"));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Three replicas answer a copy of a frame with an error while they still store the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_a_frame_at_the_same_time_are_sent_until_they_are_acknowledged() {
+    let servers = RegionServers::start(3, "1s").await;
+    let client = servers.client().await;
+    let jetstream = jetstream::new(client.clone());
+    let stream = jetstream.create_stream(stream_config(&REGION.parse().unwrap(), 3)).await.unwrap();
+
+    // Which of two copies comes too early is chance, so sessions are published until one did.
+    let mut sessions = 0;
+    wait::eventually_async(PATIENCE, "a copy that comes too early", async || {
+        sessions += 1;
+        let session = format!("python-{sessions}");
+        let copies = std::array::from_fn::<_, 3, _>(|_| {
+            let (url, session) = (servers.url(), session.clone());
+            tokio::task::spawn_blocking(move || python_client_at(&url, &session, "50", &[]))
+        });
+        let mut said = String::new();
+        for copy in copies {
+            said += &copy.await.unwrap();
+        }
+        wait::when(said, |said| said.contains("10158")).map(drop)
+    })
+    .await;
+
+    let frames = 500;
+    let publishers = [relay(client.clone()).await, relay(client).await];
+    for seq in 1..=frames {
+        for publisher in &publishers {
+            publisher.room().await.unwrap();
+            publisher.publish(&frame("rust", seq, &[])).unwrap();
+        }
+    }
+    let mut retried = 0;
+    for publisher in publishers {
+        let stats = publisher.shutdown(PATIENCE).await.unwrap();
+        assert_eq!((stats.acknowledged, stats.failed), (frames, 0));
+        retried += stats.retried;
+    }
+    assert!(retried > 0, "no copy came too early");
+    assert_eq!(stream.get_info().await.unwrap().state.messages, sessions * 50 + frames);
+}
+
+async fn relay(client: Client) -> Publisher {
+    let config = PublisherConfig::new(REGION.parse().unwrap(), "relay", "relay-1");
+    Publisher::start(client, config).await.unwrap()
 }
 
 #[tokio::test]

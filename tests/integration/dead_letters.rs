@@ -176,21 +176,49 @@ async fn goes_on_without(health: &Health, callsight: &Callsight, said: &str, rep
     assert_eq!(counted(callsight, STORED).await, stored);
 
     repair().await;
-    wait::eventually_async(PATIENCE, "letters to be stored again", async || {
-        health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
-        wait::when(counted(callsight, STORED).await, |now| *now > stored)
-    })
-    .await;
+    // Nobody has to send another bad frame for that.
     wait::eventually_async(PATIENCE, "the warning to go", async || {
         wait::when(warning(callsight).await, Option::is_none)
     })
     .await;
+    health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
+    callsight
+        .metrics_when(PATIENCE, "letters to be stored again", |scrape| {
+            wait::when(scrape.sum(STORED, &[]), |now| *now > stored)
+        })
+        .await;
+    assert_eq!(counted(callsight, LOST).await, 1.0, "what came after the repair is stored");
     // Every refused frame is counted as one or the other.
     callsight
         .metrics_when(PATIENCE, "the account", |scrape| {
             let (lost, stored) = (scrape.sum(LOST, &[]), scrape.sum(STORED, &[]));
             let refused = scrape.sum("callsight_frames_rejected_total", &[]);
             wait::when((lost, stored, refused), |(lost, stored, refused)| lost + stored == *refused)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn letters_of_the_last_seconds_before_the_repair_are_stored() {
+    let (_nats, health, jetstream, callsight) = start().await;
+    jetstream.delete_stream(dlq()).await.unwrap();
+    health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
+    callsight
+        .metrics_when(PATIENCE, "the loss", |scrape| wait::when(scrape.sum(LOST, &[]), |lost| *lost == 1.0))
+        .await;
+    // It lasts: these hold no acknowledgement, and wait all the same.
+    for _ in 0..3 {
+        health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
+    }
+    let last = health.messages().await;
+    wait::eventually_async(PATIENCE, "the acknowledgement", async || {
+        wait::when(health.durable().await.ack_floor.stream_sequence, |floor| *floor == last)
+    })
+    .await;
+    ensure_streams(&jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
+    callsight
+        .metrics_when(PATIENCE, "the letters", |scrape| {
+            wait::when((scrape.sum(STORED, &[]), scrape.sum(LOST, &[])), |seen| *seen == (3.0, 1.0))
         })
         .await;
 }

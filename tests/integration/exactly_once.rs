@@ -195,6 +195,36 @@ async fn a_killed_server_loses_nothing_and_counts_nothing_twice() {
     assert_last_frames_show(&callsight, &health).await;
 }
 
+/// An acknowledgement that the server has not stored is lost with it: what it covered is folded
+/// again. Nothing else is, and nothing is lost.
+#[tokio::test]
+async fn an_exporter_and_its_server_killed_together_lose_nothing() {
+    let (mut nats, health, mut callsight) = start().await;
+    let mut clients = clients(&nats, 12_000, 3_000);
+    let before = taken(&callsight, 3_000).await;
+    nats.kill9();
+    callsight.kill9();
+    assert!(clients.exited().is_none(), "both should have died in the middle");
+    nats.restart();
+    let health_after = Health::at(&nats).await;
+    drop(health);
+    let floor = health_after.durable().await.ack_floor.stream_sequence;
+    callsight.restart();
+    let killed = std::time::Instant::now();
+    callsight.ready().await;
+    #[expect(clippy::print_stdout, reason = "the figures that this is about")]
+    {
+        let again = before.taken().saturating_sub(floor);
+        println!("at least {again} frames are folded again; ready after {} ms", killed.elapsed().as_millis());
+    }
+    acknowledged(&mut clients);
+    let stored = health_after.messages().await;
+    let account = taken(&callsight, stored - floor).await;
+    assert_eq!(account.taken(), stored - floor, "{account:?}");
+    assert_eq!(callsight.metrics().await.sum("callsight_frames_missed_total", &[]), 0.0);
+    assert_last_frames_show(&callsight, &health_after).await;
+}
+
 #[tokio::test]
 async fn an_exporter_that_was_stopped_for_longer_than_a_heartbeat_goes_on() {
     let (nats, health, callsight) = start().await;

@@ -29,6 +29,8 @@ mod kit;
 #[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
+mod missed;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod publish;

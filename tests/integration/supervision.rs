@@ -4,15 +4,19 @@
 use std::process::Command;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::stream::Stream;
-use callsight::topology::consumer_config;
+use callsight::topology::{consumer_config, ensure_streams};
+use callsight_frame::Form;
 use time::OffsetDateTime;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::proxy::Proxy;
+use crate::kit::region::RegionServers;
 use crate::kit::stream::Health;
 use crate::kit::wait;
 
@@ -144,34 +148,132 @@ async fn a_purged_stream_goes_on() {
     callsight.ready().await;
 }
 
-#[tokio::test]
-async fn a_stream_that_was_set_back_gives_out_new_frames_under_old_sequences() {
-    let (mut nats, health, callsight) = start(&["--create"]).await;
+/// A server and an exporter that folded 20 frames, behind a link. Its store is that of the moment
+/// after the fifth, and the link is down.
+async fn set_back(flags: &[&str]) -> (Nats, Health, Proxy, Callsight) {
+    let mut nats = Nats::start();
+    let health = Health::create(&nats).await;
+    let link = Proxy::to(nats.port()).await;
+    let mut callsight = Callsight::serve_at(&link.url(), &[&["--create"], flags].concat());
+    callsight.ready().await;
     publish(&health, 1..=5).await;
     folded(&callsight, 5.0, SOON).await;
+    wait::eventually_async(SOON, "an acknowledgement", async || {
+        wait::when(health.durable().await.ack_floor.stream_sequence, |floor| *floor == 5)
+    })
+    .await;
     nats.terminate();
     let backup = nats.store().with_extension("backup");
     copy(nats.store(), &backup);
     nats.restart();
-    wait::eventually_async(SOON, "the stream", async || {
-        nats.jetstream().await.get_stream("HEALTH_US").await.map(drop)
-    })
-    .await;
-    publish(&health, 6..=10).await;
-    folded(&callsight, 10.0, SOON).await;
+    let is_back = async |nats: &Nats| {
+        let jetstream = nats.jetstream().await;
+        wait::eventually_async(SOON, "the stream", async || {
+            jetstream.get_stream("HEALTH_US").await.map(drop)
+        })
+        .await;
+    };
+    is_back(&nats).await;
+    let health = Health::at(&nats).await;
+    publish(&health, 6..=20).await;
+    folded(&callsight, 20.0, wait::PATIENCE).await;
 
+    link.stall();
     nats.terminate();
     std::fs::remove_dir_all(nats.store().join("jetstream")).unwrap();
     copy(&backup.join("jetstream"), &nats.store().join("jetstream"));
     std::fs::remove_dir_all(&backup).unwrap();
     nats.restart();
-    wait::eventually_async(SOON, "the stream", async || {
-        nats.jetstream().await.get_stream("HEALTH_US").await.map(drop)
-    })
-    .await;
+    is_back(&nats).await;
+    let health = Health::at(&nats).await;
     assert_eq!(health.messages().await, 5);
-    publish(&health, 11..=13).await;
-    folded(&callsight, 13.0, SOON).await;
+    (nats, health, link, callsight)
+}
+
+/// Nothing was passed over, and nothing counted twice.
+async fn all_folded(callsight: &mut Callsight, frames: f64) {
+    folded(callsight, frames, wait::PATIENCE).await;
+    let scrape = callsight.metrics().await;
+    let count = |name: &str| scrape.sum(&format!("callsight_frames_{name}_total"), &[]);
+    assert_eq!((count("missed"), count("repeated")), (0.0, 0.0));
+    callsight.ready().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_set_back_gives_out_new_frames_under_old_sequences() {
+    for last in [20, 28, 50] {
+        let (_nats, health, link, mut callsight) = set_back(&[]).await;
+        // None, fewer and more than the stream had.
+        publish(&health, 21..=last).await;
+        link.resume();
+        callsight.ready().await;
+        publish(&health, last + 1..=last + 2).await;
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        all_folded(&mut callsight, (last + 2) as f64).await;
+    }
+}
+
+#[tokio::test]
+async fn a_durable_that_is_past_a_stream_that_was_set_back_is_set_back_too() {
+    let (nats, health, link, mut callsight) = set_back(&[]).await;
+    publish(&health, 21..=35).await;
+    // Its position survived what the stream did not.
+    stream(&nats).await.reset_consumer(DURABLE, Some(18)).await.unwrap();
+    assert_eq!(health.durable().await.ack_floor.stream_sequence, 17);
+    link.resume();
+    all_folded(&mut callsight, 35.0).await;
+}
+
+/// Publishes each frame until it is stored: the servers may be without a leader.
+async fn store(jetstream: &Context, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        let frame = frame("s1", seq, &["bo"]);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("s1:{seq}"));
+        wait::eventually_async(wait::PATIENCE, "a frame to be stored", async || {
+            let payload = frame.encode(Form::Compact).into();
+            let subject = "health.diagnostics.us.relay.relay-1";
+            let sent = jetstream.publish_with_headers(subject, headers.clone(), payload).await?;
+            sent.await.map(drop)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_lost_its_power_is_folded_on_where_its_stream_goes_on() {
+    for servers in [1, 3] {
+        let mut region = RegionServers::start(servers, "2m").await;
+        let jetstream = region.jetstream().await;
+        ensure_streams(&jetstream, &"us".parse().unwrap(), servers).await.unwrap();
+        let durable = consumer_config(&"main".parse().unwrap(), OffsetDateTime::now_utc());
+        jetstream.create_consumer_on_stream(durable, "HEALTH_US").await.unwrap();
+        region.settled().await;
+        region.restart_on_disks_that_forget().await;
+        let mut callsight = Callsight::serve_at(&region.url(), &["--create"]);
+        callsight.ready().await;
+        store(&jetstream, 1..=200).await;
+        folded(&callsight, 200.0, wait::PATIENCE).await;
+
+        region.cut_power();
+        region.restart().await;
+        store(&jetstream, 201..=260).await;
+        folded(&callsight, 260.0, wait::PATIENCE).await;
+        callsight.ready().await;
+    }
+}
+
+#[tokio::test]
+async fn a_durable_that_a_set_back_stream_lost_begins_where_the_stream_goes_on() {
+    let (nats, health, link, mut callsight) = set_back(&["--idle-timeout=2s"]).await;
+    publish(&health, 21..=35).await;
+    stream(&nats).await.delete_consumer(DURABLE).await.unwrap();
+    let last = std::time::SystemTime::from(health.stored_at(health.messages().await).await);
+    wait::eventually(SOON, "the frames to be older than a new durable looks back", || {
+        wait::when(last.elapsed().unwrap_or_default(), |age| *age > Duration::from_secs(2))
+    });
+    link.resume();
+    all_folded(&mut callsight, 35.0).await;
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

@@ -40,15 +40,8 @@ pub(crate) async fn connect(url: &str) -> Result<Client, Failure> {
     Ok(ConnectOptions::new().subscription_capacity(65_536).connect(url).await?)
 }
 
-/// Publishes frames of simulated calls, and returns their average size in bytes. The calls begin at
-/// `started`, in milliseconds since the Unix epoch.
-pub(crate) async fn fill(
-    client: Client,
-    region: &Region,
-    frames: usize,
-    meeting_size: usize,
-    started: u64,
-) -> Result<usize, Failure> {
+/// Simulated calls of [`SESSIONS`], which begin at `started`, in milliseconds since the Unix epoch.
+pub(crate) fn world(region: &Region, meeting_size: usize, started: u64) -> World {
     let config = SimulateConfig {
         regions: vec![region.clone()],
         sessions: SESSIONS,
@@ -63,7 +56,19 @@ pub(crate) async fn fill(
         leave_at_end: false,
         quiet: true,
     };
-    let mut world = World::new(&config, started);
+    World::new(&config, started)
+}
+
+/// Publishes frames of simulated calls, and returns their average size in bytes. The calls begin at
+/// `started`, in milliseconds since the Unix epoch.
+pub(crate) async fn fill(
+    client: Client,
+    region: &Region,
+    frames: usize,
+    meeting_size: usize,
+    started: u64,
+) -> Result<usize, Failure> {
+    let mut world = world(region, meeting_size, started);
     let publisher = Publisher::start(client, PublisherConfig::new(region.clone(), "relay", "bench")).await?;
     let (mut published, mut bytes) = (0, 0);
     while published < frames {

@@ -1,7 +1,9 @@
 //! A relay that publishes one health frame per second for a call that it forwards, and flushes at
 //! the end.
 //!
-//! `cargo run -p callsight-publish --example relay -- nats://127.0.0.1:4222`
+//! `cargo run -p callsight-publish --example relay -- nats://us-1:4222 nats://us-2:4222`
+//!
+//! Name all servers of the region: when one stops, the client moves to another.
 //!
 //! Frames wait until a stream has their subject; `callsight serve --create --region us` creates
 //! one.
@@ -9,13 +11,20 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::{ConnectOptions, ServerAddr};
 use callsight_publish::frame::{Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
 use callsight_publish::{PublishError, Publisher, PublisherConfig};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let url = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
-    let client = async_nats::connect(url).await?;
+    let mut servers =
+        std::env::args().skip(1).map(|url| url.parse()).collect::<Result<Vec<ServerAddr>, _>>()?;
+    if servers.is_empty() {
+        servers.push("nats://127.0.0.1:4222".parse()?);
+    }
+    // A server that was frozen or lost its power closes no connection: only pings reveal it.
+    let options = ConnectOptions::new().ping_interval(Duration::from_secs(10));
+    let client = options.connect(servers).await?;
     let publisher = Publisher::start(client, PublisherConfig::new("us".parse()?, "relay", "relay-1")).await?;
 
     // A session id is new at each join, so that frames of two joins are never confused.

@@ -10,12 +10,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod disk;
 pub mod http;
 pub mod nats;
 pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod python;
+pub mod region;
 pub mod supercluster;
 pub mod tool;
 pub mod wait;

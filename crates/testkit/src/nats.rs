@@ -1,12 +1,13 @@
 //! A real nats-server with JetStream.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use async_nats::jetstream;
 use tempfile::TempDir;
 
+use crate::disk::Disk;
 use crate::process::{Process, temporary_directory};
 use crate::{port, tool, wait};
 
@@ -18,6 +19,8 @@ pub struct Nats {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     process: Process,
+    /// Present if it loses what was not synced with its power.
+    disk: Option<Disk>,
     // Dropped after the process that writes to it.
     store: TempDir,
 }
@@ -57,8 +60,8 @@ impl Nats {
         environment: Vec<(String, String)>,
         store: TempDir,
     ) -> Self {
-        let process = spawn(&name, &arguments, &environment);
-        Self { name, port, arguments, environment, process, store }
+        let (process, disk) = spawn(&name, &arguments, &environment, None);
+        Self { name, port, arguments, environment, process, disk, store }
     }
 
     /// A `nats-server` command that judges a configuration instead of serving.
@@ -101,10 +104,31 @@ impl Nats {
     /// Ends it if it still runs (SIGTERM) and starts it again on the same port and store. Returns
     /// once it accepts clients.
     pub fn restart(&mut self) {
+        self.start_again(None);
+        self.wait_until_back();
+    }
+
+    /// [`Self::restart`] on a disk that holds what is in the store now, and of what follows only
+    /// what was synced when [`Self::cut_power`] comes.
+    pub fn restart_on_a_disk_that_forgets(&mut self) {
+        self.start_on_a_disk_that_forgets();
+        self.wait_until_back();
+    }
+
+    /// [`Self::restart_on_a_disk_that_forgets`] without waiting, for servers that wait for each
+    /// other.
+    pub fn start_on_a_disk_that_forgets(&mut self) {
+        self.start_again(Some(self.store.path().to_owned()));
+    }
+
+    fn start_again(&mut self, forgets: Option<PathBuf>) {
         if self.process.exited().is_none() {
             self.terminate();
         }
-        self.process = spawn(&self.name, &self.arguments, &self.environment);
+        (self.process, self.disk) = spawn(&self.name, &self.arguments, &self.environment, forgets.as_deref());
+    }
+
+    fn wait_until_back(&mut self) {
         self.wait_until_up().unwrap_or_else(|reason| panic!("{} did not come back: {reason}", self.name));
     }
 
@@ -113,9 +137,22 @@ impl Nats {
         self.process.terminate(wait::PATIENCE)
     }
 
+    /// Sends SIGUSR2, the lame duck mode: hands over what it leads, and its clients. Returns once the
+    /// process has ended.
+    pub fn lame_duck(&mut self) -> ExitStatus {
+        self.process.lame_duck(wait::PATIENCE)
+    }
+
     /// Sends SIGKILL. [`Self::restart`] brings it back with what its store holds.
     pub fn kill9(&mut self) {
         self.process.kill9();
+    }
+
+    /// Ends it as a cut of its power would: at once, and without what its disk had not synced.
+    pub fn cut_power(&mut self) {
+        self.process.kill9();
+        let Some(disk) = self.disk.take() else { panic!("{} has no disk that forgets", self.name) };
+        disk.forget();
     }
 
     /// Sends SIGSTOP: connections stay open and nothing answers.
@@ -142,7 +179,19 @@ fn program() -> Command {
     Command::new(tool::find("nats-server", "nats-server"))
 }
 
-fn spawn(name: &str, arguments: &[String], environment: &[(String, String)]) -> Process {
-    let environment = environment.iter().map(|(name, value)| (name, value));
-    Process::spawn(name, program().args(arguments).envs(environment))
+fn spawn(
+    name: &str,
+    arguments: &[String],
+    environment: &[(String, String)],
+    forgets: Option<&Path>,
+) -> (Process, Option<Disk>) {
+    let mut command = program();
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    match forgets {
+        None => (Process::spawn(name, &mut command), None),
+        Some(store) => {
+            let (process, disk) = Disk::spawn(store, name, &mut command);
+            (process, Some(disk))
+        }
+    }
 }

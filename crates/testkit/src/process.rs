@@ -89,6 +89,12 @@ impl Process {
         self.ended(deadline)
     }
 
+    /// Sends SIGUSR2 and returns the exit status; panics if it has not ended by the deadline.
+    pub(crate) fn lame_duck(&mut self, deadline: Duration) -> ExitStatus {
+        self.signal(Signal::USR2);
+        self.ended(deadline)
+    }
+
     /// Waits until the log contains a text.
     ///
     /// # Errors

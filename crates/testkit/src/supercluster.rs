@@ -119,6 +119,7 @@ impl ClusterServer {
             ("STORE".to_owned(), store.path().display().to_string()),
             // The limits of the streams add up to this; tests use next to none of it.
             ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
+            ("STORE_SYNC".to_owned(), "1s".to_owned()),
             ("CLUSTER_LISTEN".to_owned(), at(routes)),
             ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{}\"]", at(routes))),
         ];

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::Context;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -96,7 +95,7 @@ pub(super) async fn start(folder: &TempDir) -> Result<RegionServers, CliError> {
         operators.push(async_nats::jetstream::new(connect_as(server.address, "operator").await?));
     }
     let exporter = connect_as(servers[0].address, "global").await?;
-    create_streams(&operators[0], &regions).await?;
+    create_streams(connect_as(servers[0].address, "operator").await?, &regions).await?;
     let places = CLUSTERS.iter().zip(&servers);
     let addresses = places.map(|(cluster, server)| format!("{cluster} nats://{}", server.address));
     let [hub, other] = regions;
@@ -113,9 +112,9 @@ pub(super) async fn start(folder: &TempDir) -> Result<RegionServers, CliError> {
 
 /// Creates the streams of both regions, the mirror, and the durables of an exporter that reads both
 /// in the hub.
-async fn create_streams(hub: &Context, regions: &[Region]) -> Result<(), CliError> {
+async fn create_streams(hub: Client, regions: &[Region]) -> Result<(), CliError> {
     let declared = Declared::builtin(regions, &[], 1, Bond::Gateways);
-    let reconciler = Reconciler::new(hub.clone(), SETTLED_WITHIN);
+    let reconciler = Reconciler::new(hub, SETTLED_WITHIN);
     let apply = async || {
         for step in reconciler.plan(&declared, false).await? {
             reconciler.apply(&step).await?;
@@ -191,6 +190,7 @@ fn environment(
         ("STORE".to_owned(), shown(&store)),
         // At least the limits of all streams together, although the demo stores little.
         ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
+        ("STORE_SYNC".to_owned(), "1s".to_owned()),
         ("CLUSTER_LISTEN".to_owned(), routes.to_string()),
         ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{routes}\"]")),
         ("GATEWAY_LISTEN".to_owned(), gateways[index].to_string()),

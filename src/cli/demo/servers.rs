@@ -17,6 +17,7 @@ use crate::cli::{CliError, monitoring};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls};
 use crate::consume::Source;
 use crate::nats;
+use crate::nats::Refusals;
 use crate::serve::Feed;
 use callsight_frame::subject::Region;
 
@@ -90,7 +91,11 @@ pub(super) struct RegionServers {
 
 impl RegionServers {
     pub(super) fn feeds(&self) -> Vec<Feed> {
-        let feed = |source: &Source| Feed { source: source.clone(), client: self.exporter.clone() };
+        let feed = |source: &Source| Feed {
+            source: source.clone(),
+            client: self.exporter.clone(),
+            refusals: Refusals::default(),
+        };
         self.sources.iter().map(feed).collect()
     }
 

@@ -29,6 +29,9 @@ const STYLE: &str = include_str!("page.css");
 /// The width of a chart that has half of the page's.
 const HALF: f64 = 600.0;
 
+/// The name and the class of a line, and its value at a step.
+type Measure = ((&'static str, &'static str), fn(&ScopeStep) -> f64);
+
 /// What the template shows. Of its own methods, those that return charts are called for each
 /// region.
 #[derive(Template)]
@@ -101,7 +104,7 @@ impl Page<'_> {
     /// A chart for each region.
     fn by_region(
         &self,
-        measures: &[((&'static str, &'static str), fn(&ScopeStep) -> f64)],
+        measures: &[Measure],
         (height, at_least, show): (f64, f64, fn(f64) -> String),
         limit: Option<f64>,
     ) -> Vec<Chart<'_>> {

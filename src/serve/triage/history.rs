@@ -3,7 +3,8 @@
 //! A number is bad or good only compared with what it was before. Prometheus has that, but the page
 //! must not depend on it.
 //!
-//! Invariant: all steps have the same regions, in the same order.
+//! Invariant: all steps have the same regions, in the same order, and a step has nothing of a region
+//! whose view was not current.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::insight::place::JudgedRegion;
 use crate::insight::population::Population;
 use crate::insight::spell::Clocks;
+use crate::insight::state::State;
 use serde::Serialize;
 
 /// The time between steps, and their number: five minutes.
@@ -20,7 +22,7 @@ const STEPS: usize = 61;
 #[derive(Debug)]
 struct Point {
     at: Clocks,
-    regions: Vec<Population>,
+    regions: Vec<Option<Population>>,
 }
 
 /// A ring of steps, all with the same regions.
@@ -39,8 +41,8 @@ pub(super) struct HistorySummary {
 #[derive(Debug, Serialize)]
 struct RegionHistory {
     region: String,
-    sessions: Vec<u64>,
-    sessions_degraded: Vec<u64>,
+    sessions: Vec<Option<u64>>,
+    sessions_degraded: Vec<Option<u64>>,
     rtt_p50_ms: Vec<Option<f64>>,
     rtt_p95_ms: Vec<Option<f64>>,
 }
@@ -54,26 +56,27 @@ impl History {
         if self.0.len() == STEPS {
             self.0.pop_front();
         }
-        let regions = regions.iter().map(|region| region.people.clone()).collect();
+        let known = |region: &JudgedRegion| (region.state != State::Unknown).then(|| region.people.clone());
+        let regions = regions.iter().map(known).collect();
         self.0.push_back(Point { at, regions });
     }
 
     /// The most sessions that a region had at any step.
     pub(super) fn most_sessions(&self, region: usize) -> u64 {
-        let regions = self.0.iter().filter_map(|point| point.regions.get(region));
+        let regions = self.0.iter().filter_map(|point| point.regions.get(region)?.as_ref());
         regions.map(|region| region.sessions).max().unwrap_or_default()
     }
 
     /// All steps, for regions with these names.
     pub(super) fn summary(&self, regions: &[JudgedRegion]) -> HistorySummary {
         let region = |(index, region): (usize, &JudgedRegion)| {
-            let points = || self.0.iter().filter_map(move |point| point.regions.get(index));
+            let points = || self.0.iter().map(move |point| point.regions.get(index)?.as_ref());
             RegionHistory {
                 region: region.region.clone(),
-                sessions: points().map(|point| point.sessions).collect(),
-                sessions_degraded: points().map(|point| point.sessions_degraded).collect(),
-                rtt_p50_ms: points().map(|point| point.rtt_p50_ms).collect(),
-                rtt_p95_ms: points().map(|point| point.rtt_p95_ms).collect(),
+                sessions: points().map(|point| Some(point?.sessions)).collect(),
+                sessions_degraded: points().map(|point| Some(point?.sessions_degraded)).collect(),
+                rtt_p50_ms: points().map(|point| point?.rtt_p50_ms).collect(),
+                rtt_p95_ms: points().map(|point| point?.rtt_p95_ms).collect(),
             }
         };
         HistorySummary {
@@ -95,6 +98,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::insight::place::RegionView;
 
     fn at(milliseconds: u64) -> Clocks {
         let steady = Duration::from_millis(milliseconds);
@@ -102,7 +106,7 @@ mod tests {
     }
 
     fn region(people: Population) -> JudgedRegion {
-        JudgedRegion::new("us".to_owned(), people, true, None)
+        JudgedRegion::new("us".to_owned(), people, RegionView::Current)
     }
 
     #[test]
@@ -117,12 +121,23 @@ mod tests {
         assert_eq!((seconds.len(), seconds[0], seconds[STEPS - 1]), (STEPS, 695, 995));
         assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] == 5));
         let us = &summary.regions[0];
-        assert_eq!((us.sessions[0], us.sessions[STEPS - 1]), (695, 995));
+        assert_eq!((us.sessions[0], us.sessions[STEPS - 1]), (Some(695), Some(995)));
         assert_eq!((history.most_sessions(0), history.most_sessions(1)), (995, 0));
         for length in [us.sessions_degraded.len(), us.rtt_p50_ms.len(), us.rtt_p95_ms.len()] {
             assert_eq!(length, STEPS);
         }
         assert_eq!((us.rtt_p50_ms[3], us.rtt_p95_ms[3]), (None, Some(50.0)));
+    }
+
+    #[test]
+    fn a_step_without_a_current_view_is_a_gap() {
+        let mut history = History::default();
+        let people = Population { sessions: 40, ..Population::default() };
+        history.follow(at(0), &[region(people.clone())]);
+        let lost = RegionView::Lost { why: "no contact".to_owned(), since: None };
+        history.follow(at(5_000), &[JudgedRegion::new("us".to_owned(), people, lost)]);
+        assert_eq!(history.summary(&[region(Population::default())]).regions[0].sessions, [Some(40), None]);
+        assert_eq!(history.most_sessions(0), 40);
     }
 
     #[test]

@@ -17,9 +17,10 @@ use super::history::{History, HistorySummary, is_due};
 use super::sessions::{SessionSummary, Walk};
 use crate::consume::HealthReport;
 use crate::insight::counters::{Grown, ServerKey};
-use crate::insight::place::{JudgedRegion, JudgedServer, rfc3339};
+use crate::insight::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use crate::insight::population::{Part, Population, ServerCounts, tenth};
 use crate::insight::spell::{Clocks, Spells};
+use crate::insight::state::State;
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
 use callsight_fold::series::aggregates::Limit;
@@ -111,6 +112,8 @@ pub(super) struct Memory {
     readings: VecDeque<(Clocks, Counts)>,
     history: History,
     spells: Spells,
+    /// The people of each region while its view was current.
+    known: BTreeMap<String, Population>,
 }
 
 /// The people of all places at one look.
@@ -143,6 +146,7 @@ impl Memory {
                 })
                 .collect(),
         };
+        self.keep_known(&mut places);
         self.compare(&mut places, at);
         if self.readings.back().is_none_or(|(last, _)| is_due(*last, at)) {
             self.readings.push_back((at, counts));
@@ -183,6 +187,18 @@ impl Memory {
         self.readings.front()
     }
 
+    /// Shows the people of a region whose view is lost as they were last: its sessions go on falling
+    /// idle, which says nothing about them.
+    fn keep_known(&mut self, places: &mut Places) {
+        for region in &mut places.regions {
+            match self.known.get(&region.region) {
+                Some(known) if region.state == State::Unknown => region.people = known.clone(),
+                _ if region.state == State::Unknown => {}
+                _ => drop(self.known.insert(region.region.clone(), region.people.clone())),
+            }
+        }
+    }
+
     /// Compares places with their past, and adds them to it.
     fn compare(&mut self, places: &mut Places, at: Clocks) {
         for (index, region) in places.regions.iter_mut().enumerate() {
@@ -207,6 +223,7 @@ fn places(
     let mut all_grown = Grown::default();
     let mut everybody = Part::default();
     for report in reports {
+        let view = region_view(report);
         let mut people = Population::default();
         let mut region_grown = Grown::default();
         for (key, server) in counts.servers.iter().filter(|(key, _)| key.region == report.region) {
@@ -219,7 +236,7 @@ fn places(
             if let Some(walk) = &mut walk {
                 on_it.take_part(walk.servers.entry(key.clone()).or_default());
             }
-            places.servers.push(JudgedServer::new(key.clone(), on_it, report.ready));
+            places.servers.push(JudgedServer::new(key.clone(), on_it, view == RegionView::Current));
         }
         people.take_minute(&region_grown, seconds);
         if let Some(walk) = &mut walk {
@@ -232,8 +249,7 @@ fn places(
         }
         all_grown.add(&region_grown);
         places.all.merge(&people);
-        let (region, why) = (report.region.clone(), report.why.clone());
-        places.regions.push(JudgedRegion::new(region, people, report.ready, why));
+        places.regions.push(JudgedRegion::new(report.region.clone(), people, view));
     }
     places.all.take_minute(&all_grown, seconds);
     if let Some(walk) = walk {
@@ -244,6 +260,17 @@ fn places(
         }
     }
     places
+}
+
+/// What a region's health says about its numbers.
+fn region_view(report: &HealthReport) -> RegionView {
+    if !report.ready {
+        return RegionView::Lost { why: report.why.clone().unwrap_or_default(), since: report.since };
+    }
+    match report.still_sessions {
+        Some(sessions) => RegionView::Still { since: report.still_since, sessions },
+        None => RegionView::Current,
+    }
 }
 
 /// The growth of a server's counters since an earlier reading.

@@ -190,8 +190,12 @@ fn services_lead_to_their_colour_and_to_the_active_one() {
         let found = documents(&render(&["--set", &format!("colours.green.enabled=true,active={active}")]));
         for colour in ["blue", "green"] {
             let pods = object(&found, "Deployment", &format!("callsight-{colour}"));
-            let main = &object(&found, "Service", "callsight")["spec"]["selector"];
-            assert_eq!(selects(main, pods), active == colour, "{active} {colour}");
+            // Rollouts want a pod that is ready, and people its page above all when it is not.
+            for (service, unready) in [("callsight", Value::Null), ("callsight-page", true.into())] {
+                let main = &object(&found, "Service", service)["spec"];
+                assert_eq!(selects(&main["selector"], pods), active == colour, "{active} {colour}");
+                assert_eq!(main["publishNotReadyAddresses"], unready, "{service}");
+            }
             for service in ["blue", "green"] {
                 let own = &object(&found, "Service", &format!("callsight-{service}"))["spec"];
                 assert_eq!(selects(&own["selector"], pods), service == colour);

@@ -159,6 +159,7 @@ fn the_places_form_one_super_cluster() {
         assert_eq!(config["serverNamePrefix"], format!("{place}-"));
         assert_eq!(config["gateway"]["tls"]["merge"]["verify"], true);
         assert_eq!(config["gateway"]["merge"]["reject_unknown_cluster"], true);
+        assert_eq!(config["jetstream"]["merge"]["sync_interval"], "always");
         let own = config["gateway"]["merge"]["advertise"].as_str().unwrap();
         let list = config["gateway"]["merge"]["gateways"].clone();
         let entry = list.as_array().unwrap().iter().find(|gateway| gateway["name"] == place).unwrap();

@@ -11,4 +11,6 @@ pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
 
-pub(crate) use callsight_testkit::{http, nats, port, process, prometheus, python, supercluster, tool, wait};
+pub(crate) use callsight_testkit::{
+    http, nats, port, process, prometheus, python, region, supercluster, tool, wait,
+};

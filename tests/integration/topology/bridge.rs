@@ -44,7 +44,7 @@ fn region(name: &str) -> Region {
 async fn declare(cluster: &SuperCluster) {
     let regions = ["us", "apac"].map(region);
     let declared = Declared::builtin(&regions, &["main".parse().unwrap()], 1, Bond::Gateways);
-    let reconciler = Reconciler::new(cluster.jetstream("us", "operator").await, DEADLINE);
+    let reconciler = Reconciler::new(cluster.client("us", "operator").await, DEADLINE);
     for step in reconciler.plan(&declared, false).await.unwrap() {
         reconciler.apply(&step).await.unwrap();
     }
@@ -184,7 +184,7 @@ enum Loss {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what one wants to see")]
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     println!("{text}");
 }
 

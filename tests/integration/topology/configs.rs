@@ -65,6 +65,7 @@ fn check(folder: &Path, config: &str, variables: &[(String, String)]) {
         ("MONITOR", "127.0.0.1:8222"),
         ("STORE", store.path().to_str().unwrap()),
         ("STORE_LIMIT", "300GB"),
+        ("STORE_SYNC", "always"),
         ("CLUSTER_LISTEN", "0.0.0.0:6222"),
         ("CLUSTER_ROUTES", urls),
         ("GATEWAY_LISTEN", "0.0.0.0:7222"),

@@ -30,8 +30,7 @@ async fn regions_that_share_nothing_still_have_a_mirror() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("jetstream/leaf").join(region);
         let declared = read_files(&folder).unwrap();
         let declared: Vec<_> = declared.into_iter().map(|one| one.with_replicas(1)).collect();
-        let context = jetstream::new(server.client("operator").await);
-        let reconciler = Reconciler::new(context, SETTLED_WITHIN);
+        let reconciler = Reconciler::new(server.client("operator").await, SETTLED_WITHIN);
         for step in reconciler.plan(&declared, false).await.unwrap() {
             reconciler.apply(&step).await.unwrap();
         }

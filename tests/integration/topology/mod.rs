@@ -3,4 +3,5 @@
 mod bridge;
 mod configs;
 mod leaf;
+mod power;
 mod streams;

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
 use crate::kit::process::temporary_directory;
+use crate::kit::region::RegionServers;
 use crate::kit::supercluster::SuperCluster;
 use crate::kit::wait;
 
@@ -179,5 +180,97 @@ fn settings_that_mean_nothing_are_refused_before_anybody_is_asked() {
     fs::write(folder.path().join("streams/A.json"), r#"{"name": "A", "max_agee": 1}"#).unwrap();
     says(&streams(nobody, &["apply", "--dir", dir]), 2, &["A.json", "`max_agee`", "did you mean `max_age`?"]);
     says(&streams(nobody, &["verify", "--hub", "eu"]), 2, &["`--hub eu` is not one of `--region us, apac`"]);
-    says(&streams(nobody, &["verify", "--wait", "1s"]), 1, &["JetStream does not answer", "--nats-url"]);
+    says(
+        &streams(nobody, &["verify", "--wait", "1s"]),
+        1,
+        &["no connection to NATS within 1s", "--nats-url"],
+    );
+}
+
+#[tokio::test]
+async fn an_error_says_what_is_missing() {
+    let without_jetstream = Nats::start_with("accounts: {A: {users: [{user: a, password: a}]}}", &[]);
+    let url = format!("nats://a:a@127.0.0.1:{}", without_jetstream.port());
+    let unable = ["JetStream cannot answer about HEALTH_US", "JetStream is enabled"];
+    says(&streams(&url, &["verify", "--wait", "1s"]), 1, &unable);
+
+    let nobody = "{permissions: {publish: {deny: [\"$JS.API.>\"]}}, user: a, password: a}";
+    let not_allowed = Nats::start_with(&format!("authorization: {{users: [{nobody}]}}"), &[]);
+    let url = format!("nats://a:a@127.0.0.1:{}", not_allowed.port());
+    let silent =
+        ["connected to NATS, but JetStream does not answer", "within 1s", "may publish to $JS.API.>"];
+    says(&streams(&url, &["verify", "--wait", "1s"]), 1, &silent);
+
+    // One server of two is no majority. It does not answer, or says so once it has noticed.
+    let mut two = RegionServers::start(2, "1s").await;
+    two.named("us-2").kill9();
+    let left = two.named("us-1").url();
+    says(&streams(&left, &["verify", "--wait", "1s"]), 1, &["check that", "a majority of its servers is up"]);
+}
+
+/// Prints of `streams size`, without the advice.
+fn sizes(args: &[&str]) -> String {
+    let output = Callsight::run(&[&["streams", "size"], args].concat());
+    let (exit, text) = seen(&output);
+    assert_eq!(exit, 0, "{text}");
+    text.split("\n\n").next().unwrap().to_owned() + "\n"
+}
+
+#[test]
+fn the_documents_have_the_sizes_that_the_command_computes() {
+    let table = sizes(&["--sessions", "1000,10000,100000", "--parties", "4,10"]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/topology.md");
+    let text = fs::read_to_string(path).unwrap();
+    let begin = text.find("| sessions | parties |").unwrap();
+    let end = begin + text[begin..].find("\n\n").unwrap() + 1;
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, [&text[..begin], &table, &text[end..]].concat()).unwrap();
+    } else {
+        assert_eq!(text[begin..end], table, "run UPDATE_DOCS=1 cargo test the_documents_have_the_sizes");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_too_small_for_its_traffic_is_warned_of() {
+    let nats = Nats::start();
+    let simulated =
+        ["--create", "--sessions", "100", "--meeting-size", "4", "--frames", "20000", "--seed", "1"];
+    let pace = ["--rate", "10000", "--nats-url", &nats.url()];
+    let output = Callsight::run(&[&["simulate"], &simulated[..], &pace].concat());
+    assert!(output.status.success(), "{output:?}");
+    let jetstream = nats.jetstream().await;
+    let mut stream = jetstream.get_stream("HEALTH_US").await.unwrap();
+    let state = stream.info().await.unwrap().state.clone();
+    assert_eq!(state.messages, 20_000);
+
+    // The frames of the command are as large as those of a stream, with the same interval.
+    let output = Callsight::run(&["streams", "size", "--interval", "10ms", "--json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let computed = json["sizes"][0]["bytes_per_frame"].as_f64().unwrap();
+    let stored = state.bytes as f64 / state.messages as f64;
+    assert!((computed / stored - 1.0).abs() < 0.01, "computed {computed}, stored {stored}");
+
+    let folder = copy();
+    for name in ["APAC", "APAC_DLQ", "APAC_MIRROR", "US_DLQ"] {
+        fs::remove_file(folder.path().join(format!("streams/HEALTH_{name}.json"))).unwrap();
+    }
+    fs::remove_dir_all(folder.path().join("consumers")).unwrap();
+    fs::create_dir(folder.path().join("consumers")).unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let single = json!({"num_replicas": 1, "placement": {}});
+    edit(&folder, "streams/HEALTH_US.json", single);
+    let verify = |more: &[&str]| streams(&nats.url(), &[&["verify", "--dir", dir], more].concat());
+    // Thousands of frames per second are too many for three days in 4 GiB.
+    let words =
+        ["= stream   HEALTH_US", "warning: max_bytes of 4 GiB holds", "max_age of 3days", "set max_bytes to"];
+    says(&verify(&[]), 0, &words);
+    let json: Value = serde_json::from_slice(&verify(&["--json"]).stdout).unwrap();
+    let shortage = &json["steps"][0]["shortage"];
+    assert!(shortage["holds_seconds"].as_u64() < shortage["max_age_seconds"].as_u64(), "{json}");
+
+    // What it says to set is enough.
+    let needed = shortage["needed_max_bytes"].as_u64().unwrap();
+    edit(&folder, "streams/HEALTH_US.json", json!({"max_bytes": 2 * needed}));
+    let (_, text) = seen(&verify(&[]));
+    assert!(text.contains("max_bytes: 4 GiB → ") && !text.contains("warning"), "{text}");
 }

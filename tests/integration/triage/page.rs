@@ -9,6 +9,11 @@ use crate::kit::callsight::Callsight;
 /// A laptop's window, and one of which the browser itself takes its part.
 const LAPTOPS: [(u32, u32); 3] = [(1366, 768), (1440, 900), (1366, 650)];
 
+/// How far the page is too long and too wide, in pixels.
+const OVERFLOW: &str = "[document.documentElement.scrollHeight - innerHeight, document.documentElement.scrollWidth - innerWidth].map(pixels => Math.max(0, pixels))";
+
+const UNFOLLOWED: &str = "the mirror does not follow its region and lacks 1234 frames";
+
 const LIVE: &str = "document.body.dataset.fresh === 'live'";
 
 async fn open(browser: &Browser, callsight: &Callsight) -> Page {
@@ -190,13 +195,32 @@ async fn everything_fits_on_a_laptop_in_light_and_dark() {
     page.until("document.querySelectorAll('#regions tbody tr').length === 4").await;
     for (width, height) in LAPTOPS {
         page.resize(width, height).await;
-        let overflow = "[document.documentElement.scrollHeight - innerHeight, document.documentElement.scrollWidth - innerWidth]";
-        let overflow = page.evaluate(overflow).await;
-        let [down, right] = [0, 1].map(|index| overflow[index].as_i64().unwrap());
-        assert!(down <= 0 && right <= 0, "{width}×{height}: {overflow}");
+        assert_eq!(page.evaluate(OVERFLOW).await, json!([0, 0]), "{width}×{height}");
         let rows =
             "[...document.querySelectorAll('#worst tbody tr')].filter(row => row.offsetHeight > 0).length";
         assert!(page.evaluate(rows).await.as_i64().unwrap() >= 5, "{width}×{height}");
+    }
+    // The same while the view of three of them is lost.
+    for number in 1..4 {
+        answer["regions"][number]["state"] = "unknown".into();
+        let pipeline = answer.pointer_mut(&format!("/pipeline/regions/{number}")).unwrap();
+        let why = if number < 3 { "NATS does not answer: the connection is lost" } else { UNFOLLOWED };
+        for (field, value) in [
+            ("ready", false.into()),
+            ("reason", "mirror_unheard".into()),
+            ("since", "2026-11-25T14:03:10Z".into()),
+            ("why", Value::from(why)),
+        ] {
+            pipeline[field] = value;
+        }
+    }
+    let json = Answer { status: 200, content_type: "application/json", body: answer.to_string() };
+    page.answer("/api/triage", json).await;
+    page.until("document.querySelectorAll('#notes li').length === 2").await;
+    page.until("document.querySelectorAll('#regions tr.old').length === 3").await;
+    for (width, height) in LAPTOPS {
+        page.resize(width, height).await;
+        assert_eq!(page.evaluate(OVERFLOW).await, json!([0, 0]), "{width}×{height}");
     }
     let ground = "getComputedStyle(document.body).backgroundColor";
     let mut grounds = Vec::new();

@@ -199,6 +199,8 @@ catalogue! {
             "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
         FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
             "Messages that JetStream delivered again after they had been received, which change nothing.";
+        FRAMES_MISSED = "callsight_frames_missed_total" Kind::Counter, REGION,
+            "Messages that the stream stored and the exporter never received: removed before they were read, or passed over because the durable was moved; a shard computes its part from what waited at the last poll.";
         FRAMES_LATE = "callsight_frames_late_total" Kind::Counter, REGION,
             "Folded frames older than the idle timeout, which feed the counters but never the gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
@@ -227,6 +229,10 @@ catalogue! {
             "1 while the region's durable consumer is attached and its NATS connection is up.";
         READY = "callsight_ready" Kind::Gauge, REGION,
             "1 while /readyz reports the region as complete and current.";
+        VIEW_AGE = "callsight_view_age_seconds" Kind::Gauge, REGION,
+            "Age of the view of the region: everything that was stored before is folded; NaN until there is one.";
+        VIEW_LOST = "callsight_view_lost" Kind::Gauge, &["region", "reason"],
+            "1 for the reason for which the region is not ready, 0 for all others; /readyz has it in words.";
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series in the detail planes.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],

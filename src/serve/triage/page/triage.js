@@ -3,7 +3,8 @@
 // Everything that is shown comes from clients, by way of the exporter: it is set as text, never as markup.
 
 const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
-const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'unknown' };
+const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'can\'t tell' };
+const STOPPED = { starting: 'starting', disconnected: 'no NATS', unanswered: 'no NATS', problem: 'not read', catching_up: 'late', behind: 'late', mirror_unheard: 'cut off', mirror_diverged: 'set back' };
 const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
 const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
 
@@ -33,6 +34,11 @@ function lasting(seconds) {
   const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60);
   if (h > 0) return `${h} h ${m % 60} min`;
   return m > 0 ? `${m} min ${s % 60} s` : `${s} s`;
+}
+function age(seconds) {
+  if (!isNumber(seconds)) return '–';
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  return seconds < 100 ? `${Math.round(seconds)} s` : seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 const clock = (date) => Number.isNaN(date.getTime()) ? '–' : `${date.toISOString().slice(11, 19)} UTC`;
 const host = (url) => {
@@ -132,6 +138,10 @@ const extent = (values, show) => {
 
 // ---- what is shown ----
 
+// The regions of which nothing current is known: what is shown of them is old.
+let lost = new Set();
+const old = (row, region) => row.classList.toggle('old', lost.has(String(region)));
+
 function showVerdict(answer) {
   const verdict = answer.verdict, state = WORDS[verdict.state] ? verdict.state : 'unknown';
   attribute(document.body, 'data-state', state);
@@ -170,6 +180,7 @@ function showNumbers(answer) {
   const hit = isNumber(all.meetings_degraded) ? ` in ${whole(all.meetings_degraded)} meetings` : '';
   tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`);
   $('tile-degraded').classList.toggle('bad', answer.verdict.state === 'bad');
+  $('numbers').classList.toggle('old', lost.size > 0);
   tile('tile-rtt', milliseconds(all.rtt_p95_ms), `p50 ${milliseconds(all.rtt_p50_ms)} · ${whole(by.rtt)} bad`, all.rtt_p95_ms > limit);
   tile('tile-lost', percent(all.audio_packets_lost_ratio), 'of audio, last minute', all.audio_packets_lost_ratio >= 0.02);
   tile('tile-audio', percent(all.audio_concealed_ratio), `${whole(by.audio)} bad · expand ${percent(all.neteq_expand_ratio)}`, all.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
@@ -188,7 +199,7 @@ function remark(cell, state, name, note = '') {
   const [sign, label] = cell.firstElementChild.children;
   attribute(sign, 'data-state', WORDS[state] ? state : 'unknown');
   text(label.children[0], name);
-  text(label.children[1], `: ${WORDS[state] ?? 'unknown'}`);
+  text(label.children[1], `: ${WORDS[state] ?? WORDS.unknown}`);
   text(label.children[2], note);
 }
 
@@ -214,11 +225,12 @@ function showRegions(answer) {
   const most = (values) => Math.max(0, ...values.filter(isNumber));
   const limit = answer.rtt_limit_ms;
   const topRtt = Math.max(limit * 1.15, most(every.flatMap((region) => list(region.rtt_p95_ms))));
-  const shares = (region) => list(region?.sessions).map((sessions, index) => sessions > 0 ? region.sessions_degraded[index] / sessions : 0);
+  const shares = (region) => list(region?.sessions).map((sessions, index) => sessions === null ? null : sessions > 0 ? region.sessions_degraded[index] / sessions : 0);
   const topShare = Math.max(0.25, most(every.flatMap(shares)));
   rows($('regions').querySelector('tbody'), list(answer.regions), (region) => String(region.region), createRegion, (row, region) => {
     remark(row.cells[0], region.state, String(region.region), region.since ? `since ${clock(new Date(region.since)).slice(0, 8)}` : '');
     attribute(row, 'data-state', region.state);
+    old(row, region.region);
     attribute(row.cells[0], 'title', String(region.why ?? WORDS[region.state] ?? ''));
     const [share, bar, of] = row.cells[1].firstElementChild.children;
     text(share, percent(region.sessions_degraded_ratio));
@@ -254,6 +266,7 @@ function showServers(answer) {
   }, (row, server) => {
     remark(row.cells[0], server.state, host(server.server_url));
     attribute(row.cells[0], 'title', String(server.server_url));
+    old(row, server.region);
     put(row, 1, String(server.region));
     put(row, 2, String(server.server_type), true);
     put(row, 3, `${whole(server.sessions_degraded)} of ${whole(server.sessions)}`);
@@ -301,6 +314,7 @@ function showWorst(answer) {
   }, (row, session) => {
     if (session.kept) return;
     reopen(row.cells[0], String(session.session_id));
+    old(row, session.region);
     put(row, 1, String(session.meeting_id), true);
     put(row, 2, String(session.region));
     marked(row, 3, milliseconds(session.rtt_ms), session.rtt_ms > answer.rtt_limit_ms);
@@ -322,13 +336,27 @@ function showPipeline(answer) {
   word.className = 'word';
   attribute(word, 'data-state', !pipeline.ready ? 'bad' : warned ? 'watch' : 'good');
   text(word, !pipeline.ready ? '✕ not ready' : warned ? '! ready, with warnings' : '✓ ready');
+  // Several regions often have the same trouble.
+  const notes = new Map();
+  for (const region of regions) {
+    for (const note of [region.ready ? null : region.why, region.warning]) {
+      if (!note) continue;
+      const since = note === region.why ? region.since : undefined, other = notes.get(note) ?? { names: [], since };
+      other.names.push(String(region.region));
+      if (since < other.since) other.since = since;
+      notes.set(note, other);
+    }
+  }
+  rows($('notes'), [...notes], ([note]) => note, () => make('li'), (item, [note, { names, since }]) => {
+    text(item, `${names.join(', ')}${since ? ` since ${clock(new Date(since))}` : ''}: ${note}`);
+  });
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
-    const state = region.ready ? region.warning ? `ready, but ${region.warning}` : 'ready' : String(region.why ?? 'not ready');
-    const mirror = isNumber(region.mirror_lag_seconds) ? `, mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
-    put(row, 1, state + mirror, true);
+    const mirror = isNumber(region.mirror_lag_seconds) ? `mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
+    put(row, 1, region.ready ? region.warning ? 'warning' : 'ready' : STOPPED[region.reason] ?? 'not ready');
+    attribute(row.cells[1], 'title', [region.why, region.warning, mirror].filter(Boolean).join('; '));
     row.cells[1].classList.toggle('strong', !region.ready);
-    marked(row, 2, isNumber(region.lag_seconds) ? `${region.lag_seconds.toFixed(1)} s` : '–', region.lag_seconds > 5);
+    marked(row, 2, age(region.lag_seconds), region.lag_seconds > 5);
     attribute(row.cells[2], 'title', `${whole(region.pending_frames)} frames pending`);
     put(row, 3, whole(region.frames_per_second));
     count(row, 4, region.rejected_last_minute, true);
@@ -345,6 +373,9 @@ function showPipeline(answer) {
 function show(answer) {
   if (answer.version !== 1) throw new Error('the exporter is newer than this page: reload it');
   text($('deployment'), `${answer.deployment} · ${answer.callsight_version}`);
+  const all = list(answer.regions);
+  lost = new Set(all.filter((region) => region.state === 'unknown').map((region) => String(region.region)));
+  known = lost.size === 0 ? 'live' : lost.size < all.length ? 'partly' : 'old';
   showVerdict(answer);
   showNumbers(answer);
   showRegions(answer);
@@ -374,7 +405,8 @@ async function loadSession() {
     const detail = await ask(`api/triage/session/${encodeURIComponent(id)}`);
     const meeting = await ask(`api/triage/meeting/${encodeURIComponent(detail.session.meeting_id)}`);
     if (opened !== id) return;
-    text($('drill-problem'), '');
+    const region = detail.session.region;
+    text($('drill-problem'), lost.has(String(region)) ? `Can't tell for ${region} now: these are old numbers.` : '');
     showSession(detail, meeting);
   } catch (error) {
     if (opened === id) text($('drill-problem'), error.message);
@@ -451,7 +483,8 @@ async function ask(path) {
   return answer;
 }
 
-let good = null, moved = 0, asOf = '', problem = '';
+const FRESH = { live: 'Live', partly: 'Partly old', old: 'Old', stale: 'Stale' };
+let good = null, moved = 0, asOf = '', problem = '', known = 'old';
 
 function freshness() {
   const now = performance.now();
@@ -459,8 +492,9 @@ function freshness() {
   const silent = good === null ? Infinity : now - good;
   const stuck = good !== null && now - moved > STUCK_AFTER;
   const stale = silent > STALE_AFTER || stuck;
-  attribute(document.body, 'data-fresh', stale ? 'stale' : 'live');
-  text($('fresh-word'), stale ? 'Stale' : 'Live');
+  const fresh = stale ? 'stale' : known;
+  attribute(document.body, 'data-fresh', fresh);
+  text($('fresh-word'), FRESH[fresh]);
   const shown = asOf === '' ? '' : `as of ${clock(new Date(asOf))}`;
   text($('fresh-time'), stale && asOf !== '' ? `${shown}, ${lasting((now - moved) / 1000)} ago` : shown);
   const why = stuck ? 'the exporter answers, but its numbers do not change' : problem;
