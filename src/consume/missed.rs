@@ -73,8 +73,8 @@ impl Missed {
     pub(super) fn warning(&self) -> Option<String> {
         let (frames, ago) = self.recent(Instant::now())?;
         Some(format!(
-            "{frames} frames were removed from the stream before they were read, the last {} s ago; no series has \
-             them (this warning stays for {} min)",
+            "{frames} frames were removed from the stream before they were read, the last {} s ago; no series \
+             has them (this warning stays for {} min)",
             ago.as_secs(),
             WARNED.as_secs() / 60
         ))

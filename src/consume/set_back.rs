@@ -82,7 +82,8 @@ pub(super) async fn kept(
             Err(error) if tries == TRIES => {
                 // Consumers that exist can be read without a majority of all servers; creating one
                 // takes it.
-                tracing::warn!(region = %source.region, %error, "cannot tell whether the stream was set back");
+                let region = &source.region;
+                tracing::warn!(%region, %error, "cannot tell whether the stream was set back");
                 return Ok(None);
             }
             Err(_) => {
