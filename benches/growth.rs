@@ -8,19 +8,13 @@
 mod common;
 
 use std::env;
-use std::error::Error;
-use std::hint::black_box;
 use std::io::{self, Write};
 use std::process::Command;
 use std::time::Duration;
 
-use callsight_fold::series::detail::DetailPlane;
-use callsight_fold::series::exposition::{Format, write_page};
 use callsight_frame::{Decoder, Form};
-use common::CpuTime;
+use common::{Counting, CpuTime, Failure};
 use criterion::measurement::Measurement;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Measured rounds of frames, after the one with which the sessions join, and measured scrapes. The
 /// shortest time counts, because other work on the machine only adds to it.
@@ -129,20 +123,14 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
         rounds.push(CpuTime.end(start));
         world.pass(1000);
     }
-    let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
+    let series = world.live_series();
     let grown = common::resident().saturating_sub(before);
     let mut scrapes = Vec::new();
-    let mut page = Counting(0);
+    let mut page = Counting::default();
     for _ in 0..ROUNDS {
-        page = Counting(0);
+        page = Counting::default();
         let start = CpuTime.start();
-        write_page(
-            &world.aggregates.render(),
-            &world.detail,
-            world.now.unix_seconds(),
-            Format::Text,
-            &mut page,
-        )?;
+        world.page(&mut page)?;
         scrapes.push(CpuTime.end(start));
     }
     let (frame, scrape) = (quickest(&rounds[1..]).as_secs_f64() / sessions as f64, quickest(&scrapes));
@@ -161,18 +149,4 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
 
 fn quickest(times: &[Duration]) -> Duration {
     times.iter().min().copied().unwrap_or_default()
-}
-
-/// Counts bytes and discards them.
-struct Counting(usize);
-
-impl Write for Counting {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += black_box(bytes).len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -10,7 +10,6 @@ use std::env;
 use std::hint::black_box;
 use std::io::{self, Write};
 
-use callsight_fold::series::exposition::{Format, write_page};
 use callsight_frame::{Decoder, Form, Frame};
 
 /// Frames that are decoded or folded.
@@ -95,5 +94,5 @@ fn counted_join_and_leave(world: &mut common::World, lives: &[(Frame<'_>, Frame<
 
 #[inline(never)]
 fn counted_render(world: &common::World, page: &mut Vec<u8>) -> io::Result<()> {
-    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds() + 2.5, Format::Text, page)
+    world.page(page)
 }

@@ -5,23 +5,19 @@
 //! own, because an allocator seldom returns what another case has freed. `./dev bench --bench
 //! memory -- [CASE]`
 
+mod common;
+
 use std::env;
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
-use callsight_fold::series::detail::{DetailPlane, DetailStore};
-use callsight_fold::{DetailLevel, Fold, FoldSettings, StreamTime};
-use callsight_frame::subject::Region;
-use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
-};
-use callsight_testkit::process::memory;
+use callsight_fold::DetailLevel;
+use callsight_frame::{Audio, Frame, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
+use common::{Failure, World, resident};
 
-type Failure = Box<dyn Error + Send + Sync>;
+/// Series that the detail planes may have.
+const MAX_SERIES: usize = 100_000;
 
 /// Participants of a meeting.
 const MEETING: usize = 4;
@@ -75,23 +71,23 @@ fn churn() -> Result<(), Failure> {
     const JOINS: usize = 50;
     const LIFE: usize = 60;
     const INTERVAL: usize = 10;
-    let mut world = World::new(DetailLevel::Pair)?;
-    let before = memory("self", "VmRSS:");
+    let mut world = World::with(DetailLevel::Pair, MAX_SERIES);
+    let before = resident();
     for second in 0..4 * 3600 {
         for age in (0..=LIFE).step_by(INTERVAL).filter(|age| *age <= second) {
             for session in (second - age) * JOINS..(second - age + 1) * JOINS {
                 let (seq, last) = ((age / INTERVAL + 1) as u64, age == LIFE);
                 if !last || session.is_multiple_of(2) {
-                    world.say(session, seq, last, &World::others(session));
+                    say(&mut world, session, seq, last, &others(session));
                 }
             }
         }
-        world.pass(Duration::from_secs(1));
+        world.wait(Duration::from_secs(1));
         if [299, 599, 1199, 3599, 7199, 14_399].contains(&second) {
             writeln!(
                 io::stdout(),
                 "{:>7} KiB after {} min of 50 joins and 50 leaves a second ({} sessions live, {} met)",
-                (memory("self", "VmRSS:") - before) >> 10,
+                (resident() - before) >> 10,
                 (second + 1) / 60,
                 world.fold.live_sessions(),
                 (second + 1) * JOINS
@@ -102,67 +98,41 @@ fn churn() -> Result<(), Failure> {
 }
 
 fn measure(case: &Case) -> Result<(), Failure> {
-    let mut world = World::new(match case.name {
-        "series" => DetailLevel::Pair,
-        _ => DetailLevel::Off,
-    })?;
-    let before = memory("self", "VmRSS:");
+    let detail = if case.name == "series" { DetailLevel::Pair } else { DetailLevel::Off };
+    let mut world = World::with(detail, MAX_SERIES);
+    let before = resident();
     let count = (case.run)(&mut world);
-    let bytes = memory("self", "VmRSS:").saturating_sub(before);
+    let bytes = resident().saturating_sub(before);
     let each = bytes / count;
     writeln!(io::stdout(), "{each:>7} bytes a {} ({count} in {} MiB)", case.what, bytes >> 20)?;
     Ok(())
 }
 
-struct World {
-    fold: Fold,
-    detail: DetailStore,
-    now: StreamTime,
+/// Folds a frame of a session that observes these peers.
+fn say(world: &mut World, session: usize, seq: u64, ended: bool, peers: &[String]) {
+    let session_id = format!("0b6e5f1c-9d1f-4a51-8a39-{session:012}");
+    let (meeting_id, peer_id) = (format!("meeting-{:08}", session / MEETING), peer_name(session));
+    let frame = || -> Option<Frame<'_>> {
+        let (meeting, session) = (MeetingId::new(&meeting_id).ok()?, SessionId::new(&session_id).ok()?);
+        let url = ServerUrl::new("https://relay-1.example:4433").ok()?;
+        Some(Frame {
+            ended: Some(ended),
+            server: Some(Server { rtt_ms: Some(42.0), ..Server::new(url, ServerType::WebTransport) }),
+            audio_enabled: Some(true),
+            video_enabled: Some(true),
+            tab_visible: Some(true),
+            peers: peers.iter().filter_map(|peer_id| peer(peer_id, seq)).collect(),
+            ..Frame::new(meeting, session, PeerId::new(&peer_id).ok()?, Seq::new(seq)?, 1_764_000_000_000)
+        })
+    };
+    if let Some(frame) = frame() {
+        world.fold(&frame);
+    }
 }
 
-impl World {
-    fn new(detail_level: DetailLevel) -> Result<Self, Failure> {
-        let region: Region = "us".parse()?;
-        let aggregates = Aggregates::new();
-        let recorder = aggregates.shared_recorder();
-        let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
-        let detail = DetailStore::new(100_000);
-        let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
-        let fold = Fold::new(&region, settings, recorder, detail.clone(), own);
-        Ok(Self { fold, detail, now: StreamTime::from_unix_nanos(1_764_000_000_000_000_000) })
-    }
-
-    /// Folds a frame of a session that observes these peers.
-    fn say(&mut self, session: usize, seq: u64, ended: bool, peers: &[String]) {
-        let session_id = format!("0b6e5f1c-9d1f-4a51-8a39-{session:012}");
-        let (meeting_id, peer_id) = (format!("meeting-{:08}", session / MEETING), peer_name(session));
-        let frame = || -> Option<Frame<'_>> {
-            let (meeting, session) = (MeetingId::new(&meeting_id).ok()?, SessionId::new(&session_id).ok()?);
-            let url = ServerUrl::new("https://relay-1.example:4433").ok()?;
-            Some(Frame {
-                ended: Some(ended),
-                server: Some(Server { rtt_ms: Some(42.0), ..Server::new(url, ServerType::WebTransport) }),
-                audio_enabled: Some(true),
-                video_enabled: Some(true),
-                tab_visible: Some(true),
-                peers: peers.iter().filter_map(|peer_id| peer(peer_id, seq)).collect(),
-                ..Frame::new(meeting, session, PeerId::new(&peer_id).ok()?, Seq::new(seq)?, 1_764_000_000_000)
-            })
-        };
-        if let Some(frame) = frame() {
-            self.fold.frame(&frame, self.now, self.now);
-        }
-    }
-
-    fn others(session: usize) -> Vec<String> {
-        let first = session / MEETING * MEETING;
-        (first..first + MEETING).filter(|other| *other != session).map(peer_name).collect()
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
-        self.fold.tick(self.now);
-    }
+fn others(session: usize) -> Vec<String> {
+    let first = session / MEETING * MEETING;
+    (first..first + MEETING).filter(|other| *other != session).map(peer_name).collect()
 }
 
 fn peer_name(session: usize) -> String {
@@ -170,19 +140,7 @@ fn peer_name(session: usize) -> String {
 }
 
 fn peer(peer_id: &str, seq: u64) -> Option<Peer<'_>> {
-    let count = Some(seq * 100);
-    let neteq = NetEq {
-        normal: count,
-        merge: count,
-        expand: count,
-        accelerate: count,
-        fast_accelerate: count,
-        preemptive_expand: count,
-        comfort_noise: count,
-        dtmf: count,
-        undefined: count,
-    };
-    Some(Peer {
+    let mut peer = Peer {
         can_listen: true,
         can_see: true,
         audio_enabled: true,
@@ -192,34 +150,31 @@ fn peer(peer_id: &str, seq: u64) -> Option<Peer<'_>> {
             target_ms: Some(80.0),
             packets_awaiting_decode: Some(2.0),
             jitter_ms: Some(3.0),
-            packets_received: count,
-            packets_lost: count,
-            total_samples: count,
-            concealed_samples: count,
-            silent_concealed_samples: count,
-            neteq: Some(neteq),
+            ..Audio::default()
         }),
         ..Peer::new(PeerId::new(peer_id).ok()?)
-    })
+    };
+    common::count_on(&mut peer, seq);
+    Some(peer)
 }
 
 fn series(world: &mut World) -> usize {
     for session in 0..1_600 {
-        world.say(session, 1, false, &World::others(session));
+        say(world, session, 1, false, &others(session));
     }
-    DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum()
+    world.live_series()
 }
 
 fn refused_sessions(world: &mut World) -> usize {
     for session in 0..100_000 {
-        world.say(session, 1, false, &World::others(session));
+        say(world, session, 1, false, &others(session));
     }
     world.fold.live_sessions()
 }
 
 fn joined_sessions(world: &mut World) -> usize {
     for session in 0..100_000 {
-        world.say(session, 1, false, &[]);
+        say(world, session, 1, false, &[]);
     }
     world.fold.live_sessions()
 }
@@ -228,8 +183,8 @@ fn joined_sessions(world: &mut World) -> usize {
 fn ended_sessions(world: &mut World) -> usize {
     let count = 100_000;
     for session in 0..count {
-        world.say(session, 1, false, &World::others(session));
-        world.say(session, 2, true, &[]);
+        say(world, session, 1, false, &others(session));
+        say(world, session, 2, true, &[]);
     }
     count
 }
@@ -237,9 +192,9 @@ fn ended_sessions(world: &mut World) -> usize {
 fn idle_sessions(world: &mut World) -> usize {
     let count = 100_000;
     for session in 0..count {
-        world.say(session, 1, false, &World::others(session));
+        say(world, session, 1, false, &others(session));
         if session % 1_000 == 999 {
-            world.pass(Duration::from_secs(1));
+            world.wait(Duration::from_secs(1));
         }
     }
     count
@@ -250,7 +205,7 @@ fn changing_peers(world: &mut World) -> usize {
     for session in 0..count {
         for seq in 1..=20 {
             let peers: Vec<_> = (0..256).map(|peer| format!("p-{session}-{seq}-{peer}")).collect();
-            world.say(session, seq, false, &peers);
+            say(world, session, seq, false, &peers);
         }
     }
     count
@@ -260,10 +215,10 @@ fn revived_sessions(world: &mut World) -> usize {
     let count = 10_000;
     for round in 0..20 {
         for session in 0..count {
-            world.say(session, 2 * round + 1, false, &[]);
-            world.say(session, 2 * round + 2, true, &[]);
+            say(world, session, 2 * round + 1, false, &[]);
+            say(world, session, 2 * round + 2, true, &[]);
         }
-        world.pass(Duration::from_millis(100));
+        world.wait(Duration::from_millis(100));
     }
     count
 }
@@ -271,9 +226,9 @@ fn revived_sessions(world: &mut World) -> usize {
 fn flood(world: &mut World) -> usize {
     let count = 1_000_000;
     for session in 0..count {
-        world.say(session, 1, true, &[]);
+        say(world, session, 1, true, &[]);
         if session % 20_000 == 19_999 {
-            world.pass(Duration::from_secs(1));
+            world.wait(Duration::from_secs(1));
         }
     }
     count

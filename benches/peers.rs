@@ -13,22 +13,18 @@ mod common;
 
 use std::collections::HashMap;
 use std::env;
-use std::error::Error;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use callsight_fold::series::exposition::{Format, write_page};
 use callsight_frame::{Decoder, Form, Frame, Operation, Peer};
-use common::CpuTime;
+use common::{CpuTime, Failure};
 use criterion::measurement::Measurement;
 use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 const PARTIES: usize = 10;
 const ROUNDS: u64 = 10;
@@ -215,13 +211,7 @@ impl Contender for common::World {
 
     fn scrape(&mut self) -> Vec<u8> {
         let mut page = Vec::new();
-        let written = write_page(
-            &self.aggregates.render(),
-            &self.detail,
-            self.now.unix_seconds(),
-            Format::Text,
-            &mut page,
-        );
+        let written = self.page(&mut page);
         debug_assert!(written.is_ok(), "memory takes any byte");
         page
     }

@@ -3,10 +3,8 @@
 
 mod common;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 
-use callsight_fold::series::detail::DetailPlane;
-use callsight_fold::series::exposition::{Format, write_page};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -14,34 +12,15 @@ use flate2::write::GzEncoder;
 /// Series of a session in a meeting of ten: its own and those of its nine pairs.
 const SERIES_PER_SESSION: usize = 4 + 9 * 21;
 
-/// Counts bytes and discards them, as a connection would take them away.
-#[derive(Default)]
-struct Counting(u64);
-
-impl Write for Counting {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn page(world: &common::World, sink: &mut impl Write) -> io::Result<()> {
-    write_page(&world.aggregates.render(), &world.detail, world.now.unix_seconds() + 2.5, Format::Text, sink)
-}
-
-fn identity(world: &common::World) -> io::Result<u64> {
-    let mut sink = BufWriter::with_capacity(64 * 1024, Counting::default());
-    page(world, &mut sink)?;
+fn identity(world: &common::World) -> io::Result<usize> {
+    let mut sink = BufWriter::with_capacity(64 * 1024, common::Counting::default());
+    world.page(&mut sink)?;
     Ok(sink.into_inner()?.0)
 }
 
-fn gzip(world: &common::World) -> io::Result<u64> {
-    let mut encoder = GzEncoder::new(Counting::default(), Compression::fast());
-    page(world, &mut encoder)?;
+fn gzip(world: &common::World) -> io::Result<usize> {
+    let mut encoder = GzEncoder::new(common::Counting::default(), Compression::fast());
+    world.page(&mut encoder)?;
     Ok(encoder.finish()?.0)
 }
 
@@ -62,7 +41,7 @@ fn render(criterion: &mut Criterion<common::CpuTime>) {
             world.fold(&common::Names::new(session, 10).frame(1000));
         }
         let grown = common::resident().saturating_sub(before);
-        let series: usize = DetailPlane::ALL.iter().map(|plane| world.detail.live_series(*plane)).sum();
+        let series = world.live_series();
         let (plain, packed) = (identity(&world).expect("counts"), gzip(&world).expect("counts"));
         println!("{series} series: {plain} bytes a page, {packed} with gzip");
         if wanted == 500_000 {

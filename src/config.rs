@@ -18,7 +18,6 @@
 
 mod error;
 mod file;
-mod flag;
 mod layers;
 mod reference;
 mod settings;
@@ -27,12 +26,14 @@ mod words;
 
 pub use error::ConfigError;
 pub(crate) use file::ReadFile;
-pub use flag::environment_name;
 pub(crate) use layers::parse_with;
-pub use layers::{Parsed, parse};
+pub use layers::{Parsed, environment_name, parse};
 pub use reference::reference;
 pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
-pub(crate) use value::{duration, duration_between, positive, ratio, socket_address, whole};
+pub(crate) use value::{
+    DAY, HOUR, MILLISECOND, MINUTE, duration, duration_between, named, positive, ratio, socket_address,
+    whole, within_a_day, within_an_hour,
+};
 pub(crate) use words::{chain, did_you_mean, nearest, one_line};
 
 #[cfg(test)]

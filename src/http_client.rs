@@ -10,17 +10,19 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use headers::Authorization;
+use headers::authorization::Credentials;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use ureq::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
@@ -38,37 +40,12 @@ pub(crate) const PROBE_WITHIN: Duration = Duration::from_secs(10);
 /// The most that is read of an answer to a POST, in bytes.
 const ANSWER_BYTES: u64 = 256 << 20;
 
-/// The URL of a server to probe: `http://` or `https://`, without user and query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint(Url);
-
-/// The text is not an [`Endpoint`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write http://host:port or https://host:port, without user and query")]
-pub(crate) struct InvalidEndpoint;
-
-impl FromStr for Endpoint {
-    type Err = InvalidEndpoint;
-
-    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
-        let url = http_url(text).ok_or(InvalidEndpoint)?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        plain.then_some(Self(url)).ok_or(InvalidEndpoint)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
-    }
-}
-
 /// The URL of a server, with what it takes to be let in. A user and password in it are sent as
-/// basic auth.
+/// basic auth and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     url: Url,
-    authorization: Option<String>,
+    authorization: Option<Header>,
 }
 
 /// The text is not an [`Address`].
@@ -80,7 +57,10 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let mut url = http_url(text).ok_or(AddressError)?;
+        let mut url = Url::parse(text).map_err(|_| AddressError)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || url.fragment().is_some() {
+            return Err(AddressError);
+        }
         let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from);
         let user = decoded(url.username()).map_err(|_| AddressError)?;
         let password = decoded(url.password().unwrap_or_default()).map_err(|_| AddressError)?;
@@ -96,8 +76,8 @@ impl Address {
     #[must_use]
     pub fn below(&self, path: &str) -> Self {
         let mut below = self.clone();
-        let base = below.url.path().trim_end_matches('/').to_owned();
-        below.url.set_path(&format!("{base}/{path}"));
+        let path = [below.url.path().trim_end_matches('/'), path.trim_start_matches('/')].join("/");
+        below.url.set_path(&path);
         below
     }
 }
@@ -107,7 +87,7 @@ impl fmt::Display for Address {
         // A query may hold a token.
         let mut shown = self.url.clone();
         shown.set_query(None);
-        write!(f, "{shown}")
+        f.write_str(shown.as_str().trim_end_matches('/'))
     }
 }
 
@@ -118,10 +98,18 @@ impl fmt::Debug for Address {
 }
 
 /// A header that a server requires, such as `X-Scope-OrgID: team`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    name: String,
-    value: String,
+    name: HeaderName,
+    /// Marked as sensitive, so that `Debug` hides it.
+    value: HeaderValue,
+}
+
+impl Header {
+    fn new(name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        Self { name, value }
+    }
 }
 
 /// The text is not a [`Header`].
@@ -134,31 +122,26 @@ impl FromStr for Header {
 
     fn from_str(text: &str) -> Result<Self, HeaderError> {
         let (name, value) = text.split_once(':').ok_or(HeaderError)?;
-        let (name, value) = (name.trim(), value.trim());
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let text = |byte: u8| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic();
-        if name.is_empty() || !name.bytes().all(token) || !value.bytes().all(text) {
-            return Err(HeaderError);
-        }
-        Ok(Self { name: name.to_owned(), value: value.to_owned() })
-    }
-}
-
-impl fmt::Debug for Header {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Header({}: ***)", self.name)
+        let name = name.trim().parse().map_err(|_| HeaderError)?;
+        Ok(Self::new(name, value.trim().parse().map_err(|_| HeaderError)?))
     }
 }
 
 /// How to be let in by exporters that have a web config, and which authorities to trust.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, serde::Deserialize)]
+#[command(next_help_heading = "HTTP")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct HttpAccess {
-    /// The user of basic auth; needs `password_file`.
+    /// User for basic auth, if the exporters have a web config; with `--http-password-file`
+    #[arg(long = "http-user", value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// A file whose first line is the password.
+
+    /// File whose first line is the password of `--http-user`
+    #[arg(long = "http-password-file", value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
-    /// Certificate authorities to trust instead of the system's, a file in PEM.
+
+    /// PEM file of certificate authorities to trust for `https://` instead of the system's
+    #[arg(long = "http-ca", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 }
 
@@ -242,8 +225,7 @@ impl HttpClient {
         let headers = match (&access.user, &access.password_file) {
             (None, None) => Vec::new(),
             (Some(user), Some(path)) => {
-                let value = basic_auth(user, &password(path)?);
-                vec![Header { name: "Authorization".to_owned(), value }]
+                vec![basic_auth(user, &password(path)?)]
             }
             _ => return Err(AccessError::HalfAUser),
         };
@@ -274,8 +256,10 @@ impl HttpClient {
         body: &[u8],
     ) -> Result<Answer, HttpError> {
         let mut request = self.agent.post(to.url.as_str());
-        let login = to.authorization.as_deref().map(|value| ("Authorization", value));
-        for (name, value) in headers.iter().copied().chain(login).chain(self.own_headers()) {
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        for Header { name, value } in self.headers_for(to) {
             request = request.header(name, value);
         }
         let mut response = request.send(body).map_err(|error| self.failed(error))?;
@@ -289,44 +273,49 @@ impl HttpClient {
         })
     }
 
-    /// The status of a GET of `path` below `from`, and `sink`, to which the body was written piece
-    /// by piece: a page of metrics may have hundreds of megabytes, which are never held as a whole.
+    /// The status of a GET of `path` below `from`, and what `read` makes of the body, which it reads
+    /// piece by piece: a page of metrics may have hundreds of megabytes.
     ///
     /// A caller that gives up leaves the thread behind for the rest of the time limit; it does not
     /// delay the end of the process, as tokio's blocking threads would.
     ///
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLong`] for a body of more than `limit` bytes.
-    pub(crate) async fn get<S: Write + Send + 'static>(
+    pub(crate) async fn get<T: Send + 'static>(
         &self,
-        from: &Endpoint,
+        from: &Address,
         path: &str,
         limit: u64,
-        sink: S,
-    ) -> Result<(u16, S), HttpError> {
-        let (client, url) = (self.clone(), format!("{from}{path}"));
+        read: fn(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<(u16, T), HttpError> {
+        let (client, from) = (self.clone(), from.below(path));
         let (sender, receiver) = oneshot::channel();
         let exchange = move || {
             // Nobody receives the answer if the caller has given up.
-            let _ = sender.send(client.get_blocking(&url, limit, sink));
+            let _ = sender.send(client.get_blocking(&from, limit, read));
         };
         thread::Builder::new().name("http".to_owned()).spawn(exchange).map_err(HttpError::Thread)?;
         receiver.await.unwrap_or_else(|ended| Err(HttpError::Thread(io::Error::other(ended))))
     }
 
-    fn get_blocking<S: Write>(&self, url: &str, limit: u64, mut sink: S) -> Result<(u16, S), HttpError> {
-        let mut request = self.agent.get(url);
-        for (name, value) in self.own_headers() {
+    fn get_blocking<T>(
+        &self,
+        from: &Address,
+        limit: u64,
+        read: fn(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<(u16, T), HttpError> {
+        let mut request = self.agent.get(from.url.as_str());
+        for Header { name, value } in self.headers_for(from) {
             request = request.header(name, value);
         }
         let mut response = request.call().map_err(|error| self.failed(error))?;
         let mut body = response.body_mut().with_config().limit(limit).reader();
-        io::copy(&mut body, &mut sink).map_err(|error| self.failed(error.into()))?;
-        Ok((response.status().as_u16(), sink))
+        let read = read(&mut body).map_err(|error| self.failed(error.into()))?;
+        Ok((response.status().as_u16(), read))
     }
 
-    fn own_headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().map(|header| (&*header.name, &*header.value))
+    fn headers_for<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a Header> {
+        address.authorization.iter().chain(&self.headers)
     }
 
     fn failed(&self, error: ureq::Error) -> HttpError {
@@ -355,14 +344,15 @@ fn config(
         .tls_config(tls)
 }
 
-fn http_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let usable = matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
-    usable.then_some(url)
+/// Reads a body of JSON.
+pub(crate) fn json<T: DeserializeOwned>(body: &mut dyn Read) -> io::Result<serde_json::Result<T>> {
+    let mut text = Vec::new();
+    body.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text))
 }
 
-fn basic_auth(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+fn basic_auth(user: &str, password: &str) -> Header {
+    Header::new(AUTHORIZATION, Authorization::basic(user, password).0.encode())
 }
 
 /// The first line of a file.
@@ -385,19 +375,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_has_neither_user_nor_query() {
-        for (text, shown) in [
-            ("http://127.0.0.1:9464", "http://127.0.0.1:9464"),
-            ("https://callsight.example/blue/", "https://callsight.example/blue"),
-        ] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown);
-        }
-        for text in ["", "127.0.0.1:9464", "nats://a:4222", "http://u:p@a", "http://a/?x=1"] {
-            assert_eq!(text.parse::<Endpoint>(), Err(InvalidEndpoint), "{text}");
-        }
-    }
-
-    #[test]
     fn a_user_needs_a_password_and_the_file_is_never_quoted() {
         let half = HttpAccess { user: Some("prometheus".to_owned()), ..HttpAccess::default() };
         assert!(matches!(HttpClient::probing(&half), Err(AccessError::HalfAUser)));
@@ -416,11 +393,11 @@ mod tests {
     #[test]
     fn an_address_shows_no_secret() {
         let address: Address = "https://me:hunter2%21@prometheus.example/base/?token=s3cr3t".parse().unwrap();
-        assert_eq!(address.to_string(), "https://prometheus.example/base/");
-        assert_eq!(address.authorization.as_deref(), Some("Basic bWU6aHVudGVyMiE="));
+        assert_eq!(address.to_string(), "https://prometheus.example/base");
+        assert_eq!(address.authorization.as_ref().unwrap().value, "Basic bWU6aHVudGVyMiE=");
         assert_eq!(address.below("api/v1/query").to_string(), "https://prometheus.example/base/api/v1/query");
         let header: Header = "X-Scope-OrgID: team".parse().unwrap();
-        assert_eq!((&*header.name, &*header.value), ("X-Scope-OrgID", "team"));
+        assert_eq!((header.name.as_str(), header.value.to_str().unwrap()), ("x-scope-orgid", "team"));
         for shown in [format!("{address:?}"), format!("{header:?}")] {
             assert!(!["hunter2", "s3cr3t", "team"].iter().any(|secret| shown.contains(secret)), "{shown}");
         }
@@ -437,32 +414,25 @@ mod tests {
     }
 
     /// Serves one connection with this text and ends.
-    fn serve(answer: Vec<u8>) -> Endpoint {
+    fn serve(answer: Vec<u8>) -> Address {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         thread::spawn(move || {
             let (mut connection, _) = listener.accept().unwrap();
             let _ = io::Read::read(&mut connection, &mut [0; 4096]);
-            connection.write_all(&answer)
+            io::Write::write_all(&mut connection, &answer)
         });
         endpoint
     }
 
-    /// Remembers how long the longest piece was.
-    #[derive(Default)]
-    struct Pieces {
-        longest: usize,
-        sum: usize,
-    }
-
-    impl Write for Pieces {
-        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-            (self.longest, self.sum) = (self.longest.max(piece.len()), self.sum + piece.len());
-            Ok(piece.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+    /// The longest piece in which a body arrives, and the sum of all.
+    fn pieces(body: &mut dyn Read) -> io::Result<(usize, usize)> {
+        let (mut buffer, mut longest, mut sum) = (vec![0; 1 << 20], 0, 0);
+        loop {
+            match body.read(&mut buffer)? {
+                0 => return Ok((longest, sum)),
+                piece => (longest, sum) = (longest.max(piece), sum + piece),
+            }
         }
     }
 
@@ -473,10 +443,10 @@ mod tests {
         answer.resize(answer.len() + LENGTH, b'x');
         let client = HttpClient::probing(&HttpAccess::default()).unwrap();
         let endpoint = serve(answer.clone());
-        let (status, pieces) = client.get(&endpoint, "/metrics", u64::MAX, Pieces::default()).await.unwrap();
-        assert_eq!((status, pieces.sum), (503, LENGTH));
-        assert!(pieces.longest <= 256 * 1024, "{}", pieces.longest);
-        let long = client.get(&serve(answer), "/readyz", 1000, Vec::new()).await.err().unwrap();
+        let (status, (longest, sum)) = client.get(&endpoint, "/metrics", u64::MAX, pieces).await.unwrap();
+        assert_eq!((status, sum), (503, LENGTH));
+        assert!(longest <= 256 * 1024, "{longest}");
+        let long = client.get(&serve(answer), "/readyz", 1000, pieces).await.err().unwrap();
         assert_eq!(long.to_string(), "the answer is longer than 1000 bytes");
     }
 }

@@ -4,12 +4,16 @@
 // Each benchmark is a crate of its own and uses a part of this.
 #![allow(dead_code, clippy::allow_attributes, reason = "used in part by each benchmark")]
 
+use std::error::Error;
+use std::hint::black_box;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
-use callsight_fold::series::detail::DetailStore;
-use callsight_fold::{Fold, FoldSettings, StreamTime};
+use callsight_fold::series::detail::{DetailPlane, DetailStore};
+use callsight_fold::series::exposition::{Format, write_page};
+use callsight_fold::{DetailLevel, Fold, FoldSettings, StreamTime};
 use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
@@ -17,6 +21,23 @@ use callsight_testkit::process::memory;
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
+
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// Counts bytes and discards them, as a connection would take them away.
+#[derive(Default)]
+pub(crate) struct Counting(pub(crate) usize);
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += black_box(bytes).len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Processor time of the thread: on a shared machine, wall-clock time mostly measures other work.
 pub(crate) struct CpuTime;
@@ -199,12 +220,28 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(DetailLevel::Pair, 2_000_000)
+    }
+
+    /// A world with a budget of series.
+    pub(crate) fn with(detail_level: DetailLevel, max_series: usize) -> Self {
         let aggregates = Aggregates::new();
         let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
-        let detail = DetailStore::new(2_000_000);
+        let detail = DetailStore::new(max_series);
         let recorder = Arc::clone(aggregates.recorder());
-        let fold = Fold::new(&id("us".parse()), FoldSettings::default(), recorder, detail.clone(), own);
+        let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
+        let fold = Fold::new(&id("us".parse()), settings, recorder, detail.clone(), own);
         Self { fold, detail, aggregates, now: BEGIN }
+    }
+
+    /// The live series of both detail planes.
+    pub(crate) fn live_series(&self) -> usize {
+        DetailPlane::ALL.iter().map(|plane| self.detail.live_series(*plane)).sum()
+    }
+
+    /// Writes a page of metrics.
+    pub(crate) fn page(&self, sink: &mut impl Write) -> io::Result<()> {
+        write_page(&self.aggregates.render(), &self.detail, self.now.unix_seconds() + 2.5, Format::Text, sink)
     }
 
     /// Folds a frame that the stream received 5 ms ago.
@@ -215,7 +252,12 @@ impl World {
 
     /// Advances the time by 0.2 ms per frame, and does what the clock triggers.
     pub(crate) fn pass(&mut self, frames: u32) {
-        self.now = self.now + frames * Duration::from_micros(200);
+        self.wait(frames * Duration::from_micros(200));
+    }
+
+    /// Advances the time, and does what the clock triggers.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
         self.fold.tick(self.now);
     }
 }

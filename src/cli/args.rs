@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::log::LogArgs;
 use crate::config::{
-    ConfigError, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio, whole,
+    ConfigError, MILLISECOND, MINUTE, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio,
+    whole, within_an_hour,
 };
 use callsight_fold::Thresholds;
 
@@ -29,11 +30,6 @@ pub(crate) struct ProcessArgs {
     pub(crate) log: LogArgs,
 }
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-
 /// Upper bound of every budget.
 pub(crate) const PLENTY: usize = 1_000_000_000;
 
@@ -50,7 +46,7 @@ pub(crate) struct JudgementArgs {
         long,
         value_name = "DURATION",
         default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR),
+        value_parser = within_an_hour,
         help_heading = "Detail"
     )]
     pub(crate) idle_timeout: Duration,
@@ -159,34 +155,24 @@ impl NatsArgs {
     /// # Errors
     /// Two flags contradict each other, or one of a pair is missing.
     pub(crate) fn validate(self, role: &str) -> Result<NatsConfig, ConfigError> {
-        let mut login = None;
-        for url in self.nats_url.iter().chain(&self.nats_fallback_url) {
-            if let Some(found) = url.login() {
-                if login.is_some_and(|login| login != found) {
-                    return rejected("the servers of `--nats-url` must not name different users");
-                }
-                login = Some(found);
-            }
+        let mut logins = self.nats_url.iter().chain(&self.nats_fallback_url).filter_map(NatsUrl::login);
+        let login = logins.next().cloned();
+        if logins.any(|other| Some(other) != login.as_ref()) {
+            return rejected("the servers of `--nats-url` must not name different users");
         }
-        let mut identities = Vec::new();
-        if let Some(login) = login {
-            identities.push(("--nats-url` with a user", NatsIdentity::Login(login.clone())));
-        }
-        if let Some(file) = self.nats_creds {
-            identities.push(("--nats-creds`", NatsIdentity::Credentials(file)));
-        }
-        if let Some(file) = self.nats_nkey {
-            identities.push(("--nats-nkey`", NatsIdentity::Nkey(file)));
-        }
-        let login = pair("--nats-user", self.nats_user, "--nats-password-file", self.nats_password_file)?;
-        if let Some((user, file)) = login {
-            identities.push(("--nats-user`", NatsIdentity::Password { user, file }));
-        }
-        let identity = match <[_; 1]>::try_from(identities) {
-            Ok([(_, identity)]) => identity,
-            Err(none) if none.is_empty() => NatsIdentity::Anonymous,
-            Err(several) => {
-                let (first, second) = (several[0].0, several[1].0);
+        let password = pair("--nats-user", self.nats_user, "--nats-password-file", self.nats_password_file)?;
+        let password = password.map(|(user, file)| NatsIdentity::Password { user, file });
+        let identities = [
+            ("--nats-url` with a user", login.map(NatsIdentity::Login)),
+            ("--nats-creds`", self.nats_creds.map(NatsIdentity::Credentials)),
+            ("--nats-nkey`", self.nats_nkey.map(NatsIdentity::Nkey)),
+            ("--nats-user`", password),
+        ];
+        let mut given = identities.into_iter().filter_map(|(flag, identity)| Some((flag, identity?)));
+        let identity = match (given.next(), given.next()) {
+            (None, _) => NatsIdentity::Anonymous,
+            (Some((_, identity)), None) => identity,
+            (Some((first, _)), Some((second, _))) => {
                 return rejected(format!("`{second} cannot be used with `{first}; connect as one user"));
             }
         };
@@ -207,7 +193,7 @@ pub(crate) fn rejected<T>(message: impl Into<String>) -> Result<T, ConfigError> 
 }
 
 /// Returns both values of two flags that need each other, or none.
-fn pair<A, B>(
+pub(crate) fn pair<A, B>(
     flag: &str,
     value: Option<A>,
     other: &str,

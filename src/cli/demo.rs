@@ -23,11 +23,11 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::servers::{DemoServer, RegionServers, free_address};
-use super::args::{HOUR, ProcessArgs, SECOND, distinct, joined, rejected};
+use super::args::{ProcessArgs, distinct, joined, rejected};
 use super::process::print;
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
-use crate::config::{ConfigError, duration_between};
+use crate::config::{ConfigError, within_an_hour};
 use crate::consume::Reader;
 use crate::serve::{Exporter, ExporterConfig, Glance};
 use crate::simulate::{self, SimulateConfig};
@@ -77,21 +77,11 @@ pub(crate) struct DemoArgs {
     cut: Option<Region>,
 
     /// Time from the start to the cut, from 1s to 1h
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR)
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     cut_after: Duration,
 
     /// Duration of the cut, from 1s to 1h
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "20s",
-        value_parser = duration_between(SECOND..=HOUR)
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = within_an_hour)]
     cut_for: Duration,
 
     #[command(flatten)]
@@ -131,6 +121,7 @@ impl DemoArgs {
                 return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
             }
         }
+        self.calls.check(&regions)?;
         let cut = self.cut.map(|_| (self.cut_after, self.cut_for));
         Ok((self.process, DemoConfig { regions, bridged, cut, calls: self.calls }))
     }
@@ -357,7 +348,7 @@ fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, s
         frames: None,
         seed,
         scenario: config.calls.scenario,
-        rhythm: config.calls.rhythm(),
+        rhythm: config.calls.rhythm,
         rate: None,
         leave_at_end: true,
         quiet: true,

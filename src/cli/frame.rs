@@ -7,13 +7,15 @@
 //! Invariant: `check` accepts exactly the frames that the exporter accepts.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, IgnoredAny};
 
 use super::CliError;
 use super::dead_letters::{self, DeadLetterArgs};
+use crate::config::named;
+use crate::insight::words::plural;
 use callsight_frame::{Form, Frame, Rejection};
 
 /// Encode, decode and check health frames
@@ -43,8 +45,8 @@ struct EncodeArgs {
     file: Option<PathBuf>,
 
     /// Form of the encoded frames
-    #[arg(long, value_enum, default_value_t = FormName::Compact)]
-    form: FormName,
+    #[arg(long, default_value = "compact", value_parser = named(&FORMS))]
+    form: Form,
 
     /// Write a hex dump, as `decode --hex` reads it
     #[arg(long)]
@@ -70,146 +72,93 @@ struct CheckArgs {
     dead_letters: DeadLetterArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum FormName {
-    /// Arrays in the documented order, the smallest form
-    Compact,
-    /// Maps with string keys
-    Named,
-}
-
-impl From<FormName> for Form {
-    fn from(name: FormName) -> Self {
-        match name {
-            FormName::Compact => Self::Compact,
-            FormName::Named => Self::Named,
-        }
-    }
-}
-
-/// The error of `callsight frame`.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FrameCommandError {
-    /// The input can't be read.
-    #[error("cannot read {from}")]
-    Read {
-        /// The file, or standard input.
-        from: String,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The output can't be written.
-    #[error("cannot write the output")]
-    Write(#[from] io::Error),
-    /// The input of `encode` is not JSON.
-    #[error("the input is not JSON")]
-    Json(#[source] serde_json::Error),
-    /// The input is not hex digits.
-    #[error("`{character}` is not a hex digit; omit --hex to read bytes")]
-    Hex {
-        /// The first other character.
-        character: char,
-    },
-    /// A digit is missing at the end.
-    #[error("the number of hex digits is odd; the last byte is incomplete")]
-    HalfByte,
-    /// A frame can't be encoded or decoded.
-    #[error("frame {number} is rejected")]
-    Frame {
-        /// Position in the input, from 1.
-        number: usize,
-        /// The rejection.
-        source: Rejection,
-    },
-    /// The dead letters can't be shown.
-    #[error(transparent)]
-    DeadLetters(#[from] CliError),
-    /// `check` has rejected frames, after printing each.
-    #[error("{rejected} of {frames} frames rejected")]
-    Rejected {
-        /// Number of rejected frames.
-        rejected: usize,
-        /// Number of all frames.
-        frames: usize,
-    },
-}
+/// The forms on the command line, with their help.
+const FORMS: [(&str, &str, Form); 2] = [
+    ("compact", "Arrays in the documented order, the smallest form", Form::Compact),
+    ("named", "Maps with string keys", Form::Named),
+];
 
 /// Runs the command on its file, or else on `input`.
-pub(crate) fn run(
-    args: FrameArgs,
-    input: impl Read,
-    mut output: impl Write,
-) -> Result<(), FrameCommandError> {
-    match args.command {
-        FrameCommand::Encode(args) => encode(&read(args.file.as_deref(), input)?, &args, &mut output)?,
-        FrameCommand::Decode(args) => decode(&bytes(&args, input)?, &mut output)?,
+pub(super) fn run(args: FrameArgs, input: impl Read, mut output: impl Write) -> Result<(), CliError> {
+    let mut written = Vec::new();
+    let done = match args.command {
+        FrameCommand::Encode(args) => encode(&read(args.file.as_deref(), input)?, &args, &mut written),
+        FrameCommand::Decode(args) => decode(&bytes(&args, input)?, &mut written),
         FrameCommand::Check(args) if args.dead_letters.dlq => {
-            return dead_letters::show(args.dead_letters, output).map_err(FrameCommandError::DeadLetters);
+            return dead_letters::show(args.dead_letters, output);
         }
-        FrameCommand::Check(args) => check(&bytes(&args.message, input)?, &mut output)?,
-    }
-    Ok(output.flush()?)
+        FrameCommand::Check(args) => check(&bytes(&args.message, input)?, &mut written),
+    };
+    // An error concerns one frame; those before it were read.
+    let shown = output.write_all(&written).and_then(|()| output.flush());
+    shown.map_err(|error| CliError::caused("cannot write the output", error))?;
+    done
 }
 
-fn encode(input: &[u8], args: &EncodeArgs, output: &mut impl Write) -> Result<(), FrameCommandError> {
+fn encode(input: &[u8], args: &EncodeArgs, output: &mut Vec<u8>) -> Result<(), CliError> {
     let values = serde_json::Deserializer::from_slice(input).into_iter::<serde_json::Value>();
     for (index, value) in values.enumerate() {
-        let value = value.map_err(FrameCommandError::Json)?;
-        let refused = |source| FrameCommandError::Frame { number: index + 1, source };
+        let value = value.map_err(|error| CliError::caused("the input is not JSON", error))?;
+        let refused = |rejection| rejected(index, rejection);
         let frame = Frame::deserialize(&value).map_err(|error| refused(Rejection::from_decoder(&error)))?;
-        let message = frame.encode(args.form.into());
+        let message = frame.encode(args.form);
         // Some limits, such as the length, apply only to the encoded frame.
         Frame::decode(&message).map_err(refused)?;
         if args.hex {
-            if index > 0 {
-                writeln!(output)?;
-            }
-            write_hex(&message, output)?;
+            let blank = if index > 0 { "\n" } else { "" };
+            output.extend(format!("{blank}{}", to_hex(&message)).bytes());
         } else {
-            output.write_all(&message)?;
+            output.extend(message);
         }
     }
     Ok(())
 }
 
-fn decode(input: &[u8], output: &mut impl Write) -> Result<(), FrameCommandError> {
+fn decode(input: &[u8], output: &mut Vec<u8>) -> Result<(), CliError> {
     for (index, message) in messages(input).enumerate() {
-        let frame = Frame::decode(message)
-            .map_err(|source| FrameCommandError::Frame { number: index + 1, source })?;
-        serde_json::to_writer_pretty(&mut *output, &frame).map_err(io::Error::from)?;
-        writeln!(output)?;
+        let frame = Frame::decode(message).map_err(|rejection| rejected(index, rejection))?;
+        serde_json::to_writer_pretty(&mut *output, &frame).map_err(CliError::other)?;
+        output.push(b'\n');
     }
     Ok(())
 }
 
-fn check(input: &[u8], output: &mut impl Write) -> Result<(), FrameCommandError> {
+fn check(input: &[u8], output: &mut Vec<u8>) -> Result<(), CliError> {
     let (mut frames, mut rejected) = (0, 0);
     for message in messages(input) {
         frames += 1;
-        match Frame::decode(message) {
-            Ok(frame) => writeln!(output, "ok: {}", summary(message, &frame))?,
+        let verdict = match Frame::decode(message) {
+            Ok(frame) => format!("ok: {}\n", summary(message, &frame)),
             Err(rejection) => {
                 rejected += 1;
-                writeln!(output, "{rejection}")?;
+                format!("{rejection}\n")
             }
-        }
+        };
+        output.extend(verdict.bytes());
     }
-    if rejected > 0 { Err(FrameCommandError::Rejected { rejected, frames }) } else { Ok(()) }
+    if rejected == 0 {
+        return Ok(());
+    }
+    Err(CliError::failed(format!("{rejected} of {frames} frames rejected")))
+}
+
+/// The error of the frame at an index, which people count from 1.
+fn rejected(index: usize, rejection: Rejection) -> CliError {
+    CliError::caused(format!("frame {} is rejected", index + 1), rejection)
 }
 
 fn summary(message: &[u8], frame: &Frame<'_>) -> String {
     // The first byte of an array is 9x, dc or dd.
     let form = if matches!(message.first(), Some(0x90..=0x9f | 0xdc | 0xdd)) { "compact" } else { "named" };
-    let peers = frame.peers.len();
+    let peers = plural(frame.peers.len() as u64, "remote peer");
     format!(
-        "{form}, {} bytes, meeting {}, session {}, peer {}, seq {}{}, {peers} {}",
+        "{form}, {} bytes, meeting {}, session {}, peer {}, seq {}{}, {peers}",
         message.len(),
         frame.meeting_id,
         frame.session_id,
         frame.peer_id,
         frame.seq.get(),
         if frame.ended == Some(true) { ", ended" } else { "" },
-        if peers == 1 { "remote peer" } else { "remote peers" },
     )
 }
 
@@ -233,7 +182,7 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn read(file: Option<&Path>, mut input: impl Read) -> Result<Vec<u8>, FrameCommandError> {
+fn read(file: Option<&Path>, mut input: impl Read) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let (from, done) = match file {
         Some(path) => {
@@ -242,37 +191,34 @@ fn read(file: Option<&Path>, mut input: impl Read) -> Result<Vec<u8>, FrameComma
         }
         None => ("standard input".to_owned(), input.read_to_end(&mut bytes)),
     };
-    done.map_err(|source| FrameCommandError::Read { from, source })?;
+    done.map_err(|error| CliError::caused(format!("cannot read {from}"), error))?;
     Ok(bytes)
 }
 
-fn bytes(args: &MessageArgs, input: impl Read) -> Result<Vec<u8>, FrameCommandError> {
+fn bytes(args: &MessageArgs, input: impl Read) -> Result<Vec<u8>, CliError> {
     let input = read(args.file.as_deref(), input)?;
     if args.hex { from_hex(&String::from_utf8_lossy(&input)) } else { Ok(input) }
 }
 
-fn write_hex(bytes: &[u8], output: &mut impl Write) -> io::Result<()> {
-    for line in bytes.chunks(16) {
-        let line: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(output, "{}", line.join(" "))?;
-    }
-    Ok(())
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    bytes.chunks(16).map(|bytes| line(bytes) + "\n").collect()
 }
 
-fn from_hex(text: &str) -> Result<Vec<u8>, FrameCommandError> {
+fn from_hex(text: &str) -> Result<Vec<u8>, CliError> {
     let code = text.lines().flat_map(|line| line.split('#').next().unwrap_or_default().chars());
-    let mut bytes = Vec::new();
-    let mut high = None;
-    for character in code.filter(|character| !character.is_whitespace()) {
-        let digit = character.to_digit(16).ok_or(FrameCommandError::Hex { character })?;
-        // Two digits of 16 fit in a byte.
-        let digit = u8::try_from(digit).unwrap_or_default();
-        match high.take() {
-            None => high = Some(digit << 4),
-            Some(high) => bytes.push(high | digit),
-        }
-    }
-    if high.is_some() { Err(FrameCommandError::HalfByte) } else { Ok(bytes) }
+    let digit = |character: char| {
+        let wrong =
+            || CliError::failed(format!("`{character}` is not a hex digit; omit --hex to read bytes"));
+        // A digit of 16 fits in a byte.
+        character.to_digit(16).map(|digit| digit as u8).ok_or_else(wrong)
+    };
+    let digits =
+        code.filter(|character| !character.is_whitespace()).map(digit).collect::<Result<Vec<_>, _>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return Err(CliError::failed("the number of hex digits is odd; the last byte is incomplete"));
+    };
+    Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 #[cfg(test)]
@@ -280,7 +226,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use callsight_frame::Reason;
 
     #[derive(clap::Parser)]
     struct Command {
@@ -296,7 +241,7 @@ mod tests {
         {"v": 1, "meeting_id": "standup", "session_id": "s-1", "peer_id": "ana", "seq": 8,
          "sent_at_ms": 1764000001000, "ended": true, "peers": []}"#;
 
-    fn frame(arguments: &[&str], input: &[u8]) -> (Vec<u8>, Result<(), FrameCommandError>) {
+    fn frame(arguments: &[&str], input: &[u8]) -> (Vec<u8>, Result<(), CliError>) {
         let command = Command::try_parse_from(["frame"].iter().chain(arguments)).unwrap();
         let mut output = Vec::new();
         let done = run(command.frame, input, &mut output);
@@ -349,27 +294,14 @@ mod tests {
     #[test]
     fn what_cannot_be_encoded_is_named() {
         let (_, done) = frame(&["encode"], TWO_FRAMES.replace("\"seq\": 8", "\"seq\": -8").as_bytes());
-        match done.unwrap_err() {
-            FrameCommandError::Frame { number: 2, source } => {
-                assert_eq!(source.to_string(), "out_of_range: seq: -8 is negative");
-            }
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(done.unwrap_err().line(), "frame 2 is rejected: out_of_range: seq: -8 is negative");
         let long = TWO_FRAMES.replace("\"peers\": []", &format!("\"peers\": [{}]", vec![
             r#"{"peer_id":"a","can_listen":true,"can_see":true,"audio_enabled":true,"video_enabled":true}"#; 257
         ].join(",")));
         let (_, done) = frame(&["encode"], long.as_bytes());
-        assert!(
-            matches!(
-                done,
-                Err(FrameCommandError::Frame {
-                    number: 2,
-                    source: Rejection { reason: Reason::TooManyPeers, .. }
-                })
-            ),
-            "{done:?}"
-        );
-        assert!(matches!(frame(&["encode"], b"{").1, Err(FrameCommandError::Json(_))));
+        let error = done.unwrap_err().line();
+        assert!(error.starts_with("frame 2 is rejected: too_many_peers: "), "{error}");
+        assert_eq!(frame(&["encode"], b"{").1.unwrap_err().to_string(), "the input is not JSON");
     }
 
     #[test]
@@ -379,7 +311,8 @@ mod tests {
             from_hex("0x0a").unwrap_err().to_string(),
             "`x` is not a hex digit; omit --hex to read bytes"
         );
-        assert!(matches!(from_hex("0a0"), Err(FrameCommandError::HalfByte)));
+        let odd = from_hex("0a0").unwrap_err().to_string();
+        assert_eq!(odd, "the number of hex digits is odd; the last byte is incomplete");
     }
 
     #[test]

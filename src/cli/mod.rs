@@ -82,7 +82,7 @@ fn execute() -> Result<(), CliError> {
         Command::Replay(args) => start(args.validate(OffsetDateTime::now_utc())?, replay::run),
         Command::Demo(args) => start(args.validate()?, demo::run),
         Command::Streams(args) => start(args.validate()?, streams::run),
-        Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()).map_err(CliError::other),
+        Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()),
         Command::Rollout(args) => rollout::execute(args),
     }
 }

@@ -4,9 +4,8 @@ mod compare;
 mod deploy;
 mod retire;
 
-use std::path::PathBuf;
-
 use super::CliError;
+use super::args::pair;
 use super::process::{print, start};
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};
@@ -26,33 +25,10 @@ enum RolloutCommand {
     Deploy(Box<deploy::DeployArgs>),
 }
 
-/// How to be let in by exporters that have a web config.
-#[derive(Clone, Debug, clap::Args)]
-struct HttpArgs {
-    /// User for basic auth, if the exporters have a web config; with `--http-password-file`
-    #[arg(long, value_name = "NAME", help_heading = "HTTP")]
-    http_user: Option<String>,
-
-    /// File whose first line is the password of `--http-user`
-    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
-    http_password_file: Option<PathBuf>,
-
-    /// PEM file of certificate authorities to trust for `https://` instead of the system's
-    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
-    http_ca: Option<PathBuf>,
-}
-
-impl HttpArgs {
-    fn validate(self) -> Result<HttpAccess, ConfigError> {
-        let lacking =
-            |flag: &str, other: &str| Err(ConfigError::Rejected(format!("`{flag}` needs `{other}` too")));
-        match (&self.http_user, &self.http_password_file) {
-            (Some(_), None) => return lacking("--http-user", "--http-password-file"),
-            (None, Some(_)) => return lacking("--http-password-file", "--http-user"),
-            _ => {}
-        }
-        Ok(HttpAccess { user: self.http_user, password_file: self.http_password_file, ca: self.http_ca })
-    }
+/// Checks the flags of an [`HttpAccess`].
+fn access(access: &HttpAccess) -> Result<(), ConfigError> {
+    let HttpAccess { user, password_file, .. } = access;
+    pair("--http-user", user.as_ref(), "--http-password-file", password_file.as_ref()).map(drop)
 }
 
 fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{HOUR, JudgementArgs, NatsArgs, PLENTY, ProcessArgs, SECOND};
+use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs};
 use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, stop_signal};
-use crate::config::{ConfigError, NatsConfig, duration_between, socket_address, whole};
+use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, within_an_hour};
 use crate::consume::Reader;
 use crate::nats::{self, Refusals};
 use crate::serve::{Exporter, ExporterConfig, Feed};
@@ -66,8 +66,14 @@ pub(crate) struct ServeArgs {
     /// Level of detail of each call's own series.
     ///
     /// Aggregates are always exported, and a replay has every detail regardless.
-    #[arg(long, value_name = "LEVEL", default_value = "pair", help_heading = "Detail")]
-    detail: DetailArg,
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "pair",
+        value_parser = named(&DETAIL_LEVELS),
+        help_heading = "Detail"
+    )]
+    detail: DetailLevel,
 
     /// Maximum number of sessions of a meeting with pair detail, 0 for any number.
     ///
@@ -100,13 +106,10 @@ struct ServeHttpArgs {
     #[arg(long, value_name = "FILE")]
     web_config: Option<PathBuf>,
 
-    /// Age of the oldest frame still to be folded above which `/readyz` is not ready, from 1s to 1h
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "10s",
-        value_parser = duration_between(SECOND..=HOUR)
-    )]
+    /// Age of a region's view above which `/readyz` is not ready, from 1s to 1h.
+    ///
+    /// Everything that was stored before is folded. A view without contact for 7 s is lost in any case.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = within_an_hour)]
     ready_max_lag: Duration,
 }
 
@@ -155,7 +158,7 @@ impl ServeArgs {
             max_series: self.budgets.max_series,
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,
-                detail: self.detail.into(),
+                detail: self.detail,
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,
                     sessions => sessions,
@@ -174,26 +177,12 @@ impl ServeArgs {
     }
 }
 
-/// [`DetailLevel`] on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum DetailArg {
-    /// Aggregates only
-    Off,
-    /// Aggregates, and series of every session
-    Session,
-    /// All of that, and series of every pair of a session and a remote peer
-    Pair,
-}
-
-impl From<DetailArg> for DetailLevel {
-    fn from(arg: DetailArg) -> Self {
-        match arg {
-            DetailArg::Off => Self::Off,
-            DetailArg::Session => Self::Session,
-            DetailArg::Pair => Self::Pair,
-        }
-    }
-}
+/// The levels of detail on the command line, with their help.
+const DETAIL_LEVELS: [(&str, &str, DetailLevel); 3] = [
+    ("off", "Aggregates only", DetailLevel::Off),
+    ("session", "Aggregates, and series of every session", DetailLevel::Session),
+    ("pair", "All of that, and series of every pair of a session and a remote peer", DetailLevel::Pair),
+];
 
 impl fmt::Display for ServeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

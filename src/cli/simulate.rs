@@ -6,9 +6,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::args::{HOUR, NatsArgs, ProcessArgs, distinct, joined};
+use super::args::{NatsArgs, ProcessArgs, distinct, joined, rejected};
 use super::{CliError, stop_signal};
-use crate::config::{ConfigError, NatsConfig, duration, duration_between, positive, whole};
+use crate::config::{ConfigError, HOUR, NatsConfig, duration, duration_between, positive, whole};
 use crate::nats;
 use crate::simulate::{self, Rhythm, Scenario, SimulateError};
 use crate::topology::ensure_streams;
@@ -16,7 +16,6 @@ use callsight_frame::MAX_PEERS;
 use callsight_frame::subject::Region;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-const BAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Publish the health frames of simulated calls to JetStream
 #[derive(Debug, clap::Args)]
@@ -85,18 +84,8 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "NAME", default_value = "steady")]
     pub(crate) scenario: Scenario,
 
-    /// Healthy time before the scenario's first degradation
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub(crate) quiet_for: Duration,
-
-    /// Duration of each degradation of the scenario, from 6s to 1day; 90 s of healthy calls follow
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "60s",
-        value_parser = duration_between(Rhythm::SHORTEST_BAD..=BAD_MAX)
-    )]
-    pub(crate) bad_for: Duration,
+    #[command(flatten)]
+    pub(crate) rhythm: Rhythm,
 
     /// Seed of all random numbers, by default a random one; the same seed gives the same calls and
     /// session ids.
@@ -111,13 +100,17 @@ pub(crate) struct CallArgs {
 }
 
 impl CallArgs {
+    /// Checks that the scenario has something to affect.
+    pub(super) fn check(&self, regions: &[Region]) -> Result<(), ConfigError> {
+        if regions.iter().any(|region| self.scenario.affects(region)) {
+            return Ok(());
+        }
+        rejected(format!("`--scenario {}` affects region apac; add that region", self.scenario))
+    }
+
     /// Returns the seed of the flag, or a random one.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(rand::random)
-    }
-
-    pub(crate) const fn rhythm(&self) -> Rhythm {
-        Rhythm { quiet: self.quiet_for, bad: self.bad_for }
     }
 }
 
@@ -132,8 +125,10 @@ pub(crate) struct SimulateCommandConfig {
 
 impl SimulateArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, SimulateCommandConfig), ConfigError> {
+        let regions = distinct(self.region);
+        self.calls.check(&regions)?;
         let calls = simulate::SimulateConfig {
-            regions: distinct(self.region),
+            regions,
             sessions: self.calls.sessions,
             meeting_size: self.meeting_size,
             interval: self.interval,
@@ -141,7 +136,7 @@ impl SimulateArgs {
             frames: self.frames,
             seed: self.calls.seed(),
             scenario: self.calls.scenario,
-            rhythm: self.calls.rhythm(),
+            rhythm: self.calls.rhythm,
             rate: self.rate,
             leave_at_end: self.leave_at_end,
             quiet: false,
@@ -162,7 +157,6 @@ impl fmt::Display for SimulateCommandConfig {
 
 /// Simulates until the end of the settings, or until a signal.
 pub(crate) async fn run(config: SimulateCommandConfig) -> Result<(), CliError> {
-    config.calls.check().map_err(CliError::other)?;
     let client = nats::connect(&config.nats, "callsight simulate").await.map_err(CliError::other)?;
     if config.create {
         let context = async_nats::jetstream::new(client.clone());

@@ -13,9 +13,9 @@ use std::time::Duration;
 use self::report::{StepReport, StreamsReport};
 use self::size::{SizeArgs, SizeConfig};
 use super::CliError;
-use super::args::{HOUR, NatsArgs, ProcessArgs, SECOND, distinct, joined, rejected};
+use super::args::{NatsArgs, ProcessArgs, distinct, joined, rejected};
 use super::process::print;
-use crate::config::{ConfigError, NatsConfig, duration_between, one_line, whole};
+use crate::config::{ConfigError, NatsConfig, one_line, whole, within_an_hour};
 use crate::nats;
 use crate::topology::{self, Bond, Declared, Name, Readers, Reconciler};
 use callsight_frame::subject::Region;
@@ -111,12 +111,7 @@ struct DeclaredArgs {
     /// Time to wait for JetStream's answer, from 1s to 1h.
     ///
     /// For a while after a start there is no leader.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = duration_between(SECOND..=HOUR)
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     wait: Duration,
 
     /// Print JSON instead of text

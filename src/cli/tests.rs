@@ -258,6 +258,20 @@ fn the_documentation_is_that_of_the_declaration() {
 }
 
 #[test]
+fn a_scenario_needs_a_region_that_it_affects() {
+    let shown = |line: &str| {
+        let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        check(&arguments, &|_| None, &|_| Err(io::Error::other("no file")))
+    };
+    for command in ["simulate --region", "demo --region"] {
+        let line = |region: &str| format!("callsight {command} {region} --scenario apac-rtt-spike");
+        let error = shown(&line("us")).unwrap_err();
+        assert_eq!(error, "`--scenario apac-rtt-spike` affects region apac; add that region");
+        shown(&line("us,apac-2")).unwrap();
+    }
+}
+
+#[test]
 fn a_replay_says_what_contradicts_itself() {
     let now = OffsetDateTime::from_unix_timestamp(1_764_000_000).unwrap();
     let validate = |line: &str| {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::flag::environment_name;
+use super::layers::environment_name;
 use super::words::{did_you_mean, list, one_line, redacted};
 
 /// Settings that can't be used.
@@ -52,22 +52,15 @@ pub(super) fn rejected(error: &clap::Error, command: &Command, layer: Layer<'_>)
         | ErrorKind::WrongNumberOfValues => value_rejected(&context, command, layer),
         ErrorKind::UnknownArgument if culprit.starts_with('-') => {
             let flag = flag_name(culprit).map_or_else(|| culprit.to_owned(), |name| format!("--{name}"));
-            let advice = if let Some(commands) = commands_with(command, flag.trim_start_matches('-')) {
-                format!("it goes after {commands}")
-            } else if let Some(known) = context.last(ContextKind::SuggestedArg) {
-                did_you_mean(known)
-            } else {
-                "`--help` lists them".to_owned()
-            };
+            let elsewhere = commands_with(command, flag.trim_start_matches('-'));
+            let advice = elsewhere.map(|commands| format!("it goes after {commands}"));
+            let advice = advice.unwrap_or_else(|| context.advice(ContextKind::SuggestedArg));
             format!("unknown flag `{flag}`; {advice}")
         }
         ErrorKind::UnknownArgument => format!("unexpected argument `{}`", redacted(culprit)),
         ErrorKind::InvalidSubcommand => {
             let unknown = context.text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            let advice = match context.last(ContextKind::SuggestedSubcommand) {
-                Some(known) => did_you_mean(known),
-                None => "`--help` lists them".to_owned(),
-            };
+            let advice = context.advice(ContextKind::SuggestedSubcommand);
             format!("unknown command `{}`; {advice}", redacted(unknown))
         }
         ErrorKind::MissingSubcommand => {
@@ -148,6 +141,11 @@ impl<'a> Context<'a> {
             Some(ContextValue::String(text)) => std::slice::from_ref(text),
             _ => &[],
         }
+    }
+
+    /// Returns what to write instead of a name that is unknown.
+    fn advice(&self, suggested: ContextKind) -> String {
+        self.last(suggested).map_or_else(|| "`--help` lists them".to_owned(), did_you_mean)
     }
 
     /// Returns the best suggestion: clap sorts them from worst to best.

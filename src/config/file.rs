@@ -14,70 +14,57 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, commands_with};
-use super::flag::CONFIG_FLAG;
+use super::layers::CONFIG_FLAG;
 use super::words::{did_you_mean, list, nearest, one_line};
 
 /// Reads a file's text.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// The settings of a file for the selected command, by flag.
+/// The settings of a file for the selected command.
 #[derive(Default)]
 pub(super) struct File {
-    settings: BTreeMap<String, Setting>,
-}
-
-struct Setting {
-    /// `callsight.toml:12`
-    place: String,
-    values: Vec<OsString>,
+    name: String,
+    text: String,
+    /// By flag: where it is set, as `callsight.toml:12`, and its values.
+    settings: BTreeMap<String, (String, Vec<OsString>)>,
 }
 
 impl File {
-    /// Reads the file at `path`, checks all its keys against `command`, and keeps those for the
+    /// Reads the file at `path`, checks all its keys against `root`, and keeps those for the
     /// subcommand at the path `selected`.
     pub(super) fn read(
         path: &Path,
         read: ReadFile<'_>,
-        command: &Command,
+        root: &Command,
         selected: &[&str],
     ) -> Result<Self, ConfigError> {
         let text = read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let name = one_line(&path.display().to_string());
-        let mut reader = Reader { name, text: &text, root: command, settings: BTreeMap::new() };
+        let mut file = Self { name, text: text.clone(), settings: BTreeMap::new() };
         let document = DeTable::parse(&text).map_err(|error| {
-            let place = error.span().map_or_else(|| reader.name.clone(), |span| reader.place(span.start));
+            let place = error.span().map_or_else(|| file.name.clone(), |span| file.place_of(span.start));
             let problem = one_line(error.message());
             ConfigError::Rejected(format!("{place}: not valid TOML: {problem}"))
         })?;
-        reader.take(document.get_ref(), command, Some(selected))?;
-        Ok(Self { settings: reader.settings })
+        file.take(document.get_ref(), root, root, Some(selected))?;
+        Ok(file)
     }
 
     /// Returns the values of a flag. An empty list counts as absent.
     pub(super) fn values(&self, flag: &str) -> Option<Vec<OsString>> {
-        self.settings.get(flag).map(|setting| setting.values.clone()).filter(|values| !values.is_empty())
+        self.settings.get(flag).map(|(_, values)| values.clone()).filter(|values| !values.is_empty())
     }
 
     /// Returns the line that sets a flag, as `callsight.toml:12`.
     pub(super) fn place(&self, flag: &str) -> Option<String> {
-        self.settings.get(flag).map(|setting| setting.place.clone())
+        self.settings.get(flag).map(|(place, _)| place.clone())
     }
-}
 
-/// A file while it is read.
-struct Reader<'a> {
-    name: String,
-    text: &'a str,
-    root: &'a Command,
-    settings: BTreeMap<String, Setting>,
-}
-
-impl Reader<'_> {
     fn line(&self, offset: usize) -> usize {
         1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
 
-    fn place(&self, offset: usize) -> String {
+    fn place_of(&self, offset: usize) -> String {
         format!("{}:{}", self.name, self.line(offset))
     }
 
@@ -86,6 +73,7 @@ impl Reader<'_> {
     fn take(
         &mut self,
         table: &DeTable<'_>,
+        root: &Command,
         command: &Command,
         selected: Option<&[&str]>,
     ) -> Result<(), ConfigError> {
@@ -96,7 +84,7 @@ impl Reader<'_> {
         entries.sort_by_key(|(key, _)| key.span().start);
 
         for (key, value) in entries {
-            let place = self.place(key.span().start);
+            let place = self.place_of(key.span().start);
             let name = key.get_ref().replace('_', "-");
             let wrong = |problem: String| Err(ConfigError::Rejected(format!("{place}: {problem}")));
 
@@ -124,12 +112,12 @@ impl Reader<'_> {
                     return wrong(format!("`{name}` takes a single value{more}"));
                 };
                 if selected.is_some() {
-                    self.settings.insert(name, Setting { place, values });
+                    self.settings.insert(name, (place, values));
                 }
             } else if matches!(value.get_ref(), DeValue::Table(_)) {
                 return wrong(unknown_table(key.get_ref(), command));
             } else {
-                return wrong(unknown_key(key.get_ref(), &name, command, self.root));
+                return wrong(unknown_key(key.get_ref(), &name, command, root));
             }
         }
 
@@ -138,7 +126,7 @@ impl Reader<'_> {
                 Some([first, rest @ ..]) if *first == name => Some(rest),
                 _ => None,
             };
-            self.take(table, subcommand, selected)?;
+            self.take(table, root, subcommand, selected)?;
         }
         Ok(())
     }

@@ -7,16 +7,23 @@
 //!
 //! Invariant: every value is read by its flag's parser, whichever layer it comes from.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 
 use clap::builder::{BoolValueParser, ValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, ArgMatches, Command, Parser};
+use clap::{ArgAction, Command, Parser};
 
 use super::error::{ConfigError, Layer, rejected};
 use super::file::{File, ReadFile};
-use super::flag::{CONFIG_FLAG, environment_name};
+
+/// The flag that names the file, and so the only one that the file can't set.
+pub(super) const CONFIG_FLAG: &str = "config";
+
+/// Returns the environment variable of a flag: `CALLSIGHT_IDLE_TIMEOUT` for `idle-timeout`.
+pub fn environment_name(flag: &str) -> String {
+    format!("CALLSIGHT_{}", flag.to_uppercase().replace('-', "_"))
+}
 
 /// The request of a command line.
 pub enum Parsed<C> {
@@ -66,8 +73,14 @@ pub(crate) fn parse_with<C: Parser>(
         .try_get_matches_from(arguments)
         .map_err(|error| rejected(&error, &with_environment, Layer::Environment))?;
 
-    let file = match config_path(&matches) {
-        Some(path) => File::read(path.as_ref(), read_file, &command, &selected(&matches))?,
+    // The names of the selected command and of those around it, outermost first.
+    let (mut selected, mut innermost) = (Vec::new(), &matches);
+    while let Some((name, matches)) = innermost.subcommand() {
+        selected.push(name);
+        innermost = matches;
+    }
+    let file = match innermost.try_get_raw(CONFIG_FLAG).ok().flatten().and_then(|mut paths| paths.next()) {
+        Some(path) => File::read(path.as_ref(), read_file, &command, &selected)?,
         None => File::default(),
     };
     let complete = with_defaults(with_defaults(command, &|flag| file.values(flag)), &from_environment);
@@ -122,16 +135,4 @@ fn with_defaults(command: Command, layer: &dyn Fn(&str) -> Option<Vec<OsString>>
             None => arg,
         })
         .mut_subcommands(|subcommand| with_defaults(subcommand, layer))
-}
-
-/// Returns the names of the selected command and of those around it, outermost first.
-fn selected(matches: &ArgMatches) -> Vec<&str> {
-    std::iter::successors(matches.subcommand(), |(_, matches)| matches.subcommand())
-        .map(|(name, _)| name)
-        .collect()
-}
-
-fn config_path(matches: &ArgMatches) -> Option<&OsStr> {
-    let selected = std::iter::successors(Some(matches), |matches| Some(matches.subcommand()?.1)).last()?;
-    selected.try_get_raw(CONFIG_FLAG).ok()??.next()
 }

@@ -5,8 +5,7 @@
 
 use clap::{Arg, Command};
 
-use super::flag::{CONFIG_FLAG, environment_name};
-use super::layers::uniform;
+use super::layers::{CONFIG_FLAG, environment_name, uniform};
 
 /// Renders a section for each command within `command`, with a table of its settings.
 pub fn reference(command: Command) -> String {

@@ -11,6 +11,14 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Parses a duration such as `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     use humantime::DurationError::{NumberOverflow, UnknownUnit};
@@ -40,6 +48,16 @@ pub(crate) fn duration_between(
     }
 }
 
+/// Parses a [`duration`] from 1s to 1h.
+pub(crate) fn within_an_hour(text: &str) -> Result<Duration, String> {
+    duration_between(SECOND..=HOUR)(text)
+}
+
+/// Parses a [`duration`] from 1s to 24h.
+pub(crate) fn within_a_day(text: &str) -> Result<Duration, String> {
+    duration_between(SECOND..=DAY)(text)
+}
+
 /// Returns a parser of a whole number within `bounds`.
 pub(crate) fn whole<T>(
     bounds: RangeInclusive<T>,
@@ -53,6 +71,17 @@ where
             .filter(|value| bounds.contains(value))
             .ok_or_else(|| format!("write a whole number from {} to {}", bounds.start(), bounds.end()))
     }
+}
+
+/// Returns a parser of a value that has a name and a help.
+pub(crate) fn named<T: Copy + Send + Sync>(
+    values: &'static [(&str, &str, T)],
+) -> impl TypedValueParser<Value = T> {
+    let names = values.iter().map(|(name, help, _)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(names).try_map(|text| {
+        let found = values.iter().find(|(name, ..)| *name == text);
+        found.map(|(.., value)| *value).ok_or("not one of the names")
+    })
 }
 
 /// Parses a share, from 0 to 1.

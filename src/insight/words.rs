@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use callsight_fold::series::aggregates::Signal;
 
+/// Stands for a value that is not known.
+pub(crate) const UNKNOWN: &str = "–";
+
 /// The name of a signal for people.
 pub(crate) const fn signal(signal: Signal) -> &'static str {
     match signal {
@@ -22,7 +25,7 @@ pub(crate) const fn signal(signal: Signal) -> &'static str {
 pub(crate) fn percent(ratio: f64) -> String {
     // The page rounds in the same way: halves go up.
     match (ratio * 1000.0).round() {
-        tenths if tenths.is_nan() => "–".to_owned(),
+        tenths if tenths.is_nan() => UNKNOWN.to_owned(),
         tenths if tenths == 0.0 || tenths >= 100.0 => format!("{:.0} %", (ratio * 100.0).round()),
         tenths => format!("{:.1} %", tenths / 10.0),
     }
@@ -31,7 +34,7 @@ pub(crate) fn percent(ratio: f64) -> String {
 /// Formats a measured time in seconds, such as `62 ms`, `1.24 s`; a dash for NaN.
 pub(crate) fn seconds(value: f64) -> String {
     match value {
-        value if value.is_nan() => "–".to_owned(),
+        value if value.is_nan() => UNKNOWN.to_owned(),
         value if value < 0.0005 => "0 ms".to_owned(),
         value if value < 0.00995 => format!("{:.1} ms", value * 1e3),
         value if value < 0.9995 => format!("{:.0} ms", value * 1e3),

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -28,6 +30,8 @@ use crate::tls;
 pub(crate) enum CertificateError {
     #[error("it {0}")]
     Pem(#[from] tls::PemError),
+    #[error("its value is not base64, as the API of Kubernetes has it: {0}")]
+    Base64(#[from] base64::DecodeError),
     #[error("it is not an X.509 certificate")]
     Structure(#[from] x509_parser::nom::Err<X509Error>),
     #[error("cannot connect to the server")]
@@ -43,6 +47,11 @@ pub(crate) enum CertificateError {
 /// The earliest end of validity in a PEM file, since a chain is as good as its weakest link.
 pub(crate) fn end_of_pem(pem: &[u8]) -> Result<OffsetDateTime, CertificateError> {
     earliest(&tls::certificates(pem)?)
+}
+
+/// The same in the value of a secret, in base64 as the API has it.
+pub(crate) fn end_of_secret(encoded: &str) -> Result<OffsetDateTime, CertificateError> {
+    end_of_pem(&STANDARD.decode(encoded.trim())?)
 }
 
 /// The earliest end of validity that a server presents. `nats` servers greet before the handshake.
@@ -159,6 +168,16 @@ mod tests {
         for length in 0..der.len() {
             assert!(earliest(&[CertificateDer::from(&der[..length])]).is_err());
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_not_base64_is_told_from_one_without_a_certificate() {
+        let end = at("2031-02-03T04:05:06");
+        assert_eq!(end_of_secret(&format!("{}\n", STANDARD.encode(until(end)))).unwrap(), end);
+        let damaged = end_of_secret("-----BEGIN").unwrap_err().to_string();
+        assert!(damaged.starts_with("its value is not base64"), "{damaged}");
+        let empty = end_of_secret("").unwrap_err().to_string();
+        assert!(empty.contains("holds no certificate in PEM"), "{empty}");
     }
 
     #[test]

@@ -11,14 +11,14 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::colour::Colour;
 use super::fleet::{FleetAddress, FleetRegion, FleetService};
-use crate::http_client::Endpoint;
+use crate::http_client::Address;
 
 /// How long an interrupted tool may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -123,7 +123,7 @@ impl Cluster<'_> {
     /// Runs `kubectl` in a namespace.
     pub(crate) async fn kubectl(&self, namespace: &str, arguments: &[&str]) -> Result<String, ToolError> {
         let place = ["--context", &self.region.context, "--namespace", namespace];
-        self.run("kubectl", &[&place, arguments].concat()).await
+        self.run("kubectl", &[arguments, &place].concat()).await
     }
 
     /// The release of a service; `None` if it is not installed.
@@ -172,7 +172,7 @@ impl Cluster<'_> {
         &self,
         address: &FleetAddress,
         namespace: &str,
-    ) -> Result<(Endpoint, Option<Child>), ToolError> {
+    ) -> Result<(Address, Option<Child>), ToolError> {
         let (resource, port, own) = match address {
             FleetAddress::Direct(endpoint) => return Ok((endpoint.clone(), None)),
             FleetAddress::Forwarded { namespace, resource, port } => (resource, port, namespace.as_deref()),
@@ -181,19 +181,16 @@ impl Cluster<'_> {
         let ports = format!(":{port}");
         let place = ["--context", &self.region.context, "--namespace", own.unwrap_or(namespace)];
         let what = ["port-forward", "--address", "127.0.0.1", resource, &ports];
-        let mut child = spawn("kubectl", &[&place[..], &what].concat())?;
+        let mut child = spawn("kubectl", &[&what[..], &place].concat())?;
         let Some(stdout) = child.stdout.take() else { return Err(unreadable(&call, "")) };
         let mut lines = BufReader::new(stdout).lines();
         let first = timeout(FORWARD_WITHIN, lines.next_line());
         let first =
             self.limit.within(first).await.map_err(|cut| ToolError::Cut { call: call.clone(), cut })?;
         let Ok(Ok(Some(line))) = first else {
-            let mut said = String::new();
-            if let Some(mut errors) = child.stderr.take() {
-                let _ = child.start_kill();
-                let _ = timeout(GRACE, errors.read_to_string(&mut said)).await;
-            }
-            return Err(unreadable(&call, &end_of(&said)));
+            let _ = child.start_kill();
+            let said = timeout(GRACE, text(child.stderr.take())).await;
+            return Err(unreadable(&call, &end_of(&said.unwrap_or_default())));
         };
         // `Forwarding from 127.0.0.1:40001 -> 9464`
         let at = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
@@ -209,24 +206,29 @@ impl Cluster<'_> {
         let call = without_flags(tool, arguments);
         tracing::debug!(call, "running");
         let mut child = spawn(tool, arguments)?;
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let pipes = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended = async {
-            let (Some(mut stdout), Some(mut stderr)) = pipes else { return child.wait().await };
-            let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
-            child.wait().await
+            let (stdout, stderr) = tokio::join!(text(stdout), text(stderr));
+            (child.wait().await, stdout, stderr)
         };
-        let status = match self.limit.within(ended).await {
-            Ok(status) => status.map_err(|source| ToolError::Start { tool, source })?,
+        let (status, stdout, stderr) = match self.limit.within(ended).await {
+            Ok(ended) => ended,
             Err(cut) => {
-                terminate(&mut child).await;
+                // Once it was waited for, it has no number here, and none of another's is used.
+                if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+                if timeout(GRACE, child.wait()).await.is_err() {
+                    let _ = child.kill().await;
+                }
                 return Err(ToolError::Cut { call, cut });
             }
         };
+        let status = status.map_err(|source| ToolError::Start { tool, source })?;
         if status.success() {
-            return Ok(String::from_utf8_lossy(&out).into_owned());
+            return Ok(stdout);
         }
-        Err(ToolError::Failed { call, status, output: end_of(&String::from_utf8_lossy(&err)) })
+        Err(ToolError::Failed { call, status, output: end_of(&stderr) })
     }
 }
 
@@ -237,16 +239,13 @@ fn spawn(tool: &'static str, arguments: &[&str]) -> Result<Child, ToolError> {
     command.kill_on_drop(true).spawn().map_err(|source| ToolError::Start { tool, source })
 }
 
-/// Sends SIGTERM, and SIGKILL if the tool does not end in time.
-async fn terminate(child: &mut Child) {
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    if let Some(pid) = pid {
-        // Even if it has ended by now, its number can't be another's: it was not waited for yet.
-        let _ = kill_process(pid, Signal::TERM);
+/// What a tool prints, to its end.
+async fn text(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.read_to_end(&mut bytes).await;
     }
-    if timeout(GRACE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
-    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn unreadable(call: &str, output: &str) -> ToolError {
@@ -254,26 +253,11 @@ fn unreadable(call: &str, output: &str) -> ToolError {
     ToolError::Unreadable { call: call.to_owned(), output }
 }
 
-/// The verb of a call and its object: flags may carry secrets.
+/// The verb of a call and its objects, which come first: flags may carry secrets.
 fn without_flags(tool: &str, arguments: &[&str]) -> String {
-    let mut words = vec![tool];
-    let mut arguments = arguments.iter().peekable();
-    while let Some(argument) = arguments.next() {
-        if argument.starts_with('-') {
-            let has_value =
-                !argument.contains('=') && arguments.peek().is_some_and(|next| !next.starts_with('-'));
-            if has_value && !SWITCHES.contains(argument) {
-                arguments.next();
-            }
-        } else {
-            words.push(argument);
-        }
-    }
-    words.join(" ")
+    let words = arguments.iter().copied().take_while(|argument| !argument.starts_with('-'));
+    std::iter::once(tool).chain(words).collect::<Vec<_>>().join(" ")
 }
-
-/// The flags used here that take no value.
-const SWITCHES: [&str; 5] = ["--install", "--wait", "--logs", "--no-hooks", "--ignore-not-found"];
 
 /// The end of a tool's output, in one line.
 fn end_of(text: &str) -> String {
@@ -288,18 +272,9 @@ mod tests {
 
     #[test]
     fn a_call_is_shown_without_its_flags() {
-        let arguments = [
-            "upgrade",
-            "callsight",
-            "helm/callsight",
-            "--install",
-            "--wait",
-            "--set-string",
-            "a=secret",
-            "--timeout=5m",
-        ];
+        let arguments = ["upgrade", "callsight", "helm/callsight", "--wait", "--set-string", "a=secret"];
         assert_eq!(without_flags("helm", &arguments), "helm upgrade callsight helm/callsight");
-        let arguments = ["--context", "us", "--namespace", "callsight", "get", "service", "callsight"];
+        let arguments = ["get", "service", "callsight", "--context", "us"];
         assert_eq!(without_flags("kubectl", &arguments), "kubectl get service callsight");
     }
 

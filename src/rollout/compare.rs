@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use super::exporters::{ExporterError, Exporters};
 use super::judge::{self, Tolerances, WatchedWindow, WindowJudgement};
-use crate::config::chain;
+use crate::config::{chain, within_a_day, within_an_hour};
+use crate::insight::words;
 
 /// How often exporters that are not ready are asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,14 +25,24 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PARTS: u32 = 4;
 
 /// How long to compare, and how exactly.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, clap::Args)]
+#[command(next_help_heading = "Terms")]
 pub(crate) struct ComparisonTerms {
-    /// When to give up.
+    /// Give up after this long, from 1s to 24h
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = within_a_day)]
     pub(crate) timeout: Duration,
-    /// How long both are watched.
+
+    /// Watch both for this long before judging, from 1s to 1h.
+    ///
+    /// Choose a multiple of the interval at which clients send frames.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     pub(crate) window: Duration,
-    /// How far green may be behind the stream.
+
+    /// Wait while green is further behind the stream than this, from 1s to 1h
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = within_an_hour)]
     pub(crate) max_lag: Duration,
+
+    #[command(flatten)]
     pub(crate) tolerances: Tolerances,
 }
 
@@ -129,11 +140,12 @@ async fn shared_regions(
     if !ours.deployments.is_disjoint(&theirs.deployments) {
         return Err(Obstacle::Final(vec![format!(
             "{old} and {new} are the same exporter, deployment {}: check the addresses",
-            listed(&theirs.deployments)
+            words::list(&Vec::from_iter(&theirs.deployments))
         )]));
     }
     if ours.regions != theirs.regions {
-        let (ours, theirs) = (listed(&ours.regions), listed(&theirs.regions));
+        let [ours, theirs] =
+            [&ours.regions, &theirs.regions].map(|regions| words::list(&Vec::from_iter(regions)));
         return Err(Obstacle::Final(vec![format!(
             "they watch different regions: {old} {ours}, {new} {theirs}"
         )]));
@@ -143,15 +155,9 @@ async fn shared_regions(
         reasons.extend(readiness.why_not.iter().map(|why| format!("{name} is not ready: {why}")));
     }
     if reasons.is_empty() && theirs.lag > terms.max_lag {
-        let (lag, allowed) = (theirs.lag.as_secs_f64(), terms.max_lag.as_secs_f64());
-        let pending = theirs.pending;
-        reasons.push(format!(
-            "{new} is {lag:.1} s and {pending} frames behind the stream, {allowed:.1} s allowed"
-        ));
+        let [lag, allowed] = [theirs.lag, terms.max_lag].map(words::duration);
+        let frames = words::plural(theirs.pending, "frame");
+        reasons.push(format!("{new} is {lag} and {frames} behind the stream, {allowed} allowed"));
     }
     if reasons.is_empty() { Ok(ours.regions) } else { Err(Obstacle::Passing(reasons)) }
-}
-
-fn listed(names: &BTreeSet<String>) -> String {
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(" and ")
 }

@@ -14,11 +14,10 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::cluster::{Cluster, StepLimit};
-use super::failure::StepError;
 use super::fleet::Fleet;
 use super::plan::{DeploymentPlan, Lane, ServiceStep, Step, Task};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
-use super::run::{DeploymentOrder, Run};
+use super::run::{DeploymentOrder, Run, StepError};
 use super::steps::{self, no_longer, perform};
 use crate::config::chain;
 use crate::http_client::HttpClient;
@@ -33,8 +32,8 @@ pub(crate) async fn deploy(
 ) -> DeploymentReport {
     let report = DeploymentReport {
         request: order.in_words(),
-        gates_skipped: order.skip_gates,
-        dry_run: order.dry_run,
+        gates_skipped: order.care.skip_gates,
+        dry_run: order.care.dry_run,
         ..DeploymentReport::default()
     };
     let run = Run::new(fleet, order, http, stop, report);
@@ -120,12 +119,12 @@ fn in_lane(lane: &Lane<'_>, change: &ReleaseChange) -> bool {
 
 /// Runs and reports one step; `true` if the next one may follow.
 async fn run_step<'a>(run: &'a Run<'a>, step: &Step<'a>) -> bool {
-    if run.order.skip_gates && step.is_gate() {
+    if run.order.care.skip_gates && step.is_gate() {
         let detail = "not checked, because of --skip-gates".to_owned();
         run.record(StepLine::of(step, StepResult::Skipped, None, detail));
         return true;
     }
-    if run.order.dry_run && !step.only_reads() {
+    if run.order.care.dry_run && !step.only_reads() {
         run.record(StepLine::of(step, StepResult::Planned, None, String::new()));
         return true;
     }
@@ -174,7 +173,7 @@ async fn roll_back_one<'a>(run: &'a Run<'a>, change: &ReleaseChange) -> Result<S
     let region = run.fleet.region(&change.region).ok_or_else(|| no_longer(&change.region))?;
     // A signal may be the reason for rolling back, and must not end that too.
     let (_never, stop) = watch::channel(false);
-    let deadline = tokio::time::Instant::now() + run.order.step_timeout;
+    let deadline = tokio::time::Instant::now() + run.order.care.step_timeout;
     let cluster = Cluster { region, limit: StepLimit { deadline, stop } };
     steps::roll_back(run, cluster, change).await
 }

@@ -3,14 +3,14 @@
 //! Invariant: a reading is of all shards or an error; no sum silently lacks a shard.
 
 use std::collections::BTreeSet;
+use std::error::Error;
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use callsight_fold::series::catalogue::{BUILD_INFO, Metric};
 use futures_util::future::try_join_all;
 
-use super::page::{MetricsPage, PageError, PageReader};
-use crate::http_client::{Endpoint, HttpClient, HttpError};
-use crate::insight::quantile::Buckets;
+use super::page::MetricsPage;
+use crate::http_client::{Address, HttpClient, HttpError, json};
 use crate::serve::readiness::ReadinessReport;
 
 /// The longest answer of `/readyz`, in bytes: a line per region.
@@ -22,7 +22,7 @@ pub(crate) struct Exporters {
     /// What messages call them, such as `green`.
     pub(crate) name: String,
     /// One address per shard.
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Address>,
     pub(crate) http: HttpClient,
 }
 
@@ -33,10 +33,8 @@ pub(crate) enum ExporterError {
     Silent { name: String, endpoint: String, source: HttpError },
     #[error("{name} answers {status} to {path} at {endpoint}{}", hint(*.status))]
     Status { name: String, endpoint: String, path: &'static str, status: u16 },
-    #[error("{name} serves no metrics at {endpoint}")]
-    Page { name: String, endpoint: String, source: PageError },
-    #[error("cannot read the answer of {name} at {endpoint}/readyz; is it a callsight exporter?")]
-    Readiness { name: String, endpoint: String, source: serde_json::Error },
+    #[error("cannot read the answer of {name} at {endpoint}{path}; is it a callsight exporter?")]
+    Content { name: String, endpoint: String, path: &'static str, source: Box<dyn Error + Send + Sync> },
 }
 
 fn hint(status: u16) -> &'static str {
@@ -66,31 +64,7 @@ pub(crate) struct SharedReadiness {
 pub(crate) struct MetricsReading {
     /// When the pages were requested.
     pub(crate) at: Instant,
-    pages: Vec<MetricsPage>,
-}
-
-impl MetricsReading {
-    #[cfg(test)]
-    pub(super) fn of(at: Instant, pages: Vec<MetricsPage>) -> Self {
-        Self { at, pages }
-    }
-
-    /// The sum over all shards; `None` if no shard has such a series.
-    pub(crate) fn sum(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
-        self.pages.iter().filter_map(|page| page.sum(metric, labels)).reduce(|sum, value| sum + value)
-    }
-
-    /// A histogram, summed over all shards.
-    pub(crate) fn buckets(&self, metric: &Metric, labels: &[(&str, &str)]) -> Buckets {
-        let mut buckets = Buckets::default();
-        self.pages.iter().for_each(|page| page.add_buckets(metric, labels, &mut buckets));
-        buckets
-    }
-
-    /// The versions of the program that runs.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
-        self.pages.iter().flat_map(|page| page.label_values(&BUILD_INFO, "version"))
-    }
+    pub(crate) page: MetricsPage,
 }
 
 impl Exporters {
@@ -99,8 +73,7 @@ impl Exporters {
     /// # Errors
     /// A shard does not answer, or not like an exporter.
     pub(crate) async fn readiness(&self) -> Result<SharedReadiness, ExporterError> {
-        let reports =
-            try_join_all(self.endpoints.iter().map(|endpoint| self.shard_readiness(endpoint))).await?;
+        let reports = self.ask("/readyz", &[200, 503], READINESS_LIMIT, json::<ReadinessReport>).await?;
         let mut all = SharedReadiness::default();
         for report in reports {
             all.deployments.extend(report.deployment);
@@ -123,35 +96,29 @@ impl Exporters {
     /// A shard does not answer, or not with metrics.
     pub(crate) async fn reading(&self) -> Result<MetricsReading, ExporterError> {
         let at = Instant::now();
-        let pages = try_join_all(self.endpoints.iter().map(|endpoint| self.scrape(endpoint))).await?;
-        Ok(MetricsReading { at, pages })
+        let mut page = MetricsPage::default();
+        let shards = self.ask("/metrics", &[200], u64::MAX, |body| MetricsPage::read(body)).await?;
+        shards.into_iter().for_each(|shard| page.append(shard));
+        Ok(MetricsReading { at, page })
     }
 
-    async fn shard_readiness(&self, endpoint: &Endpoint) -> Result<ReadinessReport, ExporterError> {
-        let body = self.get(endpoint, "/readyz", &[200, 503], READINESS_LIMIT, Vec::new()).await?;
-        let (name, endpoint) = (self.name.clone(), endpoint.to_string());
-        serde_json::from_slice(&body).map_err(|source| ExporterError::Readiness { name, endpoint, source })
-    }
-
-    async fn scrape(&self, endpoint: &Endpoint) -> Result<MetricsPage, ExporterError> {
-        let reader = self.get(endpoint, "/metrics", &[200], u64::MAX, PageReader::default()).await?;
-        let (name, endpoint) = (self.name.clone(), endpoint.to_string());
-        reader.finish().map_err(|source| ExporterError::Page { name, endpoint, source })
-    }
-
-    async fn get<S: std::io::Write + Send + 'static>(
+    /// Asks all shards at once, and reads their answers.
+    async fn ask<T: Send + 'static, E: Error + Send + Sync + 'static>(
         &self,
-        from: &Endpoint,
         path: &'static str,
         expected: &[u16],
         limit: u64,
-        sink: S,
-    ) -> Result<S, ExporterError> {
-        let (name, endpoint) = (self.name.clone(), from.to_string());
-        match self.http.get(from, path, limit, sink).await {
-            Ok((status, sink)) if expected.contains(&status) => Ok(sink),
-            Ok((status, _)) => Err(ExporterError::Status { name, endpoint, path, status }),
-            Err(source) => Err(ExporterError::Silent { name, endpoint, source }),
-        }
+        read: fn(&mut dyn Read) -> io::Result<Result<T, E>>,
+    ) -> Result<Vec<T>, ExporterError> {
+        let ask = async |from: &Address| {
+            let (name, endpoint) = (self.name.clone(), from.to_string());
+            match self.http.get(from, path, limit, read).await {
+                Ok((status, answer)) if expected.contains(&status) => answer
+                    .map_err(|error| ExporterError::Content { name, endpoint, path, source: error.into() }),
+                Ok((status, _)) => Err(ExporterError::Status { name, endpoint, path, status }),
+                Err(source) => Err(ExporterError::Silent { name, endpoint, source }),
+            }
+        };
+        try_join_all(self.endpoints.iter().map(ask)).await
     }
 }

@@ -20,7 +20,7 @@ use super::colour::Colour;
 use super::compare::ComparisonTerms;
 use super::judge::Tolerances;
 use crate::config::{NatsUrl, duration, one_line};
-use crate::http_client::{Endpoint, HttpAccess};
+use crate::http_client::{Address, HttpAccess};
 use callsight_frame::subject::Region;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -175,7 +175,7 @@ impl GateSettings {
 /// Where a server answers over HTTP: a URL, or a pod or service to which kubectl forwards a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FleetAddress {
-    Direct(Endpoint),
+    Direct(Address),
     /// `[NAMESPACE/]svc/NAME:PORT`, or a pod, through the API server.
     Forwarded {
         /// That of the service unless given.
@@ -317,20 +317,18 @@ impl Fleet {
                 return Err(format!("{} occurs twice", pair[0]));
             }
         }
-        for FleetRegion { name, values, set_file, .. } in &self.regions {
+        for FleetRegion { name, values, set_file, gateways, monitors, .. } in &self.regions {
             let mut named = values.keys().chain(set_file.keys());
             if let Some(unknown) = named.find(|name| self.service(name).is_none()) {
                 return Err(format!("region {name} has values for {unknown}, which is not a service"));
+            }
+            if !gateways.is_empty() && monitors.is_empty() {
+                return Err(format!("region {name} names gateways, but no monitors to ask for them"));
             }
         }
         for FleetService { name, kind, workload, release, .. } in &self.services {
             if *kind == ServiceKind::Plain && workload.is_none() {
                 return Err(format!("service {name} needs a workload, such as statefulset/{release}"));
-            }
-        }
-        for FleetRegion { name, gateways, monitors, .. } in &self.regions {
-            if !gateways.is_empty() && monitors.is_empty() {
-                return Err(format!("region {name} names gateways, but no monitors to ask for them"));
             }
         }
         Ok(())

@@ -5,20 +5,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 
 use super::certificate::{self, CertificateError};
 use super::cluster::{Cluster, ToolError};
 use super::colour::Colour;
 use super::compare::compare;
-use super::failure::{StepError, refuse};
 use super::fleet::{CertificatePlace, FleetAddress};
 use super::plan::DeploymentMode;
-use super::run::{Run, ServiceJob};
+use super::run::{Run, ServiceJob, StepError, refuse};
 use super::table;
-use crate::http_client::PROBE_WITHIN;
+use crate::http_client::{PROBE_WITHIN, json};
+use crate::insight::words;
 
 /// How often an exporter that is not ready is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -36,20 +34,19 @@ pub(super) async fn gateways(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<Str
     let wanted = &cluster.region.gateways;
     for monitor in &cluster.region.monitors {
         let (endpoint, _port) = cluster.reach(monitor, "default").await?;
-        let asked = run.http.get(&endpoint, "/gatewayz", GATEWAYZ_LIMIT, Vec::new());
+        let asked = run.http.get(&endpoint, "/gatewayz", GATEWAYZ_LIMIT, json::<Gatewayz>);
         let failed = |source| StepError::Monitor { at: monitor.to_string(), source };
-        let (status, body) = cluster.limit.within(asked).await?.map_err(failed)?;
-        let gateways: Option<Gatewayz> = serde_json::from_slice(&body).ok().filter(|_| status == 200);
-        let Some(gateways) = gateways else {
+        let (200, Ok(gateways)) = cluster.limit.within(asked).await?.map_err(failed)? else {
             return refuse(format!("{monitor} does not answer like a NATS server's monitoring port"));
         };
         let found = gateways.outbound_gateways.unwrap_or_default();
         let missing: Vec<_> = wanted.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
         if !missing.is_empty() {
-            return refuse(format!("{monitor} has no gateway to {}", missing.join(" and ")));
+            return refuse(format!("{monitor} has no gateway to {}", words::list(&missing)));
         }
     }
-    Ok(format!("{} from {} servers", wanted.join(" and "), cluster.region.monitors.len()))
+    let servers = words::plural(cluster.region.monitors.len() as u64, "server");
+    Ok(format!("{} from {servers}", words::list(wanted)))
 }
 
 /// No certificate of the region may expire within the days that the fleet requires.
@@ -80,8 +77,7 @@ async fn certificate_end(
         }
         CertificatePlace::Secret { namespace, name, key } => {
             let encoded = cluster.secret(namespace, name, key).await?;
-            let pem = STANDARD.decode(encoded.trim()).unwrap_or_default();
-            certificate::end_of_pem(&pem)
+            certificate::end_of_secret(&encoded)
         }
         CertificatePlace::Server { host, port, nats } => {
             let asked = tokio::time::timeout(PROBE_WITHIN, certificate::end_of_server(host, *port, *nats));
@@ -151,7 +147,7 @@ async fn check_ready(
     let others: Vec<_> =
         readiness.deployments.iter().filter(|other| *other != colour.name()).cloned().collect();
     if !others.is_empty() {
-        return refuse(format!("{} answers instead of {colour}", others.join(" and ")));
+        return refuse(format!("{} answers instead of {colour}", words::list(&others)));
     }
     if readiness.deployments.is_empty() {
         return refuse("what answers does not say which deployment it is");
@@ -159,7 +155,7 @@ async fn check_ready(
     if !readiness.why_not.is_empty() {
         return refuse(format!("{colour} is not ready: {}", readiness.why_not.join("; ")));
     }
-    Ok(format!("{colour} is ready, {:.1} s behind the stream", readiness.lag.as_secs_f64()))
+    Ok(format!("{colour} is ready, {} behind the stream", words::duration(readiness.lag)))
 }
 
 /// The new colour must agree with the old one.
@@ -179,6 +175,6 @@ pub(super) async fn compare_colours(job: &ServiceJob<'_>, soak: bool) -> Result<
         return refuse(format!("{new} does not agree with {old}: {}", comparison.reasons.join("; ")));
     }
     let rows = comparison.judgement.map_or(0, |judgement| judgement.rows.len());
-    let window = humantime::format_duration(terms.window);
+    let window = words::duration(terms.window);
     Ok(format!("{new} agrees with {old} in {rows} measures over {window}"))
 }

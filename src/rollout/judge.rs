@@ -12,11 +12,16 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use callsight_fold::series::catalogue::{self, Metric, Plane};
+use callsight_fold::series::catalogue::{self, BUILD_INFO, Metric, Plane};
+use clap::builder::TypedValueParser as _;
+use semver::Version;
 use serde::Serialize;
 
 use super::exporters::MetricsReading;
+use super::page::MetricsPage;
+use crate::config::{ratio, whole};
 use crate::insight::quantile::Buckets;
+use crate::insight::words;
 
 /// The fewest round trips whose 95th percentile is worth a comparison.
 const FEWEST_ROUND_TRIPS: f64 = 20.0;
@@ -25,23 +30,52 @@ const FEWEST_ROUND_TRIPS: f64 = 20.0;
 /// may lie on an edge.
 const EDGE_EVENTS: f64 = 5.0;
 
-/// How far the two may differ.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+/// How far the two may differ. Shares are of blue's value.
+#[derive(Clone, Copy, Debug, PartialEq, clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Tolerances {
-    /// For populations and live series, as a share of blue's value.
+    /// Share by which populations and live series may differ
+    #[arg(long, value_name = "SHARE", default_value_t = Self::default().tolerance, value_parser = ratio)]
     pub(crate) tolerance: f64,
-    /// For rates, as a share of blue's value.
+
+    /// Share by which rates may differ: at the edges of the window, one has folded frames that the
+    /// other has not
+    #[arg(long, value_name = "SHARE", default_value_t = Self::default().rate_tolerance, value_parser = ratio)]
     pub(crate) rate_tolerance: f64,
-    /// For the 95th percentile of the round trip, as a share of blue's value.
+
+    /// Share by which the 95th percentile of the round-trip time may differ
+    #[arg(long, value_name = "SHARE", default_value_t = Self::default().rtt_tolerance, value_parser = ratio)]
     pub(crate) rtt_tolerance: f64,
-    /// Sessions more or less that are no difference, with what so many sessions send.
+
+    /// Number of sessions, with what they send, by which small populations may differ
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Self::default().floor,
+        value_parser = whole(0..=1_000_000_u32).map(f64::from)
+    )]
     pub(crate) floor: f64,
-    /// Milliseconds of the 95th percentile more or less that are no difference.
+
+    /// Milliseconds by which the 95th percentile of the round-trip time may always differ
+    #[arg(
+        long = "rtt-floor",
+        value_name = "MS",
+        default_value_t = Self::default().rtt_floor_ms,
+        value_parser = whole(0..=60_000_u32).map(f64::from)
+    )]
     pub(crate) rtt_floor_ms: f64,
-    /// Live sessions that blue must have: without calls there is nothing to compare.
+
+    /// Live sessions that each region must have: without calls there is nothing to compare
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Self::default().min_sessions,
+        value_parser = whole(0..=1_000_000_000_u32).map(f64::from)
+    )]
     pub(crate) min_sessions: f64,
-    /// Whether green may have an older version than blue.
+
+    /// Allow green to have an older version than blue
+    #[arg(long)]
     pub(crate) allow_older: bool,
 }
 
@@ -181,10 +215,10 @@ pub(crate) fn judge(watched: &WatchedWindow, tolerances: &Tolerances) -> WindowJ
     for region in &watched.regions {
         let live = sessions(watched, region);
         if live < tolerances.min_sessions {
+            let [live, needed] = [live, tolerances.min_sessions].map(number);
             reasons.push(format!(
-                "region {region} has {live:.1} live sessions, and a comparison needs {:.0}: \
-                 wait for calls, or compare without calls with --min-sessions 0",
-                tolerances.min_sessions
+                "region {region} has {live} live sessions, and a comparison needs {needed}: \
+                 wait for calls, or compare without calls with --min-sessions 0"
             ));
         }
     }
@@ -228,7 +262,7 @@ fn live_series_rows(watched: &WatchedWindow, tolerances: &Tolerances) -> [Compar
 /// The 95th percentile of the round trips observed within the window.
 fn round_trips(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -> ComparisonRow {
     let window = |readings: &[MetricsReading]| {
-        let buckets = |reading: &MetricsReading| reading.buckets(&catalogue::RTT, &[("region", region)]);
+        let buckets = |reading: &MetricsReading| reading.page.buckets(&catalogue::RTT, &[("region", region)]);
         match (readings.first(), readings.last()) {
             (Some(first), Some(last)) => buckets(last).since(&buckets(first)).ok_or(CounterDecreased),
             _ => Ok(Buckets::default()),
@@ -256,9 +290,9 @@ type SideValue = Result<Option<f64>, CounterDecreased>;
 /// The growth of a counter per second.
 fn rate(readings: &[MetricsReading], metric: &Metric, labels: &[(&str, &str)]) -> SideValue {
     let [Some(first), Some(last)] = [readings.first(), readings.last()] else { return Ok(None) };
-    let Some(after) = last.sum(metric, labels) else { return Ok(None) };
+    let Some(after) = last.page.sum(metric, labels) else { return Ok(None) };
     // A series that did not exist counts from zero.
-    let growth = after - first.sum(metric, labels).unwrap_or(0.0);
+    let growth = after - first.page.sum(metric, labels).unwrap_or(0.0);
     if growth < 0.0 { Err(CounterDecreased) } else { Ok(Some(growth / seconds(readings))) }
 }
 
@@ -284,7 +318,7 @@ impl ComparisonRow {
 
     /// Why green must not take over, if this row says so.
     fn reason(&self, old: &str, new: &str) -> Option<String> {
-        let Self { what, unit, allowed, .. } = self;
+        let what = self.what;
         let place = if self.region.is_empty() { String::new() } else { format!("region {}: ", self.region) };
         let than = match self.verdict {
             RowVerdict::Agree | RowVerdict::TooFew => return None,
@@ -294,18 +328,25 @@ impl ComparisonRow {
             RowVerdict::Less => "less",
             RowVerdict::More => "more",
         };
-        let [ours, theirs] = [self.blue, self.green].map(|value| number(value.unwrap_or(0.0)));
-        let allowed = number(*allowed);
-        Some(format!(
-            "{place}{what}: {new} has {theirs}{unit}, {than} than {old}'s {ours}{unit} by over {allowed}"
-        ))
+        let [ours, theirs] = [self.blue, self.green].map(|value| self.shown(value.or(Some(0.0))));
+        let allowed = self.shown(Some(self.allowed));
+        Some(format!("{place}{what}: {new} has {theirs}, {than} than {old}'s {ours} by over {allowed}"))
+    }
+
+    /// A value of this row with its unit.
+    pub(super) fn shown(&self, value: Option<f64>) -> String {
+        match (value, self.unit) {
+            (None, _) => words::UNKNOWN.to_owned(),
+            (Some(value), "ms") => words::seconds(value / 1e3),
+            (Some(value), unit) => format!("{}{unit}", number(value)),
+        }
     }
 }
 
-/// A value with as many digits as are worth reading.
-pub(super) fn number(value: f64) -> String {
-    if value.abs() >= 1_000.0 || value == value.trunc() {
-        format!("{value:.0}")
+/// A count or a mean of counts, which a fraction of matters only while it is small.
+fn number(value: f64) -> String {
+    if value >= 1_000.0 || value == value.trunc() {
+        words::count(value.round() as u64)
     } else {
         format!("{value:.1}")
     }
@@ -322,7 +363,7 @@ fn per_session(value: Option<f64>, sessions: f64) -> f64 {
 
 /// The mean of a gauge over the window.
 fn mean(readings: &[MetricsReading], metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
-    let values: Vec<_> = readings.iter().filter_map(|reading| reading.sum(metric, labels)).collect();
+    let values: Vec<_> = readings.iter().filter_map(|reading| reading.page.sum(metric, labels)).collect();
     #[expect(clippy::cast_precision_loss, reason = "a window has a handful of readings")]
     let count = readings.len() as f64;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
@@ -337,11 +378,12 @@ fn seconds(readings: &[MetricsReading]) -> f64 {
 
 fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
     let [blue, green] = watched.both(|readings| {
-        let versions: BTreeSet<&str> = readings.iter().flat_map(MetricsReading::versions).collect();
-        versions.into_iter().collect::<Vec<_>>().join(" and ")
+        let of = |reading| MetricsPage::label_values(reading, &BUILD_INFO, "version");
+        let versions: BTreeSet<&str> = readings.iter().flat_map(|reading| of(&reading.page)).collect();
+        words::list(&versions.into_iter().collect::<Vec<_>>())
     });
-    let verdict = match (parts(&blue), parts(&green)) {
-        (Some(ours), Some(theirs)) => match theirs.cmp(&ours) {
+    let verdict = match (Version::parse(&blue), Version::parse(&green)) {
+        (Ok(ours), Ok(theirs)) => match theirs.cmp_precedence(&ours) {
             Ordering::Less => VersionVerdict::Older,
             Ordering::Equal => VersionVerdict::Same,
             Ordering::Greater => VersionVerdict::Newer,
@@ -349,19 +391,6 @@ fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
         _ => VersionVerdict::Unclear,
     };
     (blue, green, verdict)
-}
-
-/// A version as it sorts by semver: the numbers, then pre-releases before the release. Of the
-/// identifiers of a pre-release, numbers come before words.
-type Precedence = ([u64; 3], bool, Vec<(bool, u64, String)>);
-
-fn parts(version: &str) -> Option<Precedence> {
-    let version = version.split('+').next().unwrap_or_default();
-    let (numbers, pre_release) = version.split_once('-').map_or((version, ""), |split| split);
-    let numbers: Option<Vec<u64>> = numbers.split('.').map(|number| number.parse().ok()).collect();
-    let numbers = <[u64; 3]>::try_from(numbers?).ok()?;
-    let identifier = |text: &str| (text.parse::<u64>().is_err(), text.parse().unwrap_or(0), text.to_owned());
-    Some((numbers, pre_release.is_empty(), pre_release.split('.').map(identifier).collect()))
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! A page of metrics, read back.
 //!
 //! Two exporters are compared by what Prometheus would read from them, so their text is parsed. A
-//! page may have half a million series of single sessions, of which a comparison needs none: lines
-//! are parsed as they arrive, and only aggregates and the exporter's own metrics are kept.
+//! page has lines of any writer, in any order of labels, and may have half a million series of
+//! single sessions, of which a comparison needs none: lines are parsed as they arrive, and only
+//! aggregates and the exporter's own metrics are kept. Readers of this process's own series take
+//! typed values from the recorders instead.
 //!
-//! Invariant: memory is bounded by the aggregates of a page, not by its length.
+//! Invariant: memory is bounded by the aggregates of a page, not by its length, and a line that is
+//! not a valid sample is an error.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read};
 
 use callsight_fold::series::catalogue::Metric;
+use callsight_fold::series::labels::take_value;
 
-use super::reading;
 use crate::insight::quantile::Buckets;
 
 /// Prefixes of the metrics that have a series per session or pair.
@@ -20,104 +23,52 @@ const DETAIL: [&str; 2] = ["videocall_session_", "videocall_pair_"];
 /// The longest line, in bytes: the limits of a frame bound the values of labels.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// The aggregates of one scrape.
+/// The aggregates of one scrape, or of one of each shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MetricsPage {
-    samples: Vec<PageSample>,
+    samples: Vec<Sample>,
 }
 
-#[derive(Clone, Debug)]
-struct PageSample {
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    /// With `_bucket` and the like.
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
-impl From<reading::Sample<'_>> for PageSample {
-    fn from(sample: reading::Sample<'_>) -> Self {
-        let labels = reading::labels(sample.labels);
-        Self {
-            name: sample.name.to_owned(),
-            labels: labels.map(|(name, value)| (name.to_owned(), value.into_owned())).collect(),
-            value: sample.value,
-        }
-    }
-}
-
 /// The text is not an exposition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} is not a sample of a metric; is this the address of an exporter?")]
+#[error("line {line} is not a sample of a metric")]
 pub(crate) struct PageError {
     line: usize,
 }
 
-/// Parses a page that is written to it in pieces.
-#[derive(Debug, Default)]
-pub(crate) struct PageReader {
-    page: MetricsPage,
-    /// The beginning of a line whose end has not arrived yet.
-    rest: Vec<u8>,
-    line: usize,
-    error: Option<PageError>,
-}
-
-impl io::Write for PageReader {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        let mut lines = piece.split(|byte| *byte == b'\n');
-        let mut current = lines.next().unwrap_or_default();
-        for next in lines {
-            if self.rest.is_empty() {
-                self.line(current);
-            } else {
-                let mut whole = std::mem::take(&mut self.rest);
-                whole.extend_from_slice(current);
-                self.line(&whole);
-            }
-            current = next;
-        }
-        if self.rest.len() + current.len() > MAX_LINE_BYTES {
-            self.error.get_or_insert(PageError { line: self.line + 1 });
-        } else {
-            self.rest.extend_from_slice(current);
-        }
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl PageReader {
-    /// The page, once the text has ended.
-    ///
-    /// # Errors
-    /// The first line that is not a sample.
-    pub(crate) fn finish(mut self) -> Result<MetricsPage, PageError> {
-        let rest = std::mem::take(&mut self.rest);
-        if !rest.is_empty() {
-            self.line(&rest);
-        }
-        self.error.map_or(Ok(self.page), Err)
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        self.line += 1;
-        if self.error.is_some() {
-            return;
-        }
-        let detail = |name: &&str| line.starts_with(name.as_bytes());
-        if line.is_empty() || line.starts_with(b"#") || DETAIL.iter().any(detail) {
-            return;
-        }
-        match std::str::from_utf8(line).ok().map(str::trim).and_then(reading::sample) {
-            Some(sample) => self.page.samples.push(PageSample::from(sample)),
-            None => self.error = Some(PageError { line: self.line }),
-        }
-    }
-}
-
 impl MetricsPage {
+    /// Reads a text to its end, or to the first line that is not a sample.
+    pub(crate) fn read(text: impl Read) -> io::Result<Result<Self, PageError>> {
+        let (mut text, mut page, mut line) = (BufReader::new(text), Self::default(), Vec::new());
+        for number in 1.. {
+            line.clear();
+            if (&mut text).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let is_detail = DETAIL.iter().any(|prefix| line.starts_with(prefix.as_bytes()));
+            if is_detail || line.starts_with(b"#") || line == b"\n" {
+                continue;
+            }
+            let text = std::str::from_utf8(&line).ok().filter(|line| line.len() <= MAX_LINE_BYTES);
+            let Some(sample) = text.and_then(sample) else { return Ok(Err(PageError { line: number })) };
+            page.samples.push(sample);
+        }
+        Ok(Ok(page))
+    }
+
+    /// Adds another shard's series, whose values add up.
+    pub(crate) fn append(&mut self, mut shard: Self) {
+        self.samples.append(&mut shard.samples);
+    }
+
     /// The sum over all series that have these labels, among others; `None` if there are none.
     pub(crate) fn sum(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
         self.matching(metric.name, labels).map(|sample| sample.value).reduce(|sum, value| sum + value)
@@ -128,18 +79,20 @@ impl MetricsPage {
         self.matching(metric.name, &[]).filter_map(move |sample| sample.labels.get(label).map(String::as_str))
     }
 
-    /// Adds the cumulative buckets of a histogram to `buckets`.
-    pub(crate) fn add_buckets(&self, metric: &Metric, labels: &[(&str, &str)], buckets: &mut Buckets) {
+    /// The sum over a histogram's series that have these labels, among others.
+    pub(crate) fn buckets(&self, metric: &Metric, labels: &[(&str, &str)]) -> Buckets {
+        let mut buckets = Buckets::default();
         for sample in self.matching(&format!("{}_bucket", metric.name), labels) {
             let bound = sample.labels.get("le").and_then(|bound| bound.parse::<f64>().ok());
             if let Some(bound) = bound.filter(|bound| !bound.is_nan()) {
                 buckets.add(bound, sample.value);
             }
         }
+        buckets
     }
 
-    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &PageSample> {
-        let has = |sample: &PageSample, (label, value): &(&str, &str)| {
+    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
+        let has = |sample: &Sample, (label, value): &(&str, &str)| {
             sample.labels.get(*label).is_some_and(|found| found == value)
         };
         self.samples
@@ -148,10 +101,36 @@ impl MetricsPage {
     }
 }
 
+/// A line that is a sample: `name{label="value",…} value [timestamp]`.
+fn sample(line: &str) -> Option<Sample> {
+    let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace())?;
+    let (name, mut rest) = line.split_at(end);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    if name.is_empty() || !name.bytes().all(plain) {
+        return None;
+    }
+    let mut labels = BTreeMap::new();
+    if let Some(mut inside) = rest.strip_prefix('{') {
+        rest = loop {
+            inside = inside.trim_start_matches([' ', ',']);
+            if let Some(after) = inside.strip_prefix('}') {
+                break after;
+            }
+            let (label, after) = inside.split_once("=\"")?;
+            let (value, after) = take_value(after)?;
+            labels.insert(label.trim_end().to_owned(), value.into_owned());
+            inside = after;
+        };
+    }
+    let mut fields = rest.split_ascii_whitespace();
+    let value = fields.next()?.parse().ok()?;
+    let timestamp_or_end = fields.next().is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
+    let sample = Sample { name: name.to_owned(), labels, value };
+    (timestamp_or_end && fields.next().is_none()).then_some(sample)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use callsight_fold::series::catalogue::{RTT, SESSIONS};
 
     use super::*;
@@ -169,15 +148,20 @@ videocall_sessions{region="us",server_url="y"} 4 1700000000000
 callsight_last_folded_frame_age_seconds{region="us"} NaN
 "#;
 
+    /// Reads a text that arrives in pieces.
     fn read(text: &str, piece: usize) -> Result<MetricsPage, PageError> {
-        let mut reader = PageReader::default();
-        text.as_bytes().chunks(piece).for_each(|piece| reader.write_all(piece).unwrap());
-        reader.finish()
+        struct Pieces<'a>(std::slice::Chunks<'a, u8>);
+        impl Read for Pieces<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.next().map_or(Ok(0), |mut piece| piece.read(buffer))
+            }
+        }
+        MetricsPage::read(Pieces(text.as_bytes().chunks(piece))).unwrap()
     }
 
     #[test]
     fn a_page_is_the_same_in_whatever_pieces_it_comes() {
-        for piece in [1, 7, 64, 10_000] {
+        for piece in [1, 7, 64, 8_000] {
             let page = read(TEXT, piece).unwrap();
             assert_eq!(page.samples.len(), 8, "no session's series is kept");
             assert_eq!(page.sum(&SESSIONS, &[("region", "us")]), Some(7.0));
@@ -188,13 +172,34 @@ callsight_last_folded_frame_age_seconds{region="us"} NaN
     }
 
     #[test]
+    fn a_sample_is_read_with_all_that_it_may_have() {
+        let text = r#"a:b{brace="}", odd="a \"quote\", a \\ and a\nline",empty="",} -1.5e3 1700000000000"#;
+        let odd = sample(text).unwrap();
+        assert_eq!((&*odd.name, odd.value), ("a:b", -1500.0));
+        let labels: Vec<_> = odd.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let expected = [("brace", "}"), ("empty", ""), ("odd", "a \"quote\", a \\ and a\nline")];
+        assert_eq!(labels, expected);
+        assert!(sample("c{} NaN").unwrap().value.is_nan());
+        for broken in [
+            "",
+            "a",
+            "{} 1",
+            "a-b 1",
+            "a one",
+            "a 1 2 3",
+            "a 1 then",
+            "a{b=\"c} 1",
+            "a{b=c} 1",
+            "a{b=\"c\" 1",
+        ] {
+            assert_eq!(sample(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
     fn buckets_add_up_over_the_servers_that_match() {
         let page = read(TEXT, 100).unwrap();
-        let of = |labels: &[(&str, &str)]| {
-            let mut buckets = Buckets::default();
-            page.add_buckets(&RTT, labels, &mut buckets);
-            buckets
-        };
+        let of = |labels: &[(&str, &str)]| page.buckets(&RTT, labels);
         let us = of(&[("region", "us")]);
         assert_eq!((us.count(), us.quantile(0.3)), (100.0, Some(0.05)));
         assert_eq!(of(&[]).since(&us).unwrap().count(), 7.0);

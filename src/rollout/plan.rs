@@ -9,30 +9,28 @@
 
 use std::fmt;
 
+use clap::ValueEnum as _;
+
 use super::fleet::{Fleet, FleetRegion, FleetService, ServiceKind};
+use crate::insight::words;
 
 /// How regions follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Strategy {
-    /// One region after another, each with both colours side by side.
+    /// One region after another, each with both versions side by side
     BlueGreen,
-    /// The same, but the first region compares for as long as the fleet's `soak` before it
-    /// switches.
+    /// The same, but the first region compares both for as long as the fleet's `soak`
     Canary,
-    /// All regions at the same time.
+    /// All regions at the same time; one that fails is rolled back alone
     Parallel,
+    /// Only the region of `--region`
     SingleRegion,
 }
 
-impl Strategy {
-    /// The name in flags and reports.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::BlueGreen => "blue-green",
-            Self::Canary => "canary",
-            Self::Parallel => "parallel",
-            Self::SingleRegion => "single-region",
-        }
+/// The name in flags and reports.
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
     }
 }
 
@@ -68,17 +66,11 @@ pub(crate) struct Step<'a> {
 /// What a step is about, and what it does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Task<'a> {
-    Region(RegionStep),
-    Service(&'a FleetService, ServiceStep),
-}
-
-/// A gate of a region as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RegionStep {
-    /// NATS has its gateways to the other clusters.
+    /// Gate of the region: NATS has its gateways to the other clusters.
     Gateways,
-    /// No certificate expires soon.
+    /// Gate of the region: no certificate expires soon.
     Certificates,
+    Service(&'a FleetService, ServiceStep),
 }
 
 /// A step of one service.
@@ -112,7 +104,7 @@ impl<'a> Step<'a> {
     /// The service that the step is about; `None` for a gate of the region.
     pub(crate) const fn service(&self) -> Option<&'a FleetService> {
         match self.task {
-            Task::Region(_) => None,
+            Task::Gateways | Task::Certificates => None,
             Task::Service(service, _) => Some(service),
         }
     }
@@ -121,39 +113,36 @@ impl<'a> Step<'a> {
     pub(crate) const fn is_gate(&self) -> bool {
         use ServiceStep as S;
         match self.task {
-            Task::Region(_) => true,
-            Task::Service(_, step) => {
-                matches!(step, S::Streams | S::Ready | S::Compare { .. } | S::Active)
-            }
+            Task::Gateways | Task::Certificates => true,
+            Task::Service(_, step) => matches!(step, S::Streams | S::Ready | S::Compare { .. } | S::Active),
         }
     }
 
     /// Whether a dry run performs it, as it changes nothing in a cluster.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self.task, Task::Region(_) | Task::Service(_, ServiceStep::Look))
+        matches!(self.task, Task::Gateways | Task::Certificates | Task::Service(_, ServiceStep::Look))
     }
 }
 
 /// The name of the step, as reports and logs show it.
 impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ServiceStep as S;
         f.write_str(match self.task {
-            Task::Region(RegionStep::Gateways) => "gateways",
-            Task::Region(RegionStep::Certificates) => "certificates",
-            Task::Service(_, step) => match step {
-                ServiceStep::Streams => "streams verify",
-                ServiceStep::Look => "look",
-                ServiceStep::Stage => "stage",
-                ServiceStep::Ready => "readyz",
-                ServiceStep::Compare { soak: false } => "compare",
-                ServiceStep::Compare { soak: true } => "compare (soak)",
-                ServiceStep::Promote => "promote",
-                ServiceStep::Active => "active readyz",
-                ServiceStep::Upgrade => "upgrade",
-                ServiceStep::Restart => "restart",
-                ServiceStep::Withdraw => "withdraw",
-                ServiceStep::Retire => "retire",
-            },
+            Task::Gateways => "gateways",
+            Task::Certificates => "certificates",
+            Task::Service(_, S::Streams) => "streams verify",
+            Task::Service(_, S::Look) => "look",
+            Task::Service(_, S::Stage) => "stage",
+            Task::Service(_, S::Ready) => "readyz",
+            Task::Service(_, S::Compare { soak: false }) => "compare",
+            Task::Service(_, S::Compare { soak: true }) => "compare (soak)",
+            Task::Service(_, S::Promote) => "promote",
+            Task::Service(_, S::Active) => "active readyz",
+            Task::Service(_, S::Upgrade) => "upgrade",
+            Task::Service(_, S::Restart) => "restart",
+            Task::Service(_, S::Withdraw) => "withdraw",
+            Task::Service(_, S::Retire) => "retire",
         })
     }
 }
@@ -211,7 +200,7 @@ fn chosen_regions<'a>(
     fleet: &'a Fleet,
     request: &DeploymentRequest,
 ) -> Result<Vec<&'a FleetRegion>, PlanError> {
-    let all = names(fleet.regions.iter().map(|region| region.name.as_str()));
+    let all = words::list(&fleet.regions.iter().map(|region| region.name.as_str()).collect::<Vec<_>>());
     match (&request.region, request.strategy) {
         (Some(name), _) => match fleet.region(name) {
             Some(region) => Ok(vec![region]),
@@ -229,7 +218,7 @@ fn chosen_services<'a>(
     request: &DeploymentRequest,
 ) -> Result<Vec<&'a FleetService>, PlanError> {
     if let Some(unknown) = request.services.iter().find(|name| fleet.service(name).is_none()) {
-        let all = names(fleet.services.iter().map(|service| service.name.as_str()));
+        let all = words::list(&fleet.services.iter().map(|service| &service.name).collect::<Vec<_>>());
         return Err(PlanError(format!("the fleet has no service `{unknown}`; it has {all}")));
     }
     let all = request.services.is_empty();
@@ -250,21 +239,16 @@ fn chosen_services<'a>(
     }
 }
 
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
-}
-
 /// The gates of every region, also of those that are not deployed to: each depends on the NATS of
 /// the others.
 fn before<'a>(fleet: &'a Fleet, services: &[&'a FleetService], mode: DeploymentMode) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     for region in &fleet.regions {
-        let gate = |step| Step { region, task: Task::Region(step) };
         if !region.gateways.is_empty() {
-            steps.push(gate(RegionStep::Gateways));
+            steps.push(Step { region, task: Task::Gateways });
         }
         if !region.certificates.is_empty() {
-            steps.push(gate(RegionStep::Certificates));
+            steps.push(Step { region, task: Task::Certificates });
         }
         if mode != DeploymentMode::Restart {
             let exporters = services.iter().filter(|service| service.kind == ServiceKind::Exporter);
@@ -301,7 +285,7 @@ fn region_lane<'a>(
         lane.closing.extend(closing.iter().map(step));
     }
     if !region.gateways.is_empty() {
-        lane.steps.push(Step { region, task: Task::Region(RegionStep::Gateways) });
+        lane.steps.push(Step { region, task: Task::Gateways });
     }
     lane
 }

@@ -7,11 +7,10 @@
 use super::cluster::{ToolError, timeout_flag};
 use super::colour::Colour;
 use super::diff;
-use super::failure::StepError;
 use super::fleet::ServiceKind;
 use super::plan::DeploymentMode;
 use super::report::ManifestDifference;
-use super::run::ServiceJob;
+use super::run::{ServiceJob, StepError};
 
 /// Which colours run, and which of them is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(super) async fn preview(job: &ServiceJob<'_>) -> Result<(), StepError> {
             region: cluster.region.name.to_string(),
             service: service.name.clone(),
             after: (*after).to_owned(),
-            text: diff::manifests(&before, &rendered),
+            text: diff::manifests(&before, &rendered)?,
         });
         before = rendered;
     }

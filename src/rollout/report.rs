@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::colour::Colour;
 use super::plan::Step;
+use crate::insight::words;
 
 /// The longest difference in the Markdown, in bytes: GitHub refuses a summary of more than 1 MiB.
 const MAX_DIFF_BYTES: usize = 200_000;
@@ -167,7 +168,7 @@ impl DeploymentReport {
                  Check every region by hand, and run the gates as soon as possible.\n\n",
             );
         }
-        let _ = writeln!(text, "{} — {}\n", cell(&self.request), took(self.seconds));
+        let _ = writeln!(text, "{} — {}\n", cell(&self.request), words::seconds(self.seconds));
         for why in &self.why {
             let _ = writeln!(text, "- {}", cell(why));
         }
@@ -183,7 +184,7 @@ impl DeploymentReport {
                 StepResult::Planned => "planned",
                 StepResult::NotRun => "not run",
             };
-            let seconds = line.seconds.map(took).unwrap_or_default();
+            let seconds = line.seconds.map(words::seconds).unwrap_or_default();
             let service = line.service.as_deref().unwrap_or_default();
             let (region, step, detail) = (&line.region, &line.step, cell(&line.detail));
             let _ = writeln!(text, "| {region} | {service} | {step} | {result} | {seconds} | {detail} |");
@@ -191,10 +192,8 @@ impl DeploymentReport {
         if !self.changes.is_empty() && self.result != Outcome::Done {
             text.push_str("\nLeft changed:\n\n");
             for ReleaseChange { region, service, revision, .. } in &self.changes {
-                let before = match revision {
-                    Some(revision) => format!("at revision {revision}"),
-                    None => "not installed".to_owned(),
-                };
+                let revision = revision.as_ref().map(|revision| format!("at revision {revision}"));
+                let before = revision.as_deref().unwrap_or("not installed");
                 let _ = writeln!(text, "- {service} in {region}: it was {before} before");
             }
         }
@@ -218,10 +217,6 @@ impl DeploymentReport {
 /// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
-}
-
-fn took(seconds: f64) -> String {
-    if seconds < 100.0 { format!("{seconds:.1} s") } else { format!("{:.1} min", seconds / 60.0) }
 }
 
 fn bounded(text: &str) -> String {

@@ -8,16 +8,18 @@
 //! and when the NATS server shows no reader of it: no pull request waits and nothing is delivered.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{
-    ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind,
-};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 
 use super::exporters::{ExporterError, Exporters};
+use crate::config::{NatsConfig, within_an_hour};
+use crate::insight::words;
+use crate::nats::{self, NatsError};
 use crate::topology::{Deployment, stream_name};
 use callsight_frame::subject::Region;
 
@@ -27,15 +29,22 @@ pub(crate) const ACTIVE: &str = "the active exporter";
 /// How often a durable that is still read is checked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Time limit of a request to JetStream.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+#[command(next_help_heading = "What")]
 pub(crate) struct Retirement {
+    /// Deployment whose durables to delete, such as `blue`
+    #[arg(long, value_name = "NAME", required = true)]
     pub(crate) deployment: Deployment,
-    /// The regions whose streams have its durables.
+
+    /// Region whose stream has the durables.
+    ///
+    /// Separate several with commas or repeat the flag.
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',', required = true)]
     pub(crate) regions: Vec<Region>,
-    /// How long to wait for the last pull requests to expire.
+
+    /// Wait this long for the old exporter's last pull requests to expire, which takes up to 10s;
+    /// from 1s to 1h
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     pub(crate) timeout: Duration,
 }
 
@@ -45,8 +54,10 @@ pub(crate) enum RetireError {
     Active(#[from] ExporterError),
     #[error("{0}")]
     Needed(String),
+    #[error(transparent)]
+    Connect(#[from] NatsError),
     #[error("cannot {doing} of stream {stream}")]
-    Nats { doing: String, stream: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Nats { doing: String, stream: String, source: Box<dyn Error + Send + Sync> },
 }
 
 /// A durable that was deleted.
@@ -56,12 +67,24 @@ pub(crate) struct DeletedDurable {
     pub(crate) durable: String,
 }
 
-/// Verifies that the service leads to another deployment than the one that retires, and that this
-/// one is ready.
+/// Deletes the durables of a deployment and returns them, once `active` shows that another one
+/// serves; none if they were deleted before.
 ///
 /// # Errors
-/// [`RetireError`] if it does not.
-pub(crate) async fn check_active(active: &Exporters, retiring: &Deployment) -> Result<(), RetireError> {
+/// [`RetireError`]; none is deleted if one is still read.
+pub(crate) async fn retire(
+    active: &Exporters,
+    nats: &NatsConfig,
+    retirement: &Retirement,
+) -> Result<Vec<DeletedDurable>, RetireError> {
+    check_active(active, &retirement.deployment).await?;
+    let client = nats::connect(nats, "callsight rollout").await?;
+    delete_durables(&async_nats::jetstream::new(client), retirement).await
+}
+
+/// Verifies that the service leads to another deployment than the one that retires, and that this
+/// one is ready.
+async fn check_active(active: &Exporters, retiring: &Deployment) -> Result<(), RetireError> {
     let readiness = active.readiness().await?;
     let names: Vec<_> = readiness.deployments.iter().map(String::as_str).collect();
     let why = if names.is_empty() {
@@ -78,11 +101,7 @@ pub(crate) async fn check_active(active: &Exporters, retiring: &Deployment) -> R
     Err(RetireError::Needed(why))
 }
 
-/// Deletes the durables of a deployment and returns them; none if they were deleted before.
-///
-/// # Errors
-/// [`RetireError`]; none is deleted if one is still read.
-pub(crate) async fn delete_durables(
+async fn delete_durables(
     context: &Context,
     retirement: &Retirement,
 ) -> Result<Vec<DeletedDurable>, RetireError> {
@@ -100,8 +119,8 @@ pub(crate) async fn delete_durables(
     }
     let mut deleted = Vec::new();
     for (stream, durable) in idle {
-        let doing = format!("delete {}", durable.durable);
-        answered(&doing, &durable.stream, stream.delete_consumer(&durable.durable), |_| false).await?;
+        let done = stream.delete_consumer(&durable.durable).await;
+        done.map_err(failed(&format!("delete {}", durable.durable), &durable.stream))?;
         tracing::info!(stream = durable.stream, durable = durable.durable, "durable deleted");
         deleted.push(durable);
     }
@@ -114,7 +133,11 @@ async fn stream(context: &Context, name: &str) -> Result<Option<Stream>, RetireE
         GetStreamErrorKind::JetStream(refusal) => refusal.error_code() == ErrorCode::STREAM_NOT_FOUND,
         _ => false,
     };
-    answered("get the configuration", name, context.get_stream(name), is_missing).await
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(failed("get the configuration", name)(error)),
+    }
 }
 
 /// The durables of a deployment: its own, and those of its shards, which end in `-2of3`.
@@ -124,8 +147,8 @@ async fn durables(
     deployment: &Deployment,
 ) -> Result<BTreeSet<String>, RetireError> {
     let durable = deployment.durable();
-    let asked = stream.consumer_names().try_collect::<Vec<String>>();
-    let names = answered("list the consumers", name, asked, |_| false).await?.unwrap_or_default();
+    let names: Vec<String> =
+        stream.consumer_names().try_collect().await.map_err(failed("list the consumers", name))?;
     let is_shard = |rest: &str| {
         let shard = rest.strip_prefix('-').and_then(|shard| shard.split_once("of"));
         shard.is_some_and(|(number, of)| [number, of].iter().all(|digits| digits.parse::<u32>().is_ok()))
@@ -142,12 +165,13 @@ async fn wait_until_idle(
     durable: &str,
     end: tokio::time::Instant,
 ) -> Result<(), RetireError> {
-    let doing = format!("get the state of {durable}");
-    let is_missing = |error: &ConsumerInfoError| error.kind() == ConsumerInfoErrorKind::NotFound;
     let mut delivered_before = None;
     loop {
-        let asked = stream.consumer_info(durable);
-        let Some(info) = answered(&doing, name, asked, is_missing).await? else { return Ok(()) };
+        let info = match stream.consumer_info(durable).await {
+            Ok(info) => info,
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(&format!("get the state of {durable}"), name)(error)),
+        };
         let delivered = Some(info.delivered.consumer_sequence);
         if info.num_waiting == 0 && delivered == delivered_before {
             return Ok(());
@@ -155,8 +179,7 @@ async fn wait_until_idle(
         if tokio::time::Instant::now() + PAUSE > end && delivered_before.is_some() {
             let what = match info.num_waiting {
                 0 => "frames are being delivered".to_owned(),
-                1 => "1 pull request waits".to_owned(),
-                waiting => format!("{waiting} pull requests wait"),
+                waiting => format!("{} waiting", words::plural(waiting as u64, "pull request")),
             };
             return Err(RetireError::Needed(format!(
                 "{durable} of stream {name} is still read ({what}): stop its exporter first"
@@ -167,18 +190,11 @@ async fn wait_until_idle(
     }
 }
 
-/// The answer to a request to JetStream; `None` if what it is about does not exist.
-async fn answered<T, E: std::error::Error + Send + Sync + 'static>(
-    doing: &str,
-    stream: &str,
-    asked: impl Future<Output = Result<T, E>>,
-    is_missing: impl Fn(&E) -> bool,
-) -> Result<Option<T>, RetireError> {
-    let source = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-        Ok(Ok(answer)) => return Ok(Some(answer)),
-        Ok(Err(error)) if is_missing(&error) => return Ok(None),
-        Ok(Err(error)) => error.into(),
-        Err(slow) => slow.into(),
-    };
-    Err(RetireError::Nats { doing: doing.to_owned(), stream: stream.to_owned(), source })
+/// Wraps the error of a request to JetStream, which the client ends in time.
+fn failed<E: Error + Send + Sync + 'static>(doing: &str, stream: &str) -> impl FnOnce(E) -> RetireError {
+    move |error| RetireError::Nats {
+        doing: doing.to_owned(),
+        stream: stream.to_owned(),
+        source: error.into(),
+    }
 }

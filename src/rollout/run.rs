@@ -12,14 +12,17 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::cluster::{Cluster, StepLimit};
+use super::certificate::CertificateError;
+use super::cluster::{Cluster, CutShort, StepLimit, ToolError};
 use super::colour::Colour;
-use super::exporters::Exporters;
-use super::failure::StepError;
+use super::exporters::{ExporterError, Exporters};
 use super::fleet::{Fleet, FleetAddress, FleetRegion, FleetService};
 use super::plan::{DeploymentMode, DeploymentRequest, Step};
 use super::report::{DeploymentReport, Outcome, ReleaseChange, StepLine, StepResult};
-use crate::http_client::HttpClient;
+use super::retire::RetireError;
+use crate::config::within_a_day;
+use crate::http_client::{HttpClient, HttpError};
+use crate::insight::words;
 
 /// What to do, and how carefully.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +30,35 @@ pub(crate) struct DeploymentOrder {
     pub(crate) request: DeploymentRequest,
     /// The tag of the new colour's image; `None` for the chart's own version.
     pub(crate) version: Option<String>,
+    pub(crate) care: DeploymentCare,
+}
+
+/// How carefully to deploy, and where to report.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "How")]
+pub(crate) struct DeploymentCare {
+    /// Show what would change, and change nothing
+    #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// In an emergency, skip all checks before and after; the report says so in capitals
+    #[arg(long)]
     pub(crate) skip_gates: bool,
+
+    /// Give up a step after this long, from 1s to 24h
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = within_a_day)]
     pub(crate) step_timeout: Duration,
-    /// The limit of the whole run; rolling back has time of its own.
+
+    /// Give up the deployment after this long, from 1s to 24h; rolling back has time of its own
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = within_a_day)]
     pub(crate) timeout: Duration,
-    /// Where the report is written as JSON, replaced after every step.
+
+    /// Write the report to this file as JSON, after every step
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) report: Option<PathBuf>,
-    /// Where the report is appended as Markdown, at the end.
+
+    /// Append the report to this file as Markdown, at the end, such as `$GITHUB_STEP_SUMMARY`
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) summary: Option<PathBuf>,
 }
 
@@ -42,14 +66,13 @@ impl DeploymentOrder {
     /// The request in one line, for the report.
     pub(super) fn in_words(&self) -> String {
         let DeploymentRequest { strategy, mode, region, services } = &self.request;
-        let strategy = strategy.name();
         let mode = match mode {
             DeploymentMode::Replace => "",
             DeploymentMode::Restart => ", restart only",
             DeploymentMode::Promote => ", promote only",
         };
         let region = region.as_deref().unwrap_or("all");
-        let services = if services.is_empty() { "all".to_owned() } else { services.join(" and ") };
+        let services = if services.is_empty() { "all".to_owned() } else { words::list(services) };
         let version = self.version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
         format!("{strategy}{mode}, region {region}, services {services}{version}")
     }
@@ -116,7 +139,7 @@ impl<'a> Run<'a> {
     /// signal.
     pub(super) fn cluster(&self, region: &'a FleetRegion) -> Cluster<'a> {
         let now = Instant::now();
-        let deadline = (self.start + self.order.timeout).min(now + self.order.step_timeout);
+        let deadline = (self.start + self.order.care.timeout).min(now + self.order.care.step_timeout);
         Cluster { region, limit: StepLimit { deadline: deadline.into(), stop: self.stop.clone() } }
     }
 
@@ -128,7 +151,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn save(&self) {
-        if let Some(path) = &self.order.report
+        if let Some(path) = &self.order.care.report
             && let Err(error) = self.report().save(path)
         {
             tracing::error!(%error, path = %path.display(), "cannot write the report");
@@ -163,7 +186,7 @@ impl<'a> Run<'a> {
         }
         self.save();
         let report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = &self.order.summary
+        if let Some(path) = &self.order.care.summary
             && let Err(error) = report.append_markdown(path)
         {
             tracing::error!(%error, path = %path.display(), "cannot write the summary");
@@ -212,4 +235,30 @@ impl ServiceJob<'_> {
         }
         Ok((Exporters { name: name.to_owned(), endpoints, http: self.run.http.clone() }, ports))
     }
+}
+
+/// Why a step of a deployment fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Cut(#[from] CutShort),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
+    #[error(transparent)]
+    Retire(#[from] RetireError),
+    #[error("no answer from the NATS server at {at}")]
+    Monitor { at: String, source: HttpError },
+    #[error("cannot read the manifests that helm shows")]
+    Manifests(#[from] yaml_serde::Error),
+    #[error("certificate {which}")]
+    Certificate { which: String, source: CertificateError },
+    #[error("{0}")]
+    Gate(String),
+}
+
+/// Fails a step for this reason.
+pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T, StepError> {
+    Err(StepError::Gate(why.into()))
 }

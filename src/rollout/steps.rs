@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, WORKLOAD_IMAGE, WORKLOAD_NAME};
 use super::colour::Colour;
-use super::failure::{StepError, refuse};
 use super::fleet::{NatsAccess, ServiceKind};
-use super::plan::{DeploymentMode, RegionStep, ServiceStep, Step, Task};
+use super::plan::{DeploymentMode, ServiceStep, Step, Task};
 use super::releases::{self, Phase};
 use super::report::{ReleaseChange, StepResult};
-use super::retire::{DeletedDurable, Retirement, check_active, delete_durables};
-use super::run::{FoundRelease, Run, ServiceJob};
+use super::retire::{DeletedDurable, Retirement};
+use super::run::{FoundRelease, Run, ServiceJob, StepError, refuse};
 use super::{gates, retire};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls, chain};
-use crate::nats;
 
 /// How long the pull requests of a stopped exporter may take to expire, with a margin.
 const RETIRE_WITHIN: Duration = Duration::from_secs(60);
@@ -34,8 +32,8 @@ pub(super) async fn perform<'a>(
 ) -> Result<(StepResult, String), StepError> {
     let cluster = run.cluster(step.region);
     let text = match step.task {
-        Task::Region(RegionStep::Gateways) => gates::gateways(run, &cluster).await?,
-        Task::Region(RegionStep::Certificates) => gates::certificates(run, &cluster).await?,
+        Task::Gateways => gates::gateways(run, &cluster).await?,
+        Task::Certificates => gates::certificates(run, &cluster).await?,
         Task::Service(service, service_step) => {
             let job = run.job(cluster, service);
             match service_step {
@@ -87,7 +85,7 @@ async fn look(job: &ServiceJob<'_>) -> Result<String, StepError> {
         }
     }
     job.remember(found.clone());
-    if run.order.dry_run && run.order.request.mode != DeploymentMode::Restart {
+    if run.order.care.dry_run && run.order.request.mode != DeploymentMode::Restart {
         releases::preview(&run.job(cluster.clone(), service)).await?;
     }
     Ok(match (found.revision, found.old) {
@@ -166,12 +164,7 @@ async fn discard_durables(
     let (active, _ports) = job.exporters(retire::ACTIVE, &addresses).await?;
     let retirement =
         Retirement { deployment: colour.deployment(), regions: vec![region.name.clone()], timeout };
-    let work = async {
-        check_active(&active, &retirement.deployment).await?;
-        let client = nats::connect(&access.config(), "callsight rollout").await?;
-        Ok(delete_durables(&async_nats::jetstream::new(client), &retirement).await?)
-    };
-    job.cluster.limit.within(work).await?
+    Ok(job.cluster.limit.within(retire::retire(&active, &access.config(), &retirement)).await??)
 }
 
 /// Brings a release back to where it was before the deployment.

@@ -5,7 +5,8 @@
 use std::fmt::Write;
 
 use super::compare::Comparison;
-use super::judge::{ComparisonRow, RowVerdict, VersionVerdict, WindowJudgement, number};
+use super::judge::{ComparisonRow, RowVerdict, VersionVerdict, WindowJudgement};
+use crate::insight::words;
 
 /// The table, the reasons and the verdict.
 pub(crate) fn comparison(comparison: &Comparison, old: &str, new: &str) -> String {
@@ -19,12 +20,9 @@ pub(crate) fn comparison(comparison: &Comparison, old: &str, new: &str) -> Strin
     } else {
         format!("stop, {new} must not take over")
     };
-    let windows = if comparison.windows == 1 { "window" } else { "windows" };
-    let _ = writeln!(
-        text,
-        "verdict: {verdict} (after {:.1} s, {} {windows})",
-        comparison.waited_seconds, comparison.windows
-    );
+    let waited = words::seconds(comparison.waited_seconds);
+    let windows = words::plural(comparison.windows.into(), "window");
+    let _ = writeln!(text, "verdict: {verdict} (after {waited}, {windows})");
     text
 }
 
@@ -53,11 +51,6 @@ fn judgement(judgement: &WindowJudgement, old: &str, new: &str) -> String {
 }
 
 fn cells(row: &ComparisonRow) -> [String; 5] {
-    let value = |value: Option<f64>| match value {
-        Some(value) if row.unit.is_empty() => number(value),
-        Some(value) => format!("{} {}", number(value), row.unit).replace(" /s", "/s"),
-        None => "-".to_owned(),
-    };
     let verdict = match row.verdict {
         RowVerdict::Agree => "ok",
         RowVerdict::Less => "LESS",
@@ -66,5 +59,6 @@ fn cells(row: &ComparisonRow) -> [String; 5] {
         RowVerdict::Restarted => "RESTARTED",
     };
     let what = format!("{} {}", row.region, row.what).trim_start().to_owned();
-    [what, value(row.blue), value(row.green), format!("±{}", number(row.allowed)), verdict.to_owned()]
+    let [blue, green, allowed] = [row.blue, row.green, Some(row.allowed)].map(|value| row.shown(value));
+    [what, blue, green, format!("±{allowed}"), verdict.to_owned()]
 }

@@ -11,9 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bcrypt::HashParts;
+use headers::Authorization;
+use headers::authorization::Basic;
 use ring::hmac;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ const REMEMBERED: usize = 256;
 /// The users and their hashes.
 #[derive(Default)]
 pub(super) struct Users {
-    hashes: HashMap<String, Arc<str>>,
+    pub(super) hashes: HashMap<String, Arc<str>>,
     /// The hash checked for unknown users: the costliest one.
     decoy: Option<Arc<str>>,
 }
@@ -56,11 +56,6 @@ impl Users {
             hashes.insert(user.clone(), hash);
         }
         Ok(Self { hashes, decoy: costliest.1 })
-    }
-
-    /// Whether there are no users, so that everybody gets in.
-    pub(super) fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
     }
 }
 
@@ -92,16 +87,18 @@ impl Verifier {
         }
     }
 
-    /// Checks the value of an `Authorization` header.
-    pub(super) async fn judge(&self, users: &Users, authorization: Option<&[u8]>) -> PasswordVerdict {
+    /// Checks a request's credentials.
+    pub(super) async fn judge(
+        &self,
+        users: &Users,
+        credentials: Option<Authorization<Basic>>,
+    ) -> PasswordVerdict {
         let Some(decoy) = &users.decoy else { return PasswordVerdict::Welcome };
-        let Some((user, password)) = authorization.and_then(credentials) else {
-            return PasswordVerdict::Refused;
-        };
-        let hash = users.hashes.get(&user);
+        let Some(credentials) = credentials else { return PasswordVerdict::Refused };
+        let hash = users.hashes.get(credentials.username());
         let exists = hash.is_some();
         let hash = Arc::clone(hash.unwrap_or(decoy));
-        let tag = self.tag(&user, &hash, &password);
+        let tag = self.tag(&hash, &credentials);
         if self.knows(&tag) {
             return PasswordVerdict::Welcome;
         }
@@ -116,7 +113,7 @@ impl Verifier {
             // A connection that closes meanwhile drops the answer; the turn is kept until the check
             // ends.
             let _turn = turn;
-            bcrypt::verify(&password, &hash)
+            bcrypt::verify(credentials.password(), &hash)
         });
         let right = matches!(checked.await, Ok(Ok(true))) && exists;
         if !right {
@@ -136,11 +133,11 @@ impl Verifier {
 
     /// Returns the digest of a user, a hash and a password. With the hash in it, a changed password
     /// is not remembered.
-    fn tag(&self, user: &str, hash: &str, password: &[u8]) -> [u8; 32] {
+    fn tag(&self, hash: &str, credentials: &Authorization<Basic>) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
-        for part in [user.as_bytes(), hash.as_bytes(), password] {
+        for part in [credentials.username(), hash, credentials.password()] {
             context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
+            context.update(part.as_bytes());
         }
         let mut tag = [0; 32];
         tag.copy_from_slice(context.sign().as_ref());
@@ -148,21 +145,12 @@ impl Verifier {
     }
 }
 
-/// Reads user and password from `Basic …`.
-fn credentials(authorization: &[u8]) -> Option<(String, Vec<u8>)> {
-    let (scheme, encoded) = authorization.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return None;
-    }
-    let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
-    let colon = decoded.iter().position(|byte| *byte == b':')?;
-    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
-    Some((user, decoded[colon + 1..].to_vec()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
+
+    use headers::{HeaderMap, HeaderMapExt};
+    use hyper::header::AUTHORIZATION;
 
     use super::*;
 
@@ -172,8 +160,16 @@ mod tests {
         Users::new(&users.map(|(user, hash)| (user.to_owned(), hash))).unwrap()
     }
 
-    fn header(text: &str) -> Vec<u8> {
-        format!("Basic {}", STANDARD.encode(text)).into_bytes()
+    fn login(text: &str) -> Option<Authorization<Basic>> {
+        let (user, password) = text.split_once(':')?;
+        Some(Authorization::basic(user, password))
+    }
+
+    /// The credentials in a header's value.
+    fn received(value: &str) -> Option<Authorization<Basic>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        headers.typed_get()
     }
 
     #[tokio::test]
@@ -189,11 +185,13 @@ mod tests {
             ("eve:hunter2", PasswordVerdict::Refused),
             ("alice", PasswordVerdict::Refused),
         ] {
-            assert_eq!(verifier.judge(&users, Some(&header(text))).await, verdict, "{text}");
+            assert_eq!(verifier.judge(&users, login(text)).await, verdict, "{text}");
         }
-        for raw in [&b"Basic"[..], b"Bearer x", b"Basic !!!", b""] {
-            assert_eq!(verifier.judge(&users, Some(raw)).await, PasswordVerdict::Refused);
+        for raw in ["Basic", "Bearer x", "Basic !!!", "Basic YWxpY2U=", ""] {
+            assert_eq!(verifier.judge(&users, received(raw)).await, PasswordVerdict::Refused, "{raw}");
         }
+        let given = received("bAsIc YWxpY2U6aHVudGVyMg==");
+        assert_eq!(verifier.judge(&users, given).await, PasswordVerdict::Welcome);
         assert_eq!(verifier.judge(&users, None).await, PasswordVerdict::Refused);
         assert_eq!(verifier.judge(&Users::default(), None).await, PasswordVerdict::Welcome);
     }
@@ -201,10 +199,10 @@ mod tests {
     #[tokio::test]
     async fn a_changed_password_is_not_remembered() {
         let verifier = Verifier::new();
-        assert_eq!(verifier.judge(&users(), Some(&header("alice:hunter2"))).await, PasswordVerdict::Welcome);
+        assert_eq!(verifier.judge(&users(), login("alice:hunter2")).await, PasswordVerdict::Welcome);
         let changed = [("alice".to_owned(), bcrypt::hash("other", 4).unwrap())];
         let changed = Users::new(&changed).unwrap();
-        assert_eq!(verifier.judge(&changed, Some(&header("alice:hunter2"))).await, PasswordVerdict::Refused);
+        assert_eq!(verifier.judge(&changed, login("alice:hunter2")).await, PasswordVerdict::Refused);
     }
 
     #[tokio::test]
@@ -212,7 +210,7 @@ mod tests {
         let (users, verifier) = (users(), Verifier::new());
         let spent = async |text: &str| {
             let began = Instant::now();
-            verifier.judge(&users, Some(&header(text))).await;
+            verifier.judge(&users, login(text)).await;
             began.elapsed()
         };
         let first = spent("alice:hunter2").await;

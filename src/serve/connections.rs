@@ -7,8 +7,7 @@
 //!
 //! Invariant: a connection whose request is being answered is never replaced.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -16,56 +15,40 @@ use tokio::sync::Notify;
 /// The open connections, at most a fixed number.
 pub(super) struct Connections {
     most: usize,
-    slots: Mutex<Slots>,
-}
-
-#[derive(Default)]
-struct Slots {
-    next: u64,
-    taken: HashMap<u64, State>,
-}
-
-struct State {
-    /// When its last request was answered; `None` while one is being answered.
-    silent_since: Option<Instant>,
-    replaced: Arc<Notify>,
+    open: Mutex<Vec<Weak<Slot>>>,
 }
 
 /// A connection's slot, freed on drop.
 pub(super) struct Slot {
-    connections: Arc<Connections>,
-    number: u64,
-    replaced: Arc<Notify>,
+    /// When its last request was answered; `None` while one is being answered.
+    silent_since: Mutex<Option<Instant>>,
+    replaced: Notify,
 }
 
 /// Marks a connection as being answered until it is dropped.
 pub(super) struct Answering(Arc<Slot>);
 
 impl Connections {
-    pub(super) fn at_most(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, slots: Mutex::default() })
+    pub(super) fn at_most(most: usize) -> Self {
+        Self { most, open: Mutex::default() }
     }
 
     /// Returns a slot for a new connection; `None` if all slots are taken and being answered.
-    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Option<Arc<Slot>> {
-        let mut slots = self.slots();
-        if slots.taken.len() >= self.most {
+    pub(super) fn admit(&self, now: Instant) -> Option<Arc<Slot>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|slot| slot.strong_count() > 0);
+        if open.len() >= self.most {
+            let silent_since = |slot: &Weak<Slot>| *slot.upgrade()?.silent_since();
             let silent =
-                slots.taken.iter().filter_map(|(number, state)| Some((state.silent_since?, *number))).min();
-            let (_, number) = silent?;
-            if let Some(state) = slots.taken.remove(&number) {
-                state.replaced.notify_one();
+                open.iter().enumerate().filter_map(|(index, slot)| Some((silent_since(slot)?, index)));
+            let (_, index) = silent.min()?;
+            if let Some(slot) = open.remove(index).upgrade() {
+                slot.replaced.notify_one();
             }
         }
-        let number = slots.next;
-        slots.next += 1;
-        let replaced = Arc::new(Notify::new());
-        slots.taken.insert(number, State { silent_since: Some(now), replaced: Arc::clone(&replaced) });
-        Some(Arc::new(Slot { connections: Arc::clone(self), number, replaced }))
-    }
-
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        let slot = Arc::new(Slot { silent_since: Mutex::new(Some(now)), replaced: Notify::new() });
+        open.push(Arc::downgrade(&slot));
+        Some(slot)
     }
 }
 
@@ -77,26 +60,18 @@ impl Slot {
 
     /// Marks the beginning of a request; it ends when the result is dropped.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
-        self.set_silent_since(None);
+        *self.silent_since() = None;
         Answering(Arc::clone(self))
     }
 
-    fn set_silent_since(&self, moment: Option<Instant>) {
-        if let Some(state) = self.connections.slots().taken.get_mut(&self.number) {
-            state.silent_since = moment;
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.connections.slots().taken.remove(&self.number);
+    fn silent_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.set_silent_since(Some(Instant::now()));
+        *self.0.silent_since() = Some(Instant::now());
     }
 }
 

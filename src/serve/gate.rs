@@ -12,8 +12,10 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use headers::HeaderMapExt as _;
 use hyper::Request;
-use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::WWW_AUTHENTICATE;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use warp::http::StatusCode;
@@ -41,14 +43,16 @@ impl Gate {
         Self { current: RwLock::default(), verifier: Verifier::new() }
     }
 
-    /// Makes a gate from a web-config file, and returns the sources to compare later content with.
-    pub(super) fn kept_by(path: &Path) -> Result<(Self, Sources), WebConfigError> {
+    /// Makes a gate from a web-config file, which is reloaded in the background.
+    pub(super) fn kept_by(path: &Path, background: &mut JoinSet<()>) -> Result<Arc<Self>, WebConfigError> {
         let sources = Sources::read(path)?;
         let config = Arc::new(sources.build()?);
         if sources.in_the_clear() {
             tracing::warn!("basic auth without TLS sends passwords in clear text");
         }
-        Ok((Self { current: RwLock::new(config), verifier: Verifier::new() }, sources))
+        let gate = Arc::new(Self { current: RwLock::new(config), verifier: Verifier::new() });
+        background.spawn(Arc::clone(&gate).keep(sources, path.into()));
+        Ok(gate)
     }
 
     /// The TLS acceptor for new connections; `None` for plain HTTP.
@@ -59,11 +63,10 @@ impl Gate {
     /// Returns the response to a request that may not pass; `None` if it may.
     pub(super) async fn refuse<B>(&self, request: &Request<B>) -> Option<Response> {
         let config = self.config();
-        if config.users.is_empty() || OPEN.contains(&request.uri().path()) {
+        if OPEN.contains(&request.uri().path()) {
             return None;
         }
-        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        match self.verifier.judge(&config.users, authorization).await {
+        match self.verifier.judge(&config.users, request.headers().typed_get()).await {
             PasswordVerdict::Welcome => None,
             PasswordVerdict::Busy => {
                 let text = "too many passwords are being checked; try again later\n";
@@ -82,7 +85,7 @@ impl Gate {
     }
 
     /// Reloads the file whenever it changes, until dropped.
-    pub(super) async fn keep(self: Arc<Self>, mut sources: Sources, path: Arc<Path>) {
+    async fn keep(self: Arc<Self>, mut sources: Sources, path: Arc<Path>) {
         let mut every = interval(RELOAD);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut problem = None;
@@ -96,16 +99,12 @@ impl Gate {
                     continue;
                 }
             };
-            let built = match read {
-                Ok(new) if new == sources => {
-                    problem = None;
-                    continue;
-                }
-                Ok(new) => new.build().map(|config| (new, config)),
-                Err(error) => Err(error),
-            };
-            match built {
-                Ok((new, config)) => {
+            if read.as_ref().is_ok_and(|new| *new == sources) {
+                problem = None;
+                continue;
+            }
+            match read.and_then(|new| Ok((new.build()?, new))) {
+                Ok((config, new)) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                     sources = new;
                     problem = None;

@@ -7,12 +7,10 @@
 //! Invariant: every connection has a slot, and every wait for a client has a deadline.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use warp::Filter;
 use warp::reply::Reply;
 
-use super::connections::{Answering, Connections, Slot};
+use super::connections::{Connections, Slot};
 use super::gate::Gate;
 
 /// How many connections are open at a time. Beyond that, a new one replaces a silent one.
@@ -124,38 +122,17 @@ where
                     Some(refusal) => refusal,
                     None => routes.call(request).await?.into_response(),
                 };
-                Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))
+                // The body keeps the mark until all of it has been handed over.
+                let marked = move |error| {
+                    let _ = &answering;
+                    error
+                };
+                Ok::<_, Infallible>(response.map(|body| body.map_err(marked)))
             }
         });
         let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection closed");
         }
-    }
-}
-
-/// A body that keeps its connection marked as answering until all of it has been handed over.
-struct Answer<B> {
-    body: B,
-    _answering: Answering,
-}
-
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -26,7 +26,7 @@ use metrics::Recorder;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 pub use glance::Glance;
 pub use web_config::WebConfigError;
@@ -95,8 +95,8 @@ pub struct Exporter {
     ready_max_lag: Duration,
     consumers: Vec<(Region, JoinHandle<()>)>,
     http: JoinHandle<()>,
-    triage: JoinHandle<()>,
-    gatekeeper: Option<JoinHandle<()>>,
+    /// What keeps the gate and the triage page current; it ends with the exporter.
+    _background: JoinSet<()>,
     stop_consumers: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
 }
@@ -109,14 +109,10 @@ impl Exporter {
     /// [`ServeError::Listen`] if the address can't be listened on, [`ServeError::WebConfig`] if the
     /// file is not valid.
     pub async fn start(feeds: Vec<Feed>, config: ExporterConfig) -> Result<Self, ServeError> {
-        let (gate, kept) = match &config.web_config {
-            None => (Arc::new(Gate::open()), None),
-            Some(path) => {
-                let (gate, sources) = Gate::kept_by(path)?;
-                let gate = Arc::new(gate);
-                let keep = Arc::clone(&gate).keep(sources, path.as_path().into());
-                (gate, Some(keep))
-            }
+        let mut background = JoinSet::new();
+        let gate = match &config.web_config {
+            None => Arc::new(Gate::open()),
+            Some(path) => Gate::kept_by(path, &mut background)?,
         };
         let listening = TcpListener::bind(config.listen).await;
         let cannot = |source| ServeError::Listen { address: config.listen, source };
@@ -165,7 +161,7 @@ impl Exporter {
         let deployment = config.reader.deployment.as_str().into();
         let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
-        let triage = tokio::spawn(triage.keep());
+        background.spawn(triage.keep());
         tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
         Ok(Self {
             address,
@@ -174,8 +170,7 @@ impl Exporter {
             ready_max_lag,
             consumers,
             http,
-            triage,
-            gatekeeper: kept.map(tokio::spawn),
+            _background: background,
             stop_consumers,
             stop_http,
         })
@@ -204,10 +199,6 @@ impl Exporter {
         self.stop_http.send_replace(true);
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP server had stopped");
-        }
-        self.triage.abort();
-        if let Some(gatekeeper) = self.gatekeeper {
-            gatekeeper.abort();
         }
     }
 }

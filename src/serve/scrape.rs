@@ -100,8 +100,8 @@ fn body(pieces: Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> + Send
     stream::unfold(Some(pieces), |pieces| async {
         let mut pieces = pieces?;
         match pieces.recv().await {
-            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(pieces))),
-            Some(Piece::End) => None,
+            Some(Some(bytes)) => Some((Ok(bytes), Some(pieces))),
+            Some(None) => None,
             None => Some((Err(io::Error::other("the page could not be written")), None)),
         }
     })
@@ -173,11 +173,8 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-/// A piece of a page, or its end.
-enum Piece {
-    Bytes(Bytes),
-    End,
-}
+/// A piece of a page; `None` for its end.
+type Piece = Option<Bytes>;
 
 /// Cuts a page into pieces for the connection. To be used by a thread that may block.
 struct Pieces {
@@ -207,7 +204,7 @@ impl Pieces {
 
     fn end(mut self) -> io::Result<()> {
         self.flush()?;
-        self.send(Piece::End)
+        self.send(None)
     }
 }
 
@@ -226,7 +223,7 @@ impl Write for Pieces {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let piece = Piece::Bytes(self.buffer.split().freeze());
+        let piece = Some(self.buffer.split().freeze());
         self.send(piece)
     }
 }

@@ -12,12 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion, version};
 use yaml_serde::Value;
 
 use super::basic_auth::Users;
-use crate::config::{did_you_mean, nearest, one_line};
+use crate::config::one_line;
 use crate::tls::{PemError, authorities, certificates, private_key, provider, refused_key};
 
 /// The web-config file can't be used. Never quotes a secret.
@@ -33,12 +34,8 @@ pub struct WebConfigError {
 enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
-    #[error("not valid YAML: {}", one_line(.0))]
-    Syntax(String),
-    #[error("unknown key `{}`; {advice}", one_line(key))]
-    UnknownKey { key: String, advice: String },
-    #[error("`{0}` is not supported here; leave it out")]
-    Unsupported(String),
+    #[error("not valid: {}", one_line(&.0.to_string()))]
+    Invalid(yaml_serde::Error),
     #[error("`{key}` must be {expected}")]
     Value { key: String, expected: &'static str },
     #[error("`tls_server_config` needs `{0}` too")]
@@ -49,6 +46,46 @@ enum Problem {
     File { key: &'static str, file: PathBuf, problem: PemError },
     #[error("cannot set up TLS: {0}")]
     Tls(String),
+}
+
+/// The keys of the file that are supported.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+struct Keys {
+    tls_server_config: Option<TlsKeys>,
+    /// Read by [`users`], since the library's errors quote values, which are secrets here.
+    #[serde(default)]
+    basic_auth_users: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+struct TlsKeys {
+    cert_file: PathBuf,
+    key_file: PathBuf,
+    #[serde(default)]
+    client_auth_type: ClientAuth,
+    client_ca_file: Option<PathBuf>,
+    min_version: Option<TlsVersion>,
+    max_version: Option<TlsVersion>,
+}
+
+/// An unverified certificate proves nothing, so the other types of Prometheus are missing.
+#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+enum ClientAuth {
+    #[default]
+    #[serde(rename = "NoClientCert", alias = "")]
+    No,
+    #[serde(rename = "VerifyClientCertIfGiven")]
+    IfGiven,
+    #[serde(rename = "RequireAndVerifyClientCert")]
+    Required,
+}
+
+#[derive(Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+enum TlsVersion {
+    TLS12,
+    TLS13,
 }
 
 /// A configuration that can be used.
@@ -74,8 +111,8 @@ struct Tls {
     key: File,
     client_authority: Option<File>,
     client: ClientAuth,
-    oldest: Version,
-    newest: Version,
+    oldest: TlsVersion,
+    newest: TlsVersion,
 }
 
 /// A file that a key of the configuration names, with its content.
@@ -86,49 +123,16 @@ struct File {
     content: Vec<u8>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum ClientAuth {
-    No,
-    IfGiven,
-    Required,
-}
-
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
-enum Version {
-    Tls12,
-    Tls13,
-}
-
-const TOP: [&str; 2] = ["tls_server_config", "basic_auth_users"];
-const TOP_UNSUPPORTED: [&str; 2] = ["http_server_config", "rate_limit"];
-const TLS: [&str; 6] =
-    ["cert_file", "key_file", "client_auth_type", "client_ca_file", "min_version", "max_version"];
-const TLS_UNSUPPORTED: [&str; 7] = [
-    "cert",
-    "key",
-    "client_ca",
-    "client_allowed_sans",
-    "cipher_suites",
-    "curve_preferences",
-    "prefer_server_cipher_suites",
-];
-
 impl Sources {
     /// Reads the configuration and the files that it names.
     pub(super) fn read(path: &Path) -> Result<Self, WebConfigError> {
         let read = || {
             let text = fs::read(path).map_err(Problem::Unreadable)?;
-            let document: Value =
-                yaml_serde::from_slice(&text).map_err(|error| Problem::Syntax(error.to_string()))?;
+            let keys: Option<Keys> = yaml_serde::from_slice(&text).map_err(Problem::Invalid)?;
+            let Keys { tls_server_config, basic_auth_users } = keys.unwrap_or_default();
             let directory = path.parent().unwrap_or(Path::new(""));
-            let mut sources = Self { path: path.to_owned(), tls: None, users: Vec::new() };
-            for (key, value) in section(&document, "", &TOP, &TOP_UNSUPPORTED)? {
-                match key {
-                    "tls_server_config" => sources.tls = Some(Tls::read(value, directory)?),
-                    _ => sources.users = users(value)?,
-                }
-            }
-            Ok(sources)
+            let tls = tls_server_config.map(|keys| Tls::read(keys, directory)).transpose()?;
+            Ok(Self { path: path.to_owned(), tls, users: users(&basic_auth_users)? })
         };
         read().map_err(|problem| WebConfigError { path: path.to_owned(), problem })
     }
@@ -136,10 +140,7 @@ impl Sources {
     /// Builds the configuration from the sources.
     pub(super) fn build(&self) -> Result<WebConfig, WebConfigError> {
         let wrong = |problem| WebConfigError { path: self.path.clone(), problem };
-        let tls = match &self.tls {
-            Some(tls) => Some(Arc::new(tls.build().map_err(wrong)?)),
-            None => None,
-        };
+        let tls = self.tls.as_ref().map(|tls| tls.build().map(Arc::new)).transpose().map_err(wrong)?;
         let users = Users::new(&self.users).map_err(|user| {
             let key = format!("basic_auth_users.{}", one_line(&user));
             wrong(Problem::Value {
@@ -157,22 +158,11 @@ impl Sources {
 }
 
 impl Tls {
-    fn read(value: &Value, directory: &Path) -> Result<Self, Problem> {
-        let (mut certificate, mut key, mut client_authority) = (None, None, None);
-        let (mut client, mut oldest, mut newest) = (None, Version::Tls12, Version::Tls13);
-        for (name, value) in section(value, "tls_server_config.", &TLS, &TLS_UNSUPPORTED)? {
-            let text = value.as_str().ok_or_else(|| tls_value(name, "text"))?;
-            match name {
-                "cert_file" => certificate = Some(File::read("cert_file", directory, text)?),
-                "key_file" => key = Some(File::read("key_file", directory, text)?),
-                "client_ca_file" => client_authority = Some(File::read("client_ca_file", directory, text)?),
-                "client_auth_type" => client = Some(client_auth(text)?),
-                "min_version" => oldest = protocol_version(name, text)?,
-                _ => newest = protocol_version(name, text)?,
-            }
-        }
-        let client = client.unwrap_or(ClientAuth::No);
-        match (client, &client_authority) {
+    fn read(keys: TlsKeys, directory: &Path) -> Result<Self, Problem> {
+        let client = keys.client_auth_type;
+        let oldest = keys.min_version.unwrap_or(TlsVersion::TLS12);
+        let newest = keys.max_version.unwrap_or(TlsVersion::TLS13);
+        match (client, &keys.client_ca_file) {
             (ClientAuth::No, Some(_)) => return Err(Problem::Lacking("client_auth_type")),
             (ClientAuth::IfGiven | ClientAuth::Required, None) => {
                 return Err(Problem::Lacking("client_ca_file"));
@@ -180,12 +170,14 @@ impl Tls {
             _ => {}
         }
         if oldest > newest {
-            return Err(tls_value("max_version", "no older than `min_version`"));
+            let key = "tls_server_config.max_version".to_owned();
+            return Err(Problem::Value { key, expected: "no older than `min_version`" });
         }
+        let authority = keys.client_ca_file.map(|name| File::read("client_ca_file", directory, &name));
         Ok(Self {
-            certificate: certificate.ok_or(Problem::Lacking("cert_file"))?,
-            key: key.ok_or(Problem::Lacking("key_file"))?,
-            client_authority,
+            certificate: File::read("cert_file", directory, &keys.cert_file)?,
+            key: File::read("key_file", directory, &keys.key_file)?,
+            client_authority: authority.transpose()?,
             client,
             oldest,
             newest,
@@ -195,7 +187,7 @@ impl Tls {
     fn build(&self) -> Result<ServerConfig, Problem> {
         let refused = |error: &dyn fmt::Display| Problem::Tls(error.to_string());
         let versions: Vec<&SupportedProtocolVersion> =
-            [(Version::Tls12, &version::TLS12), (Version::Tls13, &version::TLS13)]
+            [(TlsVersion::TLS12, &version::TLS12), (TlsVersion::TLS13, &version::TLS13)]
                 .into_iter()
                 .filter(|(version, _)| (self.oldest..=self.newest).contains(version))
                 .map(|(_, version)| version)
@@ -227,7 +219,7 @@ impl Tls {
 
 impl File {
     /// Reads a file; relative paths are relative to the configuration.
-    fn read(named_by: &'static str, directory: &Path, name: &str) -> Result<Self, Problem> {
+    fn read(named_by: &'static str, directory: &Path, name: &Path) -> Result<Self, Problem> {
         let path = directory.join(name);
         match fs::read(&path) {
             Ok(content) => Ok(Self { named_by, path, content }),
@@ -240,86 +232,23 @@ impl File {
     }
 }
 
-/// Returns the keys and values of a mapping. An absent one is empty.
-fn section<'a>(
-    value: &'a Value,
-    place: &str,
-    known: &[&str],
-    unsupported: &[&str],
-) -> Result<Vec<(&'a str, &'a Value)>, Problem> {
-    let mapping = match value {
-        Value::Null => return Ok(Vec::new()),
-        Value::Mapping(mapping) => mapping,
-        _ => {
-            let key = if place.is_empty() { "the file" } else { place.trim_end_matches('.') };
-            return Err(Problem::Value { key: key.to_owned(), expected: "a mapping" });
-        }
-    };
-    let mut entries = Vec::new();
-    for (key, value) in mapping {
-        let key = key.as_str().unwrap_or_default();
-        if unsupported.contains(&key) {
-            return Err(Problem::Unsupported(format!("{place}{key}")));
-        }
-        if !known.contains(&key) {
-            let advice = match nearest(key, known.iter().copied()) {
-                Some(known) => did_you_mean(known),
-                None => format!("known keys: {}", known.join(", ")),
-            };
-            return Err(Problem::UnknownKey { key: format!("{place}{key}"), advice });
-        }
-        entries.push((key, value));
-    }
-    Ok(entries)
-}
-
 fn users(value: &Value) -> Result<Vec<(String, String)>, Problem> {
-    let wrong =
-        |key: &str, expected| Problem::Value { key: format!("basic_auth_users{}", one_line(key)), expected };
+    let wrong = || Problem::Value {
+        key: "basic_auth_users".to_owned(),
+        expected: "a mapping of names, without colons, to bcrypt hashes",
+    };
     let mapping = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Mapping(mapping) => mapping,
-        _ => return Err(wrong("", "a mapping of users to bcrypt hashes")),
+        _ => return Err(wrong()),
     };
-    mapping
-        .iter()
-        .map(|(user, hash)| {
-            let user = user.as_str().ok_or_else(|| wrong("", "a mapping of names to bcrypt hashes"))?;
-            if user.is_empty() || user.contains(':') {
-                return Err(wrong("", "a mapping of names, without colons, to bcrypt hashes"));
-            }
-            let hash = hash.as_str().ok_or_else(|| wrong(&format!(".{user}"), "a bcrypt hash"))?;
+    let entries = mapping.iter().map(|(user, hash)| match (user.as_str(), hash.as_str()) {
+        (Some(user), Some(hash)) if !user.is_empty() && !user.contains(':') => {
             Ok((user.to_owned(), hash.to_owned()))
-        })
-        .collect()
-}
-
-fn client_auth(text: &str) -> Result<ClientAuth, Problem> {
-    match text {
-        "" | "NoClientCert" => Ok(ClientAuth::No),
-        "VerifyClientCertIfGiven" => Ok(ClientAuth::IfGiven),
-        "RequireAndVerifyClientCert" => Ok(ClientAuth::Required),
-        "RequestClientCert" | "RequireAnyClientCert" => Err(tls_value(
-            "client_auth_type",
-            "RequireAndVerifyClientCert or VerifyClientCertIfGiven: an unverified certificate proves nothing",
-        )),
-        _ => Err(tls_value(
-            "client_auth_type",
-            "NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert",
-        )),
-    }
-}
-
-fn protocol_version(key: &str, text: &str) -> Result<Version, Problem> {
-    match text {
-        "TLS12" => Ok(Version::Tls12),
-        "TLS13" => Ok(Version::Tls13),
-        _ => Err(tls_value(key, "TLS12 or TLS13; older versions are not supported")),
-    }
-}
-
-fn tls_value(key: &str, expected: &'static str) -> Problem {
-    Problem::Value { key: format!("tls_server_config.{key}"), expected }
+        }
+        _ => Err(wrong()),
+    });
+    entries.collect()
 }
 
 #[cfg(test)]
@@ -344,19 +273,23 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_to_write_and_without_secrets() {
         for (text, expected) in [
-            ("tls_server_confg: {}", "unknown key `tls_server_confg`; did you mean `tls_server_config`?"),
+            (
+                "tls_server_confg: {}",
+                "not valid: unknown field `tls_server_confg`, expected `tls_server_config` or `basic_auth_users`",
+            ),
             (
                 "tls_server_config: {cert_fil: a}",
-                "unknown key `tls_server_config.cert_fil`; did you mean `cert_file`?",
+                "not valid: tls_server_config: unknown field `cert_fil`, expected one of `cert_file`, `key_file`, \
+                 `client_auth_type`, `client_ca_file`, `min_version`, `max_version` at line 1 column 21",
             ),
-            ("zzz: 1", "unknown key `zzz`; known keys: tls_server_config, basic_auth_users"),
-            ("http_server_config: {http2: true}", "`http_server_config` is not supported here; leave it out"),
             (
-                "tls_server_config: {cipher_suites: [x]}",
-                "`tls_server_config.cipher_suites` is not supported here; leave it out",
+                "tls_server_config: {}",
+                "not valid: tls_server_config: missing field `cert_file` at line 1 column 20",
             ),
-            ("tls_server_config: {}", "`tls_server_config` needs `cert_file` too"),
-            ("tls_server_config: {cert_file: crt}", "`tls_server_config` needs `key_file` too"),
+            (
+                "tls_server_config: {cert_file: crt}",
+                "not valid: tls_server_config: missing field `key_file` at line 1 column 20",
+            ),
             (
                 "tls_server_config: {cert_file: crt, key_file: key}",
                 "`cert_file`: `crt` holds no certificate in PEM (-----BEGIN CERTIFICATE-----)",
@@ -366,30 +299,38 @@ mod tests {
                 "`tls_server_config` needs `client_auth_type` too",
             ),
             (
-                "tls_server_config: {client_auth_type: RequireAndVerifyClientCert}",
+                "tls_server_config: {cert_file: crt, key_file: key, client_auth_type: RequireAndVerifyClientCert}",
                 "`tls_server_config` needs `client_ca_file` too",
             ),
             (
-                "tls_server_config: {min_version: TLS10}",
-                "`tls_server_config.min_version` must be TLS12 or TLS13; older versions are not supported",
+                "tls_server_config: {cert_file: crt, key_file: key, min_version: TLS10}",
+                "not valid: tls_server_config.min_version: unknown variant `TLS10`, expected `TLS12` or `TLS13` \
+                 at line 1 column 65",
             ),
             (
-                "tls_server_config: {min_version: TLS13, max_version: TLS12}",
+                "tls_server_config: {cert_file: crt, key_file: key, min_version: TLS13, max_version: TLS12}",
                 "`tls_server_config.max_version` must be no older than `min_version`",
             ),
             (
                 "basic_auth_users: {alice: hunter2}",
                 "`basic_auth_users.alice` must be a bcrypt hash of a cost up to 15, as `htpasswd -nB` writes it",
             ),
-            ("basic_auth_users: [alice]", "`basic_auth_users` must be a mapping of users to bcrypt hashes"),
-            ("- a", "`the file` must be a mapping"),
+            (
+                "basic_auth_users: hunter2",
+                "`basic_auth_users` must be a mapping of names, without colons, to bcrypt hashes",
+            ),
+            (
+                "basic_auth_users: {alice: [hunter2]}",
+                "`basic_auth_users` must be a mapping of names, without colons, to bcrypt hashes",
+            ),
+            ("- a", "not valid: invalid type: sequence, expected a mapping"),
         ] {
             assert_eq!(problem(text), expected, "{text}");
         }
-        assert!(problem("basic_auth_users: {alice: hunter2, alice: b}").starts_with("not valid YAML: "));
-        assert!(
-            problem("tls_server_config: {cert_file: gone}").starts_with("`cert_file`: cannot read `gone`: ")
-        );
+        let twice = problem("basic_auth_users: {alice: hunter2, alice: b}");
+        assert!(twice.starts_with("not valid: ") && !twice.contains("hunter2"), "{twice}");
+        let gone = problem("tls_server_config: {cert_file: gone, key_file: key}");
+        assert!(gone.starts_with("`cert_file`: cannot read `gone`: "), "{gone}");
     }
 
     #[test]
@@ -399,10 +340,10 @@ mod tests {
         fs::write(&path, format!("basic_auth_users:\n  alice: {HASH}\n")).unwrap();
         let sources = Sources::read(&path).unwrap();
         assert!(sources.in_the_clear());
-        assert!(!sources.build().unwrap().users.is_empty());
+        assert!(!sources.build().unwrap().users.hashes.is_empty());
         fs::write(&path, "").unwrap();
         let sources = Sources::read(&path).unwrap();
         assert!(!sources.in_the_clear());
-        assert!(sources.build().unwrap().users.is_empty());
+        assert!(sources.build().unwrap().users.hashes.is_empty());
     }
 }

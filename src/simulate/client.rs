@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::media::{Reception, Speaker, tenths};
-use super::network::Path;
+use super::scenario::Path;
 use callsight_frame::{
     Frame, MAX_PEERS, MeetingId, Peer, PeerId, Rejection, Seq, Server, ServerType, ServerUrl, SessionId,
 };

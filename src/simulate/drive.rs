@@ -3,16 +3,16 @@
 //! Invariant: a frame is dropped only when the run is stopped. While a buffer is full, the
 //! world waits.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
-use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval_at};
 
-use super::config::{SimulateConfig, SimulateConfigError};
+use super::config::SimulateConfig;
 use super::world::{Event, World};
 use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
@@ -48,8 +48,6 @@ impl fmt::Display for SimulationSummary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimulateError {
-    #[error(transparent)]
-    Config(#[from] SimulateConfigError),
     /// A relay's publisher did not start, or its client was closed.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -78,7 +76,6 @@ pub async fn run(
     config: SimulateConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<SimulationSummary, SimulateError> {
-    config.check()?;
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut world = World::new(&config, wall_clock.as_millis() as u64);
     let mut publishers = Vec::with_capacity(world.relays().len());
@@ -87,26 +84,32 @@ pub async fn run(
         publishers.push(Publisher::start(client.clone(), config).await?);
     }
 
-    let started = Instant::now();
-    let shutdown = pin!(shutdown);
-    let mut outlet = Outlet { publishers, pace: Pace::new(shutdown, config.quiet) };
-    let over = drive(&config, &mut world, &mut outlet, started).await?;
+    let (started, sessions) = (Instant::now(), AtomicUsize::new(0));
+    let over = tokio::select! {
+        biased;
+        () = shutdown => Over::Time,
+        never = show_progress(&publishers, &sessions), if !config.quiet => match never {},
+        over = drive(&config, &mut world, &publishers, &sessions, started) => over?,
+    };
     let end = Instant::now() + FLUSH_TIMEOUT;
     if over == Over::Time && config.leave_at_end {
         // Without time for this there is none for the flush either, which then reports what is
         // missing.
-        tokio::time::timeout_at(end, leave(&mut world, &mut outlet)).await.unwrap_or(Ok(()))?;
+        tokio::time::timeout_at(end, leave(&mut world, &publishers)).await.unwrap_or(Ok(()))?;
     }
-    let unflushed = flush(&outlet.publishers, end).await;
-    outlet.pace.close();
-    let summary = SimulationSummary { stats: total(&outlet.publishers), elapsed: started.elapsed() };
+    let flushed = flush(&publishers, end).await;
+    if !config.quiet && io::stderr().is_terminal() {
+        // Ends the line of the progress.
+        let _ = writeln!(io::stderr());
+    }
+    let summary = SimulationSummary { stats: total(&publishers), elapsed: started.elapsed() };
 
-    match unflushed {
-        Some(PublishError::FlushTimeout { unsettled }) => {
+    match flushed {
+        Ok(()) => Ok(summary),
+        Err(PublishError::FlushTimeout { unsettled }) => {
             Err(SimulateError::Unacknowledged { unsettled, summary })
         }
-        Some(error) => Err(error.into()),
-        None => Ok(summary),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -119,10 +122,12 @@ enum Over {
     Time,
 }
 
-async fn drive<S: Future<Output = ()>>(
+/// Publishes what falls due, and says in `sessions` how many are in calls.
+async fn drive(
     config: &SimulateConfig,
     world: &mut World,
-    outlet: &mut Outlet<'_, S>,
+    publishers: &[Publisher],
+    sessions: &AtomicUsize,
     started: Instant,
 ) -> Result<Over, SimulateError> {
     let end = config.duration.unwrap_or(Duration::MAX);
@@ -132,20 +137,17 @@ async fn drive<S: Future<Output = ()>>(
         if due >= end || now >= end.saturating_add(CATCH_UP) {
             return Ok(Over::Time);
         }
-        outlet.pace.sessions = world.sessions();
+        sessions.store(world.sessions(), Ordering::Relaxed);
         if due > now {
             // Takes at least a millisecond; what falls due meanwhile is then published at once.
             burst = 0;
-            outlet.pace.wait(&outlet.publishers, tokio::time::sleep_until(started + due)).await;
+            tokio::time::sleep_until(started + due).await;
         } else if burst >= BURST {
             burst = 0;
-            outlet.pace.wait(&outlet.publishers, tokio::task::yield_now()).await;
-        }
-        if outlet.pace.stopped {
-            return Ok(Over::Time);
+            tokio::task::yield_now().await;
         }
         if let Some(event) = world.advance() {
-            outlet.publish(&event).await?;
+            publish(publishers, &event).await?;
             frames += 1;
             burst += 1;
         }
@@ -153,50 +155,30 @@ async fn drive<S: Future<Output = ()>>(
     Ok(Over::Count)
 }
 
-async fn leave<S: Future<Output = ()>>(
-    world: &mut World,
-    outlet: &mut Outlet<'_, S>,
-) -> Result<(), SimulateError> {
-    outlet.pace.stopped = true;
+async fn leave(world: &mut World, publishers: &[Publisher]) -> Result<(), SimulateError> {
     while let Some(event) = world.leave_next() {
-        outlet.publish(&event).await?;
+        publish(publishers, &event).await?;
     }
     Ok(())
 }
 
-struct Outlet<'a, S> {
-    /// One per relay of the world.
-    publishers: Vec<Publisher>,
-    pace: Pace<'a, S>,
+/// Publishes a frame through the publisher of its relay, once there is room.
+async fn publish(publishers: &[Publisher], event: &Event<'_>) -> Result<(), SimulateError> {
+    let publisher = &publishers[event.relay];
+    publisher.room().await?;
+    Ok(publisher.publish(&event.frame)?)
 }
 
-impl<S: Future<Output = ()>> Outlet<'_, S> {
-    /// Publishes a frame once there is room. Drops it if the run is stopped before.
-    async fn publish(&mut self, event: &Event<'_>) -> Result<(), SimulateError> {
-        let publisher = &self.publishers[event.relay];
-        let room = match publisher.room().now_or_never() {
-            Some(room) => Some(room),
-            None => self.pace.wait(&self.publishers, publisher.room()).await,
-        };
-        match room {
-            Some(room) => room.and_then(|()| publisher.publish(&event.frame)).map_err(SimulateError::from),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Flushes all publishers and returns the first error, or a timeout with the unsettled frames of
-/// all.
-async fn flush(publishers: &[Publisher], end: Instant) -> Option<PublishError> {
-    let mut missing = 0;
+/// Flushes all publishers. A timeout has the unsettled frames of all of them.
+async fn flush(publishers: &[Publisher], end: Instant) -> Result<(), PublishError> {
+    let mut unsettled = 0;
     for publisher in publishers {
         match publisher.flush(end.saturating_duration_since(Instant::now())).await {
-            Ok(_) => {}
-            Err(PublishError::FlushTimeout { unsettled }) => missing += unsettled,
-            Err(error) => return Some(error),
+            Err(PublishError::FlushTimeout { unsettled: more }) => unsettled += more,
+            flushed => drop(flushed?),
         }
     }
-    (missing > 0).then_some(PublishError::FlushTimeout { unsettled: missing })
+    if unsettled > 0 { Err(PublishError::FlushTimeout { unsettled }) } else { Ok(()) }
 }
 
 fn total(publishers: &[Publisher]) -> PublishStats {
@@ -207,82 +189,28 @@ fn total(publishers: &[Publisher]) -> PublishStats {
         retried: sum.retried + stats.retried,
         overflowed: sum.overflowed + stats.overflowed,
         failed: sum.failed + stats.failed,
-        in_flight: sum.in_flight + stats.in_flight,
-        buffered: sum.buffered + stats.buffered,
+        ..sum
     })
 }
 
-/// What happens beside publishing: the shutdown and the progress line.
-struct Pace<'a, S> {
-    shutdown: Pin<&'a mut S>,
-    /// Whether the shutdown has completed; it must not be polled again.
-    stopped: bool,
-    sessions: usize,
-    quiet: bool,
-    terminal: bool,
-    every: Duration,
-    next_line: Instant,
-    /// Frames published at the last progress line, and its time.
-    last: (u64, Instant),
-}
-
-impl<'a, S: Future<Output = ()>> Pace<'a, S> {
-    fn new(shutdown: Pin<&'a mut S>, quiet: bool) -> Self {
-        let terminal = io::stderr().is_terminal();
-        let every = Duration::from_secs(if terminal { 1 } else { 10 });
-        let now = Instant::now();
-        Self {
-            shutdown,
-            stopped: false,
-            sessions: 0,
-            quiet,
-            terminal,
-            every,
-            next_line: now + every,
-            last: (0, now),
-        }
-    }
-
-    /// Waits for something; `None` if the run is stopped before.
-    async fn wait<T>(&mut self, publishers: &[Publisher], what: impl Future<Output = T>) -> Option<T> {
-        let mut what = pin!(what);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.shutdown.as_mut(), if !self.stopped => {
-                    self.stopped = true;
-                    return None;
-                }
-                () = tokio::time::sleep_until(self.next_line) => self.write_line(&total(publishers)),
-                done = what.as_mut() => return Some(done),
-            }
-        }
-    }
-
-    fn write_line(&mut self, stats: &PublishStats) {
-        let now = Instant::now();
-        self.next_line = now + self.every;
-        if self.quiet {
-            return;
-        }
-        let (before, since) = std::mem::replace(&mut self.last, (stats.accepted, now));
+/// Writes a line of progress from time to time, on a terminal over the one before.
+async fn show_progress(publishers: &[Publisher], sessions: &AtomicUsize) -> Infallible {
+    let terminal = io::stderr().is_terminal();
+    let every = Duration::from_secs(if terminal { 1 } else { 10 });
+    let mut ticks = interval_at(Instant::now() + every, every);
+    let (mut before, mut since) = (0, Instant::now());
+    loop {
+        let now = ticks.tick().await;
+        let PublishStats { accepted, acknowledged, .. } = total(publishers);
         let seconds = now.duration_since(since).as_secs_f64().max(0.001);
-        let rate = (stats.accepted - before) as f64 / seconds;
-        let (start, end) = if self.terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
-        let mut stderr = io::stderr().lock();
+        let rate = (accepted - before) as f64 / seconds;
+        (before, since) = (accepted, now);
+        let (start, end) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
+        let sessions = sessions.load(Ordering::Relaxed);
         // A closed stderr is no reason to stop.
         let _ = write!(
-            stderr,
-            "{start}{} sessions, {rate:.0} frames/s, {} published, {} acknowledged{end}",
-            self.sessions, stats.accepted, stats.acknowledged,
+            io::stderr(),
+            "{start}{sessions} sessions, {rate:.0} frames/s, {accepted} published, {acknowledged} acknowledged{end}"
         );
-        let _ = stderr.flush();
-    }
-
-    /// Ends the terminal's progress line.
-    fn close(&self) {
-        if self.terminal && !self.quiet {
-            let _ = writeln!(io::stderr());
-        }
     }
 }

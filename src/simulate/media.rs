@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::network::Path;
+use super::scenario::Path;
 use callsight_frame::{Audio, NetEq, Video};
 
 /// Samples of one NetEQ operation: 10 ms at 48 kHz.

@@ -5,6 +5,7 @@
 
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
+use slab::Slab;
 
 const OCCASIONS: [&str; 8] =
     ["standup", "retro", "all-hands", "interview", "one-on-one", "class", "support", "board"];
@@ -23,8 +24,7 @@ pub(super) struct Meeting {
 /// All meetings, in pools: one per region, and one that people of all regions join.
 #[derive(Debug)]
 pub(super) struct Meetings {
-    meetings: Vec<Option<Meeting>>,
-    free: Vec<usize>,
+    meetings: Slab<Meeting>,
     open: Vec<Vec<usize>>,
     average_size: usize,
     seed: u64,
@@ -33,18 +33,11 @@ pub(super) struct Meetings {
 
 impl Meetings {
     pub(super) fn new(pools: usize, average_size: usize, seed: u64) -> Self {
-        Self {
-            meetings: Vec::new(),
-            free: Vec::new(),
-            open: vec![Vec::new(); pools],
-            average_size,
-            seed,
-            started: 0,
-        }
+        Self { meetings: Slab::new(), open: vec![Vec::new(); pools], average_size, seed, started: 0 }
     }
 
     pub(super) fn get(&self, meeting: usize) -> Option<&Meeting> {
-        self.meetings.get(meeting)?.as_ref()
+        self.meetings.get(meeting)
     }
 
     /// Adds a client to an open meeting of the pool, or to a new one.
@@ -61,7 +54,7 @@ impl Meetings {
 
     /// Adds a client to a certain meeting; false if it has ended.
     pub(super) fn rejoin(&mut self, meeting: usize, client: usize) -> bool {
-        let Some(Some(found)) = self.meetings.get_mut(meeting) else { return false };
+        let Some(found) = self.meetings.get_mut(meeting) else { return false };
         found.members.push(client);
         if found.open && found.members.len() >= found.size {
             found.open = false;
@@ -71,14 +64,12 @@ impl Meetings {
     }
 
     pub(super) fn leave(&mut self, meeting: usize, client: usize) {
-        let Some(slot) = self.meetings.get_mut(meeting) else { return };
-        let Some(found) = slot else { return };
+        let Some(found) = self.meetings.get_mut(meeting) else { return };
         found.members.retain(|member| *member != client);
         let pool = &mut self.open[found.pool];
         if found.members.is_empty() {
             pool.retain(|open| *open != meeting);
-            *slot = None;
-            self.free.push(meeting);
+            self.meetings.remove(meeting);
         } else if !found.open && found.members.len() < found.size {
             found.open = true;
             pool.push(meeting);
@@ -97,11 +88,7 @@ impl Meetings {
             pool,
             open: true,
         };
-        let meeting = self.free.pop().unwrap_or_else(|| {
-            self.meetings.push(None);
-            self.meetings.len() - 1
-        });
-        self.meetings[meeting] = Some(started);
+        let meeting = self.meetings.insert(started);
         self.open[pool].push(meeting);
         meeting
     }
@@ -118,13 +105,13 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let mut meetings = Meetings::new(1, 4, 1);
         let joined: Vec<usize> = (0..400).map(|client| meetings.join(0, client, &mut rng)).collect();
-        let running = meetings.meetings.iter().flatten().count();
+        let running = meetings.meetings.len();
         assert!((80..=130).contains(&running), "about 4 in each: {running}");
-        assert!(meetings.meetings.iter().flatten().all(|meeting| meeting.members.len() <= 6));
+        assert!(meetings.meetings.iter().all(|(_, meeting)| meeting.members.len() <= 6));
         for (client, meeting) in joined.into_iter().enumerate() {
             meetings.leave(meeting, client);
         }
-        assert_eq!(meetings.meetings.iter().flatten().count(), 0);
+        assert_eq!(meetings.meetings.len(), 0);
         assert!(meetings.open[0].is_empty());
     }
 }

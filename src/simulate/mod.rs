@@ -21,11 +21,10 @@ mod config;
 mod drive;
 mod media;
 mod meeting;
-mod network;
 mod scenario;
 mod world;
 
-pub use config::{SimulateConfig, SimulateConfigError};
+pub use config::SimulateConfig;
 pub use drive::{SimulateError, SimulationSummary, run};
 pub use scenario::{Rhythm, Scenario};
 pub use world::{Event, Relay, World};

@@ -12,8 +12,7 @@ use rand::{RngExt, SeedableRng};
 use super::client::{Client, Place};
 use super::config::SimulateConfig;
 use super::meeting::Meetings;
-use super::network::Path;
-use super::scenario::{Rhythm, Scenario};
+use super::scenario::{Path, Rhythm, Scenario};
 use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 

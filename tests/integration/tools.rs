@@ -1,6 +1,7 @@
 //! The tools themselves do what the other tests take for granted.
 
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_nats::jetstream::stream;
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::nats::Nats;
+use crate::kit::process::temporary_directory;
 use crate::kit::prometheus::{Prometheus, promtool};
 use crate::kit::scrape::Scrape;
 use crate::kit::{http, python, wait};
@@ -162,4 +164,41 @@ fn callsight_runs_to_its_end_or_until_told() {
 
     let mut waiting = Callsight::spawn(&["serve", "--region", REGION, "--nats-url", "nats://127.0.0.1:1"]);
     waiting.terminate(wait::PATIENCE);
+}
+
+/// A benchmark that is a whole program, as `benches/compare.py` runs it.
+fn whole_program(folder: &Path, name: &str, prints: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{prints}END\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn whole_programs_are_compared_by_the_figures_that_they_print() {
+    let folder = temporary_directory();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare.py");
+    let compare = |pairs: &[String]| {
+        let arguments =
+            [&[script.to_str().unwrap(), "6"], &*pairs.iter().map(String::as_str).collect::<Vec<_>>()];
+        let output = python::run(&arguments.concat(), "");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let old = whole_program(folder.path(), "old", "round 1: 80000 frames/s at 5.0 µs\nmedian ratio 0.80\n");
+    let new = whole_program(folder.path(), "new", "round 1: 60000 frames/s at 5.0 µs\nmedian ratio 0.60\n");
+    let text = compare(&[format!("end_to_end={old}:{new}"), format!("live={old}:{new}")]);
+    for line in [
+        "end_to_end: new figure / old figure, median of 2 (middle half of them)",
+        "  round 1: 60000 frames/s at 5.0 µs",
+        "    60000        0.75 (0.75 to 0.75)",
+        "    5            1.00 (1.00 to 1.00)",
+        "  median ratio 0.60",
+        "    0.6          0.75 (0.75 to 0.75)",
+        "live: not compared: both builds would run the same target/release/callsight",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+    let silent = whole_program(folder.path(), "silent", "");
+    assert!(compare(&[format!("replay={old}:{silent}")]).contains("not compared: it prints no figures"));
 }

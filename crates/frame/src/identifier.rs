@@ -36,7 +36,7 @@ macro_rules! identifiers {
         $(#[$doc])+
         ///
         /// 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
         pub struct $name<'a>(&'a str);
 
         impl<'a> $name<'a> {
@@ -49,7 +49,7 @@ macro_rules! identifiers {
                 check(text).map(|()| Self(text))
             }
 
-            /// Returns the identifier's text.
+            /// The text as the client wrote it, which outlives this value.
             #[must_use]
             pub const fn as_str(self) -> &'a str {
                 self.0
@@ -69,7 +69,7 @@ identifiers! {
     MeetingId;
     /// Identifies one connection of one participant to a call: globally unique, new at each join.
     SessionId;
-    /// Identifies a participant.
+    /// Identifies a participant, whose connections each have a session of their own.
     PeerId;
 }
 

@@ -50,6 +50,7 @@ use quick::{Bytes, Quick};
 use reject::locate;
 pub use reject::{Reason, Rejection};
 pub use server_url::ServerUrl;
+#[doc(hidden)]
 pub use wire::Field;
 use wire::{Value, wire_map};
 
@@ -197,10 +198,11 @@ impl<'a> Frame<'a> {
         // The library rejects the level at which its count reaches zero.
         deserializer.set_max_depth(MAX_NESTING + 1);
         let frame = Self::read(&mut deserializer).map_err(|error| Rejection::from_decoder(&error))?;
-        if AnyByte::deserialize(&mut deserializer).is_ok() {
-            return Err(Rejection::new(Reason::Malformed, "more bytes follow the frame"));
+        // A bool has one byte, so any further byte of the message is one, or of another type.
+        match bool::deserialize(&mut deserializer) {
+            Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(frame),
+            _ => Err(Rejection::new(Reason::Malformed, "more bytes follow the frame")),
         }
-        Ok(frame)
     }
 
     /// Encodes the frame.
@@ -275,32 +277,6 @@ impl Decoder {
     }
 }
 
-/// Any further byte of the message. An option is decided by its first byte, so that half a value
-/// counts too.
-struct AnyByte;
-
-impl<'de> Deserialize<'de> for AnyByte {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyByteVisitor;
-        impl<'de> Visitor<'de> for AnyByteVisitor {
-            type Value = AnyByte;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("anything")
-            }
-
-            fn visit_none<E: Error>(self) -> Result<AnyByte, E> {
-                Ok(AnyByte)
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, _: D) -> Result<AnyByte, D::Error> {
-                Ok(AnyByte)
-            }
-        }
-        deserializer.deserialize_option(AnyByteVisitor)
-    }
-}
-
 /// Reads a frame from other formats of serde, for people and scripts: JSON has the shape of the
 /// named form.
 ///
@@ -316,8 +292,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
 pub struct Version;
 
 impl Version {
-    /// Number on the wire.
-    pub const NUMBER: u64 = 1;
+    const NUMBER: u64 = 1;
 }
 
 impl<'de> Value<'de> for Version {
@@ -341,7 +316,7 @@ impl serde::Serialize for Version {
 }
 
 /// A frame's number within its session: 1, 2, 3 …
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Seq(std::num::NonZeroU64);
 
 impl Seq {
@@ -373,14 +348,9 @@ impl<'de> Value<'de> for Seq {
     }
 }
 
-impl serde::Serialize for Seq {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.get())
-    }
-}
-
 /// How the client reaches its server. A closed vocabulary, because it becomes a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ServerType {
     /// `webtransport`
     WebTransport,
@@ -405,12 +375,8 @@ impl ServerType {
     }
 
     fn named(name: &str) -> Self {
-        match name {
-            "webtransport" => Self::WebTransport,
-            "websocket" => Self::WebSocket,
-            "webrtc" => Self::WebRtc,
-            _ => Self::Other,
-        }
+        let known = [Self::WebTransport, Self::WebSocket, Self::WebRtc];
+        known.into_iter().find(|known| known.label() == name).unwrap_or(Self::Other)
     }
 }
 
@@ -419,12 +385,6 @@ impl<'de> Value<'de> for ServerType {
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <&str>::deserialize(deserializer).map(Self::named)
-    }
-}
-
-impl serde::Serialize for ServerType {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.label())
     }
 }
 
@@ -453,8 +413,8 @@ impl<'de: 'a, 'a> Value<'de> for Vec<Peer<'a>> {
                     match next.map_err(|error| locate(error, place, "map"))? {
                         None => return Ok(peers),
                         Some(_) if peers.len() == MAX_PEERS => return Err(too_many(MAX_PEERS + 1)),
-                        Some(wire::Slot(None)) => return Err(locate(wire::missing(), place, "map")),
-                        Some(wire::Slot(Some(peer))) => peers.push(peer),
+                        Some(None) => return Err(locate(wire::missing(), place, "map")),
+                        Some(Some(wire::Read(peer))) => peers.push(peer),
                     }
                 }
             }

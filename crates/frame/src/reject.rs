@@ -28,7 +28,9 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $label,)+ }
             }
 
-            /// One sentence that explains the reason, for the documentation.
+            /// One sentence that explains the reason, for a test that compares it with the
+            /// specification.
+            #[doc(hidden)]
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Reason::$name => concat!($($doc),+).trim_ascii(),)+ }
@@ -80,7 +82,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Creates a rejection.
+    /// Rejects for this reason; `detail` quotes at most a bounded excerpt of the frame.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }

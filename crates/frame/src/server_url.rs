@@ -18,7 +18,7 @@ use super::reject::{Reason, Rejection};
 const MAX_ORIGIN_BYTES: usize = 256;
 
 /// `scheme://host[:port]` of the elected server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct ServerUrl<'a>(Cow<'a, str>);
 
 impl<'a> ServerUrl<'a> {
@@ -53,7 +53,7 @@ impl<'a> ServerUrl<'a> {
         Ok(Self(Cow::Owned(origin)))
     }
 
-    /// Returns the origin's text.
+    /// `scheme://host[:port]`, in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

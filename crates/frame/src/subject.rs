@@ -28,7 +28,7 @@ pub struct Region(String);
 pub struct RegionError(String);
 
 impl Region {
-    /// Returns the region's name.
+    /// The name as it stands in subjects and labels, in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -54,7 +54,7 @@ impl fmt::Display for Region {
     }
 }
 
-/// A parsed subject.
+/// The tokens of a subject, which are plain but not known to name anything that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The region whose relay published.

@@ -38,31 +38,14 @@ pub(super) trait Value<'de>: Sized {
 }
 
 /// A value that may be absent: nil and nothing mean the same.
-pub(super) struct Slot<T>(pub(super) Option<T>);
+pub(super) type Slot<T> = Option<Read<T>>;
 
-impl<'de, T: Value<'de>> Deserialize<'de> for Slot<T> {
+/// A [`Value`] for serde's own containers.
+pub(super) struct Read<T>(pub(super) T);
+
+impl<'de, T: Value<'de>> Deserialize<'de> for Read<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SlotVisitor<T>(PhantomData<T>);
-        impl<'de, T: Value<'de>> Visitor<'de> for SlotVisitor<T> {
-            type Value = Slot<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{} or nil", T::KIND)
-            }
-
-            fn visit_none<E: Error>(self) -> Result<Slot<T>, E> {
-                Ok(Slot(None))
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Slot<T>, E> {
-                Ok(Slot(None))
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Slot<T>, D::Error> {
-                T::read(deserializer).map(|value| Slot(Some(value)))
-            }
-        }
-        deserializer.deserialize_option(SlotVisitor(PhantomData))
+        T::read(deserializer).map(Self)
     }
 }
 
@@ -71,30 +54,19 @@ pub(super) fn missing<E: Error>() -> E {
 }
 
 macro_rules! text_values {
-    ($($name:ident: $kind:literal;)+) => {$(
+    ($($name:ident)+) => {$(
         impl<'de: 'a, 'a> Value<'de> for $name<'a> {
-            const KIND: &'static str = $kind;
+            const KIND: &'static str = "str";
 
             fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <&'a str>::deserialize(deserializer)?;
                 Self::new(text).map_err(Rejection::into_serde)
             }
         }
-
-        impl serde::Serialize for $name<'_> {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
     )+};
 }
 
-text_values! {
-    MeetingId: "str";
-    SessionId: "str";
-    PeerId: "str";
-    ServerUrl: "str";
-}
+text_values!(MeetingId SessionId PeerId ServerUrl);
 
 impl<'de> Value<'de> for bool {
     const KIND: &'static str = "bool";
@@ -182,7 +154,9 @@ macro_rules! wire_map {
         }
 
         impl $(<$lt>)? $name $(<$lt>)? {
-            /// The fields in the order of the compact form.
+            /// The fields in the order of the compact form, for tests that compare them with the
+            /// specification.
+            #[doc(hidden)]
             pub const FIELDS: &'static [$crate::wire::Field] = &[$($crate::wire::Field {
                 key: $key,
                 kind: <$type as $crate::wire::Value<'_>>::KIND,
@@ -210,7 +184,8 @@ macro_rules! wire_map {
                         $(let $field: Option<$type> = seq
                             .next_element::<Slot<$type>>()
                             .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
-                            .and_then(|slot| slot.0);)+
+                            .flatten()
+                            .map(|read| read.0);)+
                         while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
                         Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
                     }
@@ -223,7 +198,7 @@ macro_rules! wire_map {
                                     $field = map
                                         .next_value::<Slot<$type>>()
                                         .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
-                                        .0;
+                                        .map(|read| read.0);
                                 })+
                                 _ => { map.next_value::<serde::de::IgnoredAny>()?; }
                             }

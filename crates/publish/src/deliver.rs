@@ -15,7 +15,8 @@ use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber, header};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::ReadyChunks;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -41,7 +42,7 @@ pub(super) struct Delivery {
     client: Client,
     subject: Subject,
     inbox: String,
-    answers: Subscriber,
+    answers: ReadyChunks<Subscriber>,
     frames: mpsc::Receiver<Outgoing>,
     config: PublisherConfig,
     counters: Arc<Counters>,
@@ -79,7 +80,7 @@ impl Delivery {
             client,
             subject,
             inbox,
-            answers,
+            answers: answers.ready_chunks(BATCH),
             frames,
             config,
             counters,
@@ -127,8 +128,8 @@ impl Delivery {
         }
         tokio::select! {
             biased;
-            answer = self.answers.next() => {
-                self.take_answers(answer.ok_or(Closed)?);
+            answers = self.answers.next() => {
+                answers.ok_or(Closed)?.iter().for_each(|answer| self.take_answer(answer));
             }
             count = self.frames.recv_many(batch, room), if room > 0 => {
                 if count == 0 {
@@ -175,18 +176,6 @@ impl Delivery {
             }
         }
         Ok(())
-    }
-
-    /// Handles an answer and those that have already arrived.
-    fn take_answers(&mut self, first: Message) {
-        self.take_answer(&first);
-        for _ in 1..BATCH {
-            match self.answers.next().now_or_never() {
-                Some(Some(answer)) => self.take_answer(&answer),
-                // The end of the stream is seen again when it is awaited.
-                Some(None) | None => break,
-            }
-        }
     }
 
     fn take_answer(&mut self, message: &Message) {

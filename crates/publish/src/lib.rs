@@ -131,7 +131,7 @@ impl PublisherConfig {
     }
 }
 
-/// The error of a publisher.
+/// Why a publisher does not start, accept a frame or flush.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -218,7 +218,6 @@ pub struct Publisher {
     /// Frames with numbers below this are acknowledged or failed. Frames are numbered as they are
     /// accepted.
     settled: watch::Receiver<u64>,
-    buffer: usize,
     task: JoinHandle<()>,
 }
 
@@ -242,12 +241,11 @@ impl Publisher {
         let (frames, buffered) = mpsc::channel(config.buffer);
         let (settled_sender, settled) = watch::channel(0);
         let counters = Arc::new(Counters::default());
-        let buffer = config.buffer;
         let delivery =
             Delivery::new(client, subject.into(), config, buffered, Arc::clone(&counters), settled_sender)
                 .await?;
         let task = tokio::spawn(delivery.run());
-        Ok(Publisher { frames, counters, settled, buffer, task })
+        Ok(Publisher { frames, counters, settled, task })
     }
 
     /// Accepts a frame, to be sent in the compact form, without waiting.
@@ -285,7 +283,7 @@ impl Publisher {
         self.frames.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => {
                 add(&self.counters.overflowed, 1);
-                PublishError::Overflow { buffer: self.buffer }
+                PublishError::Overflow { buffer: self.frames.max_capacity() }
             }
             mpsc::error::TrySendError::Closed(()) => PublishError::Closed,
         })

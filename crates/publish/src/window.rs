@@ -60,12 +60,10 @@ impl Window {
     }
 
     /// Admits a new frame, due at once.
-    pub(super) fn admit(&mut self, outgoing: Outgoing) -> u64 {
-        let number = self.next;
+    pub(super) fn admit(&mut self, outgoing: Outgoing) {
+        self.unsettled.insert(self.next, Unsettled { outgoing, sendings: 0 });
+        self.due.insert(self.next);
         self.next += 1;
-        self.unsettled.insert(number, Unsettled { outgoing, sendings: 0 });
-        self.due.insert(number);
-        number
     }
 
     /// Takes the oldest due frame as sent, with whether it was sent before.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::super::args::{HOUR, JudgementArgs, NatsArgs, ProcessArgs, SECOND, distinct, rejected};
+use super::super::args::{JudgementArgs, NatsArgs, ProcessArgs, distinct, rejected};
 use super::config::{HealConfig, Outputs, RemoteWriteOutput, ReplayConfig, ReplayTask};
-use crate::config::{ConfigError, duration_between};
+use crate::config::{ConfigError, within_an_hour};
 use crate::http_client::{Address, Header};
 use crate::replay::engine::{EngineConfig, Filter};
 use crate::replay::sink::output::Target;
@@ -58,7 +58,7 @@ struct WindowArgs {
     to: Moment,
 
     /// The time between two steps, from 1s to 1h; steps fall on whole multiples of it
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration_between(SECOND..=HOUR))]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = within_an_hour)]
     step: Duration,
 
     /// A region whose calls to replay.
@@ -147,7 +147,7 @@ struct RemoteWriteArgs {
     remote_write_header: Vec<Header>,
 
     /// Give up when the receiver accepts nothing for this long, from 1s to 1h
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration_between(SECOND..=HOUR))]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = within_an_hour)]
     remote_write_patience: Duration,
 
     /// Keep the progress in this file, and continue from there if it exists
@@ -206,9 +206,9 @@ impl ReplayArgs {
             },
             thresholds: self.judgement.thresholds(),
         };
-        let engine = EngineConfig { regions: distinct(self.window.region), window, filter, fold };
+        let engine = EngineConfig { regions: distinct(self.window.region), window, filter, fold, mirror };
         let nats = self.nats.validate("replay")?;
-        Ok((self.process, ReplayConfig { nats, engine, mirror, task, quiet }))
+        Ok((self.process, ReplayConfig { nats, engine, task, quiet }))
     }
 }
 

@@ -2,22 +2,19 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{CliError, print};
-use crate::cli::args::{ProcessArgs, SECOND, distinct};
+use crate::cli::args::{ProcessArgs, distinct, rejected};
 use crate::cli::stop_signal;
-use crate::config::{ConfigError, duration_between};
+use crate::config::ConfigError;
 use crate::http_client::HttpClient;
 use crate::rollout::deploy::{deploy, undo};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::plan::{DeploymentMode, DeploymentRequest, Strategy, plan};
 use crate::rollout::report::{DeploymentReport, Outcome};
-use crate::rollout::run::DeploymentOrder;
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
+use crate::rollout::run::{DeploymentCare, DeploymentOrder};
 
 /// The value of `--region` for every region.
 const ALL: &str = "all";
@@ -49,9 +46,6 @@ pub(crate) struct DeployArgs {
 
     #[command(flatten)]
     fleet: FleetArgs,
-
-    #[command(flatten)]
-    process: ProcessArgs,
 }
 
 /// Switch traffic to the standby colour, if it agrees with the active one
@@ -59,9 +53,6 @@ pub(crate) struct DeployArgs {
 pub(crate) struct PromoteArgs {
     #[command(flatten)]
     fleet: FleetArgs,
-
-    #[command(flatten)]
-    process: ProcessArgs,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -74,41 +65,11 @@ struct FleetArgs {
     #[arg(long, value_name = "NAME", default_value = ALL, help_heading = "Where")]
     region: String,
 
-    /// Show what would change, and change nothing
-    #[arg(long, help_heading = "How")]
-    dry_run: bool,
+    #[command(flatten)]
+    care: DeploymentCare,
 
-    /// In an emergency, skip all checks before and after; the report says so in capitals
-    #[arg(long, help_heading = "How")]
-    skip_gates: bool,
-
-    /// Give up a step after this long, from 1s to 24h
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "30m",
-        value_parser = duration_between(SECOND..=DAY),
-        help_heading = "How"
-    )]
-    step_timeout: Duration,
-
-    /// Give up the deployment after this long, from 1s to 24h; rolling back has time of its own
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "2h",
-        value_parser = duration_between(SECOND..=DAY),
-        help_heading = "How"
-    )]
-    timeout: Duration,
-
-    /// Write the report to this file as JSON, after every step
-    #[arg(long, value_name = "FILE", help_heading = "Report")]
-    report: Option<PathBuf>,
-
-    /// Append the report to this file as Markdown, at the end, such as `$GITHUB_STEP_SUMMARY`
-    #[arg(long, value_name = "FILE", help_heading = "Report")]
-    summary: Option<PathBuf>,
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 /// What to deploy, and where.
@@ -120,62 +81,42 @@ pub(crate) struct DeployConfig {
 }
 
 impl FleetArgs {
-    fn config(self, strategy: Strategy, mode: DeploymentMode, services: Vec<String>) -> DeployConfig {
+    fn config(
+        self,
+        strategy: Strategy,
+        mode: DeploymentMode,
+        services: Vec<String>,
+    ) -> (ProcessArgs, DeployConfig) {
         let region = Some(self.region).filter(|region| region != ALL);
-        let order = DeploymentOrder {
-            request: DeploymentRequest { strategy, mode, region, services },
-            version: None,
-            dry_run: self.dry_run,
-            skip_gates: self.skip_gates,
-            step_timeout: self.step_timeout,
-            timeout: self.timeout,
-            report: self.report,
-            summary: self.summary,
-        };
-        DeployConfig { fleet: self.fleet, order, undo: None }
+        let request = DeploymentRequest { strategy, mode, region, services };
+        let order = DeploymentOrder { request, version: None, care: self.care };
+        (self.process, DeployConfig { fleet: self.fleet, order, undo: None })
     }
 }
 
 impl DeployArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, DeployConfig), ConfigError> {
-        let rejected = |text: &str| Err(ConfigError::Rejected(text.to_owned()));
         if self.restart_only && self.image_tag.is_some() {
             return rejected(
                 "`--restart-only` cannot be used with `--image-tag`: a restart changes no version",
             );
         }
-        if self.undo.is_some() && self.fleet.dry_run {
+        if self.undo.is_some() && self.fleet.care.dry_run {
             return rejected(
                 "`--undo` cannot be used with `--dry-run`: the report that it reads lists what it would roll back",
             );
         }
         let mode = if self.restart_only { DeploymentMode::Restart } else { DeploymentMode::Replace };
-        let mut config = self.fleet.config(self.strategy, mode, distinct(self.services));
+        let (process, mut config) = self.fleet.config(self.strategy, mode, distinct(self.services));
         config.order.version = self.image_tag;
         config.undo = self.undo;
-        Ok((self.process, config))
+        Ok((process, config))
     }
 }
 
 impl PromoteArgs {
     pub(super) fn validate(self) -> (ProcessArgs, DeployConfig) {
-        (self.process, self.fleet.config(Strategy::BlueGreen, DeploymentMode::Promote, Vec::new()))
-    }
-}
-
-impl clap::ValueEnum for Strategy {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::BlueGreen, Self::Canary, Self::Parallel, Self::SingleRegion]
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        let help = match self {
-            Self::BlueGreen => "One region after another, each with both versions side by side",
-            Self::Canary => "The same, but the first region compares both for as long as the fleet's `soak`",
-            Self::Parallel => "All regions at the same time; one that fails is rolled back alone",
-            Self::SingleRegion => "Only the region of `--region`",
-        };
-        Some(clap::builder::PossibleValue::new(self.name()).help(help))
+        self.fleet.config(Strategy::BlueGreen, DeploymentMode::Promote, Vec::new())
     }
 }
 

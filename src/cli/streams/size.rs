@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::report::bytes;
 use crate::cli::CliError;
-use crate::cli::args::{HOUR, ProcessArgs};
+use crate::cli::args::ProcessArgs;
 use crate::cli::process::print;
-use crate::config::{duration, duration_between, whole};
+use crate::config::{HOUR, duration, duration_between, whole};
 use crate::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use crate::topology::{Capacity, Traffic, stored_bytes};
 use callsight_frame::subject::publish_subject;

@@ -1,7 +1,5 @@
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::super::page::PageReader;
 use super::*;
 
 /// A page of one region with so many sessions, after so many frames a session.
@@ -27,9 +25,8 @@ fn page(version: &str, sessions: u32, frames: u32) -> String {
 /// Readings ten seconds apart.
 fn readings(start: Instant, pages: &[String]) -> Vec<MetricsReading> {
     let read = |(at, text): (u64, &String)| {
-        let mut reader = PageReader::default();
-        reader.write_all(text.as_bytes()).unwrap();
-        MetricsReading::of(start + Duration::from_secs(10 * at), vec![reader.finish().unwrap()])
+        let page = MetricsPage::read(text.as_bytes()).unwrap().unwrap();
+        MetricsReading { at: start + Duration::from_secs(10 * at), page }
     };
     (0..).zip(pages).map(read).collect()
 }
@@ -102,15 +99,17 @@ fn an_older_version_ends_the_waiting_unless_it_is_meant() {
 }
 
 #[test]
-fn versions_sort_as_they_should() {
-    let order =
-        ["0.9.0", "1.0.0-alpha.2", "1.0.0-alpha.10", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.0.1+b7"];
-    for pair in order.windows(2) {
-        assert!(parts(pair[0]).unwrap() < parts(pair[1]).unwrap(), "{pair:?}");
-    }
-    for text in ["", "1.0", "a.b.c", "1.0.0 and 1.0.1"] {
-        assert_eq!(parts(text), None, "{text}");
-    }
+fn versions_compare_by_precedence_and_only_one_of_each_colour() {
+    let verdict =
+        |blue: &str, green: &str| judged(&pages(blue, 10), &pages(green, 10), &Tolerances::default()).version;
+    assert_eq!(verdict("1.0.0-alpha.2", "1.0.0-alpha.10"), VersionVerdict::Newer);
+    assert_eq!(verdict("1.0.0", "1.0.0-rc.1"), VersionVerdict::Older);
+    assert_eq!(verdict("1.0.0+b7", "1.0.0"), VersionVerdict::Same);
+    assert_eq!(verdict("1.0", "1.0.0"), VersionVerdict::Unclear);
+    let mixed = [page("1.0.0", 10, 10), page("1.0.1", 10, 20)];
+    let judgement = judged(&mixed, &pages("1.0.1", 10), &Tolerances::default());
+    assert_eq!(judgement.version, VersionVerdict::Unclear);
+    assert!(judgement.reasons[0].contains("blue runs 1.0.0 and 1.0.1, green 1.0.1"), "{judgement:?}");
 }
 
 #[test]

@@ -173,7 +173,7 @@ async fn what_changes_is_taken_up_and_what_breaks_is_not() {
 
     // Broken in every way there is, it stays closed to strangers and open to who was welcome.
     for (content, complaint) in [
-        ("basic_auth_usres: {}\n", "did you mean `basic_auth_users`?"),
+        ("basic_auth_usres: {}\n", "unknown field `basic_auth_usres`, expected"),
         ("basic_auth_users: {prometheus: s3cr3t}\n", "must be a bcrypt hash"),
         ("tls_server_config: {cert_file: gone.pem, key_file: server.key}\n", "cannot read"),
     ] {
