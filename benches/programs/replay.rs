@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, Context};
 use callsight::replay::engine::{Engine, EngineConfig, Filter, WindowState};
 use callsight::replay::progress::Control;
-use callsight::replay::report::Settings;
 use callsight::replay::sink::Sink;
 use callsight::replay::sink::openmetrics::OpenMetrics;
 use callsight::replay::sink::output::Target;
@@ -99,18 +98,11 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
         window: Window::aligned(BEGIN, stretched(frames), STEP),
         filter: Filter::default(),
         fold: FoldSettings { pair_max_sessions: usize::MAX, ..FoldSettings::default() },
+        mirror: false,
     };
     let target = Target::File(file.to_owned());
     let sink: Box<dyn Sink> = if what == REPORT {
-        let settings = Settings {
-            regions: config.regions.clone(),
-            window: config.window,
-            filter: config.filter.clone(),
-            fold: config.fold,
-            mirror: false,
-            command: "callsight replay".to_owned(),
-        };
-        Box::new(Report::new(target, settings)?)
+        Box::new(Report::new(target, config.clone(), "callsight replay".to_owned())?)
     } else {
         Box::new(OpenMetrics::new(target, Some("bench"), Control::default())?)
     };

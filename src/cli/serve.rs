@@ -106,7 +106,9 @@ struct ServeHttpArgs {
     #[arg(long, value_name = "FILE")]
     web_config: Option<PathBuf>,
 
-    /// Age of the oldest frame still to be folded above which `/readyz` is not ready, from 1s to 1h
+    /// Age of a region's view above which `/readyz` is not ready, from 1s to 1h.
+    ///
+    /// Everything that was stored before is folded. A view without contact for 7 s is lost in any case.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = within_an_hour)]
     ready_max_lag: Duration,
 }

@@ -137,12 +137,13 @@ pub(super) async fn attach(
     };
     let folded = folded.map(|folded| kept.unwrap_or(folded.taken));
     let (consumer, floor, handover) = find_consumer(&context, config, &state, folded).await?;
-    let last = if source.is_mirror() { u64::MAX } else { state.state.last_seq };
+    // A mirror that is behind fetches the same messages again.
+    let last = if source.is_mirror() { floor } else { state.state.last_seq };
     // A durable may be past what the stream has, or has anew, after a power loss. The server itself
     // corrects that only at its start.
     let begin = match kept {
         Some(kept) if floor > kept => Some(kept + 1),
-        _ => (floor > last).then_some(last + 1),
+        _ => (floor > last).then(|| last + 1),
     };
     // This answer says where deliveries begin. A later one might not: pull requests of a
     // predecessor that vanished are still served, and what they got would seem to have been taken.

@@ -97,8 +97,9 @@ struct Extent {
     last: u64,
     /// The sequence up to which nothing waits for the durable.
     done: u64,
-    /// How many frames wait for the durable.
+    /// How many frames wait for the durable, and how many it delivered.
     waiting: u64,
+    delivered: u64,
 }
 
 /// How far the deliveries are.
@@ -123,17 +124,18 @@ impl Removals {
         stream: &LastMessage,
         received: Received,
     ) -> Option<(u64, u64)> {
-        let waiting = consumer.num_pending;
+        let (waiting, sequence) = (consumer.num_pending, consumer.delivered.stream_seq);
         let done = match self.before {
-            // Everything was delivered that the stream had at the poll before.
-            Some(before) if waiting == 0 => before.last.max(consumer.delivered.stream_seq),
-            Some(before) => before.done.max(consumer.delivered.stream_seq),
+            // Nothing waits of what the stream had at the poll before.
+            Some(before) if waiting == 0 => before.last.max(sequence),
+            Some(before) => before.done.max(sequence),
             None => received.taken,
         };
-        let now = Extent { first: stream.first_seq, last: stream.last_seq, done, waiting };
+        let delivered = consumer.delivered.consumer_seq;
+        let now = Extent { first: stream.first_seq, last: stream.last_seq, done, waiting, delivered };
         let before = self.before.replace(now)?;
         if self.filtered {
-            return self.share(before, now);
+            return self.share(before, now, sequence);
         }
         // Until everything that the server sent is here, frames may be under way that were removed
         // since. The stream's state is that of the poll before: the consumer's is older than now.
@@ -148,12 +150,12 @@ impl Removals {
         clippy::cast_sign_loss,
         reason = "no stream holds 2^53 frames, and none of the numbers is negative"
     )]
-    fn share(&mut self, before: Extent, now: Extent) -> Option<(u64, u64)> {
+    fn share(&mut self, before: Extent, now: Extent, sequence: u64) -> Option<(u64, u64)> {
         let removed = now.first.saturating_sub(1);
-        let (waited_from, passed) = (before.done.max(before.first.saturating_sub(1)), now.done);
-        let unread = removed.saturating_sub(waited_from.max(passed));
-        let all = before.last.saturating_sub(waited_from).max(1);
-        self.rest += unread as f64 * (before.waiting as f64 / all as f64).min(1.0);
+        let from = before.done.max(before.first.saturating_sub(1)).max(sequence);
+        let own = before.waiting.saturating_sub(now.delivered.saturating_sub(before.delivered));
+        let all = before.last.saturating_sub(from).max(own).max(1);
+        self.rest += removed.saturating_sub(from) as f64 * (own as f64 / all as f64);
         let whole = self.rest as u64;
         self.rest -= whole as f64;
         (whole > 0).then_some((whole, removed))

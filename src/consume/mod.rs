@@ -66,6 +66,9 @@ use callsight_fold::series::aggregates::{RegionSeries, StreamSeries};
 /// How long the server may send nothing while live sessions are restored.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long ago the server may have refused what is not answered: a time-out, and what notices it.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often a problem that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
@@ -237,12 +240,14 @@ impl Consumer {
         self.heartbeat.health.detached(loss);
     }
 
-    /// What the server refused since a moment. Whoever waits for an answer does not hear of it.
+    /// What the server refused since a moment, and not long ago. Whoever waits for an answer does
+    /// not hear of it.
     fn refused(&self, since: Instant) -> Option<ViewLoss> {
         if self.context.client().connection_state() != State::Connected {
             return Some(ViewLoss::Disconnected(self.refusals.of_connection()));
         }
-        let refusal = self.refusals.about(&self.config.source.stream, since)?;
+        let recent = Instant::now().checked_sub(REFUSED_WITHIN).map_or(since, |recent| recent.max(since));
+        let refusal = self.refusals.about(&self.config.source.stream, recent)?;
         let advice = "correct the user's permissions, see docs/security.md";
         Some(ViewLoss::Problem(format!("NATS refuses: {refusal}; {advice}")))
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 use super::attach::AttachError;
 use super::server_state::StreamState;
@@ -31,6 +32,10 @@ use callsight_fold::StreamTime;
 
 /// How long the server keeps the consumer that answers the question.
 const INACTIVE: Duration = Duration::from_secs(5);
+
+/// How often the question is repeated, and the pause before that.
+const TRIES: u32 = 2;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How far this process folded a stream.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +70,27 @@ pub(super) async fn kept(
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let consumer = context.create_consumer_on_stream(config, &source.stream).await;
-    let consumer = consumer.map_err(AttachError::unreachable)?;
-    // It was created for its position alone: nothing is delivered.
-    let before = consumer.cached_info().delivered.stream_sequence;
-    let kept = judge(folded, state.state.last_seq, before, source.is_mirror());
+    let mut tries = 0;
+    let kept = loop {
+        match context.create_consumer_on_stream(config.clone(), &source.stream).await {
+            // It was created for its position alone: nothing is delivered.
+            Ok(consumer) => {
+                let before = consumer.cached_info().delivered.stream_sequence;
+                break judge(folded, state.state.last_seq, before, source.is_mirror());
+            }
+            Err(error) if state.state.last_seq < folded.taken => return Err(AttachError::unreachable(error)),
+            Err(error) if tries == TRIES => {
+                // Consumers that exist can be read without a majority of all servers; creating one
+                // takes it.
+                tracing::warn!(region = %source.region, %error, "cannot tell whether the stream was set back");
+                return Ok(None);
+            }
+            Err(_) => {
+                tries += 1;
+                sleep(PAUSE).await;
+            }
+        }
+    };
     if let Some(kept) = kept {
         let (stream, region) = (&source.stream, &source.region);
         tracing::warn!(%region, stream, kept, received = folded.taken, "the stream was set back");

@@ -92,15 +92,13 @@ impl Refusals {
     }
 }
 
-/// The subject of an acknowledgement ends with the place of its message: one error of many.
+/// The subject of an acknowledgement ends with the place of its message: one error of many. It
+/// begins with stream and consumer, or with domain and account before them.
 fn without_position(error: &str) -> String {
-    match error.split_once("\"$JS.ACK.") {
-        Some((before, subject)) => {
-            let named = subject.split('.').take(2).collect::<Vec<_>>().join(".");
-            format!("{before}\"$JS.ACK.{named}.>\"")
-        }
-        None => error.to_owned(),
-    }
+    let Some((before, subject)) = error.split_once("\"$JS.ACK.") else { return error.to_owned() };
+    let named = if subject.split('.').count() < 9 { 2 } else { 4 };
+    let subject = subject.split('.').take(named).collect::<Vec<_>>().join(".");
+    format!("{before}\"$JS.ACK.{subject}.>\"")
 }
 
 #[cfg(test)]
@@ -134,6 +132,9 @@ mod tests {
         assert_eq!(refusals.0.lock().unwrap().len(), 1);
         let said = refusals.about("HEALTH_US", start).unwrap();
         assert_eq!(said, format!("{DENIED}\"$JS.ACK.HEALTH_US.callsight-main.>\""));
+        let subject = "$JS.ACK.us.a1b2c3.HEALTH_US.callsight-main.1.7.7.1764000000000000000.0.x";
+        refusals.note(&denied(subject), start);
+        assert!(refusals.about("HEALTH_US", start).unwrap().contains("us.a1b2c3.HEALTH_US.callsight-main.>"));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use callsight_fold::StreamTime;
+use super::seen::Fate;
+use callsight_fold::{Outcome, StreamTime};
 
 /// Counts of messages, steps and samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,20 @@ pub struct Account {
 }
 
 impl Account {
+    /// Counts what became of a message.
+    pub(super) fn count(&mut self, fate: &Fate<'_>) {
+        match fate {
+            Fate::Rejected(rejection) => {
+                *self.rejected.entry(rejection.reason.label()).or_default() += 1;
+            }
+            Fate::Taken(_, Outcome::Repeated) => self.repeated += 1,
+            Fate::Taken(_, outcome) => {
+                self.folded += 1;
+                self.late += u64::from(*outcome == Outcome::Late);
+            }
+        }
+    }
+
     /// Messages rejected for any reason.
     #[must_use]
     pub fn rejected(&self) -> u64 {

@@ -11,10 +11,11 @@
 //!
 //! Invariant: a step shows what a scrape at that moment would have shown, from the same fold.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::account::Account;
+use super::account::Account;
 use super::sample::Step;
 use super::seen::{Fate, Seen};
 use super::sink::{Sink, SinkError};
@@ -22,7 +23,7 @@ use super::window::Window;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
-use callsight_fold::{Fold, FoldSettings, Outcome, REMEMBERED, StreamTime};
+use callsight_fold::{Fold, FoldSettings, REMEMBERED, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Frame, Reason, Rejection};
 
@@ -63,6 +64,8 @@ pub struct EngineConfig {
     pub filter: Filter,
     /// The settings of the fold. Pair detail is always on, and only servers have a budget.
     pub fold: FoldSettings,
+    /// Whether the hub's mirrors are read.
+    pub mirror: bool,
 }
 
 impl EngineConfig {
@@ -101,8 +104,7 @@ pub struct Engine {
     regions: Vec<RegionFold>,
     aggregates: Aggregates,
     detail: DetailStore,
-    steps: Box<dyn Iterator<Item = StreamTime> + Send>,
-    next_step: Option<StreamTime>,
+    steps: Peekable<Box<dyn Iterator<Item = StreamTime> + Send>>,
     /// Event time: that of the latest record.
     now: StreamTime,
     sinks: Vec<Box<dyn Sink>>,
@@ -127,8 +129,7 @@ impl Engine {
                 RegionFold { region: region.clone(), fold, own }
             })
             .collect();
-        let mut steps: Box<dyn Iterator<Item = StreamTime> + Send> = Box::new(config.window.steps());
-        let next_step = steps.next();
+        let steps: Box<dyn Iterator<Item = StreamTime> + Send> = Box::new(config.window.steps());
         let looked_at = sinks.iter().any(|sink| sink.looks_at_steps());
         Self {
             now: config.since(),
@@ -136,8 +137,7 @@ impl Engine {
             regions,
             aggregates,
             detail,
-            steps,
-            next_step,
+            steps: steps.peekable(),
             sinks,
             looked_at,
             account: Account::default(),
@@ -188,26 +188,17 @@ impl Engine {
                     return Ok(WindowState::Open);
                 }
                 own.received.increment(1);
-                let outcome = fold.frame(frame, record.at, now);
-                match outcome {
-                    Outcome::Repeated => account.repeated += 1,
-                    Outcome::Late => {
-                        account.folded += 1;
-                        account.late += 1;
-                    }
-                    Outcome::Folded => account.folded += 1,
-                }
-                Fate::Taken(frame, outcome)
+                Fate::Taken(frame, fold.frame(frame, record.at, now))
             }
             // A rejected frame has no meeting to filter by.
             Err(_) if !within || !self.config.filter.is_open() => return Ok(WindowState::Open),
             Err(rejection) => {
                 own.received.increment(1);
                 own.rejected(rejection.reason).increment(1);
-                *account.rejected.entry(rejection.reason.label()).or_default() += 1;
                 Fate::Rejected(rejection)
             }
         };
+        account.count(&fate);
         let seen = Seen { region, record, fate };
         for sink in &mut self.sinks {
             sink.frame(&seen)?;
@@ -233,8 +224,7 @@ impl Engine {
 
     /// Shows the sinks all steps before a moment, or up to and including it.
     fn look_until(&mut self, moment: StreamTime, inclusive: bool) -> Result<(), SinkError> {
-        while let Some(at) = self.next_step.filter(|at| *at < moment || (inclusive && *at == moment)) {
-            self.next_step = self.steps.next();
+        while let Some(at) = self.steps.next_if(|at| *at < moment || (inclusive && *at == moment)) {
             for region in &mut self.regions {
                 region.fold.tick(at);
             }

@@ -114,8 +114,8 @@ pub fn source_name(region: &Region, mirror: bool) -> String {
 ///
 /// # Errors
 /// [`ReadError`] for the first that can't be read.
-pub async fn extents(context: &Context, regions: &[Region], mirror: bool) -> Result<Vec<Extent>, ReadError> {
-    let names = regions.iter().map(|region| source_name(region, mirror));
+pub async fn extents(context: &Context, config: &EngineConfig) -> Result<Vec<Extent>, ReadError> {
+    let names = config.regions.iter().map(|region| source_name(region, config.mirror));
     try_join_all(names.map(|name| async move { Extent::look(context, &name).await })).await
 }
 

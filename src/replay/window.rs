@@ -8,7 +8,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use time::UtcOffset;
 use time::format_description::well_known::Rfc3339;
 
 use callsight_fold::StreamTime;
@@ -85,10 +84,12 @@ pub fn from_unix_millis(millis: i64) -> StreamTime {
 /// Formats a moment as RFC 3339 in UTC, to the nanosecond.
 #[must_use]
 pub fn exact(at: StreamTime) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos())
-        .ok()
-        .and_then(|at| at.to_offset(UtcOffset::UTC).format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{} ns", at.unix_nanos()))
+    utc(at).and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{} ns", at.unix_nanos()))
+}
+
+/// The moment as a date and a time; `None` before the year -9999 or after 9999.
+pub(super) fn utc(at: StreamTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos()).ok()
 }
 
 /// What is replayed: from when to when, and in which steps.

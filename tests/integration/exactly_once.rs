@@ -96,6 +96,7 @@ fn acknowledged(clients: &mut Process) -> u64 {
     let status = clients.ended(SETTLED);
     let output = clients.output();
     assert!(status.success(), "{output}");
+    assert!(!output.contains("closed before all frames"), "nothing was lost: {output}");
     let account = output.lines().last().unwrap();
     let value = |key: &str| -> u64 {
         let found = account.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));

@@ -1,5 +1,5 @@
-//! What the exporter can't fold is counted and said: frames that were removed before they were read,
-//! a durable that delivers something else, and a server that refuses.
+//! What the exporter can't fold is counted and said: frames that were removed unread, a durable that
+//! delivers something else, and a server that refuses.
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::Config;
@@ -186,22 +186,25 @@ async fn nats_that_allows(subjects: &[&str]) -> (Nats, Health) {
     (nats, health)
 }
 
-fn serve_as(nats: &Nats, password: &str) -> Callsight {
-    Callsight::serve_at(&format!("nats://exporter:{password}@127.0.0.1:{}", nats.port()), &[])
+async fn serve_as(nats: &Nats, password: &str) -> Callsight {
+    let url = format!("nats://exporter:{password}@127.0.0.1:{}", nats.port());
+    let callsight = Callsight::serve_at(&url, &[]);
+    callsight.listening().await;
+    callsight
 }
 
 #[tokio::test]
 async fn a_user_that_is_refused_reads_why_in_readyz() {
     let (nats, _) = nats_that_allows(&["$JS.API.STREAM.INFO.>", "$JS.API.CONSUMER.INFO.>"]).await;
-    why_not_ready(&serve_as(&nats, "wrong"), "authorization violation").await;
+    why_not_ready(&serve_as(&nats, "wrong").await, "authorization violation").await;
     let subject = "Publish to \"$JS.API.CONSUMER.RESET.HEALTH_US.callsight-main\"";
-    why_not_ready(&serve_as(&nats, "right"), subject).await;
+    why_not_ready(&serve_as(&nats, "right").await, subject).await;
 }
 
 #[tokio::test]
 async fn without_the_permission_to_acknowledge_it_is_not_ready() {
     let (nats, health) = nats_that_allows(&["$JS.API.>"]).await;
-    let mut callsight = serve_as(&nats, "right");
+    let mut callsight = serve_as(&nats, "right").await;
     callsight.ready().await;
     publish(&health, 1..=3).await;
     why_not_ready(&callsight, "Publish to \"$JS.ACK.HEALTH_US.callsight-main.>\"").await;
@@ -210,8 +213,10 @@ async fn without_the_permission_to_acknowledge_it_is_not_ready() {
         let (status, why, _) = readiness(&callsight).await;
         assert_eq!(status, 503, "{why}");
         let scrape = callsight.metrics().await;
-        assert_eq!(scrape.sum(FOLDED, &[]), 3.0);
-        if scrape.sum("callsight_frames_redelivered_total", &[]) >= 6.0 {
+        let (folded, again) =
+            (scrape.sum(FOLDED, &[]), scrape.sum("callsight_frames_redelivered_total", &[]));
+        assert!(folded <= 3.0, "{folded}");
+        if folded == 3.0 && again >= 6.0 {
             break;
         }
     }

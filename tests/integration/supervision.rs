@@ -4,15 +4,19 @@
 use std::process::Command;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::stream::Stream;
-use callsight::topology::consumer_config;
+use callsight::topology::{consumer_config, ensure_streams};
+use callsight_frame::Form;
 use time::OffsetDateTime;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::proxy::Proxy;
+use crate::kit::region::RegionServers;
 use crate::kit::stream::Health;
 use crate::kit::wait;
 
@@ -218,6 +222,45 @@ async fn a_durable_that_is_past_a_stream_that_was_set_back_is_set_back_too() {
     assert_eq!(health.durable().await.ack_floor.stream_sequence, 17);
     link.resume();
     all_folded(&mut callsight, 35.0).await;
+}
+
+/// Publishes each frame until it is stored: the servers may be without a leader.
+async fn store(jetstream: &Context, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        let frame = frame("s1", seq, &["bo"]);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("s1:{seq}"));
+        wait::eventually_async(wait::PATIENCE, "a frame to be stored", async || {
+            let payload = frame.encode(Form::Compact).into();
+            let subject = "health.diagnostics.us.relay.relay-1";
+            let sent = jetstream.publish_with_headers(subject, headers.clone(), payload).await?;
+            sent.await.map(drop)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_lost_its_power_is_folded_on_where_its_stream_goes_on() {
+    for servers in [1, 3] {
+        let mut region = RegionServers::start(servers, "2m").await;
+        let jetstream = region.jetstream().await;
+        ensure_streams(&jetstream, &"us".parse().unwrap(), servers).await.unwrap();
+        let durable = consumer_config(&"main".parse().unwrap(), OffsetDateTime::now_utc());
+        jetstream.create_consumer_on_stream(durable, "HEALTH_US").await.unwrap();
+        region.settled().await;
+        region.restart_on_disks_that_forget().await;
+        let mut callsight = Callsight::serve_at(&region.url(), &["--create"]);
+        callsight.ready().await;
+        store(&jetstream, 1..=200).await;
+        folded(&callsight, 200.0, wait::PATIENCE).await;
+
+        region.cut_power();
+        region.restart().await;
+        store(&jetstream, 201..=260).await;
+        folded(&callsight, 260.0, wait::PATIENCE).await;
+        callsight.ready().await;
+    }
 }
 
 #[tokio::test]

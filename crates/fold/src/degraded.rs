@@ -3,87 +3,57 @@
 //! Invariant: a session whose tab is hidden is never degraded.
 
 use super::settings::Thresholds;
-use crate::series::aggregates::Signal;
 use crate::series::judgement::Judgement;
 use callsight_frame::{Frame, Peer};
 
-/// The signals that degrade a session or a pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Degraded {
-    by: [bool; Signal::ALL.len()],
-    /// A peer whose microphone is on can't be heard: one of the causes of [`Signal::Audio`].
-    one_way_audio: bool,
-}
-
-impl Degraded {
+impl Judgement {
     /// Judges the session itself. A hidden tab freezes its statistics, so its frames degrade
     /// nothing.
     pub(super) fn of_session(frame: &Frame<'_>, thresholds: &Thresholds) -> Self {
-        let mut degraded = Self::default();
         let rtt_ms = frame.server.as_ref().and_then(|server| server.rtt_ms);
-        if !is_hidden(frame) && rtt_ms.is_some_and(|rtt| rtt > thresholds.rtt.as_secs_f64() * 1e3) {
-            degraded.by[Signal::Rtt as usize] = true;
+        Self {
+            rtt: !is_hidden(frame) && rtt_ms.is_some_and(|rtt| rtt > thresholds.rtt.as_secs_f64() * 1e3),
+            hidden: is_hidden(frame),
+            microphone: frame.audio_enabled == Some(true),
+            camera: frame.video_enabled == Some(true),
+            ..Self::NONE
         }
-        degraded
     }
 
-    /// Adds one peer: a microphone or camera that is on but does not arrive, concealed audio, a
-    /// freeze since the previous frame.
-    pub(super) fn add_peer(
-        &mut self,
+    /// Judges what a session's frame says of a peer: a microphone or camera that is on but does not
+    /// arrive, concealed audio, a freeze since the previous frame.
+    pub(super) fn of_peer(
         frame: &Frame<'_>,
         peer: &Peer<'_>,
         concealment: Option<f64>,
         freezes: u64,
         thresholds: &Thresholds,
-    ) {
-        if is_hidden(frame) {
-            return;
-        }
+    ) -> Self {
+        let (unheard, unseen) = (peer.audio_enabled && !peer.can_listen, peer.video_enabled && !peer.can_see);
         let concealed = concealment.is_some_and(|ratio| ratio > thresholds.concealment);
-        let unheard = peer.audio_enabled && !peer.can_listen;
-        self.one_way_audio |= unheard;
-        if unheard || concealed {
-            self.by[Signal::Audio as usize] = true;
+        let shown = !is_hidden(frame);
+        Self {
+            audio: shown && (unheard || concealed),
+            video: shown && (unseen || freezes > 0),
+            one_way_audio: shown && unheard,
+            microphone: peer.audio_enabled,
+            camera: peer.video_enabled,
+            ..Self::NONE
         }
-        if (peer.video_enabled && !peer.can_see) || freezes > 0 {
-            self.by[Signal::Video as usize] = true;
+        .concealing(concealment)
+    }
+
+    /// Adds the judgement of one of the session's peers.
+    pub(super) fn add_peer(&mut self, peer: &Self) {
+        self.audio |= peer.audio;
+        self.video |= peer.video;
+        self.one_way_audio |= peer.one_way_audio;
+        if peer.concealment > self.concealment {
+            self.concealment = peer.concealment;
         }
-    }
-
-    /// Adds the signals of another.
-    pub(super) fn merge(&mut self, other: Self) {
-        for (own, others) in self.by.iter_mut().zip(other.by) {
-            *own |= others;
-        }
-        self.one_way_audio |= other.one_way_audio;
-    }
-
-    /// Whether any signal degrades it.
-    pub(super) fn by_any(self) -> bool {
-        self.by.contains(&true)
-    }
-
-    /// The judgement that a row stores.
-    pub(super) const fn judgement(self) -> Judgement {
-        Judgement {
-            rtt: self.by(Signal::Rtt),
-            audio: self.by(Signal::Audio),
-            video: self.by(Signal::Video),
-            ..Judgement::NONE
-        }
-    }
-
-    pub(super) const fn by(self, signal: Signal) -> bool {
-        self.by[signal as usize]
-    }
-
-    pub(super) const fn one_way_audio(self) -> bool {
-        self.one_way_audio
     }
 }
 
-/// Whether the session's tab is hidden.
-pub(super) fn is_hidden(frame: &Frame<'_>) -> bool {
+fn is_hidden(frame: &Frame<'_>) -> bool {
     frame.tab_visible == Some(false)
 }

@@ -1,10 +1,9 @@
 //! The population: live sessions, participants and meetings, by server.
 //!
-//! The counts are integers here and copied into gauges when they change, so rounding can't make
-//! them drift.
+//! A float adds and subtracts whole numbers exactly, so the gauges themselves count.
 //!
-//! Invariant: a gauge equals the count behind it, and [`Meetings::leave`] undoes one
-//! [`Meetings::join`].
+//! Invariant: [`Meetings::leave`] undoes one [`Meetings::join`], and what
+//! [`Servers::replace_health`] adds it later subtracts.
 
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use metrics::{Gauge, Recorder};
 
-use super::degraded::Degraded;
-use crate::series::aggregates::{ServerSeries, Signal};
+use crate::series::aggregates::ServerSeries;
+use crate::series::judgement::Judgement;
 
 /// The name and type under which sessions without an elected server count.
 pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
@@ -30,14 +29,6 @@ pub(super) struct Server {
     pub(super) url: Box<str>,
     pub(super) server_type: &'static str,
     pub(super) series: ServerSeries,
-    meetings: usize,
-    sessions: usize,
-    participants: usize,
-    peer_connections: usize,
-    degraded: [usize; Signal::ALL.len()],
-    one_way_audio: usize,
-    degraded_any: usize,
-    hidden: usize,
 }
 
 impl Server {
@@ -85,14 +76,6 @@ impl Servers {
             url: url.into(),
             server_type,
             series: ServerSeries::register(&*self.recorder, &self.region, url, server_type),
-            meetings: 0,
-            sessions: 0,
-            participants: 0,
-            peer_connections: 0,
-            degraded: Default::default(),
-            one_way_audio: 0,
-            degraded_any: 0,
-            hidden: 0,
         });
         self.by_name.entry(server_type).or_default().insert(url.into(), index);
         index
@@ -108,23 +91,19 @@ impl Servers {
     }
 
     /// Replaces a session's part of the gauges.
-    pub(super) fn replace_health(&mut self, index: ServerIndex, before: Health, now: Health) {
+    pub(super) fn replace_health(&self, index: ServerIndex, before: Health, now: Health) {
         if before == now {
             return;
         }
-        let server = &mut self.servers[index.0];
-        let series = &server.series;
-        shift(&mut server.peer_connections, before.peers, now.peers, &series.peer_connections);
-        let flag = |count: &mut usize, is: fn(&Health) -> bool, gauge| {
-            shift(count, usize::from(is(&before)), usize::from(is(&now)), gauge);
-        };
-        flag(&mut server.one_way_audio, |health| health.degraded.one_way_audio(), &series.one_way_audio);
-        flag(&mut server.degraded_any, |health| health.degraded.by_any(), &series.degraded_any);
-        flag(&mut server.hidden, |health| health.hidden, &series.hidden);
-        for signal in Signal::ALL {
-            let (was, is) = (before.degraded.by(signal), now.degraded.by(signal));
-            let count = &mut server.degraded[signal as usize];
-            shift(count, usize::from(was), usize::from(is), &series.degraded[signal as usize]);
+        let series = &self.get(index).series;
+        let flag = |gauge, was, is| shift(gauge, usize::from(was), usize::from(is));
+        shift(&series.peer_connections, before.peers, now.peers);
+        let (before, now) = (before.judgement, now.judgement);
+        flag(&series.one_way_audio, before.one_way_audio, now.one_way_audio);
+        flag(&series.degraded_any, before.is_degraded(), now.is_degraded());
+        flag(&series.hidden, before.hidden, now.hidden);
+        for ((gauge, was), is) in series.degraded.iter().zip(before.signals()).zip(now.signals()) {
+            flag(gauge, was, is);
         }
     }
 }
@@ -134,17 +113,27 @@ fn is_common(url: &str) -> bool {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no population comes near 2^53")]
-fn shift(count: &mut usize, minus: usize, plus: usize, gauge: &Gauge) {
-    *count = (*count + plus).saturating_sub(minus);
-    gauge.set(*count as f64);
+fn shift(gauge: &Gauge, minus: usize, plus: usize) {
+    if minus != plus {
+        gauge.increment(plus as f64 - minus as f64);
+    }
 }
 
 /// A live session's part of the gauges of its server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Health {
-    pub(super) peers: usize,
-    pub(super) degraded: Degraded,
-    pub(super) hidden: bool,
+    peers: usize,
+    /// Without the concealment, which differs from frame to frame.
+    judgement: Judgement,
+}
+
+impl Health {
+    /// The part of a session that has just become live or no longer is.
+    pub(super) const NONE: Self = Self { peers: 0, judgement: Judgement::NONE };
+
+    pub(super) const fn new(peers: usize, judgement: Judgement) -> Self {
+        Self { peers, judgement: Judgement { concealment: None, ..judgement } }
+    }
 }
 
 /// A meeting with a live session.
@@ -167,33 +156,33 @@ impl Meetings {
     }
 
     /// Counts a session of a participant on a server.
-    pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+    pub(super) fn join(&mut self, servers: &Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
         let meeting = match self.0.entry_ref(meeting_id) {
             EntryRef::Occupied(entry) => entry.into_mut(),
             EntryRef::Vacant(entry) => entry.insert_with_key(meeting_id.into(), Meeting::default()),
         };
-        let server = &mut servers.servers[on.0];
+        let series = &servers.get(on).series;
         meeting.sessions += 1;
-        shift(&mut server.sessions, 0, 1, &server.series.sessions);
+        series.sessions.increment(1);
         if increment(meeting.on_server.entry(on).or_default()) {
-            shift(&mut server.meetings, 0, 1, &server.series.meetings);
+            series.meetings.increment(1);
         }
         if increment(meeting.participants.entry((peer_id.into(), on)).or_default()) {
-            shift(&mut server.participants, 0, 1, &server.series.participants);
+            series.participants.increment(1);
         }
     }
 
     /// Uncounts a session that [`Self::join`] counted.
-    pub(super) fn leave(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+    pub(super) fn leave(&mut self, servers: &Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
         let Some(meeting) = self.0.get_mut(meeting_id) else { return };
-        let server = &mut servers.servers[on.0];
+        let series = &servers.get(on).series;
         meeting.sessions -= 1;
-        shift(&mut server.sessions, 1, 0, &server.series.sessions);
+        series.sessions.decrement(1);
         if decrement(&mut meeting.on_server, &on) {
-            shift(&mut server.meetings, 1, 0, &server.series.meetings);
+            series.meetings.decrement(1);
         }
         if decrement(&mut meeting.participants, &(peer_id.into(), on)) {
-            shift(&mut server.participants, 1, 0, &server.series.participants);
+            series.participants.decrement(1);
         }
         if meeting.sessions == 0 {
             self.0.remove(meeting_id);

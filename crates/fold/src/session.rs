@@ -7,7 +7,7 @@
 //! ones.
 
 use super::counters::Baseline;
-use super::detail::{PairSeries, SessionSeries};
+use super::detail::DetailRow;
 use super::population::{Health, ServerIndex};
 use super::time::StreamTime;
 use callsight_frame::{Frame, Peer};
@@ -35,24 +35,13 @@ pub(super) struct Session {
 pub(super) struct Live {
     pub(super) server: ServerIndex,
     pub(super) health: Health,
-    pub(super) series: Option<SessionSeries>,
-    /// Whether its row was refused, so that the refusal is counted once.
-    pub(super) refused: bool,
-}
-
-impl Live {
-    /// The state of a session that just became live on a server, without detail yet.
-    pub(super) fn on(server: ServerIndex) -> Self {
-        Self { server, health: Health::default(), series: None, refused: false }
-    }
+    pub(super) detail: DetailRow,
 }
 
 /// A peer that the session observes or has observed.
 pub(super) struct PeerState {
     pub(super) baseline: Baseline,
-    pub(super) series: Option<PairSeries>,
-    /// Whether its row was refused, so that the refusal is counted once.
-    pub(super) refused: bool,
+    pub(super) detail: DetailRow,
     /// The offset and length of its identifier in [`Peers::names`].
     name: u32,
     name_bytes: u8,
@@ -66,11 +55,6 @@ const MAX_DEPARTED: usize = 32;
 impl PeerState {
     fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
         &names[self.name as usize..][..usize::from(self.name_bytes)]
-    }
-
-    fn close(&mut self) {
-        self.series = None;
-        self.refused = false;
     }
 }
 
@@ -112,14 +96,14 @@ impl Peers {
         let mut fetched = 0;
         for state in &mut self.states {
             if state.round != round {
-                state.close();
+                state.detail = DetailRow::Closed;
             }
             self.present += usize::from(state.round == round);
-            if let Some(series) = &state.series {
+            if let Some(row) = state.detail.row() {
                 self.series += 1;
                 // The rows are scattered in memory. Requested here in one loop, they are fetched in
                 // parallel; later, the processor would wait for each of them alone.
-                fetched ^= series.fetch();
+                fetched ^= row.fetch();
             }
         }
         std::hint::black_box(fetched);
@@ -156,8 +140,7 @@ impl Peers {
         found.unwrap_or_else(|| {
             self.states.push(PeerState {
                 baseline: Baseline::ZERO,
-                series: None,
-                refused: false,
+                detail: DetailRow::Closed,
                 name: place(&self.names),
                 name_bytes: u8::try_from(peer_id.len()).unwrap_or(u8::MAX),
                 round: self.round.wrapping_sub(1),
@@ -184,7 +167,7 @@ impl Peers {
 
     /// Removes the series of all peers.
     pub(super) fn close(&mut self) {
-        self.states.iter_mut().for_each(PeerState::close);
+        self.states.iter_mut().for_each(|state| state.detail = DetailRow::Closed);
         self.series = 0;
     }
 }

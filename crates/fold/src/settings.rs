@@ -4,26 +4,17 @@
 
 use std::time::Duration;
 
-/// How much detail has live series. The stream keeps all of it in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DetailLevel {
-    /// Aggregates only.
-    Off,
-    /// A row for each session.
-    Session,
-    /// A row for each session, and for each pair of a session and a remote peer.
-    Pair,
-}
+use crate::series::labels::vocabulary;
 
-impl DetailLevel {
-    /// The level as written in settings and in the API.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Session => "session",
-            Self::Pair => "pair",
-        }
+vocabulary! {
+    /// How much detail has live series. The stream keeps all of it in any case.
+    pub DetailLevel {
+        /// No rows: the aggregates are all there is.
+        Off = "off",
+        /// A row for each session.
+        Session = "session",
+        /// A row for each session, and for each pair of a session and a remote peer.
+        Pair = "pair",
     }
 }
 
@@ -57,7 +48,7 @@ pub struct FoldSettings {
     /// Pairs have series only in meetings of up to this many sessions, since their number grows
     /// with its square.
     pub pair_max_sessions: usize,
-    /// The budgets.
+    /// How many may have detail or series of their own.
     pub limits: Limits,
     /// When a session counts as degraded.
     pub thresholds: Thresholds,

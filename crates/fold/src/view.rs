@@ -12,16 +12,16 @@ use metrics::Recorder;
 
 use super::Outcome;
 use super::counters::Growth;
-use super::degraded::{Degraded, is_hidden};
-use super::detail::{PairSeries, SessionSeries};
+use super::detail::{DetailRow, set_pair, set_session};
 use super::population::{Health, Meetings, NO_SERVER, ServerIndex, Servers};
-use super::session::{Live, PeerState, Session};
+use super::session::{Live, Session};
 use super::settings::{DetailLevel, FoldSettings};
 use super::time::StreamTime;
 use crate::series::aggregates::{Limit, RegionSeries, Removal};
 use crate::series::detail::{DetailPlane, DetailStore};
+use crate::series::judgement::Judgement;
+use callsight_frame::Frame;
 use callsight_frame::subject::Region;
-use callsight_frame::{Frame, Peer};
 
 /// What a frame may change.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl View {
         if !pairs {
             session.peers.close();
         }
-        let (health, worst_concealment) = self.fold_peers(session, frame, step, on, pairs);
+        let (peers, judgement) = self.fold_peers(session, frame, step, on, pairs);
         if step.counting
             && let Some(rtt_ms) = frame.server.as_ref().and_then(|server| server.rtt_ms)
         {
@@ -106,9 +106,10 @@ impl View {
         if step.alive
             && let Some(live) = &mut session.live
         {
-            if let Some(row) = &live.series {
-                row.set(frame, session.last_seen, health.degraded, worst_concealment);
+            if let Some(row) = live.detail.row() {
+                set_session(row, frame, session.last_seen, judgement);
             }
+            let health = Health::new(peers, judgement);
             let before = std::mem::replace(&mut live.health, health);
             self.servers.replace_health(on, before, health);
         }
@@ -134,9 +135,9 @@ impl View {
             session.peer_id = frame.peer_id.as_str().into();
         }
         if session.live.is_none() {
-            self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
+            self.meetings.join(&self.servers, &session.meeting_id, &session.peer_id, on);
             self.live_sessions += 1;
-            session.live = Some(Live::on(on));
+            session.live = Some(Live { server: on, health: Health::NONE, detail: DetailRow::Closed });
             if self.servers.is_overflow(on) {
                 self.own.refused(Limit::ServerUrls).increment(1);
             }
@@ -145,8 +146,7 @@ impl View {
     }
 
     /// Takes what a frame says of each peer: counts it on the server, and sets the pair's row if
-    /// `pairs` have rows. Returns the session's health and the highest concealment ratio among its
-    /// peers.
+    /// `pairs` have rows. Returns their number, and the judgement of the session with its peers.
     fn fold_peers(
         &mut self,
         session: &mut Session,
@@ -154,28 +154,22 @@ impl View {
         step: Step,
         on: ServerIndex,
         pairs: bool,
-    ) -> (Health, Option<f64>) {
+    ) -> (usize, Judgement) {
         let thresholds = &self.settings.thresholds;
         let mut growth = Growth::default();
-        let mut health =
-            Health { peers: 0, degraded: Degraded::of_session(frame, thresholds), hidden: is_hidden(frame) };
-        let mut worst_concealment: Option<f64> = None;
-        let series = &self.servers.get(on).series;
+        let (mut peers, mut judgement) = (0, Judgement::of_session(frame, thresholds));
+        let (region, series) = (&*self.region, &self.servers.get(on).series);
         session.peers.begin(&frame.peers, &mut self.found);
         for (peer, index) in frame.peers.iter().zip(&self.found) {
             let Some(index) = *index else { continue };
-            health.peers += 1;
+            peers += 1;
             let room = session.peers.with_series() < self.settings.limits.peers_per_session;
             let state = session.peers.get_mut(index);
             let grown = state.baseline.advance(peer);
             let grown = if step.growing { grown } else { Growth::default() };
             let concealment = grown.concealment_ratio(peer);
-            let mut degraded = Degraded::default();
-            degraded.add_peer(frame, peer, concealment, grown.freezes(), thresholds);
-            health.degraded.merge(degraded);
-            if concealment > worst_concealment {
-                worst_concealment = concealment;
-            }
+            let of_peer = Judgement::of_peer(frame, peer, concealment, grown.freezes(), thresholds);
+            judgement.add_peer(&of_peer);
             if step.counting {
                 growth.add(&grown);
                 if let Some(buffer_ms) = peer.audio.as_ref().and_then(|audio| audio.buffer_ms) {
@@ -186,9 +180,13 @@ impl View {
                 }
             }
             if pairs {
-                let opened = state.series.is_none() && self.open_pair(state, frame, peer, room);
-                if let Some(pair) = &state.series {
-                    pair.set(peer, degraded, concealment);
+                let labels =
+                    [region, frame.meeting_id.as_str(), frame.session_id.as_str(), peer.peer_id.as_str()];
+                let (row, limit) = ((DetailPlane::Pair, &labels[..]), (room, Limit::PeersPerSession));
+                let opened =
+                    state.detail.row().is_none() && state.detail.open(&self.detail, row, limit, &self.own);
+                if let Some(row) = state.detail.row() {
+                    set_pair(row, peer, of_peer);
                 }
                 if opened {
                     session.peers.count_series();
@@ -199,20 +197,7 @@ impl View {
         if step.counting {
             growth.apply(series);
         }
-        (health, worst_concealment)
-    }
-
-    /// Gives a peer its row if there is room, and counts the first refusal. Returns whether it has
-    /// a row now.
-    fn open_pair(&self, state: &mut PeerState, frame: &Frame<'_>, peer: &Peer<'_>, room: bool) -> bool {
-        if room && self.detail.has_room(DetailPlane::Pair) {
-            state.series = PairSeries::open(&self.detail, &self.region, frame, peer);
-        }
-        if state.series.is_none() && !std::mem::replace(&mut state.refused, true) {
-            let limit = if room { Limit::Series } else { Limit::PeersPerSession };
-            self.own.refused(limit).increment(1);
-        }
-        state.series.is_some()
+        (peers, judgement)
     }
 
     /// Gives a live session its row if there is room. Returns whether its pairs may have rows.
@@ -222,21 +207,21 @@ impl View {
         }
         let Some(live) = &mut session.live else { return false };
         let Some(meeting) = self.meetings.get_mut(&session.meeting_id) else { return false };
-        if live.series.is_none() {
+        if live.detail.row().is_none() {
             let room = meeting.detailed < self.settings.limits.sessions_per_meeting;
-            if room && self.detail.has_room(DetailPlane::Session) {
-                let server = self.servers.get(live.server);
-                live.series =
-                    SessionSeries::open(&self.detail, &self.region, frame, (&server.url, server.server_type));
-            }
-            if live.series.is_some() {
-                meeting.detailed += 1;
-            } else if !std::mem::replace(&mut live.refused, true) {
-                let limit = if room { Limit::Series } else { Limit::SessionsPerMeeting };
-                self.own.refused(limit).increment(1);
-            }
+            let server = self.servers.get(live.server);
+            let labels = [
+                &*self.region,
+                frame.meeting_id.as_str(),
+                frame.session_id.as_str(),
+                frame.peer_id.as_str(),
+                &server.url,
+                server.server_type,
+            ];
+            let (row, limit) = ((DetailPlane::Session, &labels[..]), (room, Limit::SessionsPerMeeting));
+            meeting.detailed += usize::from(live.detail.open(&self.detail, row, limit, &self.own));
         }
-        live.series.is_some()
+        live.detail.row().is_some()
             && self.settings.detail == DetailLevel::Pair
             && meeting.sessions <= self.settings.pair_max_sessions
     }
@@ -244,13 +229,13 @@ impl View {
     /// Ends a session's life: removes its series, and takes it out of the population.
     pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
         let Some(live) = session.live.take() else { return };
-        self.servers.replace_health(live.server, live.health, Health::default());
-        if live.series.is_some()
+        self.servers.replace_health(live.server, live.health, Health::NONE);
+        if live.detail.row().is_some()
             && let Some(meeting) = self.meetings.get_mut(&session.meeting_id)
         {
             meeting.detailed -= 1;
         }
-        self.meetings.leave(&mut self.servers, &session.meeting_id, &session.peer_id, live.server);
+        self.meetings.leave(&self.servers, &session.meeting_id, &session.peer_id, live.server);
         session.peers.close();
         self.live_sessions -= 1;
         if counting {

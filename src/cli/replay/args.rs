@@ -206,9 +206,9 @@ impl ReplayArgs {
             },
             thresholds: self.judgement.thresholds(),
         };
-        let engine = EngineConfig { regions: distinct(self.window.region), window, filter, fold };
+        let engine = EngineConfig { regions: distinct(self.window.region), window, filter, fold, mirror };
         let nats = self.nats.validate("replay")?;
-        Ok((self.process, ReplayConfig { nats, engine, mirror, task, quiet }))
+        Ok((self.process, ReplayConfig { nats, engine, task, quiet }))
     }
 }
 

@@ -16,7 +16,6 @@ use crate::replay::sink::remote_write::ReceiverConfig;
 pub(crate) struct ReplayConfig {
     pub(super) nats: NatsConfig,
     pub(super) engine: EngineConfig,
-    pub(super) mirror: bool,
     pub(super) task: ReplayTask,
     pub(super) quiet: bool,
 }

@@ -18,7 +18,6 @@ use crate::replay::{self, ReplayError, Replayed};
 pub(super) async fn heal(
     context: &Context,
     engine: &EngineConfig,
-    mirror: bool,
     config: HealConfig,
     control: &Control,
 ) -> Result<String, ReplayError> {
@@ -36,7 +35,7 @@ pub(super) async fn heal(
             let [first, last] = [gap.window.from, gap.window.to].map(rfc3339);
             let step = humantime::format_duration(gap.window.step);
             let engine = EngineConfig { regions: vec![region.clone()], window: gap.window, ..engine.clone() };
-            let filled = fill(context, engine, mirror, &config, gap, control).await?;
+            let filled = fill(context, engine, &config, gap, control).await?;
             summary += &format!("{region}: {first} to {last}, every {step}: {filled}\n");
         }
     }
@@ -47,7 +46,6 @@ pub(super) async fn heal(
 async fn fill(
     context: &Context,
     engine: EngineConfig,
-    mirror: bool,
     config: &HealConfig,
     gap: Gap,
     control: &Control,
@@ -61,7 +59,7 @@ async fn fill(
         Box::new(RemoteWrite::new(config, gap.window.step, None, control.clone())) as Box<dyn Sink>
     };
     let sinks = gap.neighbours.into_iter().map(sink).collect();
-    let extents = control.unless_stopped(replay::extents(context, &engine.regions, mirror)).await??;
+    let extents = control.unless_stopped(replay::extents(context, &engine)).await??;
     match replay::run(context, engine, extents, sinks, control.clone()).await {
         Ok(Replayed { account, .. }) => {
             let (steps, folded, targets) = (account.steps, account.folded, targets.join(" and "));

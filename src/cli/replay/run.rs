@@ -13,7 +13,6 @@ use crate::replay::account::Account;
 use crate::replay::backtest::{Backtest, RuleSet};
 use crate::replay::engine::EngineConfig;
 use crate::replay::progress::{self, Control};
-use crate::replay::report::Settings;
 use crate::replay::sink::frames::Frames;
 use crate::replay::sink::openmetrics::OpenMetrics;
 use crate::replay::sink::output::Target;
@@ -72,37 +71,33 @@ pub(crate) async fn run(config: ReplayConfig) -> Result<(), CliError> {
 
 /// Does what the configuration says. Returns the summary.
 async fn execute(config: ReplayConfig, control: Control) -> Result<String, ReplayError> {
-    let ReplayConfig { nats, mut engine, mirror, task, .. } = config;
+    let ReplayConfig { nats, mut engine, task, .. } = config;
     let connect = async || -> Result<_, ReplayError> {
         Ok(async_nats::jetstream::new(nats::connect(&nats, "callsight replay").await?))
     };
     let mut outputs = match task {
-        ReplayTask::Heal(config) => return heal(&connect().await?, &engine, mirror, config, &control).await,
+        ReplayTask::Heal(config) => return heal(&connect().await?, &engine, config, &control).await,
         ReplayTask::Write(outputs) => outputs,
     };
-    let resume = open_resume(&outputs, &engine, mirror)?;
+    let resume = open_resume(&outputs, &engine)?;
     if let Some(resume) = &resume {
         let plan = resume.plan();
         (engine.window.from, engine.window.to) = (plan.from, plan.to);
         outputs.replay.clone_from(&plan.replay);
     }
-    let sinks = sinks(outputs, &engine, mirror, resume, &control)?;
+    let sinks = sinks(outputs, &engine, resume, &control)?;
     let context = connect().await?;
-    let extents = control.unless_stopped(replay::extents(&context, &engine.regions, mirror)).await??;
+    let extents = control.unless_stopped(replay::extents(&context, &engine)).await??;
     let Replayed { account, said } = replay::run(&context, engine, extents, sinks, control).await?;
     Ok(summary(&account, &said))
 }
 
 /// Opens the file of `--resume`, if there is one.
-fn open_resume(
-    outputs: &Outputs,
-    engine: &EngineConfig,
-    mirror: bool,
-) -> Result<Option<Resume>, ReplayError> {
+fn open_resume(outputs: &Outputs, engine: &EngineConfig) -> Result<Option<Resume>, ReplayError> {
     let Some(RemoteWriteOutput { receiver, resume: Some(path) }) = &outputs.remote_write else {
         return Ok(None);
     };
-    let EngineConfig { regions, window, filter, fold } = engine;
+    let EngineConfig { regions, window, filter, fold, mirror } = engine;
     let (regions, address, step) = (joined(regions), &receiver.address, window.step);
     let plan = Plan {
         from: window.from,
@@ -119,7 +114,6 @@ fn open_resume(
 fn sinks(
     outputs: Outputs,
     engine: &EngineConfig,
-    mirror: bool,
     resume: Option<Resume>,
     control: &Control,
 ) -> Result<Vec<Box<dyn Sink>>, ReplayError> {
@@ -138,15 +132,8 @@ fn sinks(
         sinks.push(Box::new(Tsdb::new(folder, promtool, id, control())?));
     }
     if let Some(target) = report {
-        let settings = Settings {
-            regions: engine.regions.clone(),
-            window: engine.window,
-            filter: engine.filter.clone(),
-            fold: engine.fold,
-            mirror,
-            command: report_command(engine, mirror, &target),
-        };
-        sinks.push(Box::new(Report::new(target, settings)?));
+        let command = report_command(engine, &target);
+        sinks.push(Box::new(Report::new(target, engine.clone(), command)?));
     }
     if !rules.is_empty() {
         let rules = RuleSet::read(&rules)?;
@@ -176,8 +163,8 @@ fn program(name: &'static str, why: &str) -> Result<PathBuf, SinkError> {
 
 /// The command that makes the report again: with absolute times, without the flags that are at
 /// their default, and without those of the connection, which may be secret.
-fn report_command(engine: &EngineConfig, mirror: bool, target: &Target) -> String {
-    let EngineConfig { regions, window, filter, fold } = engine;
+fn report_command(engine: &EngineConfig, target: &Target) -> String {
+    let EngineConfig { regions, window, filter, fold, mirror } = engine;
     let duration = |duration| humantime::format_duration(duration).to_string().replace(' ', "");
     let mut words = vec!["callsight replay".to_owned()];
     let mut flag = |name: &str, value: String| words.push(format!("{name} {value}"));
@@ -200,7 +187,7 @@ fn report_command(engine: &EngineConfig, mirror: bool, target: &Target) -> Strin
             flag(name, value);
         }
     }
-    if mirror {
+    if *mirror {
         words.push("--mirror".to_owned());
     }
     words.push(match target {

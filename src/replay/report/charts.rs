@@ -142,8 +142,7 @@ impl Chart<'_> {
         let mut at = (from / every).ceil() * every;
         while at <= to {
             let x = scales.x(at);
-            #[expect(clippy::cast_possible_truncation, reason = "it is a whole second of our days")]
-            let label = tick(at as i64, every < 60.0);
+            let label = tick(at, every < 60.0);
             push!(
                 svg,
                 r#"<path class="grid" d="M{x:.1} {ground}v4"/><text class="time" x="{x:.1}" y="{:.1}">{label}</text>"#,
@@ -182,8 +181,7 @@ impl Chart<'_> {
         for (place, (index, at)) in places.iter().enumerate() {
             let x = scales.x(**at);
             let next = places.get(place + 1).map_or(self.size.0 - RIGHT, |(_, next)| scales.x(**next));
-            #[expect(clippy::cast_possible_truncation, reason = "it is a second of our days")]
-            let mut said = tick(**at as i64, true);
+            let mut said = tick(**at, true);
             for line in &self.lines {
                 let values = line.values.iter().skip(*index).take(every).copied();
                 let value = values.fold(f64::NAN, f64::max);

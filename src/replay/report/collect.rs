@@ -9,13 +9,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::scores::{Point, Scoreboard};
-use super::settings::{By, Settings, narrow};
+use super::signals::{By, narrow};
 use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::quantile::percentile;
 use crate::insight::state::Threshold;
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
+use crate::replay::engine::EngineConfig;
 use crate::replay::sample::{Step, Table};
 use crate::replay::seen::{Fate, Seen};
+use crate::replay::window::Window;
 use callsight_fold::series::catalogue::{self as c, Metric};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::judgement::Judgement;
@@ -27,6 +29,9 @@ const TIMELINES: [usize; 2] = [4_096, 8_192];
 
 /// The most sessions, and pairs, that have gone and are remembered by name.
 const GONE: [usize; 2] = [50_000, 50_000];
+
+/// The most points that a chart has along its time.
+const POINTS: usize = 240;
 
 /// Round-trip times of 50, 95 and 99 of 100 sessions, in seconds.
 pub(crate) type Quantiles = [f64; 3];
@@ -76,8 +81,9 @@ pub(crate) struct ServerTimes {
 
 /// Everything that the page is made of.
 pub(crate) struct Collected {
-    /// What was asked for.
-    pub(crate) settings: Settings,
+    pub(crate) config: EngineConfig,
+    /// The command that makes the page again, without the flags of the connection.
+    pub(crate) command: String,
     pub(crate) at: Vec<StreamTime>,
     /// All regions together, and then each if there are several.
     scopes: Vec<Scope>,
@@ -86,7 +92,7 @@ pub(crate) struct Collected {
     pub(crate) sessions: Scoreboard,
     /// Which pairs had it worst.
     pub(crate) pairs: Scoreboard,
-    /// The outcomes of the messages by region, in the order of the settings.
+    /// The outcomes of the messages by region, in the order of the configuration.
     pub(crate) messages: Vec<Account>,
 }
 
@@ -100,16 +106,31 @@ struct Tally<'a> {
 }
 
 impl Collected {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(config: EngineConfig, command: String) -> Self {
         let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Grown::default() };
-        let mut scopes: Vec<_> = settings.regions.iter().map(|region| name(region.as_str())).collect();
+        let mut scopes: Vec<_> = config.regions.iter().map(|region| name(region.as_str())).collect();
         if scopes.len() > 1 {
             scopes.insert(0, name("all regions"));
         }
-        let stride = settings.stride();
+        let stride = stride(config.window);
         let [sessions, pairs] = [0, 1].map(|which| Scoreboard::new(stride, TIMELINES[which], GONE[which]));
-        let messages = vec![Account::default(); settings.regions.len()];
-        Self { settings, at: Vec::new(), scopes, servers: BTreeMap::new(), sessions, pairs, messages }
+        let messages = vec![Account::default(); config.regions.len()];
+        let (at, servers) = (Vec::new(), BTreeMap::new());
+        Self { config, command, at, scopes, servers, sessions, pairs, messages }
+    }
+
+    /// When a place is bad: by the threshold of the live page, but a reader who asks for single
+    /// calls is interested in each session of them.
+    pub(crate) const fn threshold(&self) -> Threshold {
+        match self.config.filter.is_open() {
+            true => Threshold::BAD,
+            false => Threshold { sessions: 1, ..Threshold::BAD },
+        }
+    }
+
+    /// The number of steps that a point of a chart stands for.
+    pub(crate) fn stride(&self) -> usize {
+        stride(self.config.window)
     }
 
     /// All regions together, or the only one.
@@ -124,7 +145,7 @@ impl Collected {
     /// The indices of the scopes that a region belongs to.
     fn scopes_of(&self, region: &str) -> impl Iterator<Item = usize> + use<> {
         let several = self.scopes.len() > 1;
-        let own = self.settings.regions.iter().position(|known| known.as_str() == region);
+        let own = self.config.regions.iter().position(|known| known.as_str() == region);
         own.map(|own| own + usize::from(several)).into_iter().chain(several.then_some(0))
     }
 
@@ -138,30 +159,18 @@ impl Collected {
 
     /// Counts a message of the window.
     pub(crate) fn frame(&mut self, seen: &Seen<'_>) {
-        let region = self.settings.regions.iter().position(|region| region == seen.region);
+        let region = self.config.regions.iter().position(|region| region == seen.region);
         let Some(messages) = region.and_then(|index| self.messages.get_mut(index)) else { return };
-        match seen.fate {
-            Fate::Rejected(rejection) => {
-                *messages.rejected.entry(rejection.reason.label()).or_default() += 1;
-            }
-            Fate::Taken(_, Outcome::Repeated) => messages.repeated += 1,
-            Fate::Taken(_, Outcome::Late) => {
-                messages.folded += 1;
-                messages.late += 1;
-            }
-            Fate::Taken(frame, Outcome::Folded) => {
-                messages.folded += 1;
-                let score = self.sessions.enter(frame.session_id.as_str(), || {
-                    let names = [seen.region.as_str(), frame.meeting_id.as_str(), frame.peer_id.as_str()];
-                    names.map(Into::into)
-                });
-                score.frames += 1;
-                if let Some(server) = &frame.server {
-                    let rtt_ms = server.rtt_ms.unwrap_or(f64::NAN);
-                    score.most_rtt = score.most_rtt.max(narrow(rtt_ms / 1e3));
-                    score.on(server.url.as_str());
-                }
-            }
+        messages.count(&seen.fate);
+        let Fate::Taken(frame, Outcome::Folded) = seen.fate else { return };
+        let score = self.sessions.enter(frame.session_id.as_str(), || {
+            let names = [seen.region.as_str(), frame.meeting_id.as_str(), frame.peer_id.as_str()];
+            names.map(Into::into)
+        });
+        score.frames += 1;
+        if let Some(server) = &frame.server {
+            score.most_rtt = score.most_rtt.max(narrow(server.rtt_ms.unwrap_or(f64::NAN) / 1e3));
+            score.on(server.url.as_str());
         }
     }
 
@@ -171,10 +180,10 @@ impl Collected {
         self.at.push(step.at);
         let mut tallies: Vec<Tally<'_>> = self.scopes.iter().map(|_| Tally::default()).collect();
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
-        let rtt_column = column(DetailPlane::Session, &c::SESSION_RTT);
+        let rtt_of = column(DetailPlane::Session, &c::SESSION_RTT);
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
             let [region, meeting, session, peer, url, kind] = labels.values();
-            let rtt = values[rtt_column];
+            let rtt = rtt_of(values);
             for scope in self.scopes_of(&region) {
                 tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
             }
@@ -190,7 +199,7 @@ impl Collected {
         for (tally, scope) in tallies.into_iter().zip(&mut self.scopes) {
             scope.moments.push(tally.close());
         }
-        let point = index / self.settings.stride();
+        let point = index / self.stride();
         for (labels, (sessions, times)) in by_server {
             self.servers.entry(labels.into()).or_default().take(point, sessions, times);
         }
@@ -209,7 +218,7 @@ impl Collected {
                 [region, meeting, peer].map(|name| name.as_ref().into())
             };
             self.pairs.enter(labels.text(), names);
-            let [can_listen, can_see] = columns.map(|column| values[column] != 0.0);
+            let [can_listen, can_see] = columns.each_ref().map(|value| value(values) != 0.0);
             self.pairs.see(labels.text(), index, Point::of_pair(can_listen, can_see, &judgement));
         }
     }
@@ -244,9 +253,17 @@ impl Collected {
     }
 }
 
-/// The column of a metric in its plane's table.
-fn column(plane: DetailPlane, metric: &Metric) -> usize {
-    plane.columns().iter().position(|column| column.metric.name == metric.name).unwrap_or_default()
+/// The number of steps that a point of a chart stands for.
+fn stride(Window { from, to, step, .. }: Window) -> usize {
+    let steps = to.since(from).as_nanos() / step.as_nanos().max(1) + 1;
+    usize::try_from(steps).unwrap_or(usize::MAX).div_ceil(POINTS).max(1)
+}
+
+/// Reads the value of a metric from a plane's rows: NaN, which says nothing, if the plane does not
+/// have it.
+fn column(plane: DetailPlane, metric: &Metric) -> impl Fn(&[f64]) -> f64 {
+    let column = plane.columns().iter().position(|column| column.metric.name == metric.name);
+    move |values| column.map_or(f64::NAN, |column| values[column])
 }
 
 /// A counter's value, which a step has as a float.
@@ -311,6 +328,16 @@ fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_metric_that_a_plane_does_not_have_is_unknown() {
+        let values = [0.25, 1.0, 0.0, 3.0];
+        assert_eq!(column(DetailPlane::Session, &c::SESSION_RTT)(&values), 0.25);
+        assert_eq!(column(DetailPlane::Session, &c::SESSION_VIDEO_ENABLED)(&values), 0.0);
+        for metric in [&c::PAIR_CAN_LISTEN, &c::RTT] {
+            assert!(column(DetailPlane::Session, metric)(&values).is_nan(), "{}", metric.name);
+        }
+    }
 
     #[test]
     fn quantiles_are_values_that_somebody_had() {

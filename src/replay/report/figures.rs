@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use super::collect::{Collected, Scope, ScopeStep};
 use super::scores::Scoreboard;
-use super::settings::By;
+use super::signals::By;
 use super::verdict::{ScopeSpell, WindowVerdict};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
 use crate::replay::window::rfc3339;
 
 /// The number of the worst that are listed.
 pub(super) const TOP: usize = 20;
 
 pub(super) fn figures(collected: &Collected, account: &Account, verdict: &WindowVerdict) -> Value {
-    let settings = &collected.settings;
+    let config = &collected.config;
     let scopes: Vec<_> = collected.regions().iter().map(|region| scope(region, collected)).collect();
-    let messages = settings.regions.iter().zip(&collected.messages).map(|(region, messages)| {
+    let messages = config.regions.iter().zip(&collected.messages).map(|(region, messages)| {
         json!({
             "region": region.as_str(),
             "folded": messages.folded,
@@ -34,9 +34,9 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "from": rfc3339(settings.window.from),
-        "to": rfc3339(settings.window.to),
-        "step_seconds": settings.window.step.as_secs_f64(),
+        "from": rfc3339(config.window.from),
+        "to": rfc3339(config.window.to),
+        "step_seconds": config.window.step.as_secs_f64(),
         "verdict": { "state": verdict.state, "sentence": verdict.sentence, "spell": verdict.spell.map(spell) },
         "peak": verdict.peak.map(|peak| moment(&collected.whole().moments[peak], &rfc3339(collected.at[peak]))),
         "frames": {
@@ -57,7 +57,7 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
 
 fn scope(scope: &Scope, collected: &Collected) -> Value {
     // The worst of the steps that a point of the charts stands for.
-    let stride = collected.settings.stride();
+    let stride = collected.stride();
     let worst = |moments: &[ScopeStep]| {
         let any = |(index, moment): &(usize, &ScopeStep)| {
             (moment.degraded[By::Any as usize], std::cmp::Reverse(*index))

@@ -11,7 +11,7 @@
 //! - `scores` keeps who had it worst, and when;
 //! - `verdict` determines when it began and ended, and puts it into a sentence;
 //! - `charts` draws;
-//! - `html` and `tables` write the page, `figures` the same for programs.
+//! - `page` fills the template with `tables`, `figures` writes the same for programs.
 //!
 //! Invariant: the page, its figures for programs and the lines on the terminal state the same
 //! numbers.
@@ -19,12 +19,11 @@
 mod charts;
 pub(super) mod collect;
 mod figures;
-mod html;
+mod page;
 mod scores;
-mod settings;
+mod signals;
 mod tables;
 mod text;
 pub(super) mod verdict;
 
-pub(super) use html::render;
-pub use settings::Settings;
+pub(super) use page::render;

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use super::settings::{By, narrow};
+use super::signals::{By, narrow};
 use crate::insight::worst::WorstList;
 use callsight_fold::series::judgement::Judgement;
 
@@ -79,8 +79,6 @@ pub(crate) struct Score {
     pub(crate) bad: [u32; 4],
     /// Steps at which a microphone that was on was not heard.
     pub(crate) deaf: u32,
-    /// Steps at which a camera that was on was not seen.
-    pub(crate) blind: u32,
     /// The first step at which it was degraded, and the last.
     pub(crate) span: Option<(usize, usize)>,
     /// The point at which the timeline begins, and its points.
@@ -176,7 +174,6 @@ impl Scoreboard {
             *count += u32::from(is);
         }
         score.deaf += u32::from(sight.deaf);
-        score.blind += u32::from(sight.blind);
         if bad {
             score.span = Some((score.span.map_or(step, |(first, _)| first), step));
         }

@@ -2,9 +2,11 @@
 //!
 //! Invariant: escaped text adds neither an element nor an attribute to the page.
 
-use time::{OffsetDateTime, UtcOffset};
+use std::time::Duration;
 
-use crate::replay::window::Window;
+use time::OffsetDateTime;
+
+use crate::replay::window::{self, Window};
 use callsight_fold::StreamTime;
 
 /// Text for the inside of an element or a quoted attribute.
@@ -22,8 +24,7 @@ macro_rules! push {
 pub(super) use push;
 
 fn utc(at: StreamTime) -> OffsetDateTime {
-    let at = OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos());
-    at.map_or(OffsetDateTime::UNIX_EPOCH, |at| at.to_offset(UtcOffset::UTC))
+    window::utc(at).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 pub(super) fn day(at: StreamTime) -> String {
@@ -31,10 +32,14 @@ pub(super) fn day(at: StreamTime) -> String {
     format!("{} {} {}", at.day(), at.month(), at.year())
 }
 
+fn hms(at: OffsetDateTime) -> String {
+    let (hour, minute, second) = at.to_hms();
+    format!("{hour:02}:{minute:02}:{second:02}")
+}
+
 /// `20:14:15`, with the day where the window has several.
 pub(super) fn clock(at: StreamTime, window: Window) -> String {
-    let (hour, minute, second) = utc(at).to_hms();
-    let time = format!("{hour:02}:{minute:02}:{second:02}");
+    let time = hms(utc(at));
     if utc(window.from).date() == utc(window.to).date() {
         return time;
     }
@@ -42,20 +47,15 @@ pub(super) fn clock(at: StreamTime, window: Window) -> String {
     format!("{} {} {time}", date.day(), &date.month().to_string()[..3])
 }
 
-/// `20:14` for an axis.
-pub(super) fn tick(seconds: i64, with_seconds: bool) -> String {
-    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (hour, minute, second) = at.to_hms();
-    match with_seconds {
-        true => format!("{hour:02}:{minute:02}:{second:02}"),
-        false => format!("{hour:02}:{minute:02}"),
-    }
+/// `20:14:15` for a moment in Unix seconds; `20:14` for an axis that has no seconds.
+pub(super) fn tick(seconds: f64, with_seconds: bool) -> String {
+    let at = utc(StreamTime::default() + Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let time = hms(at);
+    if with_seconds { time } else { time[..5].to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

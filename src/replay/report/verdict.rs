@@ -9,8 +9,9 @@
 use std::time::Duration;
 
 use super::collect::{Collected, Scope, ScopeStep};
-use super::settings::{By, Settings, float};
+use super::signals::By;
 use super::text::clock;
+use crate::insight::counters::ratio;
 use crate::insight::quantile::percentile;
 use crate::insight::spell::Spell;
 use crate::insight::words::{duration, list, percent, plural, seconds};
@@ -27,11 +28,11 @@ pub(crate) struct ScopeSpell {
 
 impl ScopeSpell {
     /// The bad time of a scope by a signal; `None` if it was never bad.
-    pub(crate) fn of(scope: &Scope, by: By, settings: &Settings) -> Option<Self> {
+    pub(crate) fn of(scope: &Scope, by: By, collected: &Collected) -> Option<Self> {
         let degraded = |moment: &ScopeStep| moment.degraded[by as usize];
         let mut spell: Option<Self> = None;
         let steps = scope.moments.iter().enumerate();
-        for (step, moment) in steps.filter(|(_, moment)| moment.is_bad(by, settings.threshold())) {
+        for (step, moment) in steps.filter(|(_, moment)| moment.is_bad(by, collected.threshold())) {
             let Some(spell) = &mut spell else {
                 spell = Some(Self { steps: Spell::begin(step, step == 0), peak: step });
                 continue;
@@ -78,7 +79,7 @@ pub(crate) struct WindowVerdict {
 impl WindowVerdict {
     /// Judges what was gathered.
     pub(crate) fn of(collected: &Collected) -> Self {
-        let (whole, settings) = (collected.whole(), &collected.settings);
+        let (whole, window) = (collected.whole(), collected.config.window);
         let most = whole
             .moments
             .iter()
@@ -95,10 +96,10 @@ impl WindowVerdict {
         let bad: Vec<_> = collected
             .regions()
             .iter()
-            .filter_map(|region| Some((region, ScopeSpell::of(region, By::Any, settings)?)))
+            .filter_map(|region| Some((region, ScopeSpell::of(region, By::Any, collected)?)))
             .collect();
         let spell = together(bad.iter().map(|(_, spell)| spell.steps), peak)
-            .or_else(|| ScopeSpell::of(whole, By::Any, settings));
+            .or_else(|| ScopeSpell::of(whole, By::Any, collected));
         let degraded = moment.degraded[By::Any as usize];
         let [sessions, meetings] = [
             (degraded, moment.sessions, "session"),
@@ -109,7 +110,7 @@ impl WindowVerdict {
             None if degraded == 0 => "All was well: no session was degraded at any point.".to_owned(),
             None => format!(
                 "No region was bad: at most {sessions} were degraded at a time, at {}.",
-                clock(collected.at[peak], settings.window)
+                clock(collected.at[peak], window)
             ),
             Some(spell) => {
                 let names: Vec<_> = bad.iter().map(|(region, _)| region.name.as_str()).collect();
@@ -118,11 +119,11 @@ impl WindowVerdict {
                     [one] => format!("Region {one} was"),
                     several => format!("Regions {} were", list(several)),
                 };
-                let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, settings);
-                let from = clock(spell.began(collected), settings.window);
+                let by = signals(if bad.len() == 1 { bad[0].0 } else { whole }, collected);
+                let from = clock(spell.began(collected), window);
                 let lasting = duration(spell.lasted(collected));
                 let until = match spell.ended(collected) {
-                    Some(at) => format!("from {from} to {} ({lasting})", clock(at, settings.window)),
+                    Some(at) => format!("from {from} to {} ({lasting})", clock(at, window)),
                     None => format!("from {from} to the end of the window ({lasting} so far)"),
                 };
                 format!("{who} degraded ({}) {until}; at the peak, {sessions} in {meetings}.", list(&by))
@@ -140,24 +141,24 @@ impl WindowVerdict {
 
 /// The page's main facts for a terminal, a line each.
 pub(crate) fn summary(collected: &Collected, verdict: &WindowVerdict) -> Vec<String> {
-    let settings = &collected.settings;
+    let window = collected.config.window;
     let mut said = vec![verdict.sentence.clone()];
     if !verdict.evidence.is_empty() {
         said.push(verdict.evidence.clone());
     }
     for region in collected.regions() {
         for by in By::SIGNALS {
-            let Some(spell) = ScopeSpell::of(region, by, settings) else { continue };
+            let Some(spell) = ScopeSpell::of(region, by, collected) else { continue };
             let peak = &region.moments[spell.peak];
             let until = match spell.ended(collected) {
-                Some(at) => format!("to {}", clock(at, settings.window)),
+                Some(at) => format!("to {}", clock(at, window)),
                 None => "and continues".to_owned(),
             };
             said.push(format!(
                 "  {} by {}: from {} {until}, at most {} of {}",
                 region.name,
                 by.words(),
-                clock(spell.began(collected), settings.window),
+                clock(spell.began(collected), window),
                 peak.degraded[by as usize],
                 plural(peak.sessions.into(), "session")
             ));
@@ -165,7 +166,7 @@ pub(crate) fn summary(collected: &Collected, verdict: &WindowVerdict) -> Vec<Str
     }
     for (name, score) in collected.sessions.top(3) {
         let [region, meeting, _] = &score.names;
-        let lasting = duration(settings.window.step.saturating_mul(score.bad_steps()));
+        let lasting = duration(window.step.saturating_mul(score.bad_steps()));
         let rtt = seconds(score.most_rtt.into());
         said.push(format!(
             "  worst session {name} in meeting {meeting}, {region}: degraded for {lasting}, RTT up to {rtt}"
@@ -186,11 +187,11 @@ fn together(spells: impl Iterator<Item = Spell<usize>>, peak: usize) -> Option<S
 }
 
 /// The signals by which a scope was bad, the one with the most degraded sessions first.
-fn signals(scope: &Scope, settings: &Settings) -> Vec<&'static str> {
+fn signals(scope: &Scope, collected: &Collected) -> Vec<&'static str> {
     let mut by: Vec<_> = By::SIGNALS
         .iter()
         .filter_map(|by| {
-            let spell = ScopeSpell::of(scope, *by, settings)?;
+            let spell = ScopeSpell::of(scope, *by, collected)?;
             Some((scope.moments[spell.peak].degraded[*by as usize], *by))
         })
         .collect();
@@ -222,7 +223,7 @@ fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
         }
     }
     let (seen, degraded) = (collected.sessions.seen(), collected.sessions.degraded());
-    let share = percent(float(degraded) / float(seen.max(1)));
+    let share = percent(ratio(degraded as u64, seen as u64).unwrap_or_default());
     parts.push(format!(
         "{degraded} of {} ({share}) were degraded at some point",
         plural(seen as u64, "session")
@@ -233,7 +234,7 @@ fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::replay::engine::Filter;
+    use crate::replay::engine::{EngineConfig, Filter};
     use crate::replay::window::Window;
     use callsight_fold::FoldSettings;
 
@@ -244,15 +245,14 @@ pub(super) mod tests {
             StreamTime::from_unix_nanos(1_764_100_800_000_000_000) + Duration::from_secs(second as u64)
         };
         let steps = regions[0].1.len();
-        let settings = Settings {
+        let config = EngineConfig {
             regions: regions.iter().map(|(name, _)| name.parse().unwrap()).collect(),
             window: Window::aligned(at(0), at(steps - 1), Duration::from_secs(1)),
             filter: Filter::default(),
             fold: FoldSettings::default(),
             mirror: false,
-            command: "callsight replay --report x.html".to_owned(),
         };
-        let mut collected = Collected::new(settings);
+        let mut collected = Collected::new(config, "callsight replay --report x.html".to_owned());
         collected.at = (0..steps).map(at).collect();
         let moment = |sessions: u32, degraded: u32| ScopeStep {
             sessions,
@@ -287,10 +287,10 @@ pub(super) mod tests {
         // 3 of 40 are enough sessions, but not one in ten; 4 are.
         let steps = [CALM, (40, 3), (40, 4), (40, 20), CALM, (40, 20), (40, 4), (40, 3), CALM];
         let collected = collected(&[("us", &steps)]);
-        let spell = ScopeSpell::of(collected.whole(), By::Rtt, &collected.settings).unwrap();
+        let spell = ScopeSpell::of(collected.whole(), By::Rtt, &collected).unwrap();
         let steps = Spell { first: 2, last: 6, bad_looks: 4, before: false };
         assert_eq!(spell, ScopeSpell { steps, peak: 3 });
-        assert_eq!(ScopeSpell::of(collected.whole(), By::Audio, &collected.settings), None);
+        assert_eq!(ScopeSpell::of(collected.whole(), By::Audio, &collected), None);
         let verdict = WindowVerdict::of(&collected);
         assert_eq!(
             verdict.sentence,

@@ -20,7 +20,6 @@ use callsight_frame::Frame;
 
 /// The sink of `--frames`.
 pub struct Frames {
-    target: Target,
     output: Output,
     line: Vec<u8>,
 }
@@ -48,7 +47,7 @@ impl Frames {
     /// # Errors
     /// When the file can't be made.
     pub fn new(target: Target) -> Result<Self, SinkError> {
-        Ok(Self { output: Output::create(target.clone())?, target, line: Vec::new() })
+        Ok(Self { output: Output::create(target)?, line: Vec::new() })
     }
 }
 
@@ -79,7 +78,8 @@ impl Sink for Frames {
             }
         }
         self.line.clear();
-        serde_json::to_writer(&mut self.line, &line).map_err(|error| self.target.error(error.into()))?;
+        serde_json::to_writer(&mut self.line, &line)
+            .map_err(|error| self.output.target.error(error.into()))?;
         self.line.push(b'\n');
         self.output.write(&self.line)
     }
@@ -89,8 +89,7 @@ impl Sink for Frames {
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { target, output, .. } = *self;
-        output.complete()?;
-        Ok(target.said(&format!("{} frames", account.folded + account.repeated + account.rejected())))
+        let frames = account.folded + account.repeated + account.rejected();
+        Ok(self.output.complete()?.said(&format!("{frames} frames")))
     }
 }

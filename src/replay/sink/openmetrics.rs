@@ -27,7 +27,6 @@ const PORTIONS: usize = 4;
 
 /// The sink of `--openmetrics`, and the first half of `--tsdb` and `--rules`.
 pub struct OpenMetrics {
-    target: Target,
     output: Output,
     spill: Spill,
     /// The end of each line of a step.
@@ -52,39 +51,38 @@ impl OpenMetrics {
         control: Control,
         wanted: Vec<bool>,
     ) -> Result<Self, SinkError> {
-        let output = Output::create(target.clone())?;
-        let spill = Spill::new(&target.folder(), wanted).map_err(|error| target.error(error))?;
+        let spill = Spill::new(target.folder(), wanted);
+        let output = Output::create(target)?;
         let label = replay.map(|id| format!("replay=\"{id}\""));
-        Ok(Self { target, output, spill, ends: Vec::new(), label, control })
+        Ok(Self { output, spill, ends: Vec::new(), label, control })
     }
 }
 
 impl Sink for OpenMetrics {
     fn step(&mut self, step: &Step) -> Result<(), SinkError> {
         self.ends.push(line_end(step.at));
-        self.spill.push(step).map_err(|error| self.target.error(error))
+        self.spill.push(step).map_err(|error| self.output.target.error(error))
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { target, mut output, spill, ends, label, control } = *self;
+        let Self { mut output, spill, ends, label, control } = *self;
         control.phase("writing");
-        let spilled = spill.complete().map_err(|error| target.error(error))?;
+        let mut spilled = spill.complete().map_err(|error| output.target.error(error))?;
         let (sender, portions) = sync_channel::<Vec<u8>>(PORTIONS);
         let mut text = TextMaker { ends, label, control, portion: Vec::new(), sender };
         let made = thread::scope(|scope| {
-            let making = scope.spawn(move || text.make(&spilled));
+            let making = scope.spawn(move || text.make(&mut spilled));
             for portion in portions {
                 // Returning drops the queue, which ends the other thread.
                 output.write(&portion)?;
             }
             making.join().unwrap_or(Err(Interrupted::Stopped)).map_err(|why| match why {
-                Interrupted::Disk(error) => target.error(error),
+                Interrupted::Disk(error) => output.target.error(error),
                 Interrupted::Stopped => SinkError::Stopped,
             })
         });
         made?;
-        output.complete()?;
-        Ok(target.said(&format!("{} samples at {} steps", account.samples, account.steps)))
+        Ok(output.complete()?.said(&format!("{} samples at {} steps", account.samples, account.steps)))
     }
 }
 
@@ -117,15 +115,12 @@ impl From<io::Error> for Interrupted {
 }
 
 impl TextMaker {
-    fn make(&mut self, spilled: &SpilledSeries) -> Result<(), Interrupted> {
-        let total = Table::all().iter().map(|table| table.families.len()).sum();
-        let mut done = 0;
-        for (index, table) in Table::all().iter().enumerate() {
-            for (place, family) in table.families.iter().enumerate() {
-                self.control.done(done, total);
-                self.push_family(spilled, (index, place), table, family)?;
-                done += 1;
-            }
+    fn make(&mut self, spilled: &mut SpilledSeries) -> Result<(), Interrupted> {
+        let of_table = |table: &'static Table| table.families.iter().map(move |family| (table, family));
+        let families: Vec<_> = Table::all().iter().flat_map(of_table).collect();
+        for (place, (table, family)) in families.iter().enumerate() {
+            self.control.done(place, families.len());
+            self.push_family(spilled, place, table, family)?;
         }
         self.portion.extend_from_slice(b"# EOF\n");
         self.hand_over(0)
@@ -133,15 +128,15 @@ impl TextMaker {
 
     fn push_family(
         &mut self,
-        spilled: &SpilledSeries,
-        (index, place): (usize, usize),
+        spilled: &mut SpilledSeries,
+        place: usize,
         table: &Table,
         family: &Family,
     ) -> Result<(), Interrupted> {
         let columns = &table.columns[family.columns.clone()];
         let mut headed = false;
         let mut heads: Vec<Vec<u8>> = vec![Vec::new(); columns.len()];
-        spilled.visit(index, place, &mut |series: &RowSeries| {
+        spilled.visit(place, &mut |series: &RowSeries| {
             if !mem::replace(&mut headed, true) {
                 let (metric, kind) = (family.metric, family.metric.kind.name());
                 let name = Format::OpenMetrics.family(metric.name);

@@ -64,7 +64,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 
 /// An output that is being written.
 pub(super) struct Output {
-    target: Target,
+    pub(super) target: Target,
     writer: BufWriter<Box<dyn Write + Send>>,
     /// The file until it is complete. Standard output, pipes and devices are written directly.
     temporary: Option<TempPath>,
@@ -81,14 +81,14 @@ impl Output {
         self.writer.write_all(bytes).map_err(|error| self.target.error(error))
     }
 
-    /// Flushes, and gives the file its name.
-    pub(super) fn complete(self) -> Result<(), SinkError> {
+    /// Flushes, and gives the file its name. Returns where it was written to.
+    pub(super) fn complete(self) -> Result<Target, SinkError> {
         let Self { target, mut writer, temporary } = self;
         writer.flush().map_err(|error| target.error(error))?;
         if let (Some(temporary), Target::File(path)) = (temporary, &target) {
             temporary.persist(path).map_err(|error| target.error(error.error))?;
         }
-        Ok(())
+        Ok(target)
     }
 }
 

@@ -27,7 +27,7 @@ pub use resume::{Plan, Resume};
 
 use self::receiver::Receiver;
 use self::wire::{STALE, WireLabel, WireSample, WireSeries, WriteRequest};
-use super::spill::{GatheredRow, gather};
+use super::spill::{Gathered, GatheredRow};
 use super::{Sink, SinkError};
 use crate::replay::account::Account;
 use crate::replay::progress::Control;
@@ -86,10 +86,7 @@ pub struct RemoteWrite {
     resume: Option<Resume>,
     /// The step up to which the receiver accepted everything, in this run or an interrupted one.
     accepted: Option<StreamTime>,
-    /// The gathered rows, by table.
-    gathered: Vec<HashMap<Box<str>, GatheredRow>>,
-    /// The number of gathered values.
-    values: usize,
+    gathered: Gathered,
     steps: Vec<StreamTime>,
     /// A bit for each column that a row had a value in at the last sent step, by table.
     live: Vec<HashMap<Box<str>, u64>>,
@@ -104,14 +101,16 @@ impl RemoteWrite {
     /// Makes a sink that sends what follows the step that `resume` names.
     #[must_use]
     pub fn new(config: RemoteWriteConfig, step: Duration, resume: Option<Resume>, control: Control) -> Self {
+        let without = &config.continuation.without;
+        let is_wanted =
+            |table: &Table| table.families.iter().all(|family| !without.contains(&family.metric.plane));
         Self {
+            gathered: Gathered::new(Table::all().iter().map(is_wanted).collect()),
             receiver: Receiver::new(config.receiver.clone(), control.clone()),
             config,
             control,
             accepted: resume.as_ref().and_then(Resume::accepted),
             resume,
-            gathered: Table::all().iter().map(|_| HashMap::new()).collect(),
-            values: 0,
             steps: Vec::new(),
             live: Table::all().iter().map(|_| HashMap::new()).collect(),
             request: WriteRequest::default(),
@@ -121,18 +120,12 @@ impl RemoteWrite {
         }
     }
 
-    fn includes(&self, table: &Table) -> bool {
-        let without = &self.config.continuation.without;
-        table.families.iter().all(|family| !without.contains(&family.metric.plane))
-    }
-
     /// Notes which series a step has that was sent by an interrupted run.
     fn skip(&mut self, step: &Step) {
-        for (index, (rows, table)) in step.tables.iter().zip(Table::all()).enumerate() {
-            self.live[index].clear();
-            if self.includes(table) {
-                let rows = rows.iter().map(|(labels, values)| (labels.text().into(), present(values)));
-                self.live[index].extend(rows);
+        for ((live, rows), wanted) in self.live.iter_mut().zip(&step.tables).zip(&self.gathered.wanted) {
+            live.clear();
+            if *wanted {
+                live.extend(rows.iter().map(|(labels, values)| (labels.text().into(), present(values))));
             }
         }
     }
@@ -140,9 +133,9 @@ impl RemoteWrite {
     fn send_gathered(&mut self) -> Result<(), SinkError> {
         let Some(last) = self.steps.last().copied() else { return Ok(()) };
         let steps: Vec<i64> = self.steps.drain(..).map(unix_millis).collect();
-        self.values = 0;
+        self.gathered.values = 0;
         for (index, table) in Table::all().iter().enumerate() {
-            let gathered = std::mem::take(&mut self.gathered[index]);
+            let gathered = std::mem::take(&mut self.gathered.tables[index]);
             let mut live = std::mem::take(&mut self.live[index]);
             let gone: Vec<_> = live.extract_if(|labels, _| !gathered.contains_key(labels)).collect();
             for (labels, columns) in gone {
@@ -287,12 +280,9 @@ impl Sink for RemoteWrite {
         }
         let place = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
         self.steps.push(step.at);
-        for (index, (rows, table)) in step.tables.iter().zip(Table::all()).enumerate() {
-            if self.includes(table) {
-                self.values += gather(&mut self.gathered[index], rows, place);
-            }
-        }
-        if self.values >= MAX_VALUES || self.steps.len() >= MAX_STEPS { self.send_gathered() } else { Ok(()) }
+        self.gathered.push(step, place);
+        let is_much = self.gathered.values >= MAX_VALUES || self.steps.len() >= MAX_STEPS;
+        if is_much { self.send_gathered() } else { Ok(()) }
     }
 
     fn finish(mut self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {

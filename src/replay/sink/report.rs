@@ -4,16 +4,16 @@
 
 use super::output::{Output, Target};
 use super::{Sink, SinkError};
-use crate::replay::engine::Account;
+use crate::replay::account::Account;
+use crate::replay::engine::EngineConfig;
 use crate::replay::report::collect::Collected;
+use crate::replay::report::render;
 use crate::replay::report::verdict::{WindowVerdict, summary};
-use crate::replay::report::{Settings, render};
 use crate::replay::sample::Step;
 use crate::replay::seen::Seen;
 
 /// Gathers steps, and writes the page at the end.
 pub struct Report {
-    target: Target,
     output: Output,
     collected: Collected,
 }
@@ -23,8 +23,8 @@ impl Report {
     ///
     /// # Errors
     /// Returns an error if the file can't be created.
-    pub fn new(target: Target, settings: Settings) -> Result<Self, SinkError> {
-        Ok(Self { output: Output::create(target.clone())?, target, collected: Collected::new(settings) })
+    pub fn new(target: Target, config: EngineConfig, command: String) -> Result<Self, SinkError> {
+        Ok(Self { output: Output::create(target)?, collected: Collected::new(config, command) })
     }
 }
 
@@ -40,14 +40,12 @@ impl Sink for Report {
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let Self { target, mut output, collected } = *self;
+        let Self { mut output, collected } = *self;
         let verdict = WindowVerdict::of(&collected);
-        output.write(render(&collected, account, &verdict).as_bytes())?;
-        output.complete()?;
-        let mut said = summary(&collected, &verdict);
-        if let Target::File(path) = target {
-            said.push(format!("{}: the report", path.display()));
-        }
-        Ok(said)
+        let page =
+            render(&collected, account, &verdict).map_err(|error| output.target.error(error.into()))?;
+        output.write(page.as_bytes())?;
+        let said = output.complete()?.said("the report");
+        Ok([summary(&collected, &verdict), said].concat())
     }
 }

@@ -112,8 +112,9 @@ fn every_alert_says_what_is_wrong_and_leads_to_the_runbook() {
         assert!(matches!(severity, Some("critical" | "warning")), "{name} has severity {severity:?}");
         let keys: Vec<_> = alert.annotations.keys().map(String::as_str).collect();
         assert_eq!(keys, ["description", "runbook_url", "summary"], "{name}");
-        // Absence has no number.
-        let number = alert.annotations["summary"].contains("$value") || name == "CallsightExporterAbsent";
+        // Absence has no number, and a view that is lost has the time since when.
+        let number = ["$value", "toTime"].iter().any(|part| alert.annotations["summary"].contains(part))
+            || name == "CallsightExporterAbsent";
         let named = alert.annotations["summary"].contains("$labels.instance");
         assert!(number || named, "{name}: the summary has no number");
         assert_eq!(alert.annotations["runbook_url"], format!("{RUNBOOK}{}", name.to_lowercase()), "{name}");

@@ -16,8 +16,12 @@ use callsight_frame::{Form, Frame};
 use tokio::task::JoinSet;
 
 use super::bridge::{print, read};
-use crate::kit::frames::frame;
+use crate::kit::callsight::Callsight;
+use crate::kit::frames::{frame, rtt_ms};
+use crate::kit::nats::Nats;
 use crate::kit::region::{REGION, RegionServers};
+use crate::kit::relay::{Crowd, Relay};
+use crate::kit::stream::Health;
 use crate::kit::wait;
 
 /// What production uses.
@@ -244,4 +248,83 @@ async fn a_leader_without_power_while_a_follower_is_away_loses_nothing_if_it_syn
         lost_with_the_leader(DEFAULT, true).await > 0,
         "without syncing, nothing was lost: this was no cut"
     );
+}
+
+/// Frames of a session, of each part of the test below.
+const PART: u64 = 5;
+
+/// An exporter of a server that loses its power, and the frames that it has folded; `unread` of the
+/// lost ones it never received.
+async fn exporter_of_a_stream_that_lost_its_end(unread: bool) {
+    let mut nats = Nats::start_with(&format!("jetstream {{ sync_interval: {DEFAULT} }}"), &[]);
+    let health = Health::create(&nats).await;
+    let (relay, crowd) = (Relay::start(&nats).await, Crowd::new("", 40));
+    let mut exporter = Callsight::serve(&nats, &["--create", "--idle-timeout=1h"]);
+    exporter.ready().await;
+    let part = PART * crowd.len() as u64;
+    let speak = async |part: u64| {
+        for seq in part * PART + 1..=(part + 1) * PART {
+            crowd.speak(&relay, seq).await;
+        }
+        relay.settle().await;
+    };
+
+    // The first part is on the disk, the second is not, and the third has its sequences.
+    speak(0).await;
+    let mut expected = part;
+    is_folded(&exporter, expected).await;
+    wait::eventually_async(wait::PATIENCE, "the acknowledgement", async || {
+        wait::when(health.durable().await.ack_floor.stream_sequence, |floor| *floor == part)
+    })
+    .await;
+    nats.restart_on_a_disk_that_forgets();
+    if unread {
+        exporter.process().stop();
+    } else {
+        expected += part;
+    }
+    speak(1).await;
+    if !unread {
+        is_folded(&exporter, expected).await;
+    }
+    nats.cut_power();
+    nats.restart();
+    assert_eq!(health.messages().await, part, "the stream has what was on the disk");
+    if unread {
+        exporter.process().cont();
+    }
+    speak(2).await;
+    expected += part;
+    is_folded(&exporter, expected).await;
+    exporter.ready().await;
+
+    let scrape = exporter.metrics().await;
+    for name in ["repeated", "rejected"] {
+        assert_eq!(scrape.sum(&format!("callsight_frames_{name}_total"), &[]), 0.0, "{name}");
+    }
+    assert_eq!(scrape.sum("videocall_sessions", &[]), crowd.len() as f64);
+    let shown = scrape.series("videocall_session_rtt_seconds");
+    assert_eq!(shown.len(), crowd.len());
+    for (labels, rtt) in shown {
+        assert_eq!(rtt, rtt_ms(3 * PART) / 1e3, "{labels:?} is stuck");
+    }
+    let missed = scrape.sum("callsight_frames_missed_total", &[]);
+    print(&format!("lost unread: {unread}, counted as missed: {missed}"));
+}
+
+/// Waits until exactly so many frames are folded.
+async fn is_folded(exporter: &Callsight, frames: u64) {
+    let folded = exporter
+        .metrics_when(wait::PATIENCE, &format!("{frames} folded frames"), |scrape| {
+            let folded = scrape.sum("callsight_frames_folded_total", &[]);
+            wait::when(folded, |folded| *folded >= frames as f64)
+        })
+        .await;
+    assert_eq!(folded, frames as f64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exporter_goes_on_where_the_power_set_its_stream_back() {
+    exporter_of_a_stream_that_lost_its_end(false).await;
+    exporter_of_a_stream_that_lost_its_end(true).await;
 }

@@ -197,7 +197,8 @@ async fn an_error_says_what_is_missing() {
     let nobody = "{permissions: {publish: {deny: [\"$JS.API.>\"]}}, user: a, password: a}";
     let not_allowed = Nats::start_with(&format!("authorization: {{users: [{nobody}]}}"), &[]);
     let url = format!("nats://a:a@127.0.0.1:{}", not_allowed.port());
-    let silent = ["connected to NATS, but JetStream does not answer", "within 1s", "may publish to $JS.API.>"];
+    let silent =
+        ["connected to NATS, but JetStream does not answer", "within 1s", "may publish to $JS.API.>"];
     says(&streams(&url, &["verify", "--wait", "1s"]), 1, &silent);
 
     // One server of two is no majority. It does not answer, or says so once it has noticed.

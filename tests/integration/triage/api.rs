@@ -207,7 +207,7 @@ async fn it_says_when_it_cannot_tell() {
     drop(relay);
     nats.kill9();
     let unknown = told(&callsight, "doubt", |answer| answer["verdict"]["state"] == "unknown").await;
-    assert!(sentence(&unknown).starts_with("Can't tell for us: "), "{}", sentence(&unknown));
+    assert!(sentence(&unknown).starts_with("Can't tell for us since "), "{}", sentence(&unknown));
     assert_eq!(
         (&unknown["pipeline"]["ready"], &unknown["regions"][0]["state"]),
         (&json!(false), &json!("unknown"))

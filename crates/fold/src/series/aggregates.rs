@@ -9,128 +9,66 @@ use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, wi
 
 use super::catalogue as c;
 pub use super::histogram::Observations;
+use super::labels::vocabulary;
 pub use super::recorder::{AggregateRecorder, AggregateSeries, AggregateValue, Aggregates};
 use callsight_frame::{Operation, Reason};
 
-/// What degrades a session: the values of the label `signal`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// The round-trip time exceeds its threshold.
-    Rtt,
-    /// A peer can't be heard, or its concealment ratio exceeds the threshold.
-    Audio,
-    /// A peer can't be seen, or its video froze.
-    Video,
-}
-
-impl Signal {
-    /// Every signal.
-    pub const ALL: [Self; 3] = [Self::Rtt, Self::Audio, Self::Video];
-
-    /// The signal as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Rtt => "rtt",
-            Self::Audio => "audio",
-            Self::Video => "video",
-        }
+vocabulary! {
+    /// What degrades a session: the values of the label `signal`.
+    pub Signal {
+        /// The round-trip time exceeds its threshold.
+        Rtt = "rtt",
+        /// A peer can't be heard, or its concealment ratio exceeds the threshold.
+        Audio = "audio",
+        /// A peer can't be seen, or its video froze.
+        Video = "video",
     }
-}
 
-/// A budget: the values of the label `limit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Series of the detail planes, all together.
-    Series,
-    /// Sessions with detail per meeting.
-    SessionsPerMeeting,
-    /// Peers with detail per session.
-    PeersPerSession,
-    /// Servers with series of their own.
-    ServerUrls,
-}
-
-impl Limit {
-    /// Every budget.
-    pub const ALL: [Self; 4] =
-        [Self::Series, Self::SessionsPerMeeting, Self::PeersPerSession, Self::ServerUrls];
-
-    /// The budget as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Series => "series",
-            Self::SessionsPerMeeting => "sessions_per_meeting",
-            Self::PeersPerSession => "peers_per_session",
-            Self::ServerUrls => "server_urls",
-        }
+    /// A budget: the values of the label `limit`.
+    pub Limit {
+        /// Series of the detail planes, all together.
+        Series = "series",
+        /// Sessions with detail per meeting.
+        SessionsPerMeeting = "sessions_per_meeting",
+        /// Peers with detail per session.
+        PeersPerSession = "peers_per_session",
+        /// Servers with series of their own.
+        ServerUrls = "server_urls",
     }
-}
 
-/// Why a live session was removed: the values of the label `reason` there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// Its last frame said so.
-    Ended,
-    /// No frame came for the idle timeout.
-    Idle,
-    /// It continues on another server or in another meeting.
-    Moved,
-}
-
-impl Removal {
-    /// Every cause.
-    pub const ALL: [Self; 3] = [Self::Ended, Self::Idle, Self::Moved];
-
-    /// The cause as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Idle => "idle",
-            Self::Moved => "moved",
-        }
+    /// Why a live session was removed: the values of the label `reason` there.
+    pub(crate) Removal {
+        /// Its last frame said so.
+        Ended = "ended",
+        /// No frame came for the idle timeout.
+        Idle = "idle",
+        /// It continues on another server or in another meeting.
+        Moved = "moved",
     }
 }
 
 /// The aggregate series of one server in one region.
+#[expect(missing_docs, reason = "each is a metric, which the catalogue describes")]
 pub struct ServerSeries {
-    /// Round-trip times.
     pub rtt: Histogram,
-    /// Jitter buffer depths.
-    pub audio_buffer: Histogram,
-    /// Concealment ratios.
-    pub concealment: Histogram,
+    pub(crate) audio_buffer: Histogram,
+    pub(crate) concealment: Histogram,
     /// NetEQ decisions, in the order of [`Operation::ALL`].
     pub neteq: [Counter; Operation::ALL.len()],
-    /// Samples played.
     pub samples: Counter,
-    /// Samples concealed.
     pub concealed_samples: Counter,
-    /// Samples concealed that were silent.
     pub silent_concealed_samples: Counter,
-    /// Packets received.
     pub packets_received: Counter,
-    /// Packets lost.
     pub packets_lost: Counter,
-    /// Video freezes.
     pub freezes: Counter,
-    /// Meetings with a live session.
     pub meetings: Gauge,
-    /// Live sessions.
     pub sessions: Gauge,
-    /// Participants with a live session.
     pub participants: Gauge,
-    /// Peers that live sessions observe.
-    pub peer_connections: Gauge,
+    pub(crate) peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
-    /// Sessions that cannot hear a peer whose microphone is on.
-    pub one_way_audio: Gauge,
-    /// Sessions degraded by at least one signal.
+    pub(crate) one_way_audio: Gauge,
     pub degraded_any: Gauge,
-    /// Sessions whose tab is hidden.
     pub hidden: Gauge,
 }
 
@@ -217,30 +155,19 @@ impl StreamSeries {
 }
 
 /// The exporter's own series of one region.
+#[expect(missing_docs, reason = "each is a metric, which the catalogue describes")]
 pub struct RegionSeries {
-    /// Messages received, redelivered ones included.
     pub received: Counter,
-    /// Frames folded.
     pub folded: Counter,
-    /// Frames at or below a watermark.
-    pub repeated: Counter,
-    /// Messages delivered again.
+    pub(crate) repeated: Counter,
     pub redelivered: Counter,
-    /// Messages that were removed from the stream before they were received.
     pub missed: Counter,
-    /// Folded frames that were too old for the gauges.
-    pub late: Counter,
-    /// Dead letters stored.
+    pub(crate) late: Counter,
     pub dead_letters: Counter,
-    /// Dead letters that could not be stored.
     pub dead_letters_lost: Counter,
-    /// Stream receipt to fold, in seconds.
-    pub latency: Histogram,
-    /// Difference between the client's clock and the stream's, in seconds.
-    pub clock_skew: Histogram,
-    /// Frames not delivered yet.
+    pub(crate) latency: Histogram,
+    pub(crate) clock_skew: Histogram,
     pub pending: Gauge,
-    /// Frames not acknowledged yet.
     pub ack_pending: Gauge,
     /// Whether the consumer is attached.
     pub connected: Gauge,
@@ -299,7 +226,7 @@ impl RegionSeries {
     }
 
     /// The counter of sessions removed for a cause.
-    pub fn removed(&self, cause: Removal) -> &Counter {
+    pub(crate) fn removed(&self, cause: Removal) -> &Counter {
         &self.removed[cause as usize]
     }
 }

@@ -47,8 +47,9 @@ struct Cells {
     judgement: AtomicU64,
 }
 
-static SESSION_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Session));
-static PAIR_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(Plane::Pair));
+/// The columns of each plane.
+static COLUMNS: LazyLock<[Vec<Column>; 2]> =
+    LazyLock::new(|| DetailPlane::ALL.map(|plane| columns(plane.plane())));
 
 /// A plane of the catalogue that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +67,7 @@ impl DetailPlane {
     /// The columns of the plane's rows, metric by metric.
     #[must_use]
     pub fn columns(self) -> &'static [Column] {
-        match self {
-            Self::Session => &SESSION_COLUMNS,
-            Self::Pair => &PAIR_COLUMNS,
-        }
+        &COLUMNS[self as usize]
     }
 
     /// The names of the labels that every row of the plane has, in their order.
@@ -131,6 +129,11 @@ struct Inner {
 }
 
 impl Inner {
+    /// The number of series of both planes.
+    fn live(&self) -> usize {
+        self.live_series.iter().map(|live| live.load(Relaxed)).sum()
+    }
+
     fn rows(&self, plane: DetailPlane) -> MutexGuard<'_, BTreeSet<ByLabels>> {
         // A panic between two operations on the set leaves the set whole.
         self.planes[plane as usize].lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,11 +154,10 @@ impl DetailStore {
     pub fn open(&self, plane: DetailPlane, labels: &[&str]) -> Option<Row> {
         debug_assert_eq!(labels.len(), plane.labels().len());
         let width = plane.columns().len();
-        let live = || self.0.live_series.iter().map(|live| live.load(Relaxed)).sum::<usize>();
         // Reserving before comparing keeps two regions that fold at once from both taking the last
         // place.
         self.0.live_series[plane as usize].fetch_add(width, Relaxed);
-        if live() > self.0.max_series {
+        if self.0.live() > self.0.max_series {
             self.0.live_series[plane as usize].fetch_sub(width, Relaxed);
             return None;
         }
@@ -168,15 +170,12 @@ impl DetailStore {
 
     /// Whether one more row of a plane would fit the budget. Another thread may take that place
     /// before it is opened.
-    #[must_use]
-    pub fn has_room(&self, plane: DetailPlane) -> bool {
-        let live: usize = self.0.live_series.iter().map(|live| live.load(Relaxed)).sum();
-        live + plane.columns().len() <= self.0.max_series
+    pub(crate) fn has_room(&self, plane: DetailPlane) -> bool {
+        self.0.live() + plane.columns().len() <= self.0.max_series
     }
 
     /// The budget: how many series it holds at most.
-    #[must_use]
-    pub fn max_series(&self) -> usize {
+    pub(crate) fn max_series(&self) -> usize {
         self.0.max_series
     }
 
@@ -227,24 +226,21 @@ fn render_labels(plane: DetailPlane, values: &[&str]) -> Box<str> {
 
 /// The content of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bits(u64);
+pub(crate) struct Bits(u64);
 
 impl Bits {
     /// A gauge's value, or absent.
-    #[must_use]
-    pub fn measure(value: Option<f64>) -> Self {
+    pub(crate) fn measure(value: Option<f64>) -> Self {
         Self(value.filter(|value| !value.is_nan()).map_or(ABSENT, f64::to_bits))
     }
 
     /// A counter's value, or absent.
-    #[must_use]
-    pub fn count(value: Option<u64>) -> Self {
+    pub(crate) fn count(value: Option<u64>) -> Self {
         Self(value.unwrap_or(ABSENT))
     }
 
     /// A state: 1, 0 or absent.
-    #[must_use]
-    pub fn state(value: Option<bool>) -> Self {
+    pub(crate) fn state(value: Option<bool>) -> Self {
         Self::measure(value.map(|state| f64::from(u8::from(state))))
     }
 }
@@ -265,14 +261,14 @@ impl Row {
     /// Reads one cell per cache line, so that the row is in the cache when it is set. The result
     /// means nothing; pass it to `black_box`, or the compiler drops the reads.
     #[must_use]
-    pub fn fetch(&self) -> u64 {
+    pub(crate) fn fetch(&self) -> u64 {
         const A_LINE: usize = 64 / size_of::<AtomicU64>();
         self.cells.values.iter().step_by(A_LINE).fold(0, |all, cell| all ^ cell.load(Relaxed))
     }
 
     /// Sets all values of the row, in the order of its plane's columns. Through handles, each of
     /// them would cost an allocation, a pointer to fetch and an indirect call.
-    pub fn set<const N: usize>(&self, values: &[Bits; N]) {
+    pub(crate) fn set<const N: usize>(&self, values: &[Bits; N]) {
         const { assert!(N <= MAX_COLUMNS) };
         debug_assert_eq!(N, self.plane.columns().len());
         for (cell, Bits(bits)) in self.cells.values.iter().zip(values) {

@@ -27,7 +27,7 @@ pub(super) struct Buckets {
 pub struct Observations {
     /// The observations in each bucket alone, in the order of the bounds, and at the end those
     /// beyond all bounds.
-    pub counts: Vec<u64>,
+    pub(super) counts: Vec<u64>,
     /// The sum of the observed values, in the unit of the metric.
     pub sum: f64,
 }

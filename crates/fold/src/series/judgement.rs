@@ -7,15 +7,19 @@
 //!
 //! Invariant: a judgement packed and unpacked is the same judgement.
 
+use super::aggregates::Signal;
+
 /// How the fold judges a row's last frame. Not exported as series; used to pick out the worst rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
-    /// Degraded by the round-trip time.
+    /// The session's round-trip time exceeds the threshold.
     pub rtt: bool,
-    /// Degraded by audio.
+    /// A peer can't be heard, or its concealment ratio exceeds the threshold.
     pub audio: bool,
-    /// Degraded by video.
+    /// A peer can't be seen, or its video froze.
     pub video: bool,
+    /// A peer whose microphone is on can't be heard, one of the causes of `audio`.
+    pub one_way_audio: bool,
     /// The session's tab is hidden, so the session never counts as degraded.
     pub hidden: bool,
     /// The microphone is on: the session's own, or the remote peer's.
@@ -33,6 +37,7 @@ impl Judgement {
         rtt: false,
         audio: false,
         video: false,
+        one_way_audio: false,
         hidden: false,
         microphone: false,
         camera: false,
@@ -40,10 +45,14 @@ impl Judgement {
     };
 
     /// Returns the judgement with a concealment ratio.
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a ratio needs no more than 24 bits")]
-    pub fn concealing(self, ratio: Option<f64>) -> Self {
+    pub(crate) fn concealing(self, ratio: Option<f64>) -> Self {
         Self { concealment: ratio.map(|ratio| ratio as f32), ..self }
+    }
+
+    /// Which signals degrade it, in the order of [`Signal::ALL`].
+    pub(crate) const fn signals(&self) -> [bool; Signal::ALL.len()] {
+        [self.rtt, self.audio, self.video]
     }
 
     /// Whether any signal degrades it.
@@ -53,7 +62,8 @@ impl Judgement {
     }
 
     pub(super) fn pack(self) -> u64 {
-        let flags = [self.rtt, self.audio, self.video, self.hidden, self.microphone, self.camera];
+        let [rtt, audio, video] = self.signals();
+        let flags = [rtt, audio, video, self.hidden, self.microphone, self.camera, self.one_way_audio];
         let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
         flags << 32 | u64::from(self.concealment.unwrap_or(f32::NAN).to_bits())
     }
@@ -69,6 +79,7 @@ impl Judgement {
             hidden: flag(3),
             microphone: flag(4),
             camera: flag(5),
+            one_way_audio: flag(6),
             concealment: (!concealment.is_nan()).then_some(concealment),
         }
     }
@@ -82,7 +93,7 @@ mod tests {
     fn a_judgement_is_read_as_it_was_given() {
         for judgement in [
             Judgement::NONE,
-            Judgement { rtt: true, hidden: true, camera: true, ..Judgement::NONE },
+            Judgement { rtt: true, hidden: true, one_way_audio: true, ..Judgement::NONE },
             Judgement {
                 audio: true,
                 video: true,

@@ -9,6 +9,27 @@
 
 use std::borrow::Cow;
 
+/// Declares closed sets of words, each with the text that it has as a label and in settings.
+macro_rules! vocabulary {
+    ($($(#[$doc:meta])+ $vis:vis $name:ident { $($(#[$meaning:meta])+ $word:ident = $text:literal,)+ })+) => {$(
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        $vis enum $name { $($(#[$meaning])+ $word,)+ }
+
+        impl $name {
+            /// All of them, in their order.
+            $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$word),+];
+
+            /// The text of a label or of a setting.
+            #[must_use]
+            $vis const fn label(self) -> &'static str {
+                match self { $(Self::$word => $text,)+ }
+            }
+        }
+    )+};
+}
+pub(crate) use vocabulary;
+
 /// The labels of one series, or of all series of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labels<'a> {

@@ -16,5 +16,3 @@ mod histogram;
 pub mod judgement;
 pub mod labels;
 mod recorder;
-#[cfg(test)]
-mod reference;

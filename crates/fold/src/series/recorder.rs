@@ -56,13 +56,13 @@ impl AggregateSeries {
         self.metric
     }
 
-    /// The labels.
+    /// The labels, in the order of the catalogue.
     #[must_use]
     pub fn labels(&self) -> Labels<'_> {
         Labels::new(self.metric.labels, &self.labels)
     }
 
-    /// The present value.
+    /// Reads the value, which other threads may change at any time.
     #[must_use]
     pub fn value(&self) -> AggregateValue {
         match &self.value {
@@ -123,25 +123,22 @@ impl Recorder for AggregateRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        let library = || self.library.register_counter(key, metadata);
-        let series = self.register(key, |kind| {
-            (kind == Kind::Counter).then(|| Storage::Counter(Arc::default(), library()))
-        });
-        match series.as_deref() {
-            Some(AggregateSeries { value: Storage::Counter(count, _), .. }) => {
-                Counter::from_arc(Arc::clone(count))
-            }
-            _ => library(),
+        let library = self.library.register_counter(key, metadata);
+        let value = Storage::Counter(Arc::default(), library.clone());
+        let series = self.register(key, |kind| (kind == Kind::Counter).then_some(value));
+        match series.as_deref().map(|series| &series.value) {
+            Some(Storage::Counter(count, _)) => Counter::from_arc(Arc::clone(count)),
+            _ => library,
         }
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        let library = || self.library.register_gauge(key, metadata);
-        let series = self
-            .register(key, |kind| (kind == Kind::Gauge).then(|| Storage::Gauge(Arc::default(), library())));
-        match series.as_deref() {
-            Some(AggregateSeries { value: Storage::Gauge(bits, _), .. }) => Gauge::from_arc(Arc::clone(bits)),
-            _ => library(),
+        let library = self.library.register_gauge(key, metadata);
+        let value = Storage::Gauge(Arc::default(), library.clone());
+        let series = self.register(key, |kind| (kind == Kind::Gauge).then_some(value));
+        match series.as_deref().map(|series| &series.value) {
+            Some(Storage::Gauge(bits, _)) => Gauge::from_arc(Arc::clone(bits)),
+            _ => library,
         }
     }
 
@@ -150,10 +147,8 @@ impl Recorder for AggregateRecorder {
             Kind::Histogram(bounds) => Some(Storage::Histogram(Arc::new(Buckets::new(bounds)))),
             _ => None,
         });
-        match series.as_deref() {
-            Some(AggregateSeries { value: Storage::Histogram(buckets), .. }) => {
-                Histogram::from_arc(Arc::clone(buckets))
-            }
+        match series.as_deref().map(|series| &series.value) {
+            Some(Storage::Histogram(buckets)) => Histogram::from_arc(Arc::clone(buckets)),
             _ => Histogram::noop(),
         }
     }

@@ -6,6 +6,7 @@ mod live;
 mod memory;
 mod population;
 mod properties;
+mod reference;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

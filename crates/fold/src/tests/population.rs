@@ -183,10 +183,11 @@ fn rows_tell_by_what_their_session_and_peer_are_degraded() {
         world.detail.snapshot(plane).iter().map(crate::series::detail::RowView::judgement).collect::<Vec<_>>()
     };
     let bad_audio = Judgement { audio: true, microphone: true, ..Judgement::NONE };
-    let session = Judgement { rtt: true, concealment: Some(0.25), ..bad_audio };
+    let session = Judgement { rtt: true, one_way_audio: true, concealment: Some(0.25), ..bad_audio };
     assert_eq!(judged(DetailPlane::Session), [session]);
     let bob = Judgement { camera: true, concealment: Some(0.25), ..bad_audio };
-    assert_eq!(judged(DetailPlane::Pair), [bob, bad_audio]);
+    let carol = Judgement { one_way_audio: true, ..bad_audio };
+    assert_eq!(judged(DetailPlane::Pair), [bob, carol]);
 }
 
 #[test]

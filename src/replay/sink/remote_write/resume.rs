@@ -99,7 +99,7 @@ impl Resume {
         text.push(b'\n');
         let mut output = Output::create(target)?;
         output.write(&text)?;
-        output.complete()
+        output.complete().map(drop)
     }
 
     /// Removes the file: the replay is over.

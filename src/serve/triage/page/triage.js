@@ -4,7 +4,7 @@
 
 const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
 const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'can\'t tell' };
-const STOPPED = { starting: 'starting', disconnected: 'no NATS', unanswered: 'no NATS', problem: 'not read', catching_up: 'late', behind: 'late', mirror_unheard: 'cut off', mirror_diverged: 'set back' };
+const NOT_READY = { starting: 'starts', catching_up: 'late', behind: 'late' };
 const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
 const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
 
@@ -348,12 +348,14 @@ function showPipeline(answer) {
     }
   }
   rows($('notes'), [...notes], ([note]) => note, () => make('li'), (item, [note, { names, since }]) => {
-    text(item, `${names.join(', ')}${since ? ` since ${clock(new Date(since))}` : ''}: ${note}`);
+    const line = `${names.join(', ')}${since ? ` since ${clock(new Date(since))}` : ''}: ${note}`;
+    text(item, line);
+    attribute(item, 'title', line);
   });
   rows($('pipeline').querySelector('tbody'), regions, (region) => String(region.region), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, region) => {
     put(row, 0, String(region.region));
     const mirror = isNumber(region.mirror_lag_seconds) ? `mirror ${region.mirror_lag_seconds.toFixed(1)} s` : '';
-    put(row, 1, region.ready ? region.warning ? 'warning' : 'ready' : STOPPED[region.reason] ?? 'not ready');
+    put(row, 1, region.ready ? region.warning ? 'warns' : 'ready' : NOT_READY[region.reason] ?? 'lost');
     attribute(row.cells[1], 'title', [region.why, region.warning, mirror].filter(Boolean).join('; '));
     row.cells[1].classList.toggle('strong', !region.ready);
     marked(row, 2, age(region.lag_seconds), region.lag_seconds > 5);

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::catalogue::{CATALOGUE, Kind, Plane};
+use crate::series::catalogue::{CATALOGUE, Kind, Plane};
 
 /// Writes the tables of `docs/metrics.md`, one section per plane.
 fn reference() -> String {
