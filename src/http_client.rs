@@ -273,8 +273,8 @@ impl HttpClient {
         })
     }
 
-    /// The status of a GET of `path` below `from`, and what `read` makes of the body, which it reads
-    /// piece by piece: a page of metrics may have hundreds of megabytes.
+    /// The status of a GET of `path` below `from`, and what `read` makes of the body, which it
+    /// reads piece by piece: a page of metrics may have hundreds of megabytes.
     ///
     /// A caller that gives up leaves the thread behind for the rest of the time limit; it does not
     /// delay the end of the process, as tokio's blocking threads would.

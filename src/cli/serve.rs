@@ -108,7 +108,8 @@ struct ServeHttpArgs {
 
     /// Age of a region's view above which `/readyz` is not ready, from 1s to 1h.
     ///
-    /// Everything that was stored before is folded. A view without contact for 7 s is lost in any case.
+    /// Everything that was stored before is folded. A view without contact for 7 s is lost in any
+    /// case.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = within_an_hour)]
     ready_max_lag: Duration,
 }

@@ -23,7 +23,7 @@ use callsight_frame::subject::Region;
 /// Replicas in production: any one server of a region may be lost.
 const REPLICAS: usize = 3;
 
-/// Compare the streams and consumers in NATS with their declarations, apply these, and compute sizes
+/// Compare streams and consumers in NATS with their declarations, apply these, compute sizes
 #[derive(Debug, clap::Args)]
 pub(crate) struct StreamsArgs {
     #[command(subcommand)]

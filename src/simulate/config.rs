@@ -13,7 +13,8 @@ use callsight_frame::subject::Region;
 pub struct SimulateConfig {
     /// Regions of the sessions, with an equal share each; at least one, each once.
     pub regions: Vec<Region>,
-    /// Concurrent sessions in all regions together, at least 1. Some scenarios exceed it for a while.
+    /// Concurrent sessions in all regions together, at least 1. Some scenarios exceed it for a
+    /// while.
     pub sessions: usize,
     /// Average number of participants of a meeting; 1 to 128.
     pub meeting_size: usize,

@@ -4,8 +4,8 @@
 //! shows both the trouble and the recovery: by default degraded from 30 s to 90 s after the start,
 //! then again every 150 s.
 //!
-//! Invariant: a scenario depends on the region and the elapsed time alone, never on chance, and loss
-//! stays between 0 and 1.
+//! Invariant: a scenario depends on the region and the elapsed time alone, never on chance, and
+//! loss stays between 0 and 1.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What the exporter can't fold is counted and said: frames that were removed unread, a durable that
-//! delivers something else, and a server that refuses.
+//! What the exporter can't fold is counted and said: frames that were removed unread, a durable
+//! that delivers something else, and a server that refuses.
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::Config;

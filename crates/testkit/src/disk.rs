@@ -6,9 +6,9 @@
 //! each `fsync`, `fdatasync` and `close` waits until a thread here has noted what the file holds.
 //! After a cut, the folder is filled with what was noted, and with nothing else.
 //!
-//! The disk is a bad one that keeps its promises. Content is kept as it was at the file's last sync,
-//! or at its end if each write was synchronous (`O_SYNC`). A name is kept once its file or its
-//! folder was synced, and a removed name returns unless its folder was synced afterwards.
+//! The disk is a bad one that keeps its promises. Content is kept as it was at the file's last
+//! sync, or at its end if each write was synchronous (`O_SYNC`). A name is kept once its file or
+//! its folder was synced, and a removed name returns unless its folder was synced afterwards.
 //!
 //! Invariant: a server that runs again finds exactly what it had asked to be synced.
 
@@ -173,7 +173,8 @@ fn is_synchronous(info: &str) -> bool {
     flags.is_some_and(|flags| flags & libc::O_DSYNC != 0)
 }
 
-/// Stops this process, and what it becomes, in each of [`WATCHED`] until the listener lets it go on.
+/// Stops this process, and what it becomes, in each of [`WATCHED`] until the listener lets it go
+/// on.
 #[expect(unsafe_code, reason = "no crate of the tree offers seccomp")]
 fn listen() -> io::Result<OwnedFd> {
     let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {

@@ -137,8 +137,8 @@ impl Nats {
         self.process.terminate(wait::PATIENCE)
     }
 
-    /// Sends SIGUSR2, the lame duck mode: hands over what it leads, and its clients. Returns once the
-    /// process has ended.
+    /// Sends SIGUSR2, the lame duck mode: hands over what it leads, and its clients. Returns once
+    /// the process has ended.
     pub fn lame_duck(&mut self) -> ExitStatus {
         self.process.lame_duck(wait::PATIENCE)
     }

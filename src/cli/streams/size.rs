@@ -143,13 +143,12 @@ impl SizeConfig {
     }
 
     fn text(&self, rows: &[SizeRow]) -> String {
-        let retention = humantime::format_duration(self.retention);
         let copies = match self.replicas {
             1 => "1 replica".to_owned(),
             replicas => format!("{replicas} replicas"),
         };
         let mut text = format!(
-            "| sessions | parties | frames/s | bytes per frame | bytes/s | frames in {retention} | disk of each server | \
+            "| sessions | parties | frames/s | bytes per frame | bytes/s | frames kept | disk of each server | \
              {copies} | `max_bytes` |\n|{}\n",
             "---|".repeat(9)
         );

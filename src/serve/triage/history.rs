@@ -3,8 +3,8 @@
 //! A number is bad or good only compared with what it was before. Prometheus has that, but the page
 //! must not depend on it.
 //!
-//! Invariant: all steps have the same regions, in the same order, and a step has nothing of a region
-//! whose view was not current.
+//! Invariant: all steps have the same regions, in the same order, and a step has nothing of a
+//! region whose view was not current.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -187,8 +187,8 @@ impl Memory {
         self.readings.front()
     }
 
-    /// Shows the people of a region whose view is lost as they were last: its sessions go on falling
-    /// idle, which says nothing about them.
+    /// Shows the people of a region whose view is lost as they were last: its sessions go on
+    /// falling idle, which says nothing about them.
     fn keep_known(&mut self, places: &mut Places) {
         for region in &mut places.regions {
             match self.known.get(&region.region) {

@@ -8,7 +8,7 @@
 //! So this store keeps rows. A row is one label set, rendered once into text, with a dense array of
 //! values: one for each column that the catalogue gives the plane. A [`Row`] is itself a
 //! [`metrics::Recorder`] for that label set; the fold, which has all values of a row in hand, sets
-//! them at once with [`Row::set`].
+//! them at once with `Row::set`.
 //!
 //! Invariant: a series is shown if and only if its row is open. Dropping the row removes all of its
 //! series at once, and a handle that is kept longer writes into memory that nobody shows: it can't
