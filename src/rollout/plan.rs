@@ -12,7 +12,6 @@ use std::fmt;
 use clap::ValueEnum as _;
 
 use super::fleet::{Fleet, FleetRegion, FleetService, ServiceKind};
-use crate::insight::words;
 
 /// How regions follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -200,7 +199,7 @@ fn chosen_regions<'a>(
     fleet: &'a Fleet,
     request: &DeploymentRequest,
 ) -> Result<Vec<&'a FleetRegion>, PlanError> {
-    let all = words::list(&fleet.regions.iter().map(|region| region.name.as_str()).collect::<Vec<_>>());
+    let all = names(fleet.regions.iter().map(|region| region.name.as_str()));
     match (&request.region, request.strategy) {
         (Some(name), _) => match fleet.region(name) {
             Some(region) => Ok(vec![region]),
@@ -218,7 +217,7 @@ fn chosen_services<'a>(
     request: &DeploymentRequest,
 ) -> Result<Vec<&'a FleetService>, PlanError> {
     if let Some(unknown) = request.services.iter().find(|name| fleet.service(name).is_none()) {
-        let all = words::list(&fleet.services.iter().map(|service| &service.name).collect::<Vec<_>>());
+        let all = names(fleet.services.iter().map(|service| service.name.as_str()));
         return Err(PlanError(format!("the fleet has no service `{unknown}`; it has {all}")));
     }
     let all = request.services.is_empty();
@@ -237,6 +236,10 @@ fn chosen_services<'a>(
         ))),
         None => Ok(services),
     }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// The gates of every region, also of those that are not deployed to: each depends on the NATS of

@@ -77,7 +77,7 @@ fn one_region_is_deployed_and_all_are_looked_at() {
     assert!(shown(&plan_.before).starts_with("us: gateways"), "{plan_:?}");
     assert_eq!(lanes(&plan_), [(APAC.to_owned(), "apac: withdraw, retire".to_owned())]);
     let error = plan(&fleet, &request(Strategy::SingleRegion)).unwrap_err();
-    assert_eq!(error.to_string(), "single-region needs a region; the fleet has us and apac");
+    assert_eq!(error.to_string(), "single-region needs a region; the fleet has us, apac");
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn services_go_in_the_order_of_the_fleet() {
     let unknown = DeploymentRequest { services: vec!["natz".to_owned()], ..both };
     assert_eq!(
         plan(&fleet, &unknown).unwrap_err().to_string(),
-        "the fleet has no service `natz`; it has nats and callsight"
+        "the fleet has no service `natz`; it has nats, callsight"
     );
     let nowhere = DeploymentRequest { region: Some("eu".to_owned()), ..request(Strategy::BlueGreen) };
     assert_eq!(
         plan(&fleet, &nowhere).unwrap_err().to_string(),
-        "the fleet has no region `eu`; it has us and apac"
+        "the fleet has no region `eu`; it has us, apac"
     );
 }

@@ -336,7 +336,7 @@ async fn each_strategy_has_its_own_order_and_its_own_way_back() {
 async fn what_is_not_in_the_fleet_is_refused() {
     let fleet = Fleet::empty().await;
     for (arguments, problem) in [
-        (&["--region", "eu"][..], "the fleet has no region `eu`; it has us and apac"),
+        (&["--region", "eu"][..], "the fleet has no region `eu`; it has us, apac"),
         (&["--services", "nats"], "the fleet has no service `nats`; it has callsight"),
         (&["--strategy", "single-region"], "single-region needs a region"),
     ] {
