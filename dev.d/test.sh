@@ -84,20 +84,28 @@ cmd_test() {
 }
 
 cmd_chaos() {
-    local minutes=1
+    local minutes=1 servers=one
     unset CALLSIGHT_CHAOS_SECONDS CALLSIGHT_CHAOS_SEED
     while (($#)); do
         [[ ${2:-} =~ ^[0-9]+$ ]] || die "$1 needs a whole number; see ./dev help"
         case $1 in
             --minutes) minutes=$2 ;;
             --seed) export CALLSIGHT_CHAOS_SEED=$2 ;;
+            --servers)
+                case $2 in
+                    1) servers=one ;;
+                    3) servers=three ;;
+                    *) die "chaos has one server, or three in each region: --servers 1 or --servers 3" ;;
+                esac
+                ;;
             *) die "chaos has no option $1; see ./dev help" ;;
         esac
         shift 2
     done
     export CALLSIGHT_CHAOS_SECONDS=$((minutes * 60))
     need_rust
-    cargo test --locked --test integration -- chaos:: --nocapture
+    ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
+    cargo test --locked --test chaos -- "on_${servers}_" --nocapture
 }
 
 cmd_fuzz() { # TARGET ARG…

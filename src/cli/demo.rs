@@ -1,15 +1,18 @@
 //! `callsight demo`: everything on this machine.
 //!
 //! By default all regions share one server, which starts at once. With `--regions` they are bridged
-//! as in production, with a cluster per region, and the link between them can be cut.
+//! as in production, with a cluster of `--servers` per region, and the link between them can be cut.
 //!
 //! Invariant: whatever the demo starts is stopped with it, and no file is left behind.
 
 mod bridge;
 mod bridged;
+#[expect(unreachable_pub, reason = "the test kit exports it")]
 mod link;
 mod servers;
 mod single;
+#[expect(unreachable_pub, reason = "the test kit exports it")]
+mod supercluster;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -63,13 +66,20 @@ pub(crate) struct DemoArgs {
     )]
     region: Vec<Region>,
 
-    /// Regions of a super-cluster, `us,apac`: each has its own NATS server, bridged by gateways,
+    /// Regions of a super-cluster, `us,apac`: each has its own NATS servers, bridged by gateways,
     /// with an arbiter.
     ///
     /// It runs from the files of `jetstream/` and takes some seconds longer to start. The first
     /// region is the hub: the exporter reads the others from their mirrors there.
     #[arg(long, value_name = "REGION", value_delimiter = ',')]
     regions: Vec<Region>,
+
+    /// NATS servers in each region of the super-cluster: 1, 3 or 5.
+    ///
+    /// 3 is production: 3 + 3 + 1 with the arbiter, each stream on three servers. Any one of them can
+    /// be killed, and everything continues.
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = servers_per_region)]
+    servers: usize,
 
     /// Cut the link to this one of `--regions` for a while, so that its mirror falls behind and
     /// catches up
@@ -96,8 +106,8 @@ pub(crate) struct DemoArgs {
 pub(crate) struct DemoConfig {
     /// At least one, each once.
     pub(crate) regions: Vec<Region>,
-    /// Whether each region has its own server, bridged by gateways.
-    bridged: bool,
+    /// Servers of each region, if the regions are bridged by gateways; else all share one.
+    bridged: Option<usize>,
     /// Time and duration of the cut of the link to the region beyond the hub.
     cut: Option<(Duration, Duration)>,
     pub(crate) calls: CallArgs,
@@ -107,7 +117,7 @@ impl DemoArgs {
     pub(super) fn validate(self) -> Result<(ProcessArgs, DemoConfig), ConfigError> {
         let mut regions = distinct(self.region);
         let [hub, other] = bridged::REGIONS;
-        let bridged = !self.regions.is_empty() || self.cut.is_some();
+        let bridged = !self.regions.is_empty() || self.cut.is_some() || self.servers > 1;
         if bridged {
             if !self.regions.is_empty() {
                 regions = distinct(self.regions);
@@ -123,14 +133,30 @@ impl DemoArgs {
         }
         self.calls.check(&regions)?;
         let cut = self.cut.map(|_| (self.cut_after, self.cut_for));
+        let bridged = bridged.then_some(self.servers);
         Ok((self.process, DemoConfig { regions, bridged, cut, calls: self.calls }))
+    }
+}
+
+/// Parses the number of servers per region.
+fn servers_per_region(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(servers @ (1 | 3 | 5)) => Ok(servers),
+        Ok(2 | 4) => Err("write 1, 3 or 5: servers decide by majority, so an even number survives no more \
+                          failures than one server fewer"
+            .to_owned()),
+        _ => Err("write 1, 3 or 5".to_owned()),
     }
 }
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CallArgs { sessions, scenario, .. } = self.calls;
-        let bridged = if self.bridged { ", bridged" } else { "" };
+        let bridged = match self.bridged {
+            Some(1) => ", bridged".to_owned(),
+            Some(servers) => format!(", bridged, {servers} servers each"),
+            None => String::new(),
+        };
         write!(f, "regions {}{bridged}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
     }
 }
@@ -140,7 +166,7 @@ pub(crate) async fn run(config: DemoConfig) -> Result<(), CliError> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let folder = tempfile::Builder::new().prefix("callsight-demo-").tempdir();
     let folder = folder.map_err(|error| CliError::caused("cannot create a folder for the demo", error))?;
-    // Three servers take a while to elect a leader, and a signal must not wait for that.
+    // The servers take a while to elect a leader, and a signal must not wait for that.
     let starting = Stage::start(&config, &folder);
     let stage = tokio::select! {
         stage = starting => stage?,
@@ -163,12 +189,11 @@ struct Stage {
 impl Stage {
     async fn start(config: &DemoConfig, folder: &TempDir) -> Result<Self, CliError> {
         // The deployment of `jetstream/` that reads all regions.
-        let deployment = if config.bridged { "global" } else { "demo" };
+        let deployment = if config.bridged.is_some() { "global" } else { "demo" };
         let reader = deployment.parse::<Deployment>().map_err(CliError::other)?.into();
-        let nats = if config.bridged {
-            bridged::start(folder).await?
-        } else {
-            single::start(&config.regions, folder).await?
+        let nats = match config.bridged {
+            Some(servers) => bridged::start(servers, folder).await?,
+            None => single::start(&config.regions, folder).await?,
         };
         let metrics = free_address(9464)?;
         let prometheus = servers::prometheus(metrics, folder.path())?;

@@ -257,6 +257,34 @@ fn the_documentation_is_that_of_the_declaration() {
     }
 }
 
+/// What `demo` with these flags prints about its settings, or why it refuses them.
+fn demo(line: &str) -> Result<String, String> {
+    let arguments: Vec<_> = format!("callsight demo {line}").split_whitespace().map(OsString::from).collect();
+    match config::parse(&arguments, &|_| None).map_err(|error| error.to_string())? {
+        Parsed::Command(Cli { command: Command::Demo(args) }) => {
+            args.validate().map(|(_, config)| config.to_string()).map_err(|error| error.to_string())
+        }
+        _ => panic!("not a demo"),
+    }
+}
+
+#[test]
+fn a_demo_has_an_odd_number_of_servers_in_each_region() {
+    assert!(demo("").unwrap().starts_with("regions us, apac; "));
+    assert!(demo("--servers 1").unwrap().starts_with("regions us, apac; "));
+    assert!(demo("--regions us,apac").unwrap().starts_with("regions us, apac, bridged; "));
+    for servers in [3, 5] {
+        let told = demo(&format!("--regions us,apac --servers {servers}")).unwrap();
+        assert!(told.starts_with(&format!("regions us, apac, bridged, {servers} servers each; ")), "{told}");
+        assert_eq!(demo(&format!("--servers {servers}")).unwrap(), told);
+    }
+    for (servers, why) in [("2", "an even number"), ("4", "an even number"), ("0", ""), ("7", ""), ("x", "")]
+    {
+        let refused = demo(&format!("--servers {servers}")).unwrap_err();
+        assert!(refused.contains("write 1, 3 or 5") && refused.contains(why), "{refused}");
+    }
+}
+
 #[test]
 fn a_scenario_needs_a_region_that_it_affects() {
     let shown = |line: &str| {

@@ -101,7 +101,9 @@ struct State {
     lag: Duration,
     /// When the stream was asked for the last answer that it gave.
     answered: Option<Instant>,
-    /// When it was asked for the last answer whose every frame has been folded.
+    /// Until when the stream had everything when it gave that answer.
+    complete: Option<Instant>,
+    /// The same of the last answer whose every frame has been folded.
     caught_up: Option<Instant>,
     pulse: Pulse,
 }
@@ -185,6 +187,7 @@ impl RegionHealth {
             pending: 0,
             lag: Duration::ZERO,
             answered: None,
+            complete: None,
             caught_up: None,
             pulse,
         };
@@ -210,7 +213,13 @@ impl RegionHealth {
 
     /// The stream answered what it was asked at this moment.
     pub(super) fn answered(&self, asked: Instant) {
-        self.state().answered = Some(asked);
+        let mut state = self.state();
+        state.answered = Some(asked);
+        state.complete = match self.kind {
+            // What the mirror had heard before it was asked: it may have got frames since.
+            SourceKind::Mirror => state.heard_all().map(|heard| heard.min(asked)),
+            SourceKind::Own | SourceKind::Remote => Some(asked),
+        };
     }
 
     /// Sets how many of the frames are left that were waiting at attachment. Their age is unknown.
@@ -228,7 +237,7 @@ impl RegionHealth {
         state.pending = pending;
         state.lag = lag;
         if pending == 0 {
-            state.caught_up = state.answered;
+            state.caught_up = state.caught_up.max(state.complete);
         }
     }
 
@@ -345,17 +354,15 @@ impl RegionHealth {
 
 impl State {
     /// The end of the view: everything that the region stored until then has been folded. A frame
-    /// proves it for all before it; that all is folded which a mirror has, for no longer than the
-    /// mirror has heard from its origin, and lacks nothing.
+    /// proves it for all before it; that all is folded which the stream has, for the moment until
+    /// which the stream was complete.
     fn end(&self) -> Option<Instant> {
-        let complete = match self.pulse.mirror {
-            None => self.caught_up,
-            Some(mirror) if mirror.is_complete() => {
-                self.heard().and_then(|heard| Some(heard.min(self.caught_up?)))
-            }
-            Some(_) => None,
-        };
-        self.pulse.newest.max(complete)
+        self.pulse.newest.max(self.caught_up)
+    }
+
+    /// When the mirror heard from its origin, if it lacks nothing since.
+    fn heard_all(&self) -> Option<Instant> {
+        self.heard().filter(|_| self.pulse.mirror.is_some_and(MirrorLag::is_complete))
     }
 
     /// When the mirror heard from its origin.
@@ -490,14 +497,14 @@ mod tests {
 
     #[test]
     fn a_mirror_proves_no_more_than_it_has_heard() {
-        let health = health(SourceKind::Mirror);
         let begin = Instant::now();
         let report = |mirror: MirrorLag, newest: Option<Duration>| {
+            let health = health(SourceKind::Mirror);
             let at = begin + 60 * SECOND;
-            health.answered(at);
-            health.lag(0, Duration::ZERO);
             let newest = newest.map(|age| at - age);
             health.beat(Pulse { newest, mirror: Some(mirror), ..pulse(begin, at) });
+            health.answered(at);
+            health.lag(0, Duration::ZERO);
             health.report_at(at, MAX_LAG)
         };
         let lag = |frames, silent: Option<u64>| MirrorLag {
@@ -515,5 +522,30 @@ mod tests {
         let unfollowed = report(lag(40, Some(1)), Some(11 * SECOND));
         assert_eq!(reason(&unfollowed), Some("mirror_unheard"));
         assert!(unfollowed.why.unwrap().ends_with("lacks 40 frames"));
+    }
+
+    #[test]
+    fn a_mirror_that_hears_again_has_frames_that_are_not_folded_yet() {
+        let health = health(SourceKind::Mirror);
+        let begin = Instant::now();
+        let report = |second: u32, silent: u32, answered: bool| {
+            let at = begin + second * SECOND;
+            if answered {
+                health.answered(at);
+                health.lag(0, Duration::ZERO);
+            }
+            let silent = Some(silent * SECOND);
+            let mirror = Some(MirrorLag { frames: 0, silent, diverged: None });
+            health.beat(Pulse { mirror, ..pulse(begin, at) });
+            health.report_at(at, MAX_LAG)
+        };
+        report(0, 0, true);
+        assert!(report(2, 0, true).ready);
+        let cut_off = report(30, 28, true);
+        assert_eq!(reason(&cut_off), Some("mirror_unheard"));
+        // Its server has everything again, and this answer was given before it had.
+        assert!(!report(32, 0, true).ready);
+        assert!(!report(33, 0, false).ready);
+        assert!(report(34, 0, true).ready);
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Mutex;
 
 use crate::kit::callsight::Callsight;
@@ -66,6 +67,18 @@ fn metrics_address(demo: &Process) -> String {
     })
 }
 
+/// Asserts that the demo's last words are about frames, all acknowledged.
+#[track_caller]
+fn assert_all_acknowledged(output: &str) {
+    let account =
+        output.lines().find(|line| line.starts_with("stopped: ")).unwrap_or_else(|| panic!("{output}"));
+    let numbers: Vec<u64> = account.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(
+        matches!(numbers[..], [published, acknowledged] if published == acknowledged && published > 40),
+        "{account}"
+    );
+}
+
 #[tokio::test]
 async fn the_demo_shows_calls_and_cleans_up() {
     let _turn = ONE_AT_A_TIME.lock().await;
@@ -102,13 +115,7 @@ async fn the_demo_shows_calls_and_cleans_up() {
         .collect();
     // Some leave, and some come.
     assert!(sessions.iter().any(|sessions| (30..=50).contains(sessions)), "{output}");
-    let account =
-        output.lines().find(|line| line.starts_with("stopped: ")).unwrap_or_else(|| panic!("{output}"));
-    let numbers: Vec<u64> = account.split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(
-        matches!(numbers[..], [published, acknowledged] if published == acknowledged && published > 40),
-        "{account}"
-    );
+    assert_all_acknowledged(&output);
 }
 
 #[tokio::test]
@@ -167,9 +174,70 @@ async fn a_bridge_that_is_cut_is_shown_to_fall_behind_and_catch_up() {
 
     assert!(demo.terminate(PATIENCE).success(), "{}", demo.output());
     assert_gone(&servers);
+    assert_all_acknowledged(&demo.output());
+}
+
+/// The server processes of a region among the children, by their configuration.
+fn servers_of(region: &str, children: &BTreeSet<u32>) -> Vec<Pid> {
+    let config = format!("/{region}.conf");
+    let of_region = children.iter().filter(|number| {
+        let line = fs::read_to_string(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        line.trim_end_matches('\0').ends_with(&config)
+    });
+    of_region.map(|number| Pid::from_raw(i32::try_from(*number).unwrap()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn with_three_servers_a_region_loses_one_and_nothing_else() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut demo = Callsight::spawn(&["demo", "--regions=us,apac", "--servers=3", "--sessions=40"]);
+    let servers = servers_with(&demo, 7);
+    let metrics = metrics_address(&demo);
+    let ready = metrics.replace("/metrics", "/readyz");
+    let folded = async || {
+        let page = http::get(&metrics, &[]).await?;
+        let scrape = Scrape::parse(page.text());
+        Ok::<_, String>(
+            ["us", "apac"].map(|region| scrape.sum("callsight_frames_folded_total", &[("region", region)])),
+        )
+    };
+    let goes_on = async |what: &str| {
+        let before = wait::eventually_async(SETTLED_WITHIN, what, &folded).await;
+        wait::eventually_async(SETTLED_WITHIN, what, async || {
+            let now = folded().await?;
+            let answer = http::get(&ready, &[]).await?;
+            let good =
+                answer.status == 200 && now.iter().zip(before).all(|(now, before)| *now > before + 20.0);
+            if good { Ok(()) } else { Err(format!("{before:?}, then {now:?}: {}", answer.text())) }
+        })
+        .await;
+    };
+    goes_on("frames of both regions").await;
+
+    // Every stream is on three servers, of which the demo names all.
     let output = demo.output();
-    let account =
-        output.lines().find(|line| line.starts_with("stopped: ")).unwrap_or_else(|| panic!("{output}"));
-    let numbers: Vec<u64> = account.split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(matches!(numbers[..], [published, acknowledged] if published == acknowledged), "{account}");
+    let hub = address(&output, "NATS ").unwrap();
+    assert_eq!(hub.matches("nats://").count(), 3, "{output}");
+    let first = hub.split_whitespace().find(|word| word.starts_with("nats://")).unwrap();
+    let operator = async_nats::ConnectOptions::with_user_and_password("operator".into(), "operator".into())
+        .custom_inbox_prefix("_INBOX.operator")
+        .connect(first)
+        .await
+        .unwrap();
+    let jetstream = async_nats::jetstream::new(operator);
+    for stream in ["HEALTH_US", "HEALTH_APAC", "HEALTH_APAC_MIRROR", "HEALTH_APAC_DLQ"] {
+        let stream = jetstream.get_stream(stream).await.unwrap();
+        assert_eq!(stream.cached_info().config.num_replicas, 3, "{stream:?}");
+    }
+
+    for region in ["us", "apac"] {
+        let members = servers_of(region, &servers);
+        assert_eq!(members.len(), 3, "{region}");
+        kill_process(members[0], Signal::KILL).unwrap();
+    }
+    goes_on("frames of both regions without a server each").await;
+
+    assert!(demo.terminate(PATIENCE).success(), "{}", demo.output());
+    assert_gone(&servers);
+    assert_all_acknowledged(&demo.output());
 }

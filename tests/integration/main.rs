@@ -7,8 +7,6 @@
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
-mod chaos;
-#[cfg(test)]
 mod chart;
 #[cfg(test)]
 mod cli;

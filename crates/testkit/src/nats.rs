@@ -165,6 +165,12 @@ impl Nats {
         self.process.cont();
     }
 
+    /// Moves its clients and leaders to other servers, and returns once it has ended. nats-server
+    /// takes at least ten seconds for that.
+    pub fn drain(&mut self) -> ExitStatus {
+        self.process.drain(wait::PATIENCE * 3)
+    }
+
     /// Waits until it accepts clients and JetStream is up.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use crate::wait;
@@ -81,6 +81,24 @@ impl Process {
     /// Sends SIGCONT, after [`Self::stop`].
     pub fn cont(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// Lets it write no file any more, as on a full disk, or again. Its log stops too.
+    ///
+    /// The kernel refuses to grow files beyond a size, which any user may tell it; the error is
+    /// another one than a full disk's.
+    pub fn limit_files(&self, full: bool) {
+        let own = getrlimit(Resource::Fsize);
+        let limit = Rlimit { current: if full { Some(0) } else { own.current }, ..own };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit)
+            .unwrap_or_else(|error| panic!("can't limit the files of {}: {error}", self.name));
+    }
+
+    /// Sends SIGUSR2, which tells a nats-server to send its clients elsewhere and end, and returns
+    /// once it has.
+    pub fn drain(&mut self, deadline: Duration) -> ExitStatus {
+        self.signal(Signal::USR2);
+        self.ended(deadline)
     }
 
     /// Sends SIGTERM and returns the exit status; panics if it has not ended by the deadline.

@@ -1,9 +1,11 @@
-//! Two regions and the arbiter: three real nats-servers with gateways between them.
+//! Two regions and the arbiter: real nats-servers with gateways between them.
 //!
 //! They use the files of `jetstream/`, which get ports and passwords from the environment like any
 //! other server, so that what tests show is true of what ships. Permissions are on: every client
 //! connects as a user.
 
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,31 +17,43 @@ use crate::nats::Nats;
 use crate::process::temporary_directory;
 use crate::{http, port, tool, wait};
 
-/// The clusters, named like their regions. The first is the hub.
-pub const CLUSTERS: [&str; 3] = ["us", "apac", "arbiter"];
+// The demo starts the same servers. It is published and this crate is not, so it has the files.
+#[path = "../../../src/cli/demo/link.rs"]
+mod link;
+#[path = "../../../src/cli/demo/supercluster.rs"]
+mod planned;
 
-/// The users of a region, see `jetstream/permissions`. A password is the user's name and `-secret`.
-pub const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
+pub use link::RegionLink;
+pub use planned::{CLUSTERS, PlannedServer, USERS, advertise, replicas};
 
 /// How long the servers may take to find each other and agree on a leader.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
-/// One server per cluster, on 127.0.0.1.
+/// The servers of both regions and the arbiter, on 127.0.0.1.
 #[derive(Debug)]
 pub struct SuperCluster {
     servers: Vec<ClusterServer>,
 }
 
-/// The server of one cluster: a [`Nats`] whose clients connect as a user.
+/// A server of a cluster: a [`Nats`] whose clients connect as a user.
 #[derive(Debug)]
 pub struct ClusterServer {
-    cluster: &'static str,
-    monitor: u16,
+    planned: PlannedServer,
     nats: Nats,
 }
 
+/// Plans so many servers per region, and the arbiter, on free ports.
+pub fn plan(per_region: usize) -> Vec<PlannedServer> {
+    let Ok(planned) = planned::plan(per_region, free);
+    planned
+}
+
+fn free() -> Result<SocketAddr, Infallible> {
+    Ok(at(port::free()))
+}
+
 impl SuperCluster {
-    /// Returns once all servers have agreed on a leader.
+    /// One server per cluster. Returns once all have agreed on a leader.
     pub async fn start() -> Self {
         Self::start_from(&tool::root().join("jetstream"), &[]).await
     }
@@ -47,25 +61,32 @@ impl SuperCluster {
     /// Starts one from another folder of configurations, which may name more variables.
     pub async fn start_from(folder: &Path, extra: &[(&str, &str)]) -> Self {
         let servers = port::retry("the super-cluster", || {
-            let gateways = CLUSTERS.map(|name| (name, port::free()));
-            let mut servers: Vec<_> = gateways
-                .iter()
-                .map(|&(name, gateway)| {
-                    let mut variables = vec![("GATEWAY_LISTEN".to_owned(), at(gateway))];
-                    for (other, gateway) in gateways {
-                        let urls = format!("[\"nats://{}\"]", at(gateway));
-                        variables.push((format!("GATEWAY_{}", other.to_uppercase()), urls));
-                    }
-                    variables.extend(extra.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-                    ClusterServer::launch(name, folder.join(format!("{name}.conf")), variables)
-                })
-                .collect();
-            servers.iter_mut().try_for_each(|server| server.wait_until_up())?;
-            Ok(servers)
+            let planned = plan(1);
+            Self::launch(folder, &planned, |server| server.gateway, |_| owned(extra))
         });
-        let started = Self { servers };
-        started.settled().await;
-        started
+        servers.settled().await;
+        servers
+    }
+
+    /// Starts planned servers, whose gateways the others find under the address that `seen` returns,
+    /// with `extra` variables for each.
+    ///
+    /// # Errors
+    ///
+    /// If one ended instead, most likely because a port is taken.
+    pub fn launch(
+        folder: &Path,
+        planned: &[PlannedServer],
+        seen: impl Fn(&PlannedServer) -> SocketAddr,
+        extra: impl Fn(&PlannedServer) -> Vec<(String, String)>,
+    ) -> Result<Self, String> {
+        let launch = |server: &PlannedServer| {
+            let config = folder.join(format!("{}.conf", server.cluster));
+            ClusterServer::launch_one_of(planned, server.clone(), config, &seen, extra(server))
+        };
+        let mut servers: Vec<_> = planned.iter().map(launch).collect();
+        servers.iter_mut().try_for_each(|server| server.wait_until_up())?;
+        Ok(Self { servers })
     }
 
     /// Waits until every server that runs has a leader and is up to date.
@@ -79,14 +100,24 @@ impl SuperCluster {
         .await;
     }
 
-    /// The server of a cluster.
+    /// All servers, in the order of the plan.
+    pub fn servers(&self) -> &[ClusterServer] {
+        &self.servers
+    }
+
+    /// The server of this index in the plan, to break it.
+    pub fn nth_mut(&mut self, index: usize) -> &mut ClusterServer {
+        &mut self.servers[index]
+    }
+
+    /// The first server of a cluster.
     pub fn server(&self, cluster: &str) -> &ClusterServer {
-        self.servers.iter().find(|server| server.cluster == cluster).unwrap()
+        self.servers.iter().find(|server| server.planned.cluster == cluster).unwrap()
     }
 
     /// [`Self::server`], to kill it or to bring it back.
     pub fn server_mut(&mut self, cluster: &str) -> &mut ClusterServer {
-        self.servers.iter_mut().find(|server| server.cluster == cluster).unwrap()
+        self.servers.iter_mut().find(|server| server.planned.cluster == cluster).unwrap()
     }
 
     /// The URL of a cluster for one of [`USERS`].
@@ -106,50 +137,50 @@ impl SuperCluster {
 }
 
 impl ClusterServer {
-    /// A server of one cluster, with ports and a store of its own, and more variables for its
-    /// configuration, without their common prefix. It may end at once if a port is taken, see
-    /// [`Nats::wait_until_up`].
-    pub fn launch(cluster: &'static str, config: PathBuf, variables: Vec<(String, String)>) -> Self {
-        let [port, monitor, routes] = [(); 3].map(|()| port::free());
+    /// The only server of a cluster, with more variables for its configuration, without their common
+    /// prefix. It may end at once if a port is taken, see [`Nats::wait_until_up`].
+    pub fn launch(cluster: &'static str, config: PathBuf, extra: &[(&str, &str)]) -> Self {
+        let Ok(planned) = PlannedServer::new(cluster, 1, free);
+        let all = [planned.clone()];
+        Self::launch_one_of(&all, planned, config, |server| server.gateway, owned(extra))
+    }
+
+    fn launch_one_of(
+        all: &[PlannedServer],
+        planned: PlannedServer,
+        config: PathBuf,
+        seen: impl Fn(&PlannedServer) -> SocketAddr,
+        extra: Vec<(String, String)>,
+    ) -> Self {
         let store = temporary_directory();
-        let mut environment = vec![
-            ("SERVER_NAME".to_owned(), format!("{cluster}-1")),
-            ("LISTEN".to_owned(), at(port)),
-            ("MONITOR".to_owned(), at(monitor)),
-            ("STORE".to_owned(), store.path().display().to_string()),
-            // The limits of the streams add up to this; tests use next to none of it.
-            ("STORE_LIMIT".to_owned(), "64GB".to_owned()),
-            ("STORE_SYNC".to_owned(), "1s".to_owned()),
-            ("CLUSTER_LISTEN".to_owned(), at(routes)),
-            ("CLUSTER_ROUTES".to_owned(), format!("[\"nats://{}\"]", at(routes))),
-        ];
-        for user in USERS {
-            environment.push((format!("{}_PASSWORD", user.to_uppercase()), format!("{user}-secret")));
-        }
-        environment.extend(variables);
-        for (name, _) in &mut environment {
-            name.insert_str(0, "CALLSIGHT_");
-        }
+        let mut environment = planned.environment(all, store.path(), |user| format!("{user}-secret"), seen);
+        environment.extend(extra.into_iter().map(|(name, value)| (format!("CALLSIGHT_{name}"), value)));
         let arguments = vec![format!("--config={}", config.display())];
-        let nats = Nats::launch(format!("nats-server {cluster}"), port, arguments, environment, store);
-        Self { cluster, monitor, nats }
+        let name = format!("nats-server {}", planned.name);
+        let nats = Nats::launch(name, planned.clients.port(), arguments, environment, store);
+        Self { planned, nats }
+    }
+
+    /// Its cluster, name and addresses.
+    pub fn planned(&self) -> &PlannedServer {
+        &self.planned
     }
 
     /// Where it answers over HTTP about itself.
     pub fn monitor_url(&self) -> String {
-        format!("http://{}", at(self.monitor))
+        format!("http://{}", self.planned.monitor)
     }
 
     /// The URL for one of [`USERS`]. The product's commands take it for `--nats-url`.
     pub fn url(&self, user: &str) -> String {
-        format!("nats://{user}:{user}-secret@{}", at(self.port()))
+        format!("nats://{user}:{user}-secret@{}", self.planned.clients)
     }
 
     /// A client that reconnects forever, as the product's own do.
     pub async fn client(&self, user: &str) -> Client {
         ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
             .custom_inbox_prefix(format!("_INBOX.{user}"))
-            .connect(at(self.port()))
+            .connect(self.planned.clients.to_string())
             .await
             .unwrap()
     }
@@ -161,7 +192,7 @@ impl ClusterServer {
     /// What the server says otherwise.
     pub async fn healthy(&self) -> Result<(), String> {
         let answer = http::get(&format!("{}/healthz", self.monitor_url()), &[]).await?;
-        if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", self.cluster, answer.text())) }
+        if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", self.planned.name, answer.text())) }
     }
 
     /// What the server reports over HTTP, at `/jsz` for instance.
@@ -185,6 +216,10 @@ impl DerefMut for ClusterServer {
     }
 }
 
-fn at(port: u16) -> String {
-    format!("127.0.0.1:{port}")
+fn at(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -144,14 +144,15 @@ pub(super) fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
     free.map_err(|error| CliError::caused("there is no free port", error))
 }
 
-/// Connects to a NATS server as a user with an inbox of its own.
+/// Connects to one of several NATS servers as a user with an inbox of its own.
 pub(super) async fn connect(
-    server: SocketAddr,
+    servers: &[SocketAddr],
     identity: NatsIdentity,
     user: &str,
 ) -> Result<Client, CliError> {
+    let urls = servers.iter().map(|server| format!("nats://{server}").parse());
     let config = NatsConfig {
-        servers: vec![format!("nats://{server}").parse().map_err(CliError::other)?],
+        servers: urls.collect::<Result<_, _>>().map_err(CliError::other)?,
         fallback: Vec::new(),
         identity,
         tls: NatsTls::default(),

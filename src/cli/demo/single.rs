@@ -20,7 +20,7 @@ pub(super) async fn start(regions: &[Region], folder: &TempDir) -> Result<Region
     command.arg(folder.path().join("nats"));
     let mut server = DemoServer::start(command, "nats-server", address, folder.path())?;
     server.wait_until_up().await?;
-    let client = connect(address, NatsIdentity::Anonymous, "demo").await?;
+    let client = connect(&[address], NatsIdentity::Anonymous, "demo").await?;
     let context = async_nats::jetstream::new(client.clone());
     for region in regions {
         let made = ensure_streams(&context, region, 1).await;

@@ -4,6 +4,7 @@
 //! stalled link delivers later; and if one end vanishes, the other keeps sending to nobody.
 
 use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -42,13 +43,17 @@ impl Proxy {
         Self { port, link, task }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The number of connections so far.
-    pub(crate) fn connections(&self) -> u64 {
-        self.link.borrow().last
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.address())
+    }
+
+    /// [`Self::url`] for a user of a super-cluster.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        format!("nats://{user}:{user}-secret@{}", self.address())
     }
 
     /// Closes all connections and loses what is in flight. New ones may be made at once.

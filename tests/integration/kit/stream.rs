@@ -2,21 +2,39 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
-use callsight::topology::{ensure_streams, stream_name};
+use async_nats::{Client, HeaderMap};
+use callsight::topology::{Bond, Declared, ReconcileError, Reconciler, ensure_streams, stream_name};
+use callsight_frame::subject::Region;
 use callsight_frame::{Form, Frame};
 use futures_util::TryStreamExt;
 use time::OffsetDateTime;
 
 use super::callsight::REGION;
 use super::nats::Nats;
+use super::supercluster::SETTLED_WITHIN;
 use super::wait;
 
 /// The durable consumer of `callsight serve` unless the test names another deployment.
 const DURABLE: &str = "callsight-main";
+
+/// Creates the streams of both regions of a super-cluster, the mirror and the durables, as they are
+/// declared.
+pub(crate) async fn declare(operator: Client, replicas: usize) {
+    let regions: Vec<Region> = ["us", "apac"].iter().map(|region| region.parse().unwrap()).collect();
+    let declared = Declared::builtin(&regions, &["main".parse().unwrap()], replicas, Bond::Gateways);
+    let reconciler = Reconciler::new(operator, SETTLED_WITHIN);
+    // Until all servers have joined, some placements are rejected.
+    wait::eventually_async(SETTLED_WITHIN, "the streams to be created", async || {
+        for step in reconciler.plan(&declared, false).await? {
+            reconciler.apply(&step).await?;
+        }
+        Ok::<_, ReconcileError>(())
+    })
+    .await;
+}
 
 /// The stream of [`REGION`], over a connection of its own.
 #[derive(Debug)]

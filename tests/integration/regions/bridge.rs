@@ -196,7 +196,7 @@ async fn connected_to(cluster: &SuperCluster, place: &str) {
 async fn a_connection_that_had_to_go_elsewhere_comes_home() {
     let (cluster, _operator) = start().await;
     let link = Proxy::to(cluster.server("apac").port()).await;
-    let home = link.url().replace("nats://", "nats://global:global-secret@");
+    let home = link.url_as("global");
     let fallback = format!("--nats-fallback-url={}", cluster.url("us", "global"));
     let args = [&GLOBAL[..], &["--region=apac", "--home=apac", &fallback]].concat();
     let mut exporter = Callsight::serve_at(&home, &args);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{self, Context, Message};
-use callsight::topology::{Bond, Declared, Reconciler, placed, stream_name};
+use callsight::topology::{placed, stream_name};
 use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 use callsight_publish::{PublishStats, Publisher, PublisherConfig};
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::kit::frames::frame;
+use crate::kit::stream::declare;
 use crate::kit::supercluster::{ClusterServer, SETTLED_WITHIN, SuperCluster};
 use crate::kit::wait;
 
@@ -38,16 +39,6 @@ const AWAY: Duration = Duration::from_secs(8);
 
 fn region(name: &str) -> Region {
     name.parse().unwrap()
-}
-
-/// Streams, mirrors and durables as they are declared, with a replica each.
-async fn declare(cluster: &SuperCluster) {
-    let regions = ["us", "apac"].map(region);
-    let declared = Declared::builtin(&regions, &["main".parse().unwrap()], 1, Bond::Gateways);
-    let reconciler = Reconciler::new(cluster.client("us", "operator").await, DEADLINE);
-    for step in reconciler.plan(&declared, false).await.unwrap() {
-        reconciler.apply(&step).await.unwrap();
-    }
 }
 
 /// Publishes frames of one session without end, as a relay in its region does.
@@ -191,7 +182,7 @@ pub(super) fn print(text: &str) {
 /// Each region is lost and comes back, under load.
 async fn survives(loss: Loss) {
     let mut cluster = SuperCluster::start().await;
-    declare(&cluster).await;
+    declare(cluster.client("us", "operator").await, 1).await;
     let loads = [Load::start(&cluster, "us").await, Load::start(&cluster, "apac").await];
     for (lost, left, other) in [("apac", "us", &loads[0]), ("us", "apac", &loads[1])] {
         for load in &loads {
@@ -298,7 +289,7 @@ async fn a_region_that_freezes_stops_nobody_and_loses_nothing() {
 #[tokio::test]
 async fn without_its_arbiter_one_region_is_not_enough_to_create() {
     let mut cluster = SuperCluster::start().await;
-    declare(&cluster).await;
+    declare(cluster.client("us", "operator").await, 1).await;
     let load = Load::start(&cluster, "us").await;
     let mut operator = cluster.jetstream("us", "operator").await;
     operator.set_timeout(Duration::from_secs(2));

@@ -14,8 +14,7 @@ use crate::kit::wait;
 
 fn launch(region: &'static str, variables: &[(&str, &str)]) -> ClusterServer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("jetstream/leaf");
-    let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    ClusterServer::launch(region, folder.join(format!("{region}.conf")), variables.collect())
+    ClusterServer::launch(region, folder.join(format!("{region}.conf")), variables)
 }
 
 #[tokio::test]

@@ -11,20 +11,21 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::kit::callsight::REGION;
 use crate::kit::frames::frame;
+use crate::kit::supercluster::SETTLED_WITHIN;
 
-/// How many sessions are live at a time.
+/// How many sessions of a region are live at a time.
 const SESSIONS: usize = 30;
 
-/// How often something is published, and how much: 600 frames a second.
-const ROUND: (Duration, usize) = (Duration::from_millis(10), 6);
+/// How often something is published.
+const ROUND: Duration = Duration::from_millis(10);
 
 const PEERS: [&str; 3] = ["ana", "bo", "cy"];
 
 /// The clients behind one relay.
 pub(super) struct Clients {
-    publisher: Publisher,
+    region: &'static str,
+    publisher: Arc<Publisher>,
     rng: StdRng,
     sessions: Vec<(String, u64)>,
     begun: u64,
@@ -35,35 +36,53 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) async fn start(url: &str, seed: u64) -> Self {
-        let client = async_nats::ConnectOptions::new()
+    /// Connects as a relay of a region, to the servers at these addresses alone.
+    pub(super) async fn start(
+        region: &'static str,
+        servers: &[String],
+        user: Option<&str>,
+        seed: u64,
+    ) -> Self {
+        let options = match user {
+            Some(user) => {
+                async_nats::ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
+                    .custom_inbox_prefix(format!("_INBOX.{user}"))
+            }
+            None => async_nats::ConnectOptions::new(),
+        };
+        let servers: Vec<async_nats::ServerAddr> = servers.iter().map(|url| url.parse().unwrap()).collect();
+        let client = options
             .ignore_discovered_servers()
             .reconnect_delay_callback(|_| Duration::from_millis(100))
-            .connect(url)
+            .connect(servers)
             .await
             .unwrap();
         let config = PublisherConfig {
             ack_timeout: Duration::from_secs(2),
-            ..PublisherConfig::new(REGION.parse().unwrap(), "relay", "relay-1")
+            ..PublisherConfig::new(region.parse().unwrap(), "relay", "relay-1")
         };
-        let publisher = Publisher::start(client, config).await.unwrap();
+        let publisher = Arc::new(Publisher::start(client, config).await.unwrap());
         let rng = StdRng::seed_from_u64(seed);
-        let mut clients =
-            Self { publisher, rng, sessions: Vec::new(), begun: 0, others: 0, published: BTreeSet::new() };
+        let (sessions, published) = (Vec::new(), BTreeSet::new());
+        let mut clients = Self { region, publisher, rng, sessions, begun: 0, others: 0, published };
         for _ in 0..SESSIONS {
             clients.join();
         }
         clients
     }
 
+    pub(super) fn publisher(&self) -> Arc<Publisher> {
+        Arc::clone(&self.publisher)
+    }
+
     fn join(&mut self) {
         self.begun += 1;
-        self.sessions.push((format!("session-{}", self.begun), 0));
+        self.sessions.push((format!("{}-{}", self.region, self.begun), 0));
     }
 
     /// Waits until the stream has taken everything.
     pub(super) async fn flush(&self) -> PublishStats {
-        let stats = self.publisher.flush(Duration::from_secs(60)).await.unwrap();
+        let stats = self.publisher.flush(SETTLED_WITHIN).await.unwrap();
         assert_eq!((stats.failed, stats.overflowed), (0, 0), "{stats:?}");
         assert_eq!(stats.acknowledged, self.published.len() as u64, "{stats:?}");
         stats
@@ -136,14 +155,14 @@ impl Clients {
     }
 }
 
-/// Publishes for ever. Whoever holds the lock makes it pause.
-pub(super) async fn publish(clients: Arc<Mutex<Clients>>) {
-    let mut round = interval(ROUND.0);
+/// Publishes so many frames in each round, for ever. Whoever holds the lock makes it pause.
+pub(super) async fn publish(clients: Arc<Mutex<Clients>>, frames: usize) {
+    let mut round = interval(ROUND);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
         let mut clients = clients.lock().await;
-        for _ in 0..ROUND.1 {
+        for _ in 0..frames {
             clients.act().await;
         }
     }
