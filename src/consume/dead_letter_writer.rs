@@ -83,7 +83,8 @@ struct Waiting {
 
 #[derive(Clone, Copy)]
 struct Failing {
-    since: Instant,
+    /// For how long, as far as it was tried: a process that was stopped meanwhile tried nothing.
+    lasted: Duration,
     tried: Instant,
 }
 
@@ -95,7 +96,7 @@ pub(super) struct DeadLetterWriter {
     own: Arc<RegionSeries>,
     /// In the order of their frames.
     waiting: Vec<Waiting>,
-    /// Since when the stream takes no letters, and when it was tried last.
+    /// Present while the stream takes no letters.
     failing: Option<Failing>,
     error: Option<WriteError>,
     losses: RateLimit,
@@ -126,8 +127,11 @@ impl DeadLetterWriter {
 
     /// Whether letters wait whose frames must not be acknowledged yet.
     pub(super) fn holds_acknowledgement(&self) -> bool {
-        self.waiting.iter().any(|waiting| !waiting.lost)
-            && self.failing.is_none_or(|failing| failing.since.elapsed() < PATIENCE)
+        self.waiting.iter().any(|waiting| !waiting.lost) && !self.failure_lasts()
+    }
+
+    fn failure_lasts(&self) -> bool {
+        self.failing.is_some_and(|failing| failing.lasted >= PATIENCE)
     }
 
     /// Sends letters and those that wait, and returns when they are stored or can't be stored now.
@@ -186,9 +190,13 @@ impl DeadLetterWriter {
         kept.append(&mut self.waiting);
         self.waiting = kept;
         self.own.dead_letters.increment(stored);
+        let now = Instant::now();
         self.failing = failed.is_some().then(|| Failing {
-            since: self.failing.map_or(tried, |failing| failing.since),
-            tried: Instant::now(),
+            lasted: (now - tried).min(within)
+                + self.failing.map_or(Duration::ZERO, |before| {
+                    before.lasted + tried.saturating_duration_since(before.tried).min(2 * AGAIN)
+                }),
+            tried: now,
         });
         self.error = failed;
         if too_long > 0 {
@@ -222,7 +230,8 @@ impl DeadLetterWriter {
         let mut fit = 0;
         for waiting in self.waiting.iter().rev().take(MOST_WAITING) {
             bytes += waiting.letter.payload.len();
-            if bytes > MOST_BYTES || waiting.since.elapsed() >= PATIENCE {
+            let too_long = self.failure_lasts() && waiting.since.elapsed() >= PATIENCE;
+            if bytes > MOST_BYTES || too_long {
                 break;
             }
             fit += 1;

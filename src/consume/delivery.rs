@@ -132,8 +132,13 @@ impl Consumer {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
         check(&state, &self.config)?;
-        self.heartbeat.health.answered(reading.asked);
         if let Some(stream) = stream {
+            if state.is_current() && stream.is_current() {
+                self.heartbeat.health.answered(reading.asked);
+            }
+            if self.config.reader.shard.is_none() {
+                deliveries.catch_up.stream_polled(stream.whole_end());
+            }
             self.heartbeat.freshness.update(&stream, self.heartbeat.intake.clock());
             // Readiness follows at once.
             self.heartbeat.beat();
@@ -227,7 +232,7 @@ impl Consumer {
         // Whoever reads that the region is ready finds the age that agrees with it.
         self.heartbeat.export_age();
         let Heartbeat { intake, health, .. } = &self.heartbeat;
-        match catch_up.behind(intake.delivered(), intake.newest_age()) {
+        match catch_up.behind(intake.delivered(), intake.taken(), intake.newest_age()) {
             Behind::Unknown(left) => health.catching_up(left),
             Behind::By(left, age) => health.lag(left, age),
         }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::stream::{SourceInfo, SubjectTransform};
+use async_nats::jetstream::stream::{ClusterInfo, SourceInfo, SubjectTransform};
 use async_nats::jetstream::{Context, consumer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,6 +22,18 @@ const HEARD_RECENTLY: Duration = Duration::from_secs(5);
 /// How long the origin may take to answer.
 const ORIGIN_WITHIN: Duration = Duration::from_secs(1);
 
+/// A leader that has heard the majority this recently leads. They answer it every second.
+const LEADS: Duration = Duration::from_secs(4);
+
+/// Whether the server that answered leads, as far as can be told. One that was frozen or cut off
+/// learns only later that it has a successor, and until then its answers tell an old state.
+fn leads(cluster: Option<&ClusterInfo>) -> bool {
+    cluster.is_none_or(|cluster| {
+        let heard = cluster.replicas.iter().filter(|replica| replica.active < LEADS).count();
+        2 * (heard + 1) > cluster.replicas.len() + 1
+    })
+}
+
 /// The state of a consumer.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ConsumerState {
@@ -36,9 +48,15 @@ pub(super) struct ConsumerState {
     pub(super) config: consumer::Config,
     #[serde(default)]
     pub(super) paused: bool,
+    cluster: Option<ClusterInfo>,
 }
 
 impl ConsumerState {
+    /// Whether it is told by the server that leads the consumer.
+    pub(super) fn is_current(&self) -> bool {
+        leads(self.cluster.as_ref())
+    }
+
     /// The consumer sequence up to which there are messages.
     pub(super) const fn end(&self) -> u64 {
         self.delivered.consumer_seq + self.num_pending
@@ -61,6 +79,7 @@ pub(super) struct StreamState {
     pub(super) created: OffsetDateTime,
     pub(super) state: LastMessage,
     mirror: Option<SourceInfo>,
+    cluster: Option<ClusterInfo>,
     #[serde(default)]
     config: StreamConfig,
     /// The end of a mirror's origin, if that answered after the mirror.
@@ -86,6 +105,17 @@ struct StreamConfig {
 impl StreamState {
     pub(super) fn server_time(&self) -> StreamTime {
         StreamTime::from_unix_nanos(self.server_time.unix_timestamp_nanos())
+    }
+
+    /// Whether it is told by the server that leads the stream.
+    pub(super) fn is_current(&self) -> bool {
+        leads(self.cluster.as_ref())
+    }
+
+    /// The last sequence, if every one up to it can be read.
+    pub(super) fn whole_end(&self) -> Option<u64> {
+        let LastMessage { messages, first_seq, last_seq, .. } = self.state;
+        (first_seq + messages == last_seq + 1).then_some(last_seq)
     }
 
     /// When the newest message was stored, if there has been one.
@@ -132,6 +162,7 @@ impl StreamState {
             created,
             state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
             mirror: None,
+            cluster: None,
             config: StreamConfig::default(),
             origin: None,
         }
@@ -176,6 +207,22 @@ pub(super) async fn reset_consumer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_that_has_not_heard_the_majority_may_have_a_successor() {
+        let cluster = |seconds: &[u64]| {
+            let replica =
+                |seconds: &u64| json!({"name": "", "current": true, "active": seconds * 1_000_000_000});
+            let replicas: Vec<_> = seconds.iter().map(replica).collect();
+            serde_json::from_value::<ClusterInfo>(json!({ "replicas": replicas })).unwrap()
+        };
+        assert!(leads(None));
+        for (seconds, expected) in
+            [(&[][..], true), (&[0, 0], true), (&[0, 60], true), (&[60, 60], false), (&[60], false)]
+        {
+            assert_eq!(leads(Some(&cluster(seconds))), expected, "{seconds:?}");
+        }
+    }
 
     #[test]
     fn only_a_stream_that_appends_all_partitions_can_be_shared_out() {
