@@ -5,17 +5,20 @@
 //! `docs/topology.md` promises the one and warns of the other.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::{self, Context, Message};
 use callsight::topology::{stream_config, stream_name};
 use callsight_frame::subject::Region;
 use callsight_frame::{Form, Frame};
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
-use super::bridge::{print, read};
+use super::bridge::print;
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::{frame, rtt_ms};
 use crate::kit::nats::Nats;
@@ -125,14 +128,27 @@ async fn start(servers: usize, sync: &str) -> RegionServers {
 /// Acknowledged frames that the stream does not have.
 async fn lost(servers: &RegionServers, acknowledged: &Acknowledged) -> usize {
     let jetstream = servers.jetstream().await;
-    stream(&jetstream).await;
-    let mut stored = BTreeSet::new();
-    for message in read(&jetstream, &stream_name(&region())).await {
-        let frame = Frame::decode(&message.payload).unwrap();
-        let twice = !stored.insert((frame.session_id.to_string(), frame.seq.get()));
-        assert!(!twice, "{} {} is stored twice", frame.session_id, frame.seq.get());
-    }
-    acknowledged.difference(&stored).count()
+    // Servers that are just back may not know yet who answers for a new consumer.
+    let stored = wait::eventually_async(wait::PATIENCE, "the stream to be read", async || {
+        stored(&jetstream).await.map_err(|error| error.to_string())
+    })
+    .await;
+    let distinct: Acknowledged = stored.iter().cloned().collect();
+    assert_eq!(distinct.len(), stored.len(), "frames are stored twice");
+    acknowledged.difference(&distinct).count()
+}
+
+/// The frames of the stream.
+async fn stored(jetstream: &Context) -> Result<Vec<(String, u64)>, Box<dyn Error>> {
+    let stream = jetstream.get_stream(stream_name(&region())).await?;
+    let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
+    let messages = stream.create_consumer(config).await?.messages().await?;
+    let messages = messages.take(usize::try_from(stream.cached_info().state.messages)?);
+    let identity = async |message: Message| {
+        let frame = Frame::decode(&message.payload)?;
+        Ok((frame.session_id.to_string(), frame.seq.get()))
+    };
+    messages.map_err(Into::into).and_then(identity).try_collect().await
 }
 
 /// The stream's state, once anybody answers for it.

@@ -201,11 +201,16 @@ async fn an_error_says_what_is_missing() {
         ["connected to NATS, but JetStream does not answer", "within 1s", "may publish to $JS.API.>"];
     says(&streams(&url, &["verify", "--wait", "1s"]), 1, &silent);
 
-    // One server of two is no majority. It does not answer, or says so once it has noticed.
+    // One server of two is no majority. Once it has noticed, it does not answer, or says so.
     let mut two = RegionServers::start(2, "1s").await;
     two.named("us-2").kill9();
     let left = two.named("us-1").url();
-    says(&streams(&left, &["verify", "--wait", "1s"]), 1, &["check that", "a majority of its servers is up"]);
+    wait::eventually(wait::PATIENCE, "the server to have no leader", || {
+        let said = seen(&streams(&left, &["verify", "--wait", "1s"])).1;
+        wait::when(said, |said| {
+            said.contains("check that") && said.contains("a majority of its servers is up")
+        })
+    });
 }
 
 /// Prints of `streams size`, without the advice.
