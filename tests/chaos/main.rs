@@ -81,7 +81,7 @@ async fn run(servers: usize) {
     let stored = world.stored().await;
     say(&world.tally(&stored, &deck).await);
     world.assert_series(&stored).await;
-    say(&format!("{:>9} rejected messages without a dead letter", world.missing_dead_letters(&stored).await));
+    world.assert_dead_letters(&stored).await;
     world.assert_readiness();
 }
 

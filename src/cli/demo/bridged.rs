@@ -6,7 +6,7 @@
 //!
 //! Invariant: gateways never learn the real address of another region's gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::bridge::Bridge;
 use super::link::RegionLink;
-use super::servers::{DemoServer, RegionServers, connect, free_address, nats_server};
+use super::servers::{ANY, DemoServer, RegionServers, connect, free_address, nats_server};
 use super::supercluster::{CLUSTERS, PlannedServer, advertise, plan, replicas};
 use crate::cli::CliError;
 use crate::config::{Login, NatsIdentity};
@@ -136,7 +136,15 @@ async fn launch(
     folder: &TempDir,
     cut: &watch::Sender<bool>,
 ) -> Result<(Vec<PlannedServer>, Vec<DemoServer>, Vec<RegionLink>), CliError> {
-    let mut planned = plan(per_region, || free_address(0))?;
+    let mut given = BTreeSet::new();
+    let mut planned = plan(per_region, || {
+        loop {
+            let address = free_address(ANY)?;
+            if given.insert(address) {
+                return Ok::<_, CliError>(address);
+            }
+        }
+    })?;
     planned[0].clients = free_address(4222)?;
     let mut links = Vec::new();
     let mut seen = BTreeMap::new();
@@ -160,6 +168,8 @@ async fn launch(
     for server in &mut servers {
         server.wait_until_up().await?;
     }
+    // By now, one whose port is taken has ended.
+    servers.iter_mut().try_for_each(DemoServer::check_running)?;
     Ok((planned, servers, links))
 }
 

@@ -62,7 +62,12 @@ impl DemoServer {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        // Another process may have taken the port in between, and accept connections on it.
+        self.check_running()
+    }
+
+    /// Checks that it has not ended. Another process may have taken its port, and accept
+    /// connections on it.
+    pub(super) fn check_running(&mut self) -> Result<(), CliError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             _ => Err(CliError::failed(format!("{} did not start: its port is in use; try again", self.name))),
@@ -136,13 +141,21 @@ pub(super) fn nats_server() -> Result<Command, CliError> {
     })
 }
 
+/// Ports for servers: below those that the kernel gives to outgoing connections, any of which could
+/// take a port before its server does.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
 /// Returns an address of this machine with the usual port if it is free, or with another one.
 pub(super) fn free_address(usual: u16) -> Result<SocketAddr, CliError> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .and_then(|listener| listener.local_addr());
-    free.map_err(|error| CliError::caused("there is no free port", error))
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let others = std::iter::repeat_with(|| rand::random_range(PORTS)).take(PORTS.len());
+    let port = std::iter::once(usual).chain(others).find(|port| *port != ANY && free(*port));
+    port.map(|port| (Ipv4Addr::LOCALHOST, port).into())
+        .ok_or_else(|| CliError::failed("there is no free port"))
 }
+
+/// For [`free_address`]: no port is usual.
+pub(super) const ANY: u16 = 0;
 
 /// Connects to one of several NATS servers as a user with an inbox of its own.
 pub(super) async fn connect(
