@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait;
@@ -17,6 +17,9 @@ use crate::world::{Servers, World, members};
 
 /// The longest that anything is away: longer than two heartbeats and an acknowledgement may take.
 const LONGEST: f64 = 5.0;
+
+/// How long a leader may take to step down.
+const STEPS_DOWN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long it is away for once, in a long run: longer than an exporter may stay ready.
 const VERY_LONG: std::ops::Range<f64> = 13.0..20.0;
@@ -200,7 +203,12 @@ impl World {
                 sleep(away).await;
             }
             Fault::ConsumerChanged => self.change_consumer(exporter, away).await,
-            Fault::Elected => self.depose(rng).await,
+            Fault::Elected => {
+                if !self.depose(rng).await {
+                    self.announce(None);
+                    return;
+                }
+            }
             Fault::Rolled => {
                 let region = rng.random_range(0..self.sites.len());
                 for server in members(self.cluster().unwrap(), self.sites[region].region) {
@@ -328,29 +336,35 @@ impl World {
         stream.update_consumer(config).await.unwrap();
     }
 
-    /// The leader of a stream, of a durable, or of all steps down.
-    async fn depose(&self, rng: &mut impl Rng) {
+    /// The leader of a stream, of a durable, or of all steps down. Returns whether it did: a server
+    /// that has lost its place in the meantime does not answer.
+    async fn depose(&self, rng: &mut impl Rng) -> bool {
         let views: Vec<_> = self.exporters.iter().flat_map(|exporter| &exporter.views).collect();
         let view = views.choose(rng).unwrap();
         let what = rng.random_range(0..3);
-        wait::eventually_async(SETTLED_WITHIN, "a leader to step down", async || {
-            let answer: Value = match what {
-                0 => ask(&self.jetstream, format!("STREAM.LEADER.STEPDOWN.{}", view.stream)).await?,
+        let step_down = async || -> Result<Value, String> {
+            match what {
+                0 => ask(&self.jetstream, format!("STREAM.LEADER.STEPDOWN.{}", view.stream)).await,
                 1 => {
                     let subject = format!("CONSUMER.LEADER.STEPDOWN.{}.{}", view.stream, view.durable);
-                    ask(&self.jetstream, subject).await?
+                    ask(&self.jetstream, subject).await
                 }
                 _ => {
                     let system = self.system.as_ref().unwrap();
                     let answer = system.request("$JS.API.META.LEADER.STEPDOWN", "".into()).await;
                     let answer = answer.map_err(|error| error.to_string())?;
-                    serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?
+                    serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
                 }
-            };
-            if answer["success"] == true { Ok(()) } else { Err(answer.to_string()) }
-        })
-        .await;
+            }
+        };
+        let stepped_down = timeout(STEPS_DOWN_WITHIN, async {
+            while !matches!(step_down().await, Ok(answer) if answer["success"] == true) {
+                sleep(Duration::from_millis(200)).await;
+            }
+        });
+        let stepped_down = stepped_down.await.is_ok();
         self.servers_settled().await;
+        stepped_down
     }
 }
 
