@@ -1,7 +1,8 @@
 //! `callsight demo`: everything on this machine.
 //!
 //! By default all regions share one server, which starts at once. With `--regions` they are bridged
-//! as in production, with a cluster of `--servers` per region, and the link between them can be cut.
+//! as in production, with a cluster of `--servers` per region, and the link between them can be
+//! cut.
 //!
 //! Invariant: whatever the demo starts is stopped with it, and no file is left behind.
 
@@ -76,8 +77,8 @@ pub(crate) struct DemoArgs {
 
     /// NATS servers in each region of the super-cluster: 1, 3 or 5.
     ///
-    /// 3 is production: 3 + 3 + 1 with the arbiter, each stream on three servers. Any one of them can
-    /// be killed, and everything continues.
+    /// 3 is production: 3 + 3 + 1 with the arbiter, each stream on three servers. Any one of them
+    /// can be killed, and everything continues.
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = servers_per_region)]
     servers: usize,
 

@@ -7,8 +7,8 @@
 //! After an outage the age of the oldest message that was not folded is unknown, until one is. So
 //! the first goal is what was waiting when the consumer was attached.
 //!
-//! The server that leads the consumer counts what is left in its own copy of the stream, which may be
-//! behind the leader's after a restart. So the end of the stream counts too, as its own leader
+//! The server that leads the consumer counts what is left in its own copy of the stream, which may
+//! be behind the leader's after a restart. So the end of the stream counts too, as its own leader
 //! names it.
 //!
 //! Invariant: no lag is reported before everything is folded that was waiting at attachment.

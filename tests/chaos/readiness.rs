@@ -1,10 +1,10 @@
 //! Whether an exporter that says it is ready shows the calls as they are.
 //!
 //! A frame that a relay's publisher knows to be stored has to be folded within ten seconds, or the
-//! exporter must not be ready: that is the default of `--ready-max-lag`, and the time within which a
-//! view that is cut off must say so. So each exporter is asked several times a second, and its
-//! answer is compared with what had been acknowledged ten seconds before. What it has folded is read
-//! afterwards: a frame that is missing then was missing when it said that it was ready.
+//! exporter must not be ready: that is the default of `--ready-max-lag`, and the time within which
+//! a view that is cut off must say so. So each exporter is asked several times a second, and its
+//! answer is compared with what had been acknowledged ten seconds before. What it has folded is
+//! read afterwards: a frame that is missing then was missing when it said that it was ready.
 //!
 //! Invariant: an exporter that is ready is never suspected wrongly, however busy the machine is.
 

@@ -68,8 +68,8 @@ impl SuperCluster {
         servers
     }
 
-    /// Starts planned servers, whose gateways the others find under the address that `seen` returns,
-    /// with `extra` variables for each.
+    /// Starts planned servers, whose gateways the others find under the address that `seen`
+    /// returns, with `extra` variables for each.
     ///
     /// # Errors
     ///
@@ -137,8 +137,8 @@ impl SuperCluster {
 }
 
 impl ClusterServer {
-    /// The only server of a cluster, with more variables for its configuration, without their common
-    /// prefix. It may end at once if a port is taken, see [`Nats::wait_until_up`].
+    /// The only server of a cluster, with more variables for its configuration, without their
+    /// common prefix. It may end at once if a port is taken, see [`Nats::wait_until_up`].
     pub fn launch(cluster: &'static str, config: PathBuf, extra: &[(&str, &str)]) -> Self {
         let Ok(planned) = PlannedServer::new(cluster, 1, free);
         let all = [planned.clone()];
