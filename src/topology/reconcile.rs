@@ -117,9 +117,13 @@ impl Reconciler {
             }
             Name::Consumer { stream, durable } => {
                 let action = if create { "create" } else { "update" };
+                let mut config = step.config.clone();
+                if create {
+                    self.begin_now(stream, &mut config).await?;
+                }
                 (
                     format!("CONSUMER.CREATE.{stream}.{durable}"),
-                    json!({"stream_name": stream, "config": step.config, "action": action}),
+                    json!({"stream_name": stream, "config": config, "action": action}),
                 )
             }
         };
@@ -127,6 +131,20 @@ impl Reconciler {
             Ok(_) => Ok(()),
             Err((_, reason)) => Err(ReconcileError::Refused { name: step.name.clone(), reason }),
         }
+    }
+
+    /// Lets a durable that is to begin with the next frame begin at this moment instead. The server
+    /// can reset only such a durable to a sequence, which an exporter needs after its stream was set
+    /// back.
+    async fn begin_now(&self, stream: &str, config: &mut Map<String, Value>) -> Result<(), ReconcileError> {
+        if config.get("deliver_policy").and_then(Value::as_str) == Some("new")
+            && let Some(stream) = self.running(&Name::Stream(stream.to_owned())).await?
+            && let Ok(now) = stream.now.format(&Rfc3339)
+        {
+            config.insert("deliver_policy".to_owned(), "by_start_time".into());
+            config.insert("opt_start_time".to_owned(), now.into());
+        }
+        Ok(())
     }
 
     async fn running(&self, name: &Name) -> Result<Option<Running>, ReconcileError> {

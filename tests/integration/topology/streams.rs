@@ -108,6 +108,10 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
         let ack = relay.publish("health.diagnostics.us.relay.r1", payload.into()).await.unwrap();
         ack.await.unwrap();
     }
+    // An exporter may set its durable back, which the server refuses where the policy is `new`.
+    let durable = "CONSUMER.RESET.HEALTH_US.callsight-main".to_owned();
+    let reset: Value = operator.request(durable, &json!({"seq": 50})).await.unwrap();
+    assert_eq!(reset["num_pending"], 51, "{reset}");
     let folder = copy();
     let dir = folder.path().to_str().unwrap();
     let changed =
