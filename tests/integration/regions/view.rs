@@ -215,11 +215,11 @@ async fn a_region_that_is_dead_or_frozen_is_unknown_through_mirror_and_gateway()
                 wait::when(scrape.sum("videocall_sessions", &[("region", "apac")]), |live| *live < 0.5)
             })
             .await;
-        let answer = triage(&scene.exporter).await;
-        assert_eq!(
-            (&answer["regions"][1]["sessions"], &answer["regions"][1]["state"]),
-            (&json!(SESSIONS), &json!("unknown"))
-        );
+        let region = triage(&scene.exporter).await["regions"][1].clone();
+        assert_eq!(region["state"], "unknown");
+        // Whoever comes back under a new session counts twice for a while.
+        let last_known = region["sessions"].as_u64().unwrap();
+        assert!((SESSIONS..SESSIONS + 5).contains(&last_known), "{region}");
 
         let last = scene.last_sequence("HEALTH_APAC_MIRROR").await;
         if frozen {
