@@ -134,8 +134,8 @@ impl Reconciler {
     }
 
     /// Lets a durable that is to begin with the next frame begin at this moment instead. The server
-    /// can reset only such a durable to a sequence, which an exporter needs after its stream was set
-    /// back.
+    /// can reset only such a durable to a sequence, which an exporter needs after its stream was
+    /// set back.
     async fn begin_now(&self, stream: &str, config: &mut Map<String, Value>) -> Result<(), ReconcileError> {
         if config.get("deliver_policy").and_then(Value::as_str) == Some("new")
             && let Some(stream) = self.running(&Name::Stream(stream.to_owned())).await?
