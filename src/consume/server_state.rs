@@ -52,7 +52,7 @@ pub(super) struct ConsumerState {
 }
 
 impl ConsumerState {
-    /// Whether it is told by the server that leads the consumer.
+    /// Whether the server that answered leads the consumer.
     pub(super) fn is_current(&self) -> bool {
         leads(self.cluster.as_ref())
     }
@@ -107,7 +107,7 @@ impl StreamState {
         StreamTime::from_unix_nanos(self.server_time.unix_timestamp_nanos())
     }
 
-    /// Whether it is told by the server that leads the stream.
+    /// Whether the server that answered leads the stream.
     pub(super) fn is_current(&self) -> bool {
         leads(self.cluster.as_ref())
     }

@@ -30,7 +30,7 @@ use crate::kit::wait;
 /// What production uses.
 const ALWAYS: &str = "always";
 
-/// What nats-server does unless it is told otherwise.
+/// The default of nats-server.
 const DEFAULT: &str = "2m";
 
 /// Clients that publish at once, each waiting for its acknowledgements.
