@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, jetstream};
+use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
 use serde_json::Value;
 
 use crate::nats::Nats;
@@ -125,9 +125,10 @@ impl SuperCluster {
         self.server(cluster).url(user)
     }
 
-    /// A client of a cluster, as one of [`USERS`].
+    /// A client that knows all servers of a cluster, as one of [`USERS`].
     pub async fn client(&self, cluster: &str, user: &str) -> Client {
-        self.server(cluster).client(user).await
+        let members = self.servers.iter().filter(|server| server.planned.cluster == cluster);
+        connect(members.map(|server| server.planned.clients), user).await
     }
 
     /// JetStream of a cluster, as one of [`USERS`].
@@ -176,13 +177,9 @@ impl ClusterServer {
         format!("nats://{user}:{user}-secret@{}", self.planned.clients)
     }
 
-    /// A client that reconnects forever, as the product's own do.
+    /// A client of this server, as one of [`USERS`].
     pub async fn client(&self, user: &str) -> Client {
-        ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
-            .custom_inbox_prefix(format!("_INBOX.{user}"))
-            .connect(self.planned.clients.to_string())
-            .await
-            .unwrap()
+        connect([self.planned.clients], user).await
     }
 
     /// Checks that JetStream has a leader and is up to date.
@@ -200,6 +197,19 @@ impl ClusterServer {
         let answer = http::get(&format!("{}{path}", self.monitor_url()), &[]).await.unwrap();
         serde_json::from_str(answer.text()).unwrap()
     }
+}
+
+/// A client that reconnects forever, as the product's own do, and only to these addresses: what the
+/// servers advertise may be a link that a test breaks.
+async fn connect(servers: impl IntoIterator<Item = SocketAddr>, user: &str) -> Client {
+    let servers: Vec<ServerAddr> =
+        servers.into_iter().map(|address| address.to_string().parse().unwrap()).collect();
+    ConnectOptions::with_user_and_password(user.to_owned(), format!("{user}-secret"))
+        .custom_inbox_prefix(format!("_INBOX.{user}"))
+        .ignore_discovered_servers()
+        .connect(servers)
+        .await
+        .unwrap()
 }
 
 impl Deref for ClusterServer {
