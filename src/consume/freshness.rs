@@ -39,8 +39,36 @@ pub(super) struct Freshness {
 #[derive(Clone, Copy, Debug)]
 struct Mirror {
     missing: u64,
+    /// The last sequence of the origin when it last answered.
+    origin_end: u64,
     contact: Contact,
     diverged: Option<Divergence>,
+}
+
+impl Mirror {
+    const NEW: Self = Self { missing: 0, origin_end: 0, contact: Contact::NONE, diverged: None };
+
+    /// What is known after an answer; nothing if the stream is no mirror.
+    fn after(before: Option<Self>, stream: &StreamState, clock: Option<StreamClock>) -> Option<Self> {
+        let (missing, heard) = stream.mirror()?;
+        let steady = |time: StreamTime| clock.map_or(time, |clock| clock.steady(time));
+        let now = steady(stream.server_time());
+        let Self { mut contact, mut diverged, mut origin_end, .. } = before.unwrap_or(Self::NEW);
+        // A server that has just begun to lead the mirror lacks nothing by its own account. What
+        // the origin had at the poll before has had the time to arrive.
+        let missing = missing.max(origin_end.saturating_sub(stream.state.last_seq));
+        if let Some(ago) = heard {
+            contact = contact.report(now - ago);
+        }
+        if let Some(origin) = &stream.origin {
+            origin_end = origin.last_seq;
+            diverged = Divergence::between(&stream.state, origin, diverged);
+            if origin.last_seq == stream.state.last_seq && diverged.is_none_or(|diverged| diverged.over) {
+                contact = contact.confirmed(now);
+            }
+        }
+        Some(Self { missing, origin_end, contact, diverged })
+    }
 }
 
 /// When a mirror heard from its origin. The moment that the server reports also moves without
@@ -100,24 +128,7 @@ impl Freshness {
     /// Takes an answer about the stream. The clock has followed it.
     pub(super) fn update(&mut self, stream: &StreamState, clock: Option<StreamClock>) {
         self.newest = stream.newest();
-        let Some((missing, heard)) = stream.mirror() else {
-            self.mirror = None;
-            return;
-        };
-        let steady = |time: StreamTime| clock.map_or(time, |clock| clock.steady(time));
-        let now = steady(stream.server_time());
-        let Mirror { mut contact, mut diverged, .. } =
-            self.mirror.unwrap_or(Mirror { missing, contact: Contact::NONE, diverged: None });
-        if let Some(ago) = heard {
-            contact = contact.report(now - ago);
-        }
-        if let Some(origin) = stream.origin() {
-            diverged = Divergence::between(&stream.state, origin, diverged);
-            if origin.last_seq == stream.state.last_seq && diverged.is_none_or(|diverged| diverged.over) {
-                contact = contact.confirmed(now);
-            }
-        }
-        self.mirror = Some(Mirror { missing, contact, diverged });
+        self.mirror = Mirror::after(self.mirror, stream, clock);
     }
 
     /// Exports the values as they are now. The newest frame that was folded may be younger
@@ -135,7 +146,9 @@ impl Freshness {
         if let Some(age) = newest {
             self.series.last_frame_age.set(age.as_secs_f64());
         }
-        let Some(Mirror { missing: frames, contact, diverged }) = self.mirror else { return (newest, None) };
+        let Some(Mirror { missing: frames, contact, diverged, .. }) = self.mirror else {
+            return (newest, None);
+        };
         let silent = contact.heard.map(|heard| clock.at(now).since(heard));
         if let Some(series) = &self.series.mirror {
             #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]
@@ -207,6 +220,8 @@ const RUNBOOK: &str = "see \"A mirror that differs\" in docs/topology.md";
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -224,6 +239,32 @@ mod tests {
         assert_eq!(heard(&[8, 10, 12, 12, 12, 22, 22, 22]), Some(12), "an attempt");
         assert_eq!(heard(&[8, 10, 12, 12, 22, 22, 32]), Some(12), "and another one");
         assert_eq!(heard(&[8, 10, 12, 12, 22, 24]), Some(24), "it goes on");
+    }
+
+    #[test]
+    fn a_mirror_lacks_what_its_origin_had_before_whatever_it_says() {
+        let state = |second: u64, last_seq: u64| {
+            json!({
+                "ts": format!("2026-11-29T00:00:{second:02}Z"),
+                "created": "2026-11-29T00:00:00Z",
+                "state": {"messages": 1, "first_seq": 1, "last_seq": last_seq, "last_ts": "2026-11-29T00:00:00Z"},
+                "mirror": {"name": "HEALTH_APAC", "lag": 0, "active": 1_000_000_000},
+            })
+        };
+        let mut mirror = None;
+        let mut missing = |second: u64, mirrored: u64, origin: Option<u64>| {
+            let end = |last_seq| serde_json::from_value::<StreamState>(state(second, last_seq)).unwrap();
+            let mut answer = end(mirrored);
+            answer.origin = origin.map(|origin| end(origin).state);
+            mirror = Mirror::after(mirror, &answer, None);
+            mirror.unwrap().missing
+        };
+        assert_eq!(missing(0, 100, Some(150)), 0, "they may be on their way");
+        assert_eq!(missing(2, 100, None), 50);
+        assert_eq!(missing(4, 160, Some(160)), 0);
+        assert_eq!(missing(6, 150, Some(160)), 10, "its new leader is behind");
+        assert_eq!(missing(8, 160, Some(90)), 0);
+        assert_eq!(missing(10, 160, None), 0, "the origin was set back");
     }
 
     #[test]

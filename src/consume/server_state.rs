@@ -84,7 +84,7 @@ pub(super) struct StreamState {
     config: StreamConfig,
     /// The end of a mirror's origin, if that answered after the mirror.
     #[serde(skip)]
-    origin: Option<LastMessage>,
+    pub(super) origin: Option<LastMessage>,
 }
 
 /// The end of a stream.
@@ -127,11 +127,6 @@ impl StreamState {
     /// Of a mirror: how many messages it lacks, and how long ago it heard from its origin, if ever.
     pub(super) fn mirror(&self) -> Option<(u64, Option<Duration>)> {
         self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
-    }
-
-    /// The end of a mirror's origin, if that answers.
-    pub(super) const fn origin(&self) -> Option<&LastMessage> {
-        self.origin.as_ref()
     }
 
     /// Asks the origin of a mirror for its end, which the mirror can't be beyond. If the mirror has

@@ -70,10 +70,10 @@ const FAULTS: [(Fault, &str, usize, usize); 22] = {
         (FollowerFrozen, "following server frozen", 0, 1),
         (LeaderPowerCut, "power of leading server cut", 1, 1),
         (LeaderDiskFull, "disk of leading server full", 1, 1),
-        (FramesPurged, "frames purged unread", 1, 0),
-        (FramesDiscarded, "frames discarded unread", 1, 0),
+        (FramesPurged, "frames purged unread", 1, 1),
+        (FramesDiscarded, "frames discarded unread", 1, 1),
         (ConsumerDeleted, "durable consumer deleted", 1, 0),
-        (ConsumerChanged, "durable consumer changed", 1, 0),
+        (ConsumerChanged, "durable consumer changed", 1, 1),
         (Elected, "leader deposed", 0, 3),
         (Rolled, "servers of a region restarted in turn", 0, 1),
         (BridgeCut, "bridge between the regions cut", 0, 2),
@@ -285,17 +285,18 @@ impl World {
         exporter.next_life(began).await;
     }
 
-    /// Frames are removed from the stream that the exporter could not read, and it has to count
-    /// them.
+    /// Frames are removed from the stream that its exporter could not read, and it has to count
+    /// them. A mirror of the stream keeps what it has of them.
     async fn remove_unread(&mut self, fault: Fault, away: Duration) {
         self.settle().await;
-        let before = Account::of(&self.exporters[0].process.metrics().await, self.sites[0].region).missed;
+        let before = self.missed().await;
         // It connects again and gets no answer, so nothing is delivered to it.
         self.links(0, |link| link.stall());
         self.links(0, |link| link.cut());
         sleep(away).await;
         self.pause_clients().await;
-        let name = self.sites[0].stream.clone();
+        let site = self.exporters[0].views[0].site;
+        let name = self.sites[site].stream.clone();
         let present = self.read(&name).await;
         let last = self.last_sequence(&name).await;
         let stream = self.jetstream.get_stream(&name).await.unwrap();
@@ -308,16 +309,31 @@ impl World {
             self.jetstream.update_stream(config).await.unwrap();
         }
         let first = self.jetstream.get_stream(&name).await.unwrap().cached_info().state.first_sequence;
-        self.sites[0].removed.extend(present.into_iter().filter(|(sequence, _)| *sequence < first));
+        self.sites[site].removed.extend(present.into_iter().filter(|(sequence, _)| *sequence < first));
         self.links(0, |link| link.resume());
         self.resume_clients();
         self.settle().await;
-        let missed =
-            Account::of(&self.exporters[0].process.metrics().await, self.sites[0].region).missed - before;
         let gone = first.min(last + 1);
-        if missed > 0 {
-            self.sites[0].missed.push(gone - missed..=gone - 1);
+        let after = self.missed().await;
+        for (exporter, (before, after)) in self.exporters.iter_mut().zip(before.into_iter().zip(after)) {
+            for (view, (before, after)) in exporter.views.iter_mut().zip(before.into_iter().zip(after)) {
+                if after > before {
+                    assert_eq!(view.site, site, "{} of {} lost nothing", view.stream, exporter.name);
+                    view.missed.push(gone - (after - before)..=gone - 1);
+                }
+            }
         }
+    }
+
+    /// How many frames each exporter counted as missed, for each of its views.
+    async fn missed(&self) -> Vec<Vec<u64>> {
+        let mut missed = Vec::new();
+        for exporter in &self.exporters {
+            let scrape = exporter.process.metrics().await;
+            let views = exporter.views.iter();
+            missed.push(views.map(|view| Account::of(&scrape, view.region).missed).collect());
+        }
+        missed
     }
 
     /// Somebody gives the durable another filter for a while: the exporter gets nothing.

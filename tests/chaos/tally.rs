@@ -13,7 +13,7 @@ use crate::faults::Deck;
 use crate::kit::scrape::Scrape;
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait;
-use crate::world::{Exporter, Site, World};
+use crate::world::{Exporter, View, World};
 
 /// The name of a metric, session, peer and operation.
 type Key = (String, String, String, String);
@@ -59,7 +59,7 @@ impl Account {
     }
 }
 
-impl Site {
+impl View {
     fn is_missed(&self, sequence: u64) -> bool {
         self.missed.iter().any(|range| range.contains(&sequence))
     }
@@ -126,7 +126,7 @@ impl World {
             for view in &exporter.views {
                 let site = &self.sites[view.site];
                 let mut last: BTreeMap<&str, (u64, Frame<'_>)> = BTreeMap::new();
-                let read = stored[view.site].iter().filter(|(sequence, _)| !site.is_missed(**sequence));
+                let read = stored[view.site].iter().filter(|(sequence, _)| !view.is_missed(**sequence));
                 for (sequence, message) in read {
                     let Ok(frame) = Frame::decode(&message.payload) else { continue };
                     if last.get(frame.session_id.as_str()).is_none_or(|(_, before)| before.seq < frame.seq) {
@@ -154,10 +154,12 @@ impl World {
     /// No message has a letter that is a frame, and each of the others has one, or was counted as
     /// lost.
     pub(super) async fn assert_dead_letters(&self, stored: &[Stored]) {
-        for (site, stored) in self.sites.iter().zip(stored) {
+        for (index, (site, stored)) in self.sites.iter().zip(stored).enumerate() {
+            let all = self.exporters.iter().flat_map(|exporter| &exporter.views);
+            let views: Vec<_> = all.filter(|view| view.site == index).collect();
+            let was_read = |sequence: &u64| views.iter().any(|view| !view.is_missed(*sequence));
             let rejected = stored.iter().filter(|(_, message)| Frame::decode(&message.payload).is_err());
-            let rejected = rejected.map(|(sequence, _)| *sequence).filter(|number| !site.is_missed(*number));
-            let rejected: BTreeSet<u64> = rejected.collect();
+            let rejected: BTreeSet<u64> = rejected.map(|(sequence, _)| *sequence).filter(was_read).collect();
             let letters = self.read(&format!("{}_DLQ", site.stream)).await;
             let written = letters.values().map(|letter| {
                 let headers = letter.headers.as_ref().unwrap();
@@ -227,7 +229,6 @@ impl World {
                 assert_eq!(end, from, "{}: one life begins where the one before ended", exporter.name);
                 end = to;
             }
-            let site = &self.sites[view.site];
             assert_eq!(
                 (first, end),
                 (0, stored[view.site].len() as u64),
@@ -235,7 +236,7 @@ impl World {
                 exporter.name,
                 view.stream
             );
-            let missed: u64 = site.missed.iter().map(|range| range.end() + 1 - range.start()).sum();
+            let missed: u64 = view.missed.iter().map(|range| range.end() + 1 - range.start()).sum();
             let Account { folded, repeated, rejected, received, redelivered, .. } = account;
             writeln!(text, "\nexporter {}, stream {}", exporter.name, view.stream).unwrap();
             writeln!(text, "{end:>9} accounted for in {} lives; in the last one:", view.lives.len() + 1)

@@ -74,8 +74,6 @@ pub(super) struct Site {
     pub(super) publishing: JoinHandle<()>,
     /// What is no longer in the stream.
     pub(super) removed: Stored,
-    /// What was removed before it was read.
-    pub(super) missed: Vec<RangeInclusive<u64>>,
     paused: Option<OwnedMutexGuard<Clients>>,
 }
 
@@ -99,6 +97,8 @@ pub(super) struct View {
     /// For each process that was killed, the stream sequences after which it began and the next
     /// one did.
     pub(super) lives: Vec<(u64, u64)>,
+    /// What was removed before it was read.
+    pub(super) missed: Vec<RangeInclusive<u64>>,
     /// The dead letters that the processes that were killed counted as lost.
     pub(super) letters_lost: u64,
 }
@@ -196,7 +196,7 @@ impl World {
             .iter()
             .map(|&(region, stream, durable)| {
                 let (site, stream) = (site(region), stream.to_owned());
-                View { site, region, stream, durable, lives: Vec::new(), letters_lost: 0 }
+                View { site, region, stream, durable, lives: Vec::new(), missed: Vec::new(), letters_lost: 0 }
             })
             .collect();
         let watched = views.iter().map(|view| {
@@ -302,7 +302,6 @@ impl Site {
             publishing: tokio::spawn(clients::publish(Arc::clone(&clients), frames)),
             clients,
             removed: Stored::new(),
-            missed: Vec::new(),
             paused: None,
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Everything on the way is real: clients that report every 5 s, the stream, the exporter, and a
 //! Prometheus with the shipped configuration. One region has long round trips, another loses
-//! packets, and a third is well all the time.
+//! packets, and a third is well all the time. A view that is cut off is an alert as well.
 
 use std::time::Duration;
 
@@ -47,13 +47,17 @@ fn simulate(nats: &Nats, regions: &str, scenario: &str) -> Process {
 
 /// The alerts on calls that fire now, with their regions.
 async fn firing(prometheus: &Prometheus) -> Vec<(String, String)> {
-    let alerts = prometheus.api("alerts", &[]).await["alerts"].take();
     let label = |alert: &Value, name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
-    let firing = alerts.as_array().unwrap().iter().filter(|alert| alert["state"] == "firing");
-    firing
-        .map(|alert| (label(alert, "alertname"), label(alert, "region")))
-        .filter(|(name, _)| name.starts_with("Call"))
-        .collect()
+    let alerts = alerts(prometheus).await;
+    let firing = alerts.iter().map(|alert| (label(alert, "alertname"), label(alert, "region")));
+    firing.filter(|(name, _)| name.starts_with("Call")).collect()
+}
+
+/// All alerts that fire now.
+async fn alerts(prometheus: &Prometheus) -> Vec<Value> {
+    let mut alerts = prometheus.api("alerts", &[]).await["alerts"].as_array().unwrap().clone();
+    alerts.retain(|alert| alert["state"] == "firing");
+    alerts
 }
 
 fn is(alert: &(String, String), expected: (&str, &str)) -> bool {
@@ -111,4 +115,31 @@ async fn a_region_that_turns_bad_is_an_alert_within_30_seconds_and_over_as_soon(
     }
     let slowest = [fired.0, fired.1, ended.0, ended.1].into_iter().max().unwrap();
     assert!(slowest <= WITHIN, "{slowest:?}");
+}
+
+#[tokio::test]
+async fn a_view_that_is_cut_off_is_an_alert_that_says_why() {
+    let nats = Nats::start();
+    let mut callsight = Callsight::serve(&nats, &["--create", "--region=us"]);
+    callsight.ready().await;
+    let prometheus = Prometheus::start_shipped(&callsight.target());
+    let _calls = simulate(&nats, "us", "steady");
+    wait::eventually_async(PATIENCE, "calls", async || {
+        wait::when(prometheus.value("sum(videocall_sessions)").await, |sessions| *sessions > Some(50.0))
+    })
+    .await;
+    assert_eq!(firing(&prometheus).await, [], "all was well so far");
+
+    let lost = ("CallsightViewLost", "us");
+    let cut = Instant::now();
+    nats.stop();
+    until(&prometheus, lost, true, cut).await;
+    let fired = alerts(&prometheus).await;
+    let alert = fired.iter().find(|alert| alert["labels"]["alertname"] == lost.0).unwrap();
+    let summary = alert["annotations"]["summary"].as_str().unwrap();
+    let (who, why) = summary.split_once(" since ").unwrap();
+    assert!(who.ends_with("can't tell for us") && why.ends_with("UTC: NATS does not answer"), "{summary}");
+    nats.cont();
+    until(&prometheus, lost, false, Instant::now()).await;
+    assert_eq!(firing(&prometheus).await, [], "nothing else was the matter");
 }
