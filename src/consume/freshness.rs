@@ -39,14 +39,14 @@ pub(super) struct Freshness {
 #[derive(Clone, Copy, Debug)]
 struct Mirror {
     missing: u64,
-    /// The last sequence of the origin when it last answered.
-    origin_end: u64,
+    /// The last sequence of the origin when it last answered, and that moment.
+    origin_end: Option<(u64, StreamTime)>,
     contact: Contact,
     diverged: Option<Divergence>,
 }
 
 impl Mirror {
-    const NEW: Self = Self { missing: 0, origin_end: 0, contact: Contact::NONE, diverged: None };
+    const NEW: Self = Self { missing: 0, origin_end: None, contact: Contact::NONE, diverged: None };
 
     /// What is known after an answer; nothing if the stream is no mirror.
     fn after(before: Option<Self>, stream: &StreamState, clock: Option<StreamClock>) -> Option<Self> {
@@ -54,26 +54,31 @@ impl Mirror {
         let steady = |time: StreamTime| clock.map_or(time, |clock| clock.steady(time));
         let now = steady(stream.server_time());
         let Self { mut contact, mut diverged, mut origin_end, .. } = before.unwrap_or(Self::NEW);
-        // A server that has just begun to lead the mirror lacks nothing by its own account. What
-        // the origin had at the poll before has had the time to arrive.
-        let missing = missing.max(origin_end.saturating_sub(stream.state.last_seq));
-        if let Some(ago) = heard {
-            contact = contact.report(now - ago);
+        // A server that has just begun to lead the mirror, or whose disk is full, lacks nothing by
+        // its own account. What the origin had at the poll before has had the time to arrive.
+        let arrived = origin_end.map(|(end, at)| (end.saturating_sub(stream.state.last_seq), at));
+        let missing = missing.max(arrived.map_or(0, |(lacking, _)| lacking));
+        let reported = heard.map_or(contact, |ago| contact.report(now - ago));
+        let Some(origin) = &stream.origin else {
+            return Some(Self { missing, origin_end, contact: reported, diverged });
+        };
+        diverged = Divergence::between(&stream.state, origin, diverged);
+        contact = Contact { heard: contact.heard, ..reported };
+        if let Some((0, at)) = arrived {
+            contact = contact.confirmed(at);
         }
-        if let Some(origin) = &stream.origin {
-            origin_end = origin.last_seq;
-            diverged = Divergence::between(&stream.state, origin, diverged);
-            if origin.last_seq == stream.state.last_seq && diverged.is_none_or(|diverged| diverged.over) {
-                contact = contact.confirmed(now);
-            }
+        if origin.last_seq == stream.state.last_seq && diverged.is_none_or(|diverged| diverged.over) {
+            contact = contact.confirmed(now);
         }
+        origin_end = Some((origin.last_seq, now));
         Some(Self { missing, origin_end, contact, diverged })
     }
 }
 
 /// When a mirror heard from its origin. The moment that the server reports also moves without
 /// contact, some ten seconds after the origin was lost, when the mirror looks for it in vain. So a
-/// moment counts only if it is near the one that was reported before.
+/// moment counts only if it is near the one that was reported before, and only while the origin
+/// does not answer: it knows what the mirror should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Contact {
     heard: Option<StreamTime>,
@@ -92,7 +97,7 @@ impl Contact {
         Self { heard, reported: Some(moment) }
     }
 
-    /// The origin itself said that the mirror has everything.
+    /// The origin itself said that the mirror has everything of this moment.
     fn confirmed(self, moment: StreamTime) -> Self {
         Self { heard: self.heard.max(Some(moment)), ..self }
     }
@@ -243,28 +248,31 @@ mod tests {
 
     #[test]
     fn a_mirror_lacks_what_its_origin_had_before_whatever_it_says() {
-        let state = |second: u64, last_seq: u64| {
-            json!({
+        let state = |second: u64, last_seq: u64| -> StreamState {
+            let state = json!({
                 "ts": format!("2026-11-29T00:00:{second:02}Z"),
                 "created": "2026-11-29T00:00:00Z",
                 "state": {"messages": 1, "first_seq": 1, "last_seq": last_seq, "last_ts": "2026-11-29T00:00:00Z"},
                 "mirror": {"name": "HEALTH_APAC", "lag": 0, "active": 1_000_000_000},
-            })
+            });
+            serde_json::from_value(state).unwrap()
         };
+        let begin = state(0, 1).server_time();
         let mut mirror = None;
-        let mut missing = |second: u64, mirrored: u64, origin: Option<u64>| {
-            let end = |last_seq| serde_json::from_value::<StreamState>(state(second, last_seq)).unwrap();
-            let mut answer = end(mirrored);
-            answer.origin = origin.map(|origin| end(origin).state);
+        let mut after = |second: u64, mirrored: u64, origin: Option<u64>| {
+            let mut answer = state(second, mirrored);
+            answer.origin = origin.map(|origin| state(second, origin).state);
             mirror = Mirror::after(mirror, &answer, None);
-            mirror.unwrap().missing
+            let Mirror { missing, contact, .. } = mirror.unwrap();
+            (missing, contact.heard.map(|heard| heard.since(begin).as_secs()))
         };
-        assert_eq!(missing(0, 100, Some(150)), 0, "they may be on their way");
-        assert_eq!(missing(2, 100, None), 50);
-        assert_eq!(missing(4, 160, Some(160)), 0);
-        assert_eq!(missing(6, 150, Some(160)), 10, "its new leader is behind");
-        assert_eq!(missing(8, 160, Some(90)), 0);
-        assert_eq!(missing(10, 160, None), 0, "the origin was set back");
+        assert_eq!(after(1, 100, Some(150)), (0, None), "they may be on their way");
+        assert_eq!(after(3, 140, Some(160)), (10, None));
+        assert_eq!(after(5, 160, Some(200)), (0, Some(3)), "it has what the origin had then");
+        assert_eq!(after(7, 200, Some(200)), (0, Some(7)));
+        assert_eq!(after(9, 190, Some(200)), (10, Some(7)), "its new leader is behind");
+        assert_eq!(after(11, 200, Some(90)), (0, Some(9)));
+        assert_eq!(after(13, 200, None), (0, Some(12)), "nobody knows better than the mirror");
     }
 
     #[test]
