@@ -1,4 +1,4 @@
-# `./dev test`, `./dev chaos` and `./dev fuzz`.
+# `./dev test`, `./dev chaos`, `./dev soak` and `./dev fuzz`.
 
 # The usual soft limit of open files. Tests run under it, so that they never depend on a generous machine.
 OPEN_FILES=1024
@@ -106,6 +106,22 @@ cmd_chaos() {
     need_rust
     ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
     cargo test --locked --test chaos -- "on_${servers}_" --nocapture
+}
+
+cmd_soak() {
+    local hours=1
+    while (($#)); do
+        [[ $1 == --hours ]] || die "soak has no option $1; see ./dev help"
+        hours=${2:-}
+        [[ $hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--hours needs a number, such as 1 or 0.02"
+        shift 2
+    done
+    CALLSIGHT_SOAK_SECONDS=$(awk -v hours="$hours" 'BEGIN { print 3600 * hours }')
+    export CALLSIGHT_SOAK_SECONDS
+    awk -v seconds="$CALLSIGHT_SOAK_SECONDS" 'BEGIN { exit seconds < 20 }' || die "a soak takes 20 seconds or more: --hours 0.01"
+    need_rust
+    ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
+    cargo test --locked --test soak -- after_many_lives --nocapture || die "the soak failed: the reason is above"
 }
 
 cmd_fuzz() { # TARGET ARG…

@@ -13,7 +13,7 @@ use std::time::Duration;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::{DetailPlane, DetailStore};
 use callsight_fold::series::exposition::{Format, write_page};
-use callsight_fold::{DetailLevel, Fold, FoldSettings, StreamTime};
+use callsight_fold::{DetailLevel, Fold, FoldSettings, SessionBudget, StreamTime};
 use callsight_frame::{
     Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
@@ -230,7 +230,8 @@ impl World {
         let detail = DetailStore::new(max_series);
         let recorder = Arc::clone(aggregates.recorder());
         let settings = FoldSettings { detail: detail_level, ..FoldSettings::default() };
-        let fold = Fold::new(&id("us".parse()), settings, recorder, detail.clone(), own);
+        let shared = (recorder, detail.clone(), SessionBudget::new(1 << 30));
+        let fold = Fold::new(&id("us".parse()), settings, shared, own);
         Self { fold, detail, aggregates, now: BEGIN }
     }
 

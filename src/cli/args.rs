@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::log::LogArgs;
 use crate::config::{
     ConfigError, MILLISECOND, MINUTE, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio,
-    whole, within_an_hour,
+    whole, within_a_day, within_an_hour,
 };
 use callsight_fold::Thresholds;
 
@@ -73,6 +73,19 @@ pub(crate) struct JudgementArgs {
         help_heading = "Budgets"
     )]
     pub(crate) max_server_urls: usize,
+
+    /// Remove the aggregates of a server after this time without a session, from 1s to 24h.
+    ///
+    /// Its place among `--max-server-urls` is free again, and a server that returns begins at zero.
+    /// Choose several times Prometheus's scrape interval, so that the last values are scraped.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "15m",
+        value_parser = within_a_day,
+        help_heading = "Budgets"
+    )]
+    pub(crate) server_idle: Duration,
 }
 
 impl JudgementArgs {

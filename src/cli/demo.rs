@@ -262,6 +262,7 @@ impl Stage {
             create: self.nats.bridge.is_none().then_some(1),
             ready_max_lag: Duration::from_secs(10),
             max_series: 1_000_000,
+            max_sessions: 100_000,
             fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
         }
     }

@@ -114,10 +114,19 @@ struct ServeHttpArgs {
     ready_max_lag: Duration,
 }
 
-/// Flags that bound the number of series.
+/// Flags that bound series and sessions, and with them memory.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Budgets")]
 struct BudgetArgs {
+    /// Maximum number of live sessions, in all regions together.
+    ///
+    /// It also bounds the peers that they observe, to eight times as many, and the sessions and
+    /// peers that are remembered for two minutes, to twice as many. Frames of further sessions are
+    /// refused, counted and warned of: the aggregates are incomplete then. Give 2.5 KB of memory per
+    /// session.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(1..=PLENTY))]
+    max_sessions: usize,
+
     /// Maximum number of live series of sessions and pairs, in all meetings together.
     ///
     /// A series takes about 100 bytes of memory. Beyond this and the other budgets, new series are
@@ -157,8 +166,10 @@ impl ServeArgs {
             web_config: self.http.web_config,
             ready_max_lag: self.http.ready_max_lag,
             max_series: self.budgets.max_series,
+            max_sessions: self.budgets.max_sessions,
             fold: FoldSettings {
                 idle_timeout: self.judgement.idle_timeout,
+                server_idle: self.judgement.server_idle,
                 detail: self.detail,
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,

@@ -33,7 +33,7 @@ fn sample(flag: &str) -> &'static str {
         "nats-fallback-url" => "nats://other:4333",
         "create" | "check-config" | "via-gateway" | "nats-tls-first" => "true",
         "listen" => "0.0.0.0:1",
-        "ready-max-lag" | "idle-timeout" | "degraded-rtt" => "7s",
+        "ready-max-lag" | "idle-timeout" | "server-idle" | "degraded-rtt" => "7s",
         "detail" => "session",
         "degraded-concealment" => "0.5",
         "log-format" => "json",

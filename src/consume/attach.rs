@@ -44,6 +44,8 @@ pub struct ConsumerConfig {
     pub lookback: Duration,
     /// How old a view may be that counts as current: polls are frequent enough to prove it.
     pub max_lag: Duration,
+    /// The budget for live sessions, of all regions together.
+    pub max_sessions: usize,
 }
 
 /// Why the consumer cannot be attached to.

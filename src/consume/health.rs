@@ -97,6 +97,8 @@ struct State {
     loss: Option<ViewLoss>,
     /// What is wrong although the region may be ready.
     warning: Option<String>,
+    /// What the budget for sessions refused.
+    refused: Option<String>,
     pending: u64,
     lag: Duration,
     /// When the stream was asked for the last answer that it gave.
@@ -184,6 +186,7 @@ impl RegionHealth {
         let state = State {
             loss: Some(ViewLoss::Starting),
             warning: None,
+            refused: None,
             pending: 0,
             lag: Duration::ZERO,
             answered: None,
@@ -209,6 +212,10 @@ impl RegionHealth {
 
     pub(super) fn warn(&self, warning: Option<String>) {
         self.state().warning = warning;
+    }
+
+    pub(super) fn warn_of_refused(&self, refused: Option<String>) {
+        self.state().refused = refused;
     }
 
     /// The stream answered what it was asked at this moment.
@@ -286,6 +293,7 @@ impl RegionHealth {
         };
         let warnings = [
             state.warning.clone(),
+            state.refused.clone(),
             mirror.and_then(MirrorLag::warning),
             standstill.map(|still| state.standstill_warning(still, now)),
         ];

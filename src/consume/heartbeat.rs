@@ -18,6 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::freshness::Freshness;
 use super::health::{Pulse, RegionHealth, Standstill};
 use super::intake::Intake;
+use super::refused::Refused;
 use callsight_fold::series::aggregates::RegionSeries;
 
 /// How often idle sessions are looked for.
@@ -36,6 +37,7 @@ pub(super) struct Shutdown;
 pub(super) struct Heartbeat {
     pub(super) intake: Intake,
     pub(super) freshness: Freshness,
+    refused: Refused,
     pub(super) health: Arc<RegionHealth>,
     attached: bool,
     client: Client,
@@ -51,6 +53,7 @@ impl Heartbeat {
     pub(super) fn new(
         intake: Intake,
         freshness: Freshness,
+        refused: Refused,
         health: Arc<RegionHealth>,
         client: Client,
         own: Arc<RegionSeries>,
@@ -60,7 +63,19 @@ impl Heartbeat {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let still_after = STILL_AFTER.max(idle_timeout / 3);
         let (attached, newest, live_at_newest) = (false, 0, 0);
-        Self { intake, freshness, health, attached, client, own, ticks, still_after, newest, live_at_newest }
+        Self {
+            intake,
+            freshness,
+            refused,
+            health,
+            attached,
+            client,
+            own,
+            ticks,
+            still_after,
+            newest,
+            live_at_newest,
+        }
     }
 
     /// Waits for a future.
@@ -121,6 +136,7 @@ impl Heartbeat {
         let still = stored.filter(|age| *age > self.still_after && self.live_at_newest >= STILL_SESSIONS);
         let standstill = before(still).map(|since| Standstill { since, sessions: self.live_at_newest });
         let newest = before(taken);
+        self.health.warn_of_refused(self.refused.look(self.intake.unfolded(), at));
         self.health.beat(Pulse { at, live_sessions, connected, clock, newest, mirror, standstill });
     }
 

@@ -25,7 +25,7 @@ use super::set_back::Position;
 use crate::log::RateLimit;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::RegionSeries;
-use callsight_fold::{Fold, Outcome, StreamTime};
+use callsight_fold::{Fold, Outcome, StreamTime, Unfolded};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Decoder, Frame, Reason, Rejection};
 
@@ -163,6 +163,11 @@ impl Intake {
 
     pub(super) fn live_sessions(&self) -> usize {
         self.fold.live_sessions()
+    }
+
+    /// What the budget for sessions has refused.
+    pub(super) const fn unfolded(&self) -> Unfolded {
+        self.fold.unfolded()
     }
 
     /// The age of the newest frame that was taken.

@@ -27,6 +27,7 @@ mod missed;
 mod pauses;
 mod poll;
 mod progress;
+mod refused;
 mod server_state;
 mod set_back;
 mod source;
@@ -54,6 +55,7 @@ use intake::{BrokenOrder, Intake};
 use missed::Missed;
 use pauses::Pauses;
 use progress::Stalled;
+use refused::Refused;
 pub use source::{JetStreamApi, Reader, Source, SourceKind};
 
 use crate::jetstream_api::AskError;
@@ -166,6 +168,7 @@ impl Consumer {
             heartbeat: Heartbeat::new(
                 Intake::new(region.clone(), fold, Arc::clone(&own), config.reader.shard.is_some()),
                 Freshness::new(stream),
+                Refused::new(region.clone(), config.max_sessions),
                 Arc::new(RegionHealth::new(region, config.source.kind)),
                 context.client(),
                 Arc::clone(&own),

@@ -45,10 +45,12 @@ impl Account {
                 *self.rejected.entry(rejection.reason.label()).or_default() += 1;
             }
             Fate::Taken(_, Outcome::Repeated) => self.repeated += 1,
-            Fate::Taken(_, outcome) => {
+            Fate::Taken(_, outcome @ (Outcome::Folded | Outcome::Late)) => {
                 self.folded += 1;
                 self.late += u64::from(*outcome == Outcome::Late);
             }
+            // No budget of a replay refuses a session.
+            Fate::Taken(_, Outcome::Refused) => {}
         }
     }
 

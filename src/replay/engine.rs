@@ -23,12 +23,12 @@ use super::window::Window;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
-use callsight_fold::{Fold, FoldSettings, REMEMBERED, StreamTime};
+use callsight_fold::{Fold, FoldSettings, REMEMBERED, SessionBudget, StreamTime};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Frame, Reason, Rejection};
 
-/// The budget for detail series: none is refused, since a replay is for the detail that live series
-/// leave out. The number leaves room for arithmetic.
+/// The budget for detail series and for sessions: none is refused, since a replay is for what live
+/// series leave out. The number leaves room for arithmetic.
 const UNBOUNDED: usize = usize::MAX / 4;
 
 /// Which frames are folded. Aggregates count these alone.
@@ -119,13 +119,15 @@ impl Engine {
     pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>) -> Self {
         let aggregates = Aggregates::new();
         let detail = DetailStore::new(UNBOUNDED);
+        let budget = SessionBudget::new(UNBOUNDED);
         let regions = config
             .regions
             .iter()
             .map(|region| {
-                let recorder = aggregates.shared_recorder();
+                let recorder = Arc::clone(aggregates.recorder());
                 let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
-                let fold = Fold::new(region, config.fold, recorder, detail.clone(), Arc::clone(&own));
+                let shared = (recorder, detail.clone(), budget.clone());
+                let fold = Fold::new(region, config.fold, shared, Arc::clone(&own));
                 RegionFold { region: region.clone(), fold, own }
             })
             .collect();

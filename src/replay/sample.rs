@@ -238,22 +238,20 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use metrics::Recorder;
-
     use super::*;
     use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
 
     #[test]
     fn a_step_has_every_sample_of_the_aggregates() {
         let aggregates = Aggregates::new();
-        let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
+        let recorder = aggregates.recorder();
         let servers = ["https://b", "https://a \"quoted\", le=\"1\""];
         for (index, url) in servers.iter().enumerate() {
-            let server = ServerSeries::register(&*recorder, "us", url, "webrtc");
+            let server = ServerSeries::register(&**recorder, "us", url, "webrtc");
             server.rtt.record(0.2);
             server.sessions.set(f64::from(u8::try_from(index).unwrap()));
         }
-        let _own = RegionSeries::register(&*recorder, "us");
+        let _own = RegionSeries::register(&**recorder, "us");
         let step = Step::read(StreamTime::default(), &aggregates, &DetailStore::new(1));
 
         let text = aggregates.render();

@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use async_nats::Client;
 use futures_util::future::{join_all, select_all};
-use metrics::Recorder;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,7 +34,7 @@ use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 use crate::nats::Refusals;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
-use callsight_fold::{Fold, FoldSettings};
+use callsight_fold::{Fold, FoldSettings, SessionBudget};
 use callsight_frame::subject::Region;
 use gate::Gate;
 use routes::{State, routes};
@@ -58,6 +57,8 @@ pub struct ExporterConfig {
     pub ready_max_lag: Duration,
     /// The budget for series of the detail planes.
     pub max_series: usize,
+    /// The budget for live sessions.
+    pub max_sessions: usize,
     /// The settings of each region's fold.
     pub fold: FoldSettings,
 }
@@ -120,17 +121,18 @@ impl Exporter {
         let address = listener.local_addr().map_err(cannot)?;
 
         let aggregates = Aggregates::new();
-        let recorder: Arc<dyn Recorder + Send + Sync> = aggregates.shared_recorder();
+        let recorder = aggregates.recorder();
         let detail = DetailStore::new(config.max_series);
+        let budget = SessionBudget::new(config.max_sessions);
         let (stop_consumers, stopping) = watch::channel(false);
         let mut consumers = Vec::new();
         let mut regions: Vec<Arc<RegionHealth>> = Vec::new();
         for Feed { source, client, refusals } in feeds {
             let region = &source.region;
-            let own = Arc::new(RegionSeries::register(&*recorder, region.as_str()));
-            let fold =
-                Fold::new(region, config.fold, Arc::clone(&recorder), detail.clone(), Arc::clone(&own));
-            let stream = StreamSeries::register(&*recorder, region.as_str(), source.is_mirror());
+            let own = Arc::new(RegionSeries::register(&**recorder, region.as_str()));
+            let shared = (Arc::clone(recorder), detail.clone(), budget.clone());
+            let fold = Fold::new(region, config.fold, shared, Arc::clone(&own));
+            let stream = StreamSeries::register(&**recorder, region.as_str(), source.is_mirror());
             let region = region.clone();
             let context = source.jetstream(client);
             let consumer_config = ConsumerConfig {
@@ -139,6 +141,7 @@ impl Exporter {
                 create: config.create,
                 lookback: config.fold.idle_timeout,
                 max_lag: config.ready_max_lag,
+                max_sessions: config.max_sessions,
             };
             let consumer = Consumer::new(context, refusals, consumer_config, fold, own, stream);
             regions.push(consumer.health());

@@ -10,9 +10,9 @@ use rand::{Rng, RngExt};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
+use crate::account::{Account, began_after};
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait;
-use crate::tally::Account;
 use crate::world::{Servers, World, members};
 
 /// The longest that anything is away: longer than two heartbeats and an acknowledgement may take.
@@ -265,11 +265,12 @@ impl World {
             floors.push(settled_ack_floor(&self.jetstream, &view.stream, view.durable).await);
         }
         sleep(away).await;
-        let began: Vec<_> = exporter.views.iter().map(|view| exporter.began(view.region)).collect();
+        let began: Vec<_> =
+            exporter.views.iter().map(|view| began_after(&exporter.process, view.region)).collect();
         exporter.next_life(began.clone()).await;
         for ((view, floor), began) in exporter.views.iter().zip(floors).zip(began) {
             if began.is_some() {
-                let next = exporter.began(view.region);
+                let next = began_after(&exporter.process, view.region);
                 assert_eq!(next, Some(floor), "{}: it begins where the last one acknowledged", view.stream);
             }
         }
@@ -281,7 +282,7 @@ impl World {
         self.links(number, |link| link.lose());
         let exporter = &mut self.exporters[number];
         exporter.kill().await;
-        let began = exporter.views.iter().map(|view| exporter.began(view.region)).collect();
+        let began = exporter.views.iter().map(|view| began_after(&exporter.process, view.region)).collect();
         exporter.next_life(began).await;
     }
 

@@ -14,6 +14,8 @@
 //! set by `./dev chaos`.
 
 #[cfg(test)]
+mod account;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod faults;

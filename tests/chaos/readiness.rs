@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::account::Account;
 use crate::kit::http;
 use crate::kit::scrape::Scrape;
-use crate::tally::Account;
 
 /// `--ready-max-lag` of the exporters, its default.
 const MAX_LAG: Duration = Duration::from_secs(10);

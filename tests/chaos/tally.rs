@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::pull::OrderedConfig;
 use callsight_frame::{Audio, Frame, Peer, Video};
 use futures_util::StreamExt;
 
+use crate::account::{Account, began_after};
 use crate::faults::Deck;
 use crate::kit::scrape::Scrape;
 use crate::kit::supercluster::SETTLED_WITHIN;
@@ -20,44 +21,6 @@ type Key = (String, String, String, String);
 
 /// A message of a stream, by its sequence.
 pub(super) type Stored = BTreeMap<u64, Message>;
-
-/// What an exporter says became of the messages of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Account {
-    received: u64,
-    redelivered: u64,
-    folded: u64,
-    repeated: u64,
-    rejected: u64,
-    pub(super) missed: u64,
-    pub(super) letters_lost: u64,
-}
-
-impl Account {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter is whole")]
-    pub(super) fn of(scrape: &Scrape, region: &str) -> Self {
-        let count = |name: &str| scrape.sum(&format!("callsight_{name}_total"), &[("region", region)]) as u64;
-        Self {
-            received: count("frames_received"),
-            redelivered: count("frames_redelivered"),
-            folded: count("frames_folded"),
-            repeated: count("frames_repeated"),
-            rejected: count("frames_rejected"),
-            missed: count("frames_missed"),
-            letters_lost: count("dead_letters_lost"),
-        }
-    }
-
-    /// Messages of the stream that had their effect, each counted once.
-    fn taken(&self) -> u64 {
-        self.folded + self.repeated + self.rejected
-    }
-
-    /// Messages of the stream of which nothing is to be expected any more.
-    pub(super) fn settled(&self) -> u64 {
-        self.taken() + self.missed
-    }
-}
 
 impl View {
     fn is_missed(&self, sequence: u64) -> bool {
@@ -74,7 +37,7 @@ impl World {
             exporter.ready().await;
             for view in &exporter.views {
                 let last = self.last_sequence(&self.sites[view.site].stream).await;
-                let share = last - exporter.began(view.region).unwrap();
+                let share = last - began_after(&exporter.process, view.region).unwrap();
                 let what = format!("an account of {share} messages of {} by {}", view.stream, exporter.name);
                 let account = exporter
                     .process
@@ -221,7 +184,7 @@ impl World {
         let scrape = exporter.process.metrics().await;
         for view in &exporter.views {
             let account = Account::of(&scrape, view.region);
-            let began = exporter.began(view.region).unwrap();
+            let began = began_after(&exporter.process, view.region).unwrap();
             let lives = view.lives.iter().copied().chain([(began, began + account.settled())]);
             let first = view.lives.first().map_or(began, |(from, _)| *from);
             let mut end = first;

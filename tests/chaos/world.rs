@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::account::{Account, began_after};
 use crate::clients::{self, Clients};
 use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
@@ -29,7 +30,7 @@ use crate::kit::supercluster::{
 use crate::kit::{http, tool, wait};
 use crate::readiness::{Now, Watch, Watched};
 use crate::say;
-use crate::tally::{Account, Stored};
+use crate::tally::Stored;
 
 /// What a kill leaves of a file is up to the operating system, and it does not matter: what was
 /// acknowledged is on the disk, also after a cut of power.
@@ -308,21 +309,11 @@ impl Site {
 }
 
 impl Exporter {
-    /// The sequence after which this process began to read a region, from its log.
-    pub(super) fn began(&self, region: &str) -> Option<u64> {
-        let log = self.process.process().output();
-        let region = format!("region={region}");
-        let mut lines =
-            log.lines().filter(|line| line.contains(" consuming ") || line.ends_with(" consuming"));
-        let line = lines.find(|line| line.split_ascii_whitespace().any(|word| word == region))?;
-        let after = line.split("after=").nth(1)?;
-        Some(after.split_ascii_whitespace().next().unwrap().parse().unwrap())
-    }
-
     /// Waits until it reads all of its regions, and returns after which sequences it began.
     pub(super) async fn consuming(&self) -> Vec<u64> {
         wait::eventually_async(SETTLED_WITHIN, &format!("exporter {} to consume", self.name), async || {
-            let began: Option<Vec<_>> = self.views.iter().map(|view| self.began(view.region)).collect();
+            let began: Option<Vec<_>> =
+                self.views.iter().map(|view| began_after(&self.process, view.region)).collect();
             began.ok_or_else(|| self.process.process().output())
         })
         .await

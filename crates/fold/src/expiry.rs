@@ -32,9 +32,21 @@ impl Expiry {
         self.0.pop().map(|Reverse((at, session_id))| (session_id, at))
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Drops the entries that are stale.
+    pub(super) fn retain(&mut self, current: impl Fn(StreamTime, &str) -> bool) {
+        self.0.retain(|Reverse((at, session_id))| current(*at, session_id));
+        self.shrink();
+    }
+
+    /// Gives back the memory of a queue that was much longer.
+    pub(super) fn shrink(&mut self) {
+        if self.0.len() < self.0.capacity() / 8 {
+            self.0.shrink_to(self.0.len() * 2);
+        }
     }
 
     #[cfg(test)]

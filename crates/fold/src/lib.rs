@@ -17,6 +17,7 @@
 
 #![warn(missing_docs)]
 
+mod budget;
 mod counters;
 mod degraded;
 mod detail;
@@ -35,22 +36,28 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
-use metrics::Recorder;
 
+use budget::Holding;
+pub use budget::SessionBudget;
 use expiry::Expiry;
+use population::shrink;
 use session::Session;
 pub use settings::{DetailLevel, FoldSettings, Limits, Thresholds};
 pub use time::StreamTime;
+pub use view::Unfolded;
 use view::{Step, View};
 
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, Seq};
-use series::aggregates::{RegionSeries, Removal};
+use series::aggregates::{AggregateRecorder, RegionSeries, Removal};
 use series::detail::DetailStore;
 
 /// How long a session's watermark and counters are remembered after its last frame, live or not: as
 /// long as the stream's duplicate window, in which a publisher may still resend a frame.
 pub const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// How many entries of the expiry may be stale beside one for each session.
+const STALE_ENTRIES: usize = 1024;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,40 +68,42 @@ pub enum Outcome {
     Late,
     /// It was at or below its session's watermark and changed nothing.
     Repeated,
+    /// It was of a session beyond the budget for live ones and changed nothing.
+    Refused,
 }
 
 /// The fold of one region.
 pub struct Fold {
     sessions: HashMap<Arc<str>, Box<Session>>,
-    /// Sessions that are not live but remembered, each counted with its peers.
-    remembered: usize,
-    /// The budget for series, since both are bounded by memory. Beyond it, a session is forgotten
-    /// when it ends or falls idle; otherwise a flood of short sessions would fill the memory.
-    max_remembered: usize,
+    budget: SessionBudget,
     expiry: Expiry,
     view: View,
 }
 
 impl Fold {
     /// Makes an empty fold. Aggregates are registered with `recorder`, detail rows are opened in
-    /// `detail`.
+    /// `detail`, and sessions take their places in `budget`; folds may share all three.
     #[must_use]
     pub fn new(
         region: &Region,
         settings: FoldSettings,
-        recorder: Arc<dyn Recorder + Send + Sync>,
-        detail: DetailStore,
+        (recorder, detail, budget): (Arc<AggregateRecorder>, DetailStore, SessionBudget),
         own: Arc<RegionSeries>,
     ) -> Self {
-        let max_remembered = detail.max_series();
-        let view = View::new(region, settings, recorder, detail, own);
-        Self { sessions: HashMap::new(), remembered: 0, max_remembered, expiry: Expiry::default(), view }
+        let view = View::new(region, settings, recorder, detail, budget.clone(), own);
+        Self { sessions: HashMap::new(), budget, expiry: Expiry::default(), view }
     }
 
     /// The number of live sessions.
     #[must_use]
     pub const fn live_sessions(&self) -> usize {
         self.view.live_sessions()
+    }
+
+    /// What the budget for sessions has refused.
+    #[must_use]
+    pub const fn unfolded(&self) -> Unfolded {
+        self.view.unfolded
     }
 
     /// Folds a frame that the stream received `at`, at the present moment `now`.
@@ -111,8 +120,8 @@ impl Fold {
         self.fold(frame, at, now, false)
     }
 
-    /// Removes the sessions that have been idle for the idle timeout. To be called about once per
-    /// second.
+    /// Removes the sessions that have been idle for the idle timeout, and the servers that nobody has
+    /// used for theirs. To be called about once per second.
     pub fn tick(&mut self, now: StreamTime) {
         let idle_timeout = self.view.settings().idle_timeout;
         while let Some((session_id, due)) = self.expiry.take_due(now) {
@@ -120,51 +129,65 @@ impl Fold {
             if session.due != due {
                 continue;
             }
+            let before = Holding::of(session);
             let idle_at = session.last_seen + idle_timeout;
-            self.remembered -= session.remembered();
             let next = if session.live.is_some() && idle_at > now {
                 idle_at
             } else {
-                self.view.leave(session, Removal::Idle, true);
+                self.view.leave(session, Removal::Idle, idle_at, true);
                 session.touched + REMEMBERED
             };
-            let remembered = self.remembered + session.remembered();
-            if next > now && (session.live.is_some() || remembered <= self.max_remembered) {
-                self.remembered = remembered;
+            self.budget.replace(before, Holding::NONE);
+            if next > now && (session.live.is_some() || self.budget.may_remember(session)) {
+                self.budget.replace(Holding::NONE, Holding::of(session));
                 session.due = next;
                 self.expiry.put(next, session_id);
             } else {
                 self.sessions.remove(&session_id);
             }
         }
+        self.view.remove_idle_servers(now);
+        shrink(&mut self.sessions);
+        self.expiry.shrink();
     }
 
     fn fold(&mut self, frame: &Frame<'_>, at: StreamTime, now: StreamTime, counting: bool) -> Outcome {
         let idle_timeout = self.view.settings().idle_timeout;
-        let (session, known) = match self.sessions.entry_ref(frame.session_id.as_str()) {
+        let entry = self.sessions.entry_ref(frame.session_id.as_str());
+        let (watermark, last_seen, live) = match &entry {
+            EntryRef::Occupied(entry) => {
+                let session = entry.get();
+                (session.watermark, session.last_seen, session.live.is_some())
+            }
+            EntryRef::Vacant(_) => (0, StreamTime::default(), false),
+        };
+        if frame.seq.get() <= watermark {
+            return Outcome::Repeated;
+        }
+        // A stream whose clock is ahead must not keep a session longer than one whose clock is
+        // right.
+        let last_seen = last_seen.max(at.min(now));
+        let idle_at = last_seen + idle_timeout;
+        let (late, ended) = (idle_at <= now, frame.ended == Some(true));
+        let alive = !late && !ended;
+        if alive && !live && !self.budget.enter() {
+            self.view.unfolded.frames += 1;
+            return Outcome::Refused;
+        }
+        let (session, known) = match entry {
             EntryRef::Occupied(entry) => (entry.into_mut(), true),
             EntryRef::Vacant(entry) => (
                 entry.insert_with_key(frame.session_id.as_str().into(), Box::new(Session::new(frame))),
                 false,
             ),
         };
-        if frame.seq.get() <= session.watermark {
-            return Outcome::Repeated;
-        }
-        if known {
-            self.remembered -= session.remembered();
-        }
+        let before = if known { Holding::of(session) } else { Holding::NONE };
         session.watermark = frame.seq.get();
-        // A stream whose clock is ahead must not keep a session longer than one whose clock is
-        // right.
-        session.last_seen = session.last_seen.max(at.min(now));
+        session.last_seen = last_seen;
         session.touched = now;
 
-        let idle_at = session.last_seen + idle_timeout;
-        let (late, ended) = (idle_at <= now, frame.ended == Some(true));
-        let alive = !late && !ended;
         let due = if alive { idle_at } else { now + idle_timeout };
-        let comes_forward = !known || (alive && session.live.is_none() && due < session.due);
+        let comes_forward = !known || (alive && !live && due < session.due);
         if comes_forward {
             session.due = due;
         }
@@ -174,17 +197,24 @@ impl Fold {
         session.followed = true;
         self.view.fold(session, frame, Step { alive, growing, counting });
         if !alive {
-            self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, counting);
+            self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, now, counting);
             if ended {
                 session.end();
             }
         }
-        self.remembered += session.remembered();
-        if self.remembered > self.max_remembered && !alive {
-            self.remembered -= session.remembered();
+        self.budget.replace(before, Holding::NONE);
+        if alive || self.budget.may_remember(session) {
+            self.budget.replace(Holding::NONE, Holding::of(session));
+            if comes_forward {
+                self.expiry.put(due, frame.session_id.as_str().into());
+            }
+        } else {
             self.sessions.remove(frame.session_id.as_str());
-        } else if comes_forward {
-            self.expiry.put(due, frame.session_id.as_str().into());
+        }
+        // Sessions that were forgotten have left their entries.
+        if self.expiry.len() > 2 * self.sessions.len() + STALE_ENTRIES {
+            let sessions = &self.sessions;
+            self.expiry.retain(|due, id| sessions.get(id).is_some_and(|session| session.due == due));
         }
         if late { Outcome::Late } else { Outcome::Folded }
     }

@@ -6,12 +6,15 @@
 //! [`Servers::replace_health`] adds it later subtracts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
-use metrics::{Gauge, Recorder};
+use metrics::Gauge;
+use slab::Slab;
 
-use crate::series::aggregates::ServerSeries;
+use super::time::StreamTime;
+use crate::series::aggregates::{AggregateRecorder, ServerSeries};
 use crate::series::judgement::Judgement;
 
 /// The name and type under which sessions without an elected server count.
@@ -20,7 +23,10 @@ pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
 /// The name under which servers beyond the budget count, each under its own type.
 const OTHER_SERVERS: &str = "other";
 
-/// The index of a server in [`Servers`].
+/// How often servers are looked at that nobody uses.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The index of a server in [`Servers`], which is another's once the server was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ServerIndex(usize);
 
@@ -29,6 +35,10 @@ pub(super) struct Server {
     pub(super) url: Box<str>,
     pub(super) server_type: &'static str,
     pub(super) series: ServerSeries,
+    /// How many live sessions are on it.
+    sessions: usize,
+    /// When it was last used, unless a live session is on it.
+    used: StreamTime,
 }
 
 impl Server {
@@ -37,48 +47,74 @@ impl Server {
     }
 }
 
-/// The servers of a region, up to the budget.
+/// The servers of a region, up to the budget. One that nobody uses any more gives its place back.
 pub(super) struct Servers {
     region: Box<str>,
-    recorder: Arc<dyn Recorder + Send + Sync>,
+    recorder: Arc<AggregateRecorder>,
     limit: usize,
     distinct: usize,
-    servers: Vec<Server>,
+    servers: Slab<Server>,
     by_name: HashMap<&'static str, HashMap<Box<str>, ServerIndex>>,
+    looked: StreamTime,
 }
 
 impl Servers {
-    pub(super) fn new(region: &str, recorder: Arc<dyn Recorder + Send + Sync>, limit: usize) -> Self {
+    pub(super) fn new(region: &str, recorder: Arc<AggregateRecorder>, limit: usize) -> Self {
         Self {
             region: region.into(),
             recorder,
             limit,
             distinct: 0,
-            servers: Vec::new(),
+            servers: Slab::new(),
             by_name: HashMap::new(),
+            looked: StreamTime::default(),
         }
     }
 
-    /// The index of a server, which is registered when it is new. Beyond the budget, the index that
-    /// all further servers of its type share.
-    pub(super) fn find(&mut self, (url, server_type): (&str, &'static str)) -> ServerIndex {
+    /// The index of a server that is used now; it is registered when it is new. Beyond the budget,
+    /// the index that all further servers of its type share.
+    pub(super) fn find(&mut self, (url, server_type): (&str, &'static str), now: StreamTime) -> ServerIndex {
         if let Some(index) = self.by_name.get(server_type).and_then(|by_url| by_url.get(url)) {
+            let server = &mut self.servers[index.0];
+            server.used = server.used.max(now);
             return *index;
         }
         if !is_common(url) {
             if self.distinct == self.limit {
-                return self.find((OTHER_SERVERS, server_type));
+                return self.find((OTHER_SERVERS, server_type), now);
             }
             self.distinct += 1;
         }
-        let index = ServerIndex(self.servers.len());
-        self.servers.push(Server {
+        let index = ServerIndex(self.servers.insert(Server {
             url: url.into(),
             server_type,
             series: ServerSeries::register(&*self.recorder, &self.region, url, server_type),
-        });
+            sessions: 0,
+            used: now,
+        }));
         self.by_name.entry(server_type).or_default().insert(url.into(), index);
         index
+    }
+
+    /// Removes the servers that nobody has used for so long, with all of their series.
+    pub(super) fn remove_idle(&mut self, idle: Duration, now: StreamTime) {
+        // The clock may have been set back.
+        if now >= self.looked && now.since(self.looked) < LOOK_EVERY {
+            return;
+        }
+        self.looked = now;
+        let Self { region, recorder, distinct, servers, by_name, .. } = self;
+        servers.retain(|_, Server { url, server_type, sessions, used, .. }| {
+            if *sessions > 0 || now < *used + idle || is_common(url) {
+                return true;
+            }
+            recorder.remove_server(region, url, server_type);
+            if let Some(by_url) = by_name.get_mut(server_type) {
+                by_url.remove(url);
+            }
+            *distinct -= 1;
+            false
+        });
     }
 
     /// Whether servers beyond the budget share this index.
@@ -155,13 +191,19 @@ impl Meetings {
         self.0.get_mut(meeting_id)
     }
 
+    #[cfg(test)]
+    pub(super) fn largest(&self) -> usize {
+        self.0.values().map(|meeting| meeting.participants.capacity()).max().unwrap_or_default()
+    }
+
     /// Counts a session of a participant on a server.
-    pub(super) fn join(&mut self, servers: &Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+    pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
         let meeting = match self.0.entry_ref(meeting_id) {
             EntryRef::Occupied(entry) => entry.into_mut(),
             EntryRef::Vacant(entry) => entry.insert_with_key(meeting_id.into(), Meeting::default()),
         };
-        let series = &servers.get(on).series;
+        let Server { series, sessions, .. } = &mut servers.servers[on.0];
+        *sessions += 1;
         meeting.sessions += 1;
         series.sessions.increment(1);
         if increment(meeting.on_server.entry(on).or_default()) {
@@ -172,10 +214,18 @@ impl Meetings {
         }
     }
 
-    /// Uncounts a session that [`Self::join`] counted.
-    pub(super) fn leave(&mut self, servers: &Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+    /// Uncounts a session that [`Self::join`] counted and that was on the server until a moment.
+    pub(super) fn leave(
+        &mut self,
+        servers: &mut Servers,
+        (meeting_id, peer_id): (&str, &str),
+        on: ServerIndex,
+        until: StreamTime,
+    ) {
         let Some(meeting) = self.0.get_mut(meeting_id) else { return };
-        let series = &servers.get(on).series;
+        let Server { series, sessions, used, .. } = &mut servers.servers[on.0];
+        *sessions -= 1;
+        *used = (*used).max(until);
         meeting.sessions -= 1;
         series.sessions.decrement(1);
         if decrement(&mut meeting.on_server, &on) {
@@ -186,6 +236,7 @@ impl Meetings {
         }
         if meeting.sessions == 0 {
             self.0.remove(meeting_id);
+            shrink(&mut self.0);
         }
     }
 }
@@ -200,5 +251,17 @@ fn increment(count: &mut usize) -> bool {
 fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     let Some(count) = counts.get_mut(key) else { return false };
     *count -= 1;
-    *count == 0 && counts.remove(key).is_some()
+    let last = *count == 0 && counts.remove(key).is_some();
+    if last {
+        shrink(counts);
+    }
+    last
+}
+
+/// Gives back the memory of a map that was much larger: who left must not cost for ever.
+pub(super) fn shrink<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>) {
+    const WORTH_WHILE: usize = 64;
+    if map.capacity() > WORTH_WHILE && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
 }

@@ -74,17 +74,27 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Begins a frame: finds the index of each of its peers, and removes the series of peers that
-    /// it lacks. A peer that it has twice counts once, since its counters can't be told apart.
-    pub(super) fn begin(&mut self, peers: &[Peer<'_>], found: &mut Vec<Option<usize>>) {
+    /// it lacks. A peer that it has twice counts once, since its counters can't be told apart. Takes
+    /// in at most `room` new peers, and returns how many it refused.
+    pub(super) fn begin(
+        &mut self,
+        peers: &[Peer<'_>],
+        mut room: usize,
+        found: &mut Vec<Option<usize>>,
+    ) -> u64 {
         if self.states.is_empty() {
-            self.states.reserve_exact(peers.len());
+            self.states.reserve_exact(peers.len().min(room));
             self.names.reserve_exact(peers.iter().map(|peer| peer.peer_id.as_str().len()).sum());
         }
         self.round = self.round.wrapping_add(1);
         found.clear();
-        let mut next = 0;
+        let (mut next, mut refused) = (0, 0);
         for peer in peers {
-            let index = self.find(peer.peer_id.as_str(), next);
+            let Some(index) = self.find(peer.peer_id.as_str(), next, &mut room) else {
+                refused += 1;
+                found.push(None);
+                continue;
+            };
             next = index + 1;
             let state = &mut self.states[index];
             let again = std::mem::replace(&mut state.round, self.round) == self.round;
@@ -107,6 +117,7 @@ impl Peers {
             }
         }
         std::hint::black_box(fetched);
+        refused
     }
 
     /// Ends a frame: forgets the departed peers once there are many.
@@ -130,14 +141,15 @@ impl Peers {
         self.states.len()
     }
 
-    /// The index of a peer, which is added when it is new. Clients list their peers in the same
-    /// order each time, so it is probably at `expected`.
-    fn find(&mut self, peer_id: &str, expected: usize) -> usize {
+    /// The index of a peer, which is added when it is new and there is room. Clients list their
+    /// peers in the same order each time, so it is probably at `expected`.
+    fn find(&mut self, peer_id: &str, expected: usize, room: &mut usize) -> Option<usize> {
         let count = self.states.len();
         let found = (expected..count)
             .chain(0..expected.min(count))
             .find(|index| self.states[*index].name(&self.names) == peer_id.as_bytes());
-        found.unwrap_or_else(|| {
+        found.or_else(|| {
+            *room = room.checked_sub(1)?;
             self.states.push(PeerState {
                 baseline: Baseline::ZERO,
                 detail: DetailRow::Closed,
@@ -146,7 +158,7 @@ impl Peers {
                 round: self.round.wrapping_sub(1),
             });
             self.names.extend_from_slice(peer_id.as_bytes());
-            count
+            Some(count)
         })
     }
 
@@ -191,11 +203,6 @@ impl Session {
             followed: false,
             live: None,
         }
-    }
-
-    /// How much the session counts towards the budget of remembered ones: zero while it is live.
-    pub(super) const fn remembered(&self) -> usize {
-        if self.live.is_some() { 0 } else { 1 + self.peers.len() }
     }
 
     /// Reduces an ended session to its watermark.

@@ -43,6 +43,8 @@ pub struct Thresholds {
 pub struct FoldSettings {
     /// A session without a frame for this long is removed, and a frame this old is late.
     pub idle_timeout: Duration,
+    /// The series of a server that nobody has used for this long are removed.
+    pub server_idle: Duration,
     /// How much detail has series.
     pub detail: DetailLevel,
     /// Pairs have series only in meetings of up to this many sessions, since their number grows
@@ -59,6 +61,7 @@ impl Default for FoldSettings {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(30),
+            server_idle: Duration::from_secs(15 * 60),
             detail: DetailLevel::Pair,
             pair_max_sessions: 50,
             limits: Limits { sessions_per_meeting: 1000, peers_per_session: 256, server_urls: 256 },

@@ -8,16 +8,15 @@
 
 use std::sync::Arc;
 
-use metrics::Recorder;
-
 use super::Outcome;
+use super::budget::SessionBudget;
 use super::counters::Growth;
 use super::detail::{DetailRow, set_pair, set_session};
 use super::population::{Health, Meetings, NO_SERVER, ServerIndex, Servers};
 use super::session::{Live, Session};
 use super::settings::{DetailLevel, FoldSettings};
 use super::time::StreamTime;
-use crate::series::aggregates::{Limit, RegionSeries, Removal};
+use crate::series::aggregates::{AggregateRecorder, Limit, RegionSeries, Removal};
 use crate::series::detail::{DetailPlane, DetailStore};
 use crate::series::judgement::Judgement;
 use callsight_frame::Frame;
@@ -34,6 +33,15 @@ pub(super) struct Step {
     pub(super) counting: bool,
 }
 
+/// What the budget for sessions kept out of the fold, and with it out of the aggregates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unfolded {
+    /// Frames of further sessions.
+    pub frames: u64,
+    /// Further peers, once for each frame that has them.
+    pub peers: u64,
+}
+
 /// The state behind the series of a region.
 pub(super) struct View {
     region: Box<str>,
@@ -42,7 +50,9 @@ pub(super) struct View {
     meetings: Meetings,
     live_sessions: usize,
     detail: DetailStore,
+    budget: SessionBudget,
     own: Arc<RegionSeries>,
+    pub(super) unfolded: Unfolded,
     /// For each peer of the present frame, its index in the session. Kept to reuse its memory.
     found: Vec<Option<usize>>,
 }
@@ -51,8 +61,9 @@ impl View {
     pub(super) fn new(
         region: &Region,
         settings: FoldSettings,
-        recorder: Arc<dyn Recorder + Send + Sync>,
+        recorder: Arc<AggregateRecorder>,
         detail: DetailStore,
+        budget: SessionBudget,
         own: Arc<RegionSeries>,
     ) -> Self {
         Self {
@@ -62,7 +73,9 @@ impl View {
             meetings: Meetings::default(),
             live_sessions: 0,
             detail,
+            budget,
             own,
+            unfolded: Unfolded::default(),
             found: Vec::new(),
         }
     }
@@ -75,11 +88,18 @@ impl View {
         self.live_sessions
     }
 
+    /// For how many participants the largest meeting has memory.
+    #[cfg(test)]
+    pub(super) fn largest_meeting(&self) -> usize {
+        self.meetings.largest()
+    }
+
     /// Counts a frame by its outcome.
     pub(super) fn count(&self, outcome: Outcome, frame: &Frame<'_>, at: StreamTime, now: StreamTime) {
-        if outcome == Outcome::Repeated {
-            self.own.repeated.increment(1);
-            return;
+        match outcome {
+            Outcome::Folded | Outcome::Late => {}
+            Outcome::Repeated => return self.own.repeated.increment(1),
+            Outcome::Refused => return self.own.refused(Limit::Sessions).increment(1),
         }
         self.own.folded.increment(1);
         if outcome == Outcome::Late {
@@ -124,18 +144,18 @@ impl View {
             Some(live) if self.servers.get(live.server).is(name) => live.server,
             // A last frame is often a short one.
             Some(live) if !step.alive && server.is_none() => live.server,
-            _ => self.servers.find(name),
+            _ => self.servers.find(name, session.touched),
         };
         if !step.alive {
             return on;
         }
         if !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on) {
-            self.leave(session, Removal::Moved, step.counting);
+            self.leave(session, Removal::Moved, session.touched, step.counting);
             session.meeting_id = frame.meeting_id.as_str().into();
             session.peer_id = frame.peer_id.as_str().into();
         }
         if session.live.is_none() {
-            self.meetings.join(&self.servers, &session.meeting_id, &session.peer_id, on);
+            self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
             self.live_sessions += 1;
             session.live = Some(Live { server: on, health: Health::NONE, detail: DetailRow::Closed });
             if self.servers.is_overflow(on) {
@@ -159,7 +179,11 @@ impl View {
         let mut growth = Growth::default();
         let (mut peers, mut judgement) = (0, Judgement::of_session(frame, thresholds));
         let (region, series) = (&*self.region, &self.servers.get(on).series);
-        session.peers.begin(&frame.peers, &mut self.found);
+        let refused = session.peers.begin(&frame.peers, self.budget.room_for_peers(), &mut self.found);
+        if refused > 0 {
+            self.own.refused(Limit::Peers).increment(refused);
+            self.unfolded.peers += refused;
+        }
         for (peer, index) in frame.peers.iter().zip(&self.found) {
             let Some(index) = *index else { continue };
             peers += 1;
@@ -226,8 +250,13 @@ impl View {
             && meeting.sessions <= self.settings.pair_max_sessions
     }
 
-    /// Ends a session's life: removes its series, and takes it out of the population.
-    pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, counting: bool) {
+    /// Removes the servers that nobody has used for `--server-idle`.
+    pub(super) fn remove_idle_servers(&mut self, now: StreamTime) {
+        self.servers.remove_idle(self.settings.server_idle, now);
+    }
+
+    /// Ends a session's life at a moment: removes its series, and takes it out of the population.
+    pub(super) fn leave(&mut self, session: &mut Session, cause: Removal, at: StreamTime, counting: bool) {
         let Some(live) = session.live.take() else { return };
         self.servers.replace_health(live.server, live.health, Health::NONE);
         if live.detail.row().is_some()
@@ -235,9 +264,13 @@ impl View {
         {
             meeting.detailed -= 1;
         }
-        self.meetings.leave(&self.servers, &session.meeting_id, &session.peer_id, live.server);
+        let who = (&*session.meeting_id, &*session.peer_id);
+        self.meetings.leave(&mut self.servers, who, live.server, at);
         session.peers.close();
         self.live_sessions -= 1;
+        if cause != Removal::Moved {
+            self.budget.leave();
+        }
         if counting {
             self.own.removed(cause).increment(1);
         }

@@ -154,6 +154,16 @@ impl Process {
         fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
     }
 
+    /// How many files and sockets it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.id())).unwrap().count()
+    }
+
     /// Sends nothing once the child has been waited for, since its id may be reused by then.
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal)

@@ -197,6 +197,7 @@ impl ReplayArgs {
         };
         let fold = FoldSettings {
             idle_timeout: self.judgement.idle_timeout,
+            server_idle: self.judgement.server_idle,
             detail: DetailLevel::Pair,
             pair_max_sessions: usize::MAX,
             limits: Limits {

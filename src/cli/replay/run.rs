@@ -180,6 +180,7 @@ fn report_command(engine: &EngineConfig, target: &Target) -> String {
             ("--degraded-rtt", duration(fold.thresholds.rtt)),
             ("--degraded-concealment", fold.thresholds.concealment.to_string()),
             ("--max-server-urls", fold.limits.server_urls.to_string()),
+            ("--server-idle", duration(fold.server_idle)),
         ]
     };
     for ((name, value), default) in settings(fold).into_iter().zip(settings(&FoldSettings::default())) {

@@ -69,6 +69,7 @@ impl Sink for Frames {
                     Outcome::Folded => "folded",
                     Outcome::Late => "late",
                     Outcome::Repeated => "repeated",
+                    Outcome::Refused => "refused",
                 };
             }
             Fate::Rejected(rejection) => {

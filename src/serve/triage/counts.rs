@@ -194,7 +194,7 @@ mod tests {
             folded: 40,
             rejected: 3,
             dead_letters: 3,
-            refused: [9, 0, 0, 0],
+            refused: [9, 0, 0, 0, 0, 0],
             ..RegionCounts::default()
         };
         assert_eq!(counts.regions["us"], own);

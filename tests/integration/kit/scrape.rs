@@ -57,6 +57,20 @@ impl Scrape {
         self.matching(name, &[]).map(|sample| (sample.labels.clone(), sample.value)).collect()
     }
 
+    /// The number of series.
+    pub(crate) fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// The values of a label, with the number of series of each.
+    pub(crate) fn values_of(&self, label: &str) -> BTreeMap<&str, usize> {
+        let mut values = BTreeMap::new();
+        for value in self.samples.iter().filter_map(|sample| sample.labels.get(label)) {
+            *values.entry(value.as_str()).or_default() += 1;
+        }
+        values
+    }
+
     /// The names that have at least one series (of a histogram: with `_bucket`, `_sum`, `_count`).
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         self.samples.iter().map(|sample| sample.name.as_str()).collect()
@@ -166,6 +180,8 @@ frames_total{region="apac",reason="late"} 5
         assert_eq!(regions, ["us", "apac"]);
         let names = ["age", "frames_total", "limit", "odd", "rtt_bucket", "rtt_sum", "up"];
         assert!(scrape.names().into_iter().eq(names));
+        assert_eq!(scrape.len(), 9);
+        assert_eq!(scrape.values_of("region"), BTreeMap::from([("us", 5), ("apac", 1)]));
     }
 
     #[test]

@@ -34,6 +34,10 @@ vocabulary! {
         PeersPerSession = "peers_per_session",
         /// Servers with series of their own.
         ServerUrls = "server_urls",
+        /// Live sessions, of all regions together.
+        Sessions = "sessions",
+        /// Peers of all sessions together.
+        Peers = "peers",
     }
 
     /// Why a live session was removed: the values of the label `reason` there.

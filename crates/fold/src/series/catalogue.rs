@@ -78,7 +78,7 @@ pub struct Metric {
 }
 
 const REGION: &[&str] = &["region"];
-const SERVER: &[&str] = &["region", "server_url", "server_type"];
+pub(super) const SERVER: &[&str] = &["region", "server_url", "server_type"];
 const SERVER_OPERATION: &[&str] = &["region", "server_url", "server_type", "operation"];
 const SERVER_SIGNAL: &[&str] = &["region", "server_url", "server_type", "signal"];
 pub(super) const SESSION: &[&str] =
@@ -192,7 +192,7 @@ catalogue! {
         BUILD_INFO = "callsight_build_info" Kind::Gauge, &["version"],
             "Always 1; the label is the running version.";
         FRAMES_RECEIVED = "callsight_frames_received_total" Kind::Counter, REGION,
-            "Messages received from the stream: folded, repeated, rejected and redelivered.";
+            "Messages received from the stream: folded, repeated, rejected, redelivered, and refused by the limit sessions.";
         FRAMES_FOLDED = "callsight_frames_folded_total" Kind::Counter, REGION,
             "Frames folded, late ones included.";
         FRAMES_REPEATED = "callsight_frames_repeated_total" Kind::Counter, REGION,
@@ -236,7 +236,7 @@ catalogue! {
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series in the detail planes.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
-            "Rows or server names refused because a limit was reached; existing rows stay correct and aggregates stay complete.";
+            "What a limit refused: rows and server names, which aggregates still count; frames of further sessions and the further peers of each frame (limits sessions and peers), which they lack.";
         SESSIONS_REMOVED = "callsight_sessions_removed_total" Kind::Counter, &["region", "reason"],
             "Live sessions removed: ended, idle, or moved to another server or meeting.";
         SCRAPE_SECONDS_SPENT = "callsight_scrape_duration_seconds" SCRAPE_SECONDS, &[],

@@ -174,11 +174,6 @@ impl DetailStore {
         self.0.live() + plane.columns().len() <= self.0.max_series
     }
 
-    /// The budget: how many series it holds at most.
-    pub(crate) fn max_series(&self) -> usize {
-        self.0.max_series
-    }
-
     /// The number of series that a plane's open rows take up, set or not.
     #[must_use]
     pub fn live_series(&self, plane: DetailPlane) -> usize {

@@ -1,22 +1,23 @@
 //! The recorder of the aggregates: the series that stay.
 //!
-//! The exporter library writes them as text, and hands out nothing else. Replay and the triage page
-//! need them as numbers. So each series of the catalogue has its value here, in an atomic that its
-//! handles share, and the library is brought up to date whenever it writes its page: an update is
-//! one atomic operation, without a hash or a lock. Histograms are our own altogether; see
-//! [`Buckets`].
+//! The exporter library writes them as text and hands out nothing else, and can't remove one. Replay
+//! and the triage page need them as numbers, and those of a server go when nobody uses it any more.
+//! So each series of the catalogue has its value here, in an atomic that its handles share: an update
+//! is one atomic operation, without a hash or a lock. The library keeps what the catalogue does not
+//! have. For histograms see [`Buckets`].
 //!
 //! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the
 //! same values.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::catalogue::{CATALOGUE, Kind, Metric};
+use super::catalogue::{CATALOGUE, Kind, Metric, Plane, SERVER};
 use super::histogram::{Buckets, Observations};
 use super::labels::{self, Labels};
 
@@ -31,10 +32,9 @@ pub struct AggregateSeries {
 }
 
 enum Storage {
-    /// The count, and the library's handle of it.
-    Counter(Arc<AtomicU64>, Counter),
-    /// The bits of the value, and the library's handle of it.
-    Gauge(Arc<AtomicU64>, Gauge),
+    Counter(Arc<AtomicU64>),
+    /// The bits of the value.
+    Gauge(Arc<AtomicU64>),
     Histogram(Arc<Buckets>),
 }
 
@@ -66,8 +66,8 @@ impl AggregateSeries {
     #[must_use]
     pub fn value(&self) -> AggregateValue {
         match &self.value {
-            Storage::Counter(count, _) => AggregateValue::Counter(count.load(Relaxed)),
-            Storage::Gauge(bits, _) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
+            Storage::Counter(count) => AggregateValue::Counter(count.load(Relaxed)),
+            Storage::Gauge(bits) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
             Storage::Histogram(buckets) => AggregateValue::Histogram(buckets.observations()),
         }
     }
@@ -108,6 +108,27 @@ impl AggregateRecorder {
         registry.insert((place, text), Arc::clone(&series));
         Some(series)
     }
+
+    /// Removes the aggregates of a server. A handle that is kept longer writes into memory that
+    /// nobody shows, and a server that returns begins again at zero.
+    pub(crate) fn remove_server(&self, region: &str, server_url: &str, server_type: &str) {
+        let server: Arc<str> =
+            labels::render(SERVER.iter().copied().zip([region, server_url, server_type])).into();
+        let mut registry = self.registry();
+        for (place, _) in CATALOGUE.iter().enumerate().filter(|(_, metric)| metric.plane == Plane::Aggregate)
+        {
+            // The last value ends with a quote, so no other server's labels begin like these.
+            let keys: Vec<_> = registry
+                .range((place, Arc::clone(&server))..)
+                .map(|(key, _)| key)
+                .take_while(|(at, labels)| *at == place && labels.starts_with(&*server))
+                .cloned()
+                .collect();
+            for key in keys {
+                registry.remove(&key);
+            }
+        }
+    }
 }
 
 impl Recorder for AggregateRecorder {
@@ -123,22 +144,19 @@ impl Recorder for AggregateRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        let library = self.library.register_counter(key, metadata);
-        let value = Storage::Counter(Arc::default(), library.clone());
-        let series = self.register(key, |kind| (kind == Kind::Counter).then_some(value));
+        let series =
+            self.register(key, |kind| (kind == Kind::Counter).then(|| Storage::Counter(Arc::default())));
         match series.as_deref().map(|series| &series.value) {
-            Some(Storage::Counter(count, _)) => Counter::from_arc(Arc::clone(count)),
-            _ => library,
+            Some(Storage::Counter(count)) => Counter::from_arc(Arc::clone(count)),
+            _ => self.library.register_counter(key, metadata),
         }
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        let library = self.library.register_gauge(key, metadata);
-        let value = Storage::Gauge(Arc::default(), library.clone());
-        let series = self.register(key, |kind| (kind == Kind::Gauge).then_some(value));
+        let series = self.register(key, |kind| (kind == Kind::Gauge).then(|| Storage::Gauge(Arc::default())));
         match series.as_deref().map(|series| &series.value) {
-            Some(Storage::Gauge(bits, _)) => Gauge::from_arc(Arc::clone(bits)),
-            _ => library,
+            Some(Storage::Gauge(bits)) => Gauge::from_arc(Arc::clone(bits)),
+            _ => self.library.register_gauge(key, metadata),
         }
     }
 
@@ -154,7 +172,7 @@ impl Recorder for AggregateRecorder {
     }
 }
 
-/// The aggregates, with every metric of the catalogue described. Clones share them.
+/// The aggregates. Clones share them.
 #[derive(Clone)]
 pub struct Aggregates {
     recorder: Arc<AggregateRecorder>,
@@ -168,19 +186,10 @@ impl Default for Aggregates {
 }
 
 impl Aggregates {
-    /// Sets up the recorder with the HELP texts of the catalogue.
+    /// Sets up an empty recorder.
     #[must_use]
     pub fn new() -> Self {
         let library = PrometheusBuilder::new().build_recorder();
-        for metric in CATALOGUE {
-            match metric.kind {
-                Kind::Counter => library.describe_counter(metric.name.into(), None, metric.help.into()),
-                Kind::Gauge | Kind::Age => {
-                    library.describe_gauge(metric.name.into(), None, metric.help.into())
-                }
-                Kind::Histogram(_) => {}
-            }
-        }
         let page = library.handle();
         Self { recorder: Arc::new(AggregateRecorder { library, series: Mutex::default() }), page }
     }
@@ -189,12 +198,6 @@ impl Aggregates {
     #[must_use]
     pub const fn recorder(&self) -> &Arc<AggregateRecorder> {
         &self.recorder
-    }
-
-    /// The recorder, for those who keep it to register series later.
-    #[must_use]
-    pub fn shared_recorder(&self) -> Arc<dyn Recorder + Send + Sync> {
-        Arc::<AggregateRecorder>::clone(&self.recorder)
     }
 
     /// Every series of the catalogue that is registered, in the order of the catalogue and then of
@@ -208,24 +211,25 @@ impl Aggregates {
     /// order.
     #[must_use]
     pub fn render(&self) -> String {
-        let series = self.series();
-        for series in &series {
-            match &series.value {
-                Storage::Counter(count, library) => library.absolute(count.load(Relaxed)),
-                Storage::Gauge(bits, library) => library.set(f64::from_bits(bits.load(Relaxed))),
-                Storage::Histogram(_) => {}
-            }
-        }
         let mut text = self.page.render();
         let mut family = "";
-        for series in &series {
-            let AggregateSeries { metric, labels, value: Storage::Histogram(buckets) } = &**series else {
-                continue;
-            };
-            if std::mem::replace(&mut family, metric.name) != metric.name {
-                text.push_str(&format!("\n# HELP {0} {1}\n# TYPE {0} histogram\n", metric.name, metric.help));
+        for series in self.series() {
+            let AggregateSeries { metric: Metric { name, help, kind, .. }, labels, value } = &*series;
+            // A `String` takes everything.
+            if std::mem::replace(&mut family, name) != *name {
+                let _ = write!(text, "\n# HELP {name} {help}\n# TYPE {name} {}\n", kind.name());
             }
-            buckets.render(metric.name, labels, &mut text);
+            let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            let _ = match value {
+                Storage::Counter(count) => writeln!(text, "{name}{braced} {}", count.load(Relaxed)),
+                Storage::Gauge(bits) => {
+                    writeln!(text, "{name}{braced} {}", f64::from_bits(bits.load(Relaxed)))
+                }
+                Storage::Histogram(buckets) => {
+                    buckets.render(name, labels, &mut text);
+                    Ok(())
+                }
+            };
         }
         text.push('\n');
         text

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fold, FoldSettings, Outcome, StreamTime};
+use super::{Fold, FoldSettings, Outcome, SessionBudget, StreamTime};
 use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::series::exposition::{Format, write_page};
@@ -114,6 +114,7 @@ impl PeerExt for Peer<'_> {
 struct World {
     fold: Fold,
     detail: DetailStore,
+    budget: SessionBudget,
     aggregates: Aggregates,
     now: StreamTime,
 }
@@ -124,12 +125,22 @@ impl World {
     }
 
     fn with(settings: FoldSettings, max_series: usize) -> Self {
+        Self::of(settings, max_series, SessionBudget::new(1_000_000))
+    }
+
+    /// A world with room for so many live sessions.
+    fn for_sessions(max_sessions: usize) -> Self {
+        Self::of(FoldSettings::default(), 1_000_000, SessionBudget::new(max_sessions))
+    }
+
+    fn of(settings: FoldSettings, max_series: usize, budget: SessionBudget) -> Self {
         let aggregates = Aggregates::new();
         let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), "us"));
         let detail = DetailStore::new(max_series);
         let recorder = Arc::clone(aggregates.recorder());
-        let fold = Fold::new(&"us".parse().unwrap(), settings, recorder, detail.clone(), own);
-        Self { fold, detail, aggregates, now: StreamTime::from_unix_nanos(1_000_000_000_000_000) }
+        let shared = (recorder, detail.clone(), budget.clone());
+        let fold = Fold::new(&"us".parse().unwrap(), settings, shared, own);
+        Self { fold, detail, budget, aggregates, now: StreamTime::from_unix_nanos(1_000_000_000_000_000) }
     }
 
     fn pass(&mut self, time: Duration) {

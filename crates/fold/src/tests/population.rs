@@ -203,3 +203,112 @@ fn a_session_that_goes_takes_its_degradation_along() {
     world.tick();
     assert_eq!(degraded(&world), [0.0; 3]);
 }
+
+const SERVER_IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// How many aggregates a server has.
+fn of_server(world: &World, url: &str) -> usize {
+    let label = format!("{{region=\"us\",server_url=\"{url}\"");
+    world.page().0.keys().filter(|series| series.contains(&label)).count()
+}
+
+#[test]
+fn the_series_of_a_server_go_when_nobody_has_been_on_it_for_long() {
+    let mut world = World::new();
+    world.fold(&frame("s1", 1).sees(peer("bob").samples(100, 0)));
+    world.fold(&frame("s2", 1).on(OTHER_RELAY));
+    let all = of_server(&world, RELAY);
+    world.pass(IDLE - SECOND);
+    world.fold(&frame("s2", 2).on(OTHER_RELAY));
+    world.pass(SECOND);
+    world.tick();
+    assert_eq!(of_server(&world, RELAY), all, "the gauges say that nobody is there");
+    // Since it fell idle, by its own frames and not by the tick that noticed it.
+    for (more, left) in [(SERVER_IDLE - SECOND, all), (SECOND, 0)] {
+        world.pass(more);
+        world.tick();
+        assert_eq!(of_server(&world, RELAY), left);
+    }
+    assert_eq!(of_server(&world, OTHER_RELAY), all, "it was left a moment later");
+
+    // A server that returns begins anew.
+    world.fold(&frame("s3", 1).sees(peer("bob").samples(7, 0)));
+    assert_eq!(of_server(&world, RELAY), all);
+    assert_eq!(world.value("videocall_audio_samples_total", &[RELAY]), Some(7.0));
+    assert_eq!(world.value("videocall_sessions", &[RELAY]), Some(1.0));
+}
+
+#[test]
+fn a_server_with_a_live_session_stays() {
+    let mut world = World::new();
+    world.fold(&frame("s0", 1).on(OTHER_RELAY).ended());
+    for seq in 1..=100 {
+        world.fold(&frame("s1", seq));
+        world.pass(IDLE - SECOND);
+        world.tick();
+    }
+    assert_eq!(world.value("videocall_sessions", &[RELAY]), Some(1.0));
+    assert_eq!(of_server(&world, OTHER_RELAY), 0);
+}
+
+#[test]
+fn late_frames_use_a_server() {
+    let mut world = World::new();
+    for seq in 1..=40 {
+        world.fold_aged(&frame("s1", seq), 2 * IDLE);
+        world.pass(SERVER_IDLE / 2);
+        world.tick();
+        assert!(of_server(&world, RELAY) > 0);
+    }
+    world.pass(SERVER_IDLE / 2);
+    world.tick();
+    assert_eq!(of_server(&world, RELAY), 0);
+}
+
+#[test]
+fn none_and_other_stay() {
+    let limits = crate::Limits { server_urls: 1, ..FoldSettings::default().limits };
+    let mut world = World::with(FoldSettings { limits, ..FoldSettings::default() }, 1_000_000);
+    world.fold(&frame("s1", 1));
+    world.fold(&frame("s2", 1).on(OTHER_RELAY));
+    world.fold(&Frame { server: None, ..frame("s3", 1) });
+    world.pass(IDLE);
+    world.tick();
+    world.pass(SERVER_IDLE);
+    world.tick();
+    assert_eq!(of_server(&world, RELAY), 0);
+    assert!(of_server(&world, "other") > 0 && of_server(&world, "none") > 0);
+}
+
+#[test]
+fn five_thousand_servers_come_and_go_through_a_budget_of_a_hundred() {
+    let limits = crate::Limits { server_urls: 100, ..FoldSettings::default().limits };
+    let mut world = World::with(FoldSettings { limits, ..FoldSettings::default() }, 1_000_000);
+    let urls: Vec<_> = (0..5_000).map(|number| format!("https://edge-{number}.example:4433")).collect();
+    world.fold(&frame("stays", 1).meeting("n"));
+    for batch in urls.chunks(250) {
+        for url in batch {
+            world.fold(&frame(url.trim_start_matches("https://"), 1).on(url));
+        }
+        assert_eq!(world.values("videocall_meetings", &["webtransport"]).len(), 100 + 1);
+        assert_eq!(world.value("videocall_sessions", &["other"]), Some(250.0 - 99.0));
+        for _ in 0..=(SERVER_IDLE + IDLE).as_secs() / 20 {
+            world.pass(20 * SECOND);
+            world.fold(&frame("stays", world.now.unix_seconds() as u64).meeting("n"));
+            world.tick();
+        }
+    }
+    let page = world.page();
+    let servers = |series: &&String| series.contains("server_url=");
+    let left: Vec<_> = page
+        .0
+        .keys()
+        .filter(servers)
+        .filter(|series| !series.contains(RELAY) && !series.contains("\"other\""))
+        .collect();
+    assert_eq!(left, Vec::<&String>::new());
+    world.fold(&frame("new", 1).on(OTHER_RELAY).sees(peer("bob").samples(9, 0)));
+    assert_eq!(world.value("videocall_sessions", &[OTHER_RELAY]), Some(1.0));
+    assert_eq!(world.value("videocall_audio_samples_total", &[OTHER_RELAY]), Some(9.0));
+    assert_eq!(world.value("videocall_sessions", &[RELAY]), Some(1.0), "whoever stayed is still there");
+}

@@ -14,7 +14,8 @@ fn reference() -> String {
             Plane::Aggregate => (
                 "Aggregates",
                 "By region and server. Always on and bounded; dashboards and alerts use these. Sessions without \
-                 an elected server count under `none`, servers beyond the budget under `other`.",
+                 an elected server count under `none`, servers beyond the budget under `other`. All series of a \
+                 server are removed when no session has been on it for `--server-idle`; `none` and `other` stay.",
             ),
             Plane::Session => (
                 "Session detail",
