@@ -187,6 +187,15 @@ impl Intake {
             }
         };
         if info.consumer_sequence != self.delivered + 1 {
+            let (expected, found) = (self.delivered + 1, info.consumer_sequence);
+            tracing::debug!(
+                region = %self.region,
+                expected,
+                found,
+                sequence = info.stream_sequence,
+                deliveries = info.delivered,
+                "a delivery is missing"
+            );
             return Err(BrokenOrder::LostDelivery);
         }
         self.delivered = info.consumer_sequence;

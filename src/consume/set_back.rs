@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -74,19 +74,20 @@ pub(super) async fn kept(
     let kept = loop {
         match context.create_consumer_on_stream(config.clone(), &source.stream).await {
             // It was created for its position alone: nothing is delivered.
-            Ok(consumer) => {
+            Ok(consumer) if is_whole(consumer.cached_info(), state) => {
                 let before = consumer.cached_info().delivered.stream_sequence;
                 break judge(folded, state.state.last_seq, before, source.is_mirror());
             }
             Err(error) if state.state.last_seq < folded.taken => return Err(AttachError::unreachable(error)),
-            Err(error) if tries == TRIES => {
+            answer if tries == TRIES => {
                 // Consumers that exist can be read without a majority of all servers; creating one
                 // takes it.
-                let region = &source.region;
-                tracing::warn!(%region, %error, "cannot tell whether the stream was set back");
+                let lags = "a server of the stream lags behind the others".to_owned();
+                let (region, error) = (&source.region, answer.err().map_or(lags, |error| error.to_string()));
+                tracing::warn!(%region, error, "cannot tell whether the stream was set back");
                 return Ok(None);
             }
-            Err(_) => {
+            _ => {
                 tries += 1;
                 sleep(PAUSE).await;
             }
@@ -97,6 +98,12 @@ pub(super) async fn kept(
         tracing::warn!(%region, stream, kept, received = folded.taken, "the stream was set back");
     }
     Ok(kept)
+}
+
+/// Whether the server that created the consumer has the stream up to its end: it may be one that has
+/// just been restarted and lags behind, and knows of nothing later.
+fn is_whole(consumer: &Info, state: &StreamState) -> bool {
+    consumer.delivered.stream_sequence + consumer.num_pending >= state.state.last_seq
 }
 
 /// Judges by the end of the stream and the last sequence `before` what was stored later than
