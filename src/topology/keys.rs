@@ -164,35 +164,28 @@ fn wrong(shape: Shape, value: &Value) -> Option<String> {
     let all = |values: &Value, good: fn(&Value) -> bool| {
         values.as_array().is_some_and(|values| values.iter().all(good))
     };
-    let (good, should) = match shape {
-        Shape::Text => (value.is_string(), "it must be text".to_owned()),
-        Shape::Flag => (value.is_boolean(), "it must be true or false".to_owned()),
-        Shape::Number => (value.is_i64(), "it must be a whole number".to_owned()),
-        Shape::Duration => {
-            (value.is_i64(), "it must be a whole number of nanoseconds; an hour is 3600000000000".to_owned())
+    let (good, what) = match (shape, value) {
+        (Shape::Object(keys), Value::Object(object)) => return problem(keys, object),
+        (Shape::Objects(keys), Value::Array(objects)) => {
+            return objects.iter().find_map(|object| wrong(Shape::Object(keys), object));
         }
-        Shape::Word(words) => (
-            value.as_str().is_some_and(|word| words.contains(&word)),
-            format!("it must be one of {}", words.join(", ")),
-        ),
-        Shape::Texts => (all(value, Value::is_string), "it must be a list of texts".to_owned()),
-        Shape::Numbers => (all(value, Value::is_i64), "it must be a list of whole numbers".to_owned()),
-        Shape::Metadata => (
-            value.as_object().is_some_and(|data| data.values().all(Value::is_string)),
-            "it must be an object of texts".to_owned(),
-        ),
-        Shape::Object(keys) => match value.as_object() {
-            Some(object) => return problem(keys, object),
-            None => (false, "it must be an object".to_owned()),
-        },
-        Shape::Objects(keys) => match value.as_array() {
-            Some(objects) => {
-                return objects.iter().find_map(|object| wrong(Shape::Object(keys), object));
-            }
-            None => (false, "it must be a list of objects".to_owned()),
-        },
+        (Shape::Object(_), _) => (false, "an object"),
+        (Shape::Objects(_), _) => (false, "a list of objects"),
+        (Shape::Word(words), _) => {
+            let known = value.as_str().is_some_and(|word| words.contains(&word));
+            return (!known).then(|| format!("it must be one of {}", words.join(", ")));
+        }
+        (Shape::Text, _) => (value.is_string(), "text"),
+        (Shape::Flag, _) => (value.is_boolean(), "true or false"),
+        (Shape::Number, _) => (value.is_i64(), "a whole number"),
+        (Shape::Duration, _) => (value.is_i64(), "a whole number of nanoseconds; an hour is 3600000000000"),
+        (Shape::Texts, _) => (all(value, Value::is_string), "a list of texts"),
+        (Shape::Numbers, _) => (all(value, Value::is_i64), "a list of whole numbers"),
+        (Shape::Metadata, _) => {
+            (value.as_object().is_some_and(|data| data.values().all(Value::is_string)), "an object of texts")
+        }
     };
-    (!good).then_some(should)
+    (!good).then(|| format!("it must be {what}"))
 }
 
 #[cfg(test)]
