@@ -35,6 +35,10 @@ pub enum FilesError {
     },
 }
 
+fn unusable(path: &Path, problem: impl Into<String>) -> FilesError {
+    FilesError::Unusable { path: path.to_owned(), problem: problem.into() }
+}
+
 fn shown(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
@@ -59,17 +63,15 @@ pub fn read(folder: &Path) -> Result<Vec<Declared>, FilesError> {
         for of_stream in sorted(&consumers, "")? {
             let stream = stem(&of_stream);
             if !declared.iter().any(|one| one.name == Name::Stream(stream.clone())) {
-                let problem =
-                    format!("the folder must be named after a stream; there is no streams/{stream}.json");
-                return Err(FilesError::Unusable { path: of_stream, problem });
+                let problem = "the folder must be named after a stream; there is no";
+                return Err(unusable(&of_stream, format!("{problem} streams/{stream}.json")));
             }
             for path in sorted(&of_stream, "json")? {
                 let config = read_file(&path, keys::CONSUMER)?;
                 let durable = named(&path, &config, "durable_name")?;
                 if config.get("name").is_some_and(|name| *name != durable) {
-                    let problem =
-                        "`name` and `durable_name` differ; the server requires them to be equal".to_owned();
-                    return Err(FilesError::Unusable { path, problem });
+                    let problem = "`name` and `durable_name` differ; the server requires them to be equal";
+                    return Err(unusable(&path, problem));
                 }
                 declared.push(Declared { name: Name::Consumer { stream: stream.clone(), durable }, config });
             }
@@ -95,11 +97,10 @@ fn sorted(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, FilesError> {
 fn read_file(path: &Path, keys: &[keys::Key]) -> Result<Map<String, Value>, FilesError> {
     let text = fs::read_to_string(path)
         .map_err(|source| FilesError::Unreadable { path: path.to_owned(), source })?;
-    let unusable = |problem| FilesError::Unusable { path: path.to_owned(), problem };
     let config: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| unusable(format!("not a JSON object: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| unusable(path, format!("not a JSON object: {error}")))?;
     match keys::problem(keys, &config) {
-        Some(problem) => Err(unusable(problem)),
+        Some(problem) => Err(unusable(path, problem)),
         None => Ok(config),
     }
 }
@@ -107,19 +108,16 @@ fn read_file(path: &Path, keys: &[keys::Key]) -> Result<Map<String, Value>, File
 /// Returns the name in a configuration, which must be that of its file so that nothing is declared
 /// twice.
 fn named(path: &Path, config: &Map<String, Value>, key: &str) -> Result<String, FilesError> {
-    let unusable = |problem| FilesError::Unusable { path: path.to_owned(), problem };
-    let Some(name) = config.get(key).and_then(Value::as_str) else {
-        return Err(unusable(format!("`{key}` is missing")));
+    let odd = |letter: char| letter.is_whitespace() || ".*>/\\".contains(letter);
+    let problem = match config.get(key).and_then(Value::as_str) {
+        None => format!("`{key}` is missing"),
+        Some(name) if name != stem(path) => format!("`{key}` is `{name}`; rename the file to {name}.json"),
+        Some(name) if name.is_empty() || name.contains(odd) => {
+            format!("`{key}` must not be empty or contain white space or any of . * > / \\")
+        }
+        Some(name) => return Ok(name.to_owned()),
     };
-    if name != stem(path) {
-        return Err(unusable(format!("`{key}` is `{name}`; rename the file to {name}.json")));
-    }
-    if name.is_empty() || name.contains(|letter: char| letter.is_whitespace() || ".*>/\\".contains(letter)) {
-        return Err(unusable(format!(
-            "`{key}` must not be empty or contain white space or any of . * > / \\"
-        )));
-    }
-    Ok(name.to_owned())
+    Err(unusable(path, problem))
 }
 
 fn stem(path: &Path) -> String {
