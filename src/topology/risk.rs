@@ -32,13 +32,14 @@ pub(super) fn judge(name: &Name, change: &Change, running: &Running) -> Risk {
 fn judge_stream(stream: &str, change: &Change, running: &Running) -> Risk {
     use Risk::{Destructive, Harmless, Impossible};
 
-    let by_hand = |what: &str| {
+    let impossible = |what: &str| {
         Impossible(format!(
-            "the server can't change {what} of a stream; if its {} messages may be lost, delete it yourself \
-             (nats stream rm {stream}) and apply again",
+            "the server can't {what}; if its {} messages may be lost, delete it yourself (nats stream rm {stream}) \
+             and apply again",
             running.messages
         ))
     };
+    let by_hand = |what: &str| impossible(&format!("change {what} of a stream"));
     let words = (change.old.as_str().unwrap_or_default(), change.new.as_str().unwrap_or_default());
     let switched_off = change.old == Value::Bool(true);
     match change.key.as_str() {
@@ -52,11 +53,7 @@ fn judge_stream(stream: &str, change: &Change, running: &Running) -> Risk {
             Destructive("this would permanently stop the mirror from following its stream".to_owned())
         }
         "mirror" | "mirror_direct" if running.config.contains_key("mirror") => by_hand("what is mirrored"),
-        "mirror" => Impossible(format!(
-            "the server can't turn a stream with frames into a mirror; if its {} messages may be lost, \
-             delete it yourself (nats stream rm {stream}) and apply again",
-            running.messages
-        )),
+        "mirror" => impossible("turn a stream with frames into a mirror"),
         "deny_delete" | "deny_purge" | "sealed" | "allow_msg_ttl" | "allow_msg_counter" if switched_off => {
             by_hand(&format!("{} once it is on", change.key))
         }
@@ -76,7 +73,8 @@ fn judge_stream(stream: &str, change: &Change, running: &Running) -> Risk {
             _ => Harmless,
         },
         "subjects" => {
-            let gone = dropped(&change.old, &change.new);
+            let covered = |old: &&str| texts(&change.new).any(|new| covers(new, old));
+            let gone: Vec<_> = texts(&change.old).filter(|old| !covered(old)).collect();
             if gone.is_empty() || running.messages == 0 {
                 Harmless
             } else {
@@ -140,15 +138,8 @@ fn below(change: &Change, used: u64, what: &str) -> Risk {
     }
 }
 
-/// Returns the subjects that a stream would no longer store.
-fn dropped(old: &Value, new: &Value) -> Vec<String> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let kept: Vec<String> = list(new).iter().filter_map(|one| one.as_str().map(str::to_owned)).collect();
-    list(old)
-        .iter()
-        .filter_map(|one| one.as_str().map(str::to_owned))
-        .filter(|old| !kept.iter().any(|new| covers(new, old)))
-        .collect()
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Returns whether a subject with wildcards matches everything that another one does.
