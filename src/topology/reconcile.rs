@@ -127,10 +127,7 @@ impl Reconciler {
                 )
             }
         };
-        match self.ask(&step.name, subject, &body).await? {
-            Ok(_) => Ok(()),
-            Err((_, reason)) => Err(ReconcileError::Refused { name: step.name.clone(), reason }),
-        }
+        self.ask(&step.name, subject, &body, &[]).await.map(drop)
     }
 
     /// Lets a durable that is to begin with the next frame begin at this moment instead. The server
@@ -152,27 +149,19 @@ impl Reconciler {
             Name::Stream(stream) => format!("STREAM.INFO.{stream}"),
             Name::Consumer { stream, durable } => format!("CONSUMER.INFO.{stream}.{durable}"),
         };
-        match self.ask(name, subject, &json!({})).await? {
-            Ok(mut answer) => {
-                let config = match answer.get_mut("config").map(Value::take) {
-                    Some(Value::Object(config)) => config,
-                    _ => Map::new(),
-                };
-                let state = &answer["state"];
-                let number = |key: &str| state[key].as_u64().unwrap_or_default();
-                Ok(Some(Running {
-                    config,
-                    messages: number("messages"),
-                    bytes: number("bytes"),
-                    last_sequence: number("last_seq"),
-                    oldest: moment(&state["first_ts"]),
-                    cluster: answer["cluster"]["name"].as_str().map(str::to_owned),
-                    now: moment(&answer["ts"]).unwrap_or_else(OffsetDateTime::now_utc),
-                }))
-            }
-            Err((ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND, _)) => Ok(None),
-            Err((_, reason)) => Err(ReconcileError::Refused { name: name.clone(), reason }),
-        }
+        let absent = [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND];
+        let Some(answer) = self.ask(name, subject, &json!({}), &absent).await? else { return Ok(None) };
+        let state = &answer["state"];
+        let number = |key: &str| state[key].as_u64().unwrap_or_default();
+        Ok(Some(Running {
+            config: answer["config"].as_object().cloned().unwrap_or_default(),
+            messages: number("messages"),
+            bytes: number("bytes"),
+            last_sequence: number("last_seq"),
+            oldest: moment(&state["first_ts"]),
+            cluster: answer["cluster"]["name"].as_str().map(str::to_owned),
+            now: moment(&answer["ts"]).unwrap_or_else(OffsetDateTime::now_utc),
+        }))
     }
 
     /// Measures what a stream has received lately; `None` if that is too little to say.
@@ -184,35 +173,32 @@ impl Reconciler {
             return Ok(None);
         };
         let Ok(since) = (running.now - Traffic::WINDOW).format(&Rfc3339) else { return Ok(None) };
-        let first = json!({"start_time": since});
-        match self.ask(name, format!("STREAM.MSG.GET.{stream}"), &first).await? {
-            Ok(answer) => {
-                let first = &answer["message"];
-                let began = first["seq"].as_u64().zip(moment(&first["time"]));
-                Ok(began.and_then(|(sequence, time)| Traffic::since(&running, sequence, time)))
-            }
-            // Nothing since then.
-            Err((ErrorCode::NO_MESSAGE_FOUND, _)) => Ok(None),
-            Err((_, reason)) => Err(ReconcileError::Refused { name: name.clone(), reason }),
-        }
+        let (subject, first) = (format!("STREAM.MSG.GET.{stream}"), json!({"start_time": since}));
+        let nothing_since = [ErrorCode::NO_MESSAGE_FOUND];
+        let Some(answer) = self.ask(name, subject, &first, &nothing_since).await? else { return Ok(None) };
+        let first = &answer["message"];
+        let began = first["seq"].as_u64().zip(moment(&first["time"]));
+        Ok(began.and_then(|(sequence, time)| Traffic::since(&running, sequence, time)))
     }
 
-    /// Sends a request until the server answers with a result or an error, or the patience is
-    /// exhausted.
+    /// Sends a request until the server answers it, or the patience is exhausted. Returns `None` if
+    /// the answer is an error with one of the codes in `absent`.
     async fn ask(
         &self,
         name: &Name,
         subject: String,
         question: &Value,
-    ) -> Result<Result<Value, (ErrorCode, String)>, ReconcileError> {
+        absent: &[ErrorCode],
+    ) -> Result<Option<Value>, ReconcileError> {
         let end = Instant::now() + self.patience;
         let mut reason = None;
         loop {
             // The client waits for an absent server, and an interrupted request is never answered.
             match timeout_at(end, ask(&self.context, subject.clone(), question)).await {
-                Ok(Ok(answer)) => return Ok(Ok(answer)),
+                Ok(Ok(answer)) => return Ok(Some(answer)),
+                Ok(Err(error)) if absent.iter().any(|code| error.is(*code)) => return Ok(None),
                 Ok(Err(AskError::Refused(error))) if error.code() != UNAVAILABLE => {
-                    return Ok(Err((error.error_code(), error.to_string())));
+                    return Err(ReconcileError::Refused { name: name.clone(), reason: error.to_string() });
                 }
                 Ok(Err(error)) => reason = Some(error.to_string()),
                 Err(_) => {}
