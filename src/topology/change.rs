@@ -71,18 +71,24 @@ pub(super) fn overlaid(old: &Value, new: &Value) -> Value {
     }
 }
 
-/// Returns whether the server treats both values alike.
-pub(super) fn same(key: &str, declared: &Value, running: &Value) -> bool {
-    let unset = |value: &Value| match value {
+/// Returns whether the server leaves such a value out, as Go's `omitempty` does.
+pub(super) fn is_empty(value: &Value) -> bool {
+    match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,
-        Value::String(text) => text.is_empty() || text == "none" || text == "default",
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
         Value::Array(values) => values.is_empty(),
         Value::Object(values) => values.is_empty(),
-        Value::Number(number) => {
-            let value = number.as_i64();
-            value == Some(0) || (value == Some(-1) && LIMITS.contains(&key))
-        }
+    }
+}
+
+/// Returns whether the server treats both values alike.
+pub(super) fn same(key: &str, declared: &Value, running: &Value) -> bool {
+    let unset = |value: &Value| {
+        is_empty(value)
+            || matches!(value.as_str(), Some("none" | "default"))
+            || (value.as_i64() == Some(-1) && LIMITS.contains(&key))
     };
     match (declared, running) {
         (declared, running) if unset(declared) && unset(running) => true,
@@ -93,12 +99,11 @@ pub(super) fn same(key: &str, declared: &Value, running: &Value) -> bool {
         (Value::Object(declared), Value::Object(running)) => {
             declared.iter().all(|(key, value)| same(key, value, running.get(key).unwrap_or(&Value::Null)))
         }
-        (Value::Array(declared), Value::Array(running)) if SETS.contains(&key) => {
-            declared.len() == running.len() && declared.iter().all(|one| running.contains(one))
-        }
-        (Value::Array(declared), Value::Array(running)) => {
-            declared.len() == running.len()
-                && declared.iter().zip(running).all(|(declared, running)| same("", declared, running))
+        (Value::Array(declared), Value::Array(running)) if declared.len() == running.len() => {
+            match SETS.contains(&key) {
+                true => declared.iter().all(|one| running.contains(one)),
+                false => declared.iter().zip(running).all(|(one, other)| same("", one, other)),
+            }
         }
         (declared, running) => declared == running,
     }

@@ -15,6 +15,7 @@ use async_nats::jetstream::stream::{self, External, Source};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::change::is_empty;
 use super::keys::{self, Key};
 use super::readers::Readers;
 use super::streams::{
@@ -193,16 +194,8 @@ fn from_domain(mirror: stream::Config, region: &Region) -> stream::Config {
 
 /// Converts a configuration to JSON without the values that it leaves to the server.
 fn declared_keys(config: &impl Serialize) -> Map<String, Value> {
-    let unset = |value: &Value| match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_i64() == Some(0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(values) => values.is_empty(),
-    };
     match serde_json::to_value(config) {
-        Ok(Value::Object(config)) => config.into_iter().filter(|(_, value)| !unset(value)).collect(),
+        Ok(Value::Object(config)) => config.into_iter().filter(|(_, value)| !is_empty(value)).collect(),
         _ => Map::new(),
     }
 }
