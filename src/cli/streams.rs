@@ -158,10 +158,7 @@ impl StreamsArgs {
             StreamsCommand::Plan(args) => (Task::Plan, args.allow_destructive, args.declared),
             StreamsCommand::Apply(args) => (Task::Apply, args.allow_destructive, args.declared),
             StreamsCommand::Verify(args) => (Task::Verify, false, *args),
-            StreamsCommand::Size(args) => {
-                let (process, config) = args.validate();
-                return Ok((process, StreamsConfig::Size(config)));
-            }
+            StreamsCommand::Size(args) => return Ok((args.process, StreamsConfig::Size(args.config))),
         };
         let (origin, declared) = declarations(&args)?;
         let DeclaredArgs { wait, json, nats, process, .. } = args;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Task;
 use super::size::rounded;
 use crate::cli::CliError;
+use crate::insight::words::plural;
 use crate::topology::{Action, Change, ReconcileError, Shortage, Step, Traffic, is_duration};
 
 /// All steps and what became of them.
@@ -140,17 +141,11 @@ impl fmt::Display for StreamsReport {
 /// Summarises what a step creates.
 fn made_of(step: &Step) -> String {
     let mut words = Vec::new();
-    if let Some(cluster) = step.config.get("placement").and_then(|placement| placement["cluster"].as_str()) {
-        words.push(format!("in {cluster}"));
-    }
-    if let Some(origin) = step.config.get("mirror").and_then(|mirror| mirror["name"].as_str()) {
-        words.push(format!("mirror of {origin}"));
-    }
-    match step.config.get("num_replicas").and_then(Value::as_u64) {
-        Some(1) => words.push("1 replica".to_owned()),
-        Some(replicas) => words.push(format!("{replicas} replicas")),
-        None => {}
-    }
+    let text = |key: &str, part: &str| step.config.get(key).and_then(|value| value[part].as_str());
+    words.extend(text("placement", "cluster").map(|cluster| format!("in {cluster}")));
+    words.extend(text("mirror", "name").map(|origin| format!("mirror of {origin}")));
+    let replicas = step.config.get("num_replicas").and_then(Value::as_u64);
+    words.extend(replicas.map(|replicas| plural(replicas, "replica")));
     words.join(", ")
 }
 
@@ -165,7 +160,7 @@ fn short(traffic: &Traffic, shortage: &Shortage) -> String {
         seconds(shortage.retention),
         traffic.frames,
         traffic.frame_bytes,
-        rounded(traffic.bytes(), "B"),
+        rounded(traffic.bytes()),
         seconds(traffic.over),
         shortage.needed,
         bytes(shortage.needed),

@@ -16,6 +16,7 @@ use crate::cli::CliError;
 use crate::cli::args::ProcessArgs;
 use crate::cli::process::print;
 use crate::config::{HOUR, duration, duration_between, whole};
+use crate::insight::words::plural;
 use crate::simulate::{Rhythm, Scenario, SimulateConfig, World};
 use crate::topology::{Capacity, Traffic, stored_bytes};
 use callsight_frame::subject::publish_subject;
@@ -32,8 +33,18 @@ const SAMPLE_FRAMES: u32 = 20_000;
 const SAMPLE_STARTS_MS: u64 = 1_767_225_600_000;
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Size")]
 pub(super) struct SizeArgs {
+    #[command(flatten)]
+    pub(super) config: SizeConfig,
+
+    #[command(flatten)]
+    pub(super) process: ProcessArgs,
+}
+
+/// What to compute.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Size")]
+pub(crate) struct SizeConfig {
     /// Concurrent sessions of the region.
     ///
     /// Separate several with commas or repeat the flag.
@@ -85,28 +96,6 @@ pub(super) struct SizeArgs {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    process: ProcessArgs,
-}
-
-/// The validated settings of a computation.
-#[derive(Debug)]
-pub(crate) struct SizeConfig {
-    sessions: Vec<u32>,
-    parties: Vec<usize>,
-    interval: Duration,
-    retention: Duration,
-    replicas: u32,
-    frame_bytes: Option<u32>,
-    json: bool,
-}
-
-impl SizeArgs {
-    pub(super) fn validate(self) -> (ProcessArgs, SizeConfig) {
-        let Self { sessions, parties, interval, retention, replicas, frame_bytes, json, process } = self;
-        (process, SizeConfig { sessions, parties, interval, retention, replicas, frame_bytes, json })
-    }
 }
 
 impl fmt::Display for SizeConfig {
@@ -143,13 +132,10 @@ impl SizeConfig {
     }
 
     fn text(&self, rows: &[SizeRow]) -> String {
-        let copies = match self.replicas {
-            1 => "1 replica".to_owned(),
-            replicas => format!("{replicas} replicas"),
-        };
         let mut text = format!(
             "| sessions | parties | frames/s | bytes per frame | bytes/s | frames kept | disk of each server | \
-             {copies} | `max_bytes` |\n|{}\n",
+             {} | `max_bytes` |\n|{}\n",
+            plural(self.replicas.into(), "replica"),
             "---|".repeat(9)
         );
         for SizeRow { sessions, parties, traffic, capacity } in rows {
@@ -158,10 +144,10 @@ impl SizeConfig {
                 "| {sessions} | {parties} | {:.0} | {:.0} | {} | {:.0} million | {} | {} | {limit} ({}) |\n",
                 traffic.frames,
                 traffic.frame_bytes,
-                rounded(traffic.bytes(), "B"),
+                rounded(traffic.bytes()),
                 capacity.frames / 1e6,
-                rounded(capacity.bytes, "B"),
-                rounded(capacity.bytes * f64::from(self.replicas), "B"),
+                rounded(capacity.bytes),
+                rounded(capacity.bytes * f64::from(self.replicas)),
                 bytes(limit),
             );
         }
@@ -236,23 +222,21 @@ fn frame_bytes(parties: usize, interval: Duration) -> Result<f64, Box<dyn Error 
     Ok(total as f64 / f64::from(frames))
 }
 
-/// Renders a number with three digits and the prefix of its unit.
-pub(super) fn rounded(number: f64, unit: &str) -> String {
-    let prefixes = ["", "k", "M", "G", "T", "P"];
-    let mut scaled = number;
-    let mut prefix = 0;
-    while scaled >= 999.5 && prefix + 1 < prefixes.len() {
+/// Renders a number of bytes with three digits.
+pub(super) fn rounded(bytes: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let (mut scaled, mut unit) = (bytes, 0);
+    while scaled >= 999.5 && unit + 1 < units.len() {
         scaled /= 1000.0;
-        prefix += 1;
+        unit += 1;
     }
-    let digits = if scaled >= 99.95 || scaled.fract() == 0.0 {
-        0
-    } else if scaled >= 9.995 {
-        1
-    } else {
-        2
+    let digits = match scaled {
+        whole if whole.fract() == 0.0 => 0,
+        99.95.. => 0,
+        9.995.. => 1,
+        _ => 2,
     };
-    format!("{scaled:.digits$} {}{unit}", prefixes[prefix])
+    format!("{scaled:.digits$} {}", units[unit])
 }
 
 #[cfg(test)]
@@ -261,7 +245,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        for (number, text) in [
+        for (bytes, text) in [
             (0.5, "0.50 B"),
             (200.0, "200 B"),
             (109_400.0, "109 kB"),
@@ -269,7 +253,7 @@ mod tests {
             (6.8e12, "6.80 TB"),
             (999_600.0, "1.00 MB"),
         ] {
-            assert_eq!(rounded(number, "B"), text);
+            assert_eq!(rounded(bytes), text);
         }
     }
 
