@@ -248,8 +248,21 @@ impl Stage {
         let calls = |(index, (client, regions)): (usize, &(Client, Vec<Region>))| {
             // Each server has a share of the sessions, and a seed of its own.
             let sessions = (config.calls.sessions + count - 1 - index) / count;
-            let seed = seed.wrapping_add(index as u64);
-            (client.clone(), simulate_config(config, regions.clone(), sessions.max(1), seed))
+            let calls = SimulateConfig {
+                regions: regions.clone(),
+                sessions: sessions.max(1),
+                meeting_size: 4,
+                interval: FRAME_INTERVAL,
+                duration: None,
+                frames: None,
+                seed: seed.wrapping_add(index as u64),
+                scenario: config.calls.scenario,
+                rhythm: config.calls.rhythm,
+                rate: None,
+                leave_at_end: true,
+                quiet: true,
+            };
+            (client.clone(), calls)
         };
         self.nats.relays.iter().enumerate().map(calls).collect()
     }
@@ -305,13 +318,7 @@ impl Stage {
         let mut every = interval(if terminal { TERMINAL_LINE } else { LOG_LINE });
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
-        let end = async {
-            match duration {
-                Some(duration) => sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut end = std::pin::pin!(end);
+        let mut end = std::pin::pin!(sleep(duration.unwrap_or(Duration::MAX)));
         loop {
             tokio::select! {
                 biased;
@@ -363,21 +370,4 @@ fn line(glance: &Glance) -> String {
     };
     let state = if glance.ready { "ready" } else { "not ready" };
     format!("RTT {rtt}   sessions {:4}   lag {:.1} s   {state}", glance.sessions, glance.lag.as_secs_f64())
-}
-
-fn simulate_config(config: &DemoConfig, regions: Vec<Region>, sessions: usize, seed: u64) -> SimulateConfig {
-    SimulateConfig {
-        regions,
-        sessions,
-        meeting_size: 4,
-        interval: FRAME_INTERVAL,
-        duration: None,
-        frames: None,
-        seed,
-        scenario: config.calls.scenario,
-        rhythm: config.calls.rhythm,
-        rate: None,
-        leave_at_end: true,
-        quiet: true,
-    }
 }
