@@ -3,10 +3,12 @@
 //! Invariant: the last line on stdout has the counts, even if the run fails to get every ack.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::args::{NatsArgs, ProcessArgs, distinct, joined, rejected};
+use super::process::print;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, HOUR, NatsConfig, duration, duration_between, positive, whole};
 use crate::nats;
@@ -14,6 +16,7 @@ use crate::simulate::{self, Rhythm, Scenario, SimulateError};
 use crate::topology::ensure_streams;
 use callsight_frame::MAX_PEERS;
 use callsight_frame::subject::Region;
+use callsight_publish::PublishStats;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -166,10 +169,7 @@ pub(crate) async fn run(config: SimulateCommandConfig) -> Result<(), CliError> {
         }
     }
     let (scenario, regions, seed) = (config.calls.scenario, joined(&config.calls.regions), config.calls.seed);
-    let signal = stop_signal()?;
-    let stop = async {
-        signal.await;
-    };
+    let stop = stop_signal()?.map(drop);
     let simulated = simulate::run(client, config.calls, stop).await;
     let summary = match &simulated {
         Ok(summary) | Err(SimulateError::Unacknowledged { summary, .. }) => Some(summary),
@@ -177,15 +177,13 @@ pub(crate) async fn run(config: SimulateCommandConfig) -> Result<(), CliError> {
     };
     if let Some(summary) = summary {
         let seconds = summary.elapsed.as_secs_f64().max(0.001);
-        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
-        let rate = summary.stats.accepted as f64 / seconds;
-        let (published, acknowledged) = (summary.stats.accepted, summary.stats.acknowledged);
+        let PublishStats { accepted: published, acknowledged, .. } = summary.stats;
+        let rate = published as f64 / seconds;
         let text = format!(
             "{scenario} in {regions}, seed {seed}, for {seconds:.1} s: {published} frames published, {rate:.0} per second, \
              {acknowledged} acknowledged\n{summary}\n"
         );
-        let written = io::stdout().write_all(text.as_bytes());
-        written.map_err(|error| CliError::caused("cannot write the summary", error))?;
+        print(&text)?;
     }
     simulated.map(|_| ()).map_err(CliError::other)
 }
