@@ -3,6 +3,7 @@
 //! Invariant: a [`SourcesConfig`] has each region once, and its settings name no other region.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::args::{distinct, joined, plain_subject, rejected};
 use crate::config::{ConfigError, NatsConfig, NatsIdentity, NatsUrl};
@@ -53,7 +54,7 @@ pub(super) struct SourceArgs {
         long,
         value_name = "REGION=URL",
         value_delimiter = ',',
-        value_parser = by_region(nats_url),
+        value_parser = by_region(parsed::<NatsUrl>),
         hide_env_values = true
     )]
     region_nats_url: Vec<ByRegion<NatsUrl>>,
@@ -68,7 +69,7 @@ fn by_region<T>(
 ) -> impl Fn(&str) -> Result<ByRegion<T>, String> + Clone + Send + Sync + 'static {
     move |text| {
         let (region, text) = text.split_once('=').ok_or("write the region first, such as apac=…")?;
-        Ok((region.parse().map_err(|error| format!("{error}"))?, value(text)?))
+        Ok((parsed(region)?, value(text)?))
     }
 }
 
@@ -82,8 +83,8 @@ fn stream_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn nats_url(text: &str) -> Result<NatsUrl, String> {
-    text.parse().map_err(|error| format!("{error}"))
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// The sources of all regions.
@@ -100,23 +101,10 @@ impl SourceArgs {
         if self.via_gateway && self.home.is_none() {
             return rejected("`--via-gateway` needs `--home` too");
         }
-        let named = [
-            ("--stream", self.stream.iter().map(|(region, _)| region).collect::<Vec<_>>()),
-            ("--jetstream-domain", self.jetstream_domain.iter().map(|(region, _)| region).collect()),
-            ("--jetstream-prefix", self.jetstream_prefix.iter().map(|(region, _)| region).collect()),
-            ("--region-nats-url", self.region_nats_url.iter().map(|(region, _)| region).collect()),
-        ];
-        for (flag, named) in named {
-            if let Some(region) = named.iter().find(|region| !regions.contains(region)) {
-                return rejected(format!("`{flag}` is for region {region}, which `--region` does not name"));
-            }
-            let twice = |region: &Region| named.iter().filter(|other| **other == region).count() > 1;
-            if flag != "--region-nats-url"
-                && let Some(region) = named.iter().find(|region| twice(region))
-            {
-                return rejected(format!("`{flag}` is given twice for region {region}"));
-            }
-        }
+        check("--stream", &self.stream, &regions, 1)?;
+        check("--jetstream-domain", &self.jetstream_domain, &regions, 1)?;
+        check("--jetstream-prefix", &self.jetstream_prefix, &regions, 1)?;
+        check("--region-nats-url", &self.region_nats_url, &regions, usize::MAX)?;
         for (_, url) in &self.region_nats_url {
             if let Some(login) = url.login()
                 && nats.identity != NatsIdentity::Login(login.clone())
@@ -153,6 +141,19 @@ impl SourceArgs {
         }
         Ok(SourcesConfig { sources })
     }
+}
+
+/// Checks that values are for `regions`, and at most so many for each.
+fn check<T>(flag: &str, values: &[ByRegion<T>], regions: &[Region], most: usize) -> Result<(), ConfigError> {
+    for (region, _) in values {
+        if !regions.contains(region) {
+            return rejected(format!("`{flag}` is for region {region}, which `--region` does not name"));
+        }
+        if of(values, region).count() > most {
+            return rejected(format!("`{flag}` is given twice for region {region}"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the values for a region.
