@@ -54,6 +54,13 @@ pub(crate) struct Part {
     pub(crate) meetings_degraded: u64,
 }
 
+impl Part {
+    pub(crate) fn add_meeting(&mut self, degraded: bool) {
+        self.meetings += 1;
+        self.meetings_degraded += u64::from(degraded);
+    }
+}
+
 impl Population {
     /// Adds another place's people. Quantiles and ratios can't be added, so the worse of the two is
     /// taken.

@@ -7,10 +7,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use serde::Serialize;
 
 use crate::insight::counters::ServerKey;
@@ -66,9 +64,12 @@ pub(super) struct Limits {
     pub(super) concealment: f64,
 }
 
-/// A row, and its values that are needed more than once.
+/// A row, and what of it is needed more than once.
 struct Session<'a> {
     row: &'a RowView,
+    meeting_id: Cow<'a, str>,
+    /// Region, URL and type.
+    server: [Cow<'a, str>; 3],
     judgement: Judgement,
     rtt_ms: Option<f64>,
 }
@@ -90,85 +91,52 @@ impl Walk {
     pub(super) fn through(detail: &DetailStore, limits: Limits, now: f64) -> Self {
         let rows = detail.snapshot(DetailPlane::Session);
         let mut walk = Self { rows: rows.len() as u64, ..Self::default() };
-        let (hasher, mut met, mut hit) = (RandomState::new(), HashSet::new(), HashSet::new());
-        let mut regions: HashMap<&str, (Part, &RowView)> = HashMap::new();
-        let mut servers: HashMap<(&str, &str), (Part, usize, &RowView)> = HashMap::new();
+        // Whether each meeting is degraded. One that is in two regions is one meeting.
+        let mut meetings: HashMap<Cow<'_, str>, bool> = HashMap::new();
+        let mut regions: HashMap<Cow<'_, str>, Part> = HashMap::new();
+        let mut servers: HashMap<[Cow<'_, str>; 3], Part> = HashMap::new();
         let mut worst = WorstList::new(WORST);
-        let mut meeting = Vec::new();
-        for (number, group) in (1..).zip(rows.chunk_by(|a, b| Place::of(a).meeting == Place::of(b).meeting)) {
-            let place = Place::of(&group[0]);
-            meeting.clear();
-            meeting.extend(group.iter().map(Session::of));
-            let degraded = meeting.iter().filter(|session| session.judgement.is_degraded()).count() as u64;
-            // A meeting that is in two regions is one meeting.
-            let hash = hasher.hash_one(&place.meeting[place.region.len()..]);
-            met.insert(hash);
-            if degraded > 0 {
-                hit.insert(hash);
-            }
-            let (part, _) = regions.entry(place.region).or_insert_with(|| (Part::default(), &group[0]));
-            part.meetings += 1;
-            part.meetings_degraded += u64::from(degraded > 0);
-            for session in &meeting {
-                let server = Place::of(session.row).server;
-                let (server, last, _) = servers
-                    .entry((place.region, server))
-                    .or_insert_with(|| (Part::default(), 0, session.row));
+        // Region and meeting are the first labels.
+        for group in rows.chunk_by(|a, b| a.labels().values::<2>() == b.labels().values()) {
+            let sessions: Vec<_> = group.iter().map(Session::of).collect();
+            let degraded = sessions.iter().filter(|session| session.judgement.is_degraded()).count() as u64;
+            let Session { meeting_id, server: [region, ..], .. } = &sessions[0];
+            *meetings.entry(meeting_id.clone()).or_default() |= degraded > 0;
+            let part = regions.entry(region.clone()).or_default();
+            part.add_meeting(degraded > 0);
+            let mut degraded_on: HashMap<_, bool> = HashMap::new();
+            for session in &sessions {
+                *degraded_on.entry(&session.server).or_default() |= session.judgement.is_degraded();
                 if let Some(rtt_ms) = session.rtt_ms {
                     part.rtts_ms.push(rtt_ms);
-                    server.rtts_ms.push(rtt_ms);
-                }
-                if std::mem::replace(last, number) != number {
-                    server.meetings += 1;
-                    let there = meeting.iter().filter(|other| other.judgement.is_degraded());
-                    let on_it =
-                        |other: &Session<'_>| Place::of(other.row).server == Place::of(session.row).server;
-                    server.meetings_degraded += u64::from(there.into_iter().any(on_it));
+                    servers.entry(session.server.clone()).or_default().rtts_ms.push(rtt_ms);
                 }
                 let Some(severity) = severity(session, limits) else { continue };
                 worst.offer(severity, || SessionSummary {
-                    meeting_sessions: meeting.len() as u64,
+                    meeting_sessions: sessions.len() as u64,
                     meeting_sessions_degraded: degraded,
                     ..SessionSummary::of(session.row, now)
                 });
             }
+            for (server, degraded) in degraded_on {
+                servers.entry(server.clone()).or_default().add_meeting(degraded);
+            }
         }
-        walk.servers = servers.into_values().map(|(part, _, row)| (key(row), part)).collect();
-        walk.regions = regions.into_values().map(|(part, row)| (key(row).region, part)).collect();
-        walk.meetings = met.len() as u64;
-        walk.meetings_degraded = hit.len() as u64;
+        walk.servers = servers.into_iter().map(|(server, part)| (server.into(), part)).collect();
+        walk.regions = regions.into_iter().map(|(region, part)| (region.into_owned(), part)).collect();
+        walk.meetings = meetings.len() as u64;
+        walk.meetings_degraded = meetings.values().filter(|degraded| **degraded).count() as u64;
         walk.worst = worst.into_items();
         walk
     }
 }
 
-/// The place of a row, as parts of the text of its labels: up to the region, up to the meeting, and
-/// of the server.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    region: &'a str,
-    meeting: &'a str,
-    server: &'a str,
-}
-
-impl<'a> Place<'a> {
-    fn of(row: &'a RowView) -> Self {
-        let labels = row.labels().text();
-        let until = |next: &str| labels.find(next).map_or(labels, |end| &labels[..end]);
-        let server = labels.find(",server_url=").map_or("", |begin| &labels[begin + 1..]);
-        Self { region: until(",meeting_id="), meeting: until(",session_id="), server }
-    }
-}
-
-fn key(row: &RowView) -> ServerKey {
-    let [region, _, _, _, server_url, server_type] = row.labels().values();
-    [region, server_url, server_type].into()
-}
-
 impl<'a> Session<'a> {
     fn of(row: &'a RowView) -> Self {
+        let [region, meeting_id, _, _, server_url, server_type] = row.labels().values();
+        let server = [region, server_url, server_type];
         let rtt_ms = row.number(&c::SESSION_RTT, 0.0).map(|seconds| seconds * 1e3);
-        Self { row, judgement: row.judgement(), rtt_ms }
+        Self { row, meeting_id, server, judgement: row.judgement(), rtt_ms }
     }
 }
 
