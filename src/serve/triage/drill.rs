@@ -130,8 +130,9 @@ pub(super) fn into(
         Drill::Session(id) => {
             let rows = detail.snapshot(DetailPlane::Session);
             let found = rows.iter().find(|row| row.labels().get("session_id").as_deref() == Some(id));
-            let Some(row) = found else { return Err(DrillError::NotFound(id.clone(), "session")) };
-            serde_json::to_vec(&session(detail, regions, row, now))
+            let session = found.and_then(|row| SessionDetail::find(detail, regions, row, now));
+            let Some(session) = session else { return Err(DrillError::NotFound(id.clone(), "session")) };
+            serde_json::to_vec(&session)
         }
     };
     answer.map(Bytes::from).map_err(|error| {
@@ -140,23 +141,17 @@ pub(super) fn into(
     })
 }
 
-fn session(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> SessionDetail {
-    let meeting_id = row.labels().get("meeting_id").unwrap_or_default();
-    let meeting = MeetingDetail::find(detail, regions, &meeting_id, now);
-    let mut session = SessionSummary::of(row, now);
-    let mine = |other: &&SessionSummary| other.session_id == session.session_id;
-    if let Some(counted) = meeting.sessions.iter().find(mine) {
-        session = counted.clone();
+impl SessionDetail {
+    /// Reads the meeting of a session; `None` if the session has just ended.
+    fn find(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> Option<Self> {
+        let [_, meeting_id, session_id] = row.labels().values();
+        let meeting = MeetingDetail::find(detail, regions, &meeting_id, now);
+        let session = meeting.sessions.into_iter().find(|session| session.session_id == session_id)?;
+        let (receives, others): (Vec<_>, Vec<_>) =
+            meeting.pairs.into_iter().partition(|pair| pair.session_id == session_id);
+        let received_by = others.into_iter().filter(|pair| pair.peer_id == session.participant_id).collect();
+        Some(Self { version: VERSION, session, receives, received_by })
     }
-    let (mut receives, mut received_by) = (Vec::new(), Vec::new());
-    for pair in meeting.pairs {
-        if pair.session_id == session.session_id {
-            receives.push(pair);
-        } else if pair.peer_id == session.participant_id {
-            received_by.push(pair);
-        }
-    }
-    SessionDetail { version: VERSION, session, receives, received_by }
 }
 
 impl MeetingDetail {
