@@ -19,12 +19,12 @@ mod page;
 mod sessions;
 mod summary;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use counts::Counts;
@@ -67,8 +67,8 @@ struct Shared {
     origin: Instant,
     /// Used by the keeper alone, whose looks run on changing threads.
     memory: Mutex<Memory>,
-    latest: RwLock<Bytes>,
-    viewed: Mutex<Option<Instant>>,
+    latest: watch::Sender<Bytes>,
+    viewed: watch::Sender<Option<Instant>>,
     turns: Semaphore,
 }
 
@@ -88,16 +88,16 @@ impl Triage {
             fixed,
             origin: Instant::now(),
             memory: Mutex::default(),
-            latest: RwLock::default(),
-            viewed: Mutex::default(),
+            latest: watch::Sender::default(),
+            viewed: watch::Sender::default(),
             turns: Semaphore::new(AT_A_TIME),
         }))
     }
 
     /// The latest summary as JSON; `None` before the first look.
     pub(super) fn latest(&self) -> Option<Bytes> {
-        *self.0.viewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let latest = self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.viewed.send_replace(Some(Instant::now()));
+        let latest = self.0.latest.borrow().clone();
         (!latest.is_empty()).then_some(latest)
     }
 
@@ -108,12 +108,7 @@ impl Triage {
         loop {
             every.tick().await;
             let now = Instant::now();
-            let viewed = self
-                .0
-                .viewed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_some_and(|at| now - at < VIEWING);
+            let viewed = self.0.viewed.borrow().is_some_and(|at| now - at < VIEWING);
             if last.is_some_and(|(began, took)| now - began < pause(took, viewed)) {
                 continue;
             }
@@ -170,7 +165,7 @@ impl Shared {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let summary = memory.take(look, &self.fixed);
         match serde_json::to_vec(&summary) {
-            Ok(json) => *self.latest.write().unwrap_or_else(PoisonError::into_inner) = json.into(),
+            Ok(json) => drop(self.latest.send_replace(json.into())),
             Err(error) => tracing::error!(%error, "the triage summary can't be written"),
         }
     }
