@@ -15,6 +15,7 @@ use time::serde::rfc3339;
 use super::clock::StreamClock;
 use super::freshness::{Divergence, MirrorLag};
 use super::source::SourceKind;
+use crate::insight::words::clock;
 use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
 
@@ -417,17 +418,13 @@ impl State {
     }
 
     fn standstill_warning(&self, still: Standstill, now: Instant) -> String {
-        let since = self.wall(still.since, now).map(|since| format!(" since {}", clock(since)));
+        let since = self.wall(still.since, now).map(|since| format!(" since {} UTC", clock(since)));
         format!(
             "no frame{}, when {} sessions were live: calls ended all at once, or nothing is stored",
             since.unwrap_or_default(),
             still.sessions
         )
     }
-}
-
-fn clock(moment: OffsetDateTime) -> String {
-    format!("{:02}:{:02}:{:02} UTC", moment.hour(), moment.minute(), moment.second())
 }
 
 #[cfg(test)]

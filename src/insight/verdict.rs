@@ -15,7 +15,7 @@ use super::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use super::population::Population;
 use super::spell::{Clocks, Spell};
 use super::state::State;
-use super::words::{list, percent, signal};
+use super::words::{clock, list, percent, signal};
 use callsight_fold::series::aggregates::Signal;
 
 /// The verdict on everything at one moment.
@@ -116,7 +116,7 @@ impl MomentVerdict {
         sentence.push_str(&by_signals(&signals));
         if let Some(spell) = spell {
             let before = if spell.before { "before " } else { "" };
-            sentence.push_str(&format!(", since {before}{}", clock(spell.first.wall)));
+            sentence.push_str(&format!(", since {before}{} UTC", clock(spell.first.wall)));
         }
         let young = spell.is_some_and(|spell| !spell.before && spell.lasted() < SETTLED);
         let (cause, evidence) = cause(people, rtt_limit_ms, young);
@@ -213,7 +213,7 @@ fn began(regions: &[&JudgedRegion]) -> Option<OffsetDateTime> {
 
 /// Since when the view is lost, to be appended to the names of the regions.
 fn cut_off(regions: &[&JudgedRegion]) -> String {
-    began(regions).map(|since| format!(" since {}", clock(since))).unwrap_or_default()
+    began(regions).map(|since| format!(" since {} UTC", clock(since))).unwrap_or_default()
 }
 
 /// The regions of which nothing current is known, with the reasons: `us and apac since 14:03:10
@@ -241,7 +241,7 @@ fn silence(silent: &[&JudgedRegion]) -> String {
     };
     if let (Some(since), Some(live)) = (began(silent), silent.iter().map(live).sum::<Option<u64>>()) {
         return format!(
-            "Silent: no frame from {places} since {}, when {live} sessions were live: \
+            "Silent: no frame from {places} since {} UTC, when {live} sessions were live: \
              calls ended all at once, or nothing is stored",
             clock(since)
         );
@@ -275,10 +275,6 @@ fn by_signals(signals: &[Signal]) -> String {
 
 fn names(regions: &[&JudgedRegion]) -> String {
     list(&regions.iter().map(|region| region.region.as_str()).collect::<Vec<_>>())
-}
-
-fn clock(moment: OffsetDateTime) -> String {
-    format!("{:02}:{:02}:{:02} UTC", moment.hour(), moment.minute(), moment.second())
 }
 
 #[cfg(test)]

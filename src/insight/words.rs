@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use callsight_fold::series::aggregates::Signal;
 
 /// Stands for a value that is not known.
@@ -50,6 +52,12 @@ pub(crate) fn duration(duration: Duration) -> String {
         short => Duration::from_millis(u64::try_from(short.as_millis()).unwrap_or(u64::MAX)),
     };
     humantime::format_duration(whole).to_string()
+}
+
+/// Formats the time of day, such as `14:03:10`.
+pub(crate) fn clock(moment: OffsetDateTime) -> String {
+    let (hour, minute, second) = moment.to_hms();
+    format!("{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Formats a number with separators, such as `12,345`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::insight::words;
 use crate::replay::window::{self, Window};
 use callsight_fold::StreamTime;
 
@@ -32,14 +33,9 @@ pub(super) fn day(at: StreamTime) -> String {
     format!("{} {} {}", at.day(), at.month(), at.year())
 }
 
-fn hms(at: OffsetDateTime) -> String {
-    let (hour, minute, second) = at.to_hms();
-    format!("{hour:02}:{minute:02}:{second:02}")
-}
-
 /// `20:14:15`, with the day where the window has several.
 pub(super) fn clock(at: StreamTime, window: Window) -> String {
-    let time = hms(utc(at));
+    let time = words::clock(utc(at));
     if utc(window.from).date() == utc(window.to).date() {
         return time;
     }
@@ -50,7 +46,7 @@ pub(super) fn clock(at: StreamTime, window: Window) -> String {
 /// `20:14:15` for a moment in Unix seconds; `20:14` for an axis that has no seconds.
 pub(super) fn tick(seconds: f64, with_seconds: bool) -> String {
     let at = utc(StreamTime::default() + Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    let time = hms(at);
+    let time = words::clock(at);
     if with_seconds { time } else { time[..5].to_owned() }
 }
 
