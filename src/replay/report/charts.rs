@@ -200,31 +200,16 @@ impl Scales<'_> {
     /// The line, and the area under it; both have gaps where there is no value.
     fn path(&self, values: &[f64]) -> (String, String) {
         let (mut line, mut area) = (String::new(), String::new());
-        let mut pen: Option<f64> = None;
         let ground = self.ground();
-        for (at, value) in self.axis.at.iter().zip(values) {
-            if value.is_nan() {
-                if let Some(last) = pen.take() {
-                    push!(area, "L{last:.1} {ground}Z");
-                }
-                continue;
-            }
-            let (x, y) = (self.x(*at), self.y(*value));
-            match pen {
-                // Of no length, so that a value alone is a dot.
-                None => {
-                    push!(line, "M{x:.1} {y:.1}h0");
-                    push!(area, "M{x:.1} {ground}L{x:.1} {y:.1}");
-                }
-                Some(_) => {
-                    push!(line, "L{x:.1} {y:.1}");
-                    push!(area, "L{x:.1} {y:.1}");
-                }
-            }
-            pen = Some(x);
-        }
-        if let Some(last) = pen {
-            push!(area, "L{last:.1} {ground}Z");
+        let points: Vec<_> =
+            self.axis.at.iter().zip(values).map(|(at, value)| (self.x(*at), self.y(*value))).collect();
+        for run in points.split(|(_, y)| y.is_nan()) {
+            let [(x, y), rest @ ..] = run else { continue };
+            let (last, _) = run[run.len() - 1];
+            let rest: String = rest.iter().map(|(x, y)| format!("L{x:.1} {y:.1}")).collect();
+            // The h0 has no length, so that a value alone is a dot.
+            push!(line, "M{x:.1} {y:.1}h0{rest}");
+            push!(area, "M{x:.1} {ground}L{x:.1} {y:.1}{rest}L{last:.1} {ground}Z");
         }
         (line, area)
     }
@@ -240,15 +225,13 @@ pub(super) fn strip(axis: &Axis, is: &[bool], class: &str, title: &str) -> Strin
         escape(title)
     );
     let mut index = 0;
-    while index < is.len() {
-        let length = is[index..].iter().take_while(|is| **is).count();
-        if length > 0 {
-            let begin = x(axis.at[index]);
-            let end = axis.at.get(index + length).map_or(WIDTH, |at| x(*at));
-            let wide = (end - begin).max(1.5);
+    for run in is.chunk_by(|one, next| one == next) {
+        let begin = x(axis.at[index]);
+        index += run.len();
+        if run[0] {
+            let wide = (axis.at.get(index).map_or(WIDTH, |at| x(*at)) - begin).max(1.5);
             push!(svg, r#"<rect class="{class}" x="{begin:.1}" y="0" width="{wide:.1}" height="12"/>"#);
         }
-        index += length.max(1);
     }
     svg.push_str("</svg>");
     svg
@@ -275,16 +258,13 @@ pub(super) fn spark(lines: &[Line<'_>], limit: f64, axis: &Axis, title: &str) ->
         push!(svg, r#"<path class="limit" d="M0 {:.1}H{}"/>"#, y(limit), SIZE.0);
     }
     for line in lines {
-        push!(svg, r#"<path class="line {}" d=""#, line.class);
-        let mut down = false;
-        for (at, value) in axis.at.iter().zip(&line.values) {
-            let pen = if down { 'L' } else { 'M' };
-            down = !value.is_nan();
-            if down {
-                push!(svg, "{pen}{:.1} {:.1}", x(*at), y(*value));
-            }
-        }
-        svg.push_str("\"/>");
+        let points: Vec<_> = axis.at.iter().zip(&line.values).collect();
+        let runs = points.split(|(_, value)| value.is_nan()).filter(|run| !run.is_empty()).map(|run| {
+            let run: Vec<_> =
+                run.iter().map(|(at, value)| format!("{:.1} {:.1}", x(**at), y(**value))).collect();
+            format!("M{}", run.join("L"))
+        });
+        push!(svg, r#"<path class="line {}" d="{}"/>"#, line.class, runs.collect::<String>());
     }
     svg.push_str("</svg>");
     svg
