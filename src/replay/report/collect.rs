@@ -60,6 +60,11 @@ impl ScopeStep {
     pub(super) fn is_bad(&self, by: By, threshold: Threshold) -> bool {
         threshold.is_met(self.degraded[by as usize].into(), self.sessions.into())
     }
+
+    /// The index of the step with the most degraded sessions, the earliest of several.
+    pub(super) fn worst(moments: &[Self]) -> Option<usize> {
+        (0..moments.len()).rev().max_by_key(|index| moments[*index].degraded[By::Any as usize])
+    }
 }
 
 /// A region, or all together.
@@ -147,14 +152,6 @@ impl Collected {
         let several = self.scopes.len() > 1;
         let own = self.config.regions.iter().position(|known| known.as_str() == region);
         own.map(|own| own + usize::from(several)).into_iter().chain(several.then_some(0))
-    }
-
-    /// Fills in the moments of each scope, for tests of what is made of them.
-    #[cfg(test)]
-    pub(super) fn fill(&mut self, moments: Vec<Vec<ScopeStep>>) {
-        for (scope, moments) in self.scopes.iter_mut().zip(moments) {
-            scope.moments = moments;
-        }
     }
 
     /// Counts a message of the window.
@@ -328,6 +325,15 @@ fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Collected {
+        /// Fills in the moments of each scope, for tests of what is made of them.
+        pub(in super::super) fn fill(&mut self, moments: Vec<Vec<ScopeStep>>) {
+            for (scope, moments) in self.scopes.iter_mut().zip(moments) {
+                scope.moments = moments;
+            }
+        }
+    }
 
     #[test]
     fn a_metric_that_a_plane_does_not_have_is_unknown() {

@@ -58,14 +58,8 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
 fn scope(scope: &Scope, collected: &Collected) -> Value {
     // The worst of the steps that a point of the charts stands for.
     let stride = collected.stride();
-    let worst = |moments: &[ScopeStep]| {
-        let any = |(index, moment): &(usize, &ScopeStep)| {
-            (moment.degraded[By::Any as usize], std::cmp::Reverse(*index))
-        };
-        moments.iter().enumerate().max_by_key(any).map_or(0, |(index, _)| index)
-    };
     let steps = scope.moments.chunks(stride).enumerate().map(|(point, moments)| {
-        let index = worst(moments);
+        let index = ScopeStep::worst(moments).unwrap_or_default();
         moment(&moments[index], &rfc3339(collected.at[point * stride + index]))
     });
     json!({ "name": scope.name, "steps": steps.collect::<Vec<_>>() })

@@ -29,20 +29,12 @@ pub(crate) struct ScopeSpell {
 impl ScopeSpell {
     /// The bad time of a scope by a signal; `None` if it was never bad.
     pub(crate) fn of(scope: &Scope, by: By, collected: &Collected) -> Option<Self> {
-        let degraded = |moment: &ScopeStep| moment.degraded[by as usize];
-        let mut spell: Option<Self> = None;
-        let steps = scope.moments.iter().enumerate();
-        for (step, moment) in steps.filter(|(_, moment)| moment.is_bad(by, collected.threshold())) {
-            let Some(spell) = &mut spell else {
-                spell = Some(Self { steps: Spell::begin(step, step == 0), peak: step });
-                continue;
-            };
-            spell.steps.extend(step);
-            if degraded(moment) > degraded(&scope.moments[spell.peak]) {
-                spell.peak = step;
-            }
-        }
-        spell
+        let bad = |step: &usize| scope.moments[*step].is_bad(by, collected.threshold());
+        let bad: Vec<usize> = (0..scope.moments.len()).filter(bad).collect();
+        let (&first, &last) = (bad.first()?, bad.last()?);
+        let steps = Spell { first, last, bad_looks: bad.len(), before: first == 0 };
+        let peak = bad.into_iter().rev().max_by_key(|step| scope.moments[*step].degraded[by as usize])?;
+        Some(Self { steps, peak })
     }
 
     pub(crate) fn began(&self, collected: &Collected) -> StreamTime {
@@ -80,13 +72,8 @@ impl WindowVerdict {
     /// Judges what was gathered.
     pub(crate) fn of(collected: &Collected) -> Self {
         let (whole, window) = (collected.whole(), collected.config.window);
-        let most = whole
-            .moments
-            .iter()
-            .enumerate()
-            .max_by_key(|(step, moment)| (moment.degraded[By::Any as usize], std::cmp::Reverse(*step)));
-        let Some((peak, moment)) = most.filter(|_| whole.moments.iter().any(|moment| moment.sessions > 0))
-        else {
+        let most = ScopeStep::worst(&whole.moments);
+        let Some(peak) = most.filter(|_| whole.moments.iter().any(|moment| moment.sessions > 0)) else {
             return Self {
                 state: "idle",
                 sentence: "No session was live at any point.".to_owned(),
@@ -100,6 +87,7 @@ impl WindowVerdict {
             .collect();
         let spell = together(bad.iter().map(|(_, spell)| spell.steps), peak)
             .or_else(|| ScopeSpell::of(whole, By::Any, collected));
+        let moment = &whole.moments[peak];
         let degraded = moment.degraded[By::Any as usize];
         let [sessions, meetings] = [
             (degraded, moment.sessions, "session"),
