@@ -180,15 +180,13 @@ impl Scoreboard {
         score.most_rtt = score.most_rtt.max(sight.rtt);
         score.most_concealed = score.most_concealed.max(sight.concealed);
         let at = step / self.stride;
-        if score.timeline.is_none() {
-            if !room {
-                self.crowded = true;
-                return;
-            }
-            self.timelines += 1;
-            score.timeline = Some((at, Vec::new()));
+        let is_new = score.timeline.is_none();
+        if is_new && !room {
+            self.crowded = true;
+            return;
         }
-        let Some((begin, points)) = &mut score.timeline else { return };
+        self.timelines += usize::from(is_new);
+        let (begin, points) = score.timeline.get_or_insert((at, Vec::new()));
         let place = at.saturating_sub(*begin);
         if points.len() <= place {
             points.resize(place + 1, Point::NONE);
