@@ -149,19 +149,6 @@ impl StreamState {
         let count = partition.and_then(|(_, arguments)| arguments.split_once(','));
         count.is_some_and(|(count, _)| count.trim().parse() == Ok(Shard::MOST))
     }
-
-    #[cfg(test)]
-    pub(super) fn of(server_time: OffsetDateTime, created: OffsetDateTime, last_seq: u64) -> Self {
-        Self {
-            server_time,
-            created,
-            state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
-            mirror: None,
-            cluster: None,
-            config: StreamConfig::default(),
-            origin: None,
-        }
-    }
 }
 
 async fn ask_consumer(
@@ -202,6 +189,24 @@ pub(super) async fn reset_consumer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl StreamState {
+        pub(in super::super) fn of(
+            server_time: OffsetDateTime,
+            created: OffsetDateTime,
+            last_seq: u64,
+        ) -> Self {
+            Self {
+                server_time,
+                created,
+                state: LastMessage { messages: last_seq, first_seq: 1, last_seq, last_ts: created },
+                mirror: None,
+                cluster: None,
+                config: StreamConfig::default(),
+                origin: None,
+            }
+        }
+    }
 
     #[test]
     fn a_leader_that_has_not_heard_the_majority_may_have_a_successor() {
