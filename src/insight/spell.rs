@@ -38,19 +38,6 @@ pub(crate) struct Spell<M> {
     pub(crate) before: bool,
 }
 
-impl<M: Copy> Spell<M> {
-    /// Begins with one bad moment.
-    pub(crate) const fn begin(at: M, before: bool) -> Self {
-        Self { first: at, last: at, bad_looks: 1, before }
-    }
-
-    /// Adds a later bad moment.
-    pub(crate) const fn extend(&mut self, at: M) {
-        self.last = at;
-        self.bad_looks += 1;
-    }
-}
-
 impl Spell<Clocks> {
     /// The time from the first bad moment to the last.
     pub(crate) const fn lasted(&self) -> Duration {
@@ -74,8 +61,9 @@ impl Spells {
         match state {
             State::Bad => {
                 let before = !self.seen_well.contains(&place.0);
-                let lasting = self.lasting.entry(place);
-                let spell = lasting.and_modify(|spell| spell.extend(at)).or_insert(Spell::begin(at, before));
+                let begun = Spell { first: at, last: at, bad_looks: 0, before };
+                let spell = self.lasting.entry(place).or_insert(begun);
+                (spell.last, spell.bad_looks) = (at, spell.bad_looks + 1);
                 Some(*spell)
             }
             // An unknown state neither begins nor ends anything.
