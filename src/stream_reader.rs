@@ -17,7 +17,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{self, MessagesError};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, StreamError};
 use async_nats::jetstream::stream::{Info, State};
 use async_nats::jetstream::{Context, ErrorCode, Message};
 use async_nats::{HeaderMap, Subject};
@@ -39,8 +39,12 @@ const BATCH: usize = 8192;
 /// The most messages that are returned at a time.
 const CHUNK: usize = 1024;
 
-/// How long a pull request is valid, and how often the server confirms an idle one.
+/// How long a pull request is valid. It outlives its process when a node or a link dies without a
+/// word. The server goes on serving it until it expires, and a successor gets nothing until then.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
+
+/// How often the server confirms an idle pull request; the client notices when two confirmations
+/// are missing.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long the server keeps a consumer that nobody reads, such as that of a killed process.
@@ -177,6 +181,29 @@ pub fn start_at(time: StreamTime) -> DeliverPolicy {
     }
 }
 
+/// A consumer in the server's memory, which the server forgets when nobody has read it for a time.
+pub(crate) fn ephemeral(
+    description: &str,
+    deliver_policy: DeliverPolicy,
+    inactive_threshold: Duration,
+) -> pull::Config {
+    pull::Config {
+        description: Some(description.to_owned()),
+        deliver_policy,
+        ack_policy: AckPolicy::None,
+        inactive_threshold,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    }
+}
+
+/// Opens a consumer for reading.
+pub(crate) async fn open(consumer: &Consumer<pull::Config>) -> Result<pull::Stream, StreamError> {
+    let stream = consumer.stream().max_messages_per_batch(BATCH);
+    stream.expires(PULL_EXPIRES).heartbeat(HEARTBEAT).messages().await
+}
+
 /// Reads a [`Part`] of a stream.
 pub struct StreamReader {
     context: Context,
@@ -250,14 +277,8 @@ impl StreamReader {
             last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
         };
         let config = pull::Config {
-            description: Some(self.part.description.to_owned()),
-            deliver_policy,
             filter_subjects: self.part.subjects.clone(),
-            ack_policy: AckPolicy::None,
-            inactive_threshold: INACTIVE,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
+            ..ephemeral(self.part.description, deliver_policy, INACTIVE)
         };
         let creating = self.context.create_consumer_on_stream(config, &self.part.stream);
         let consumer = match timeout(ANSWER_WITHIN, creating).await.map_err(|_| self.away("no answer"))? {
@@ -272,14 +293,7 @@ impl StreamReader {
             self.check_purged().await?;
             return Ok(None);
         }
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(BATCH)
-            .expires(PULL_EXPIRES)
-            .heartbeat(HEARTBEAT)
-            .messages()
-            .await
-            .map_err(|error| self.away(error))?;
+        let messages = open(&consumer).await.map_err(|error| self.away(error))?;
         Ok(Some(EphemeralConsumer { chunks: messages.ready_chunks(CHUNK), delivered: 0 }))
     }
 

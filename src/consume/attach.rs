@@ -17,20 +17,9 @@ use super::server_state::{ConsumerState, StreamState, consumer_state, reset_cons
 use super::set_back::{self, Position};
 use super::source::{Reader, Source, SourceKind};
 use crate::jetstream_api::AskError;
+use crate::stream_reader;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 use callsight_frame::subject::Region;
-
-/// The frames that one pull request asks for. The client sends the next one when half of them have
-/// arrived.
-const BATCH: usize = 8192;
-
-/// How long a pull request is valid. It outlives its exporter when a node or a link dies without a
-/// word. The server goes on serving it until it expires, and a successor gets nothing until then.
-const PULL_EXPIRES: Duration = Duration::from_secs(10);
-
-/// How often the server confirms an idle pull request; the client notices when two confirmations
-/// are missing.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Which consumer is read, and whether it may be created.
 pub struct ConsumerConfig {
@@ -150,14 +139,7 @@ pub(super) async fn attach(
     // This answer says where deliveries begin. A later one might not: pull requests of a
     // predecessor that vanished are still served, and what they got would seem to have been taken.
     let (at_reset, reading) = reset(&context, &stream, &durable, begin).await?;
-    let messages = consumer
-        .stream()
-        .max_messages_per_batch(BATCH)
-        .expires(PULL_EXPIRES)
-        .heartbeat(HEARTBEAT)
-        .messages()
-        .await
-        .map_err(AttachError::unreachable)?;
+    let messages = stream_reader::open(&consumer).await.map_err(AttachError::unreachable)?;
     Ok(Attached {
         stream,
         stream_created: state.created,

@@ -20,14 +20,14 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
+use async_nats::jetstream::consumer::Info;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use super::attach::AttachError;
 use super::server_state::StreamState;
 use super::source::Source;
-use crate::stream_reader::start_at;
+use crate::stream_reader::{ephemeral, start_at};
 use callsight_fold::StreamTime;
 
 /// How long the server keeps the consumer that answers the question.
@@ -61,15 +61,7 @@ pub(super) async fn kept(
 ) -> Result<Option<u64>, AttachError> {
     let Some(latest) = folded.latest else { return Ok(None) };
     let later = latest + Duration::from_nanos(1);
-    let config = pull::Config {
-        description: Some("Callsight exporter, looking for its place".to_owned()),
-        deliver_policy: start_at(later),
-        ack_policy: AckPolicy::None,
-        inactive_threshold: INACTIVE,
-        memory_storage: true,
-        num_replicas: 1,
-        ..pull::Config::default()
-    };
+    let config = ephemeral("Callsight exporter, looking for its place", start_at(later), INACTIVE);
     let mut tries = 0;
     let kept = loop {
         match context.create_consumer_on_stream(config.clone(), &source.stream).await {
