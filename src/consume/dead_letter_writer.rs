@@ -166,25 +166,24 @@ impl DeadLetterWriter {
         let (mut kept, mut failed) = (Vec::new(), None);
         for (one, result) in letters.into_iter().zip(results) {
             let counted = u64::from(!one.lost);
-            let error = match result.map_err(|_| self.unanswered(tried)) {
+            failed = Some(match result {
                 Ok(Ok(_)) => {
                     stored += counted;
                     continue;
                 }
-                // Headers make a letter longer than its frame, which may be too long for the
-                // server.
-                Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                    too_long += counted;
-                    continue;
-                }
-                Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
-                    WriteError::NoStream(self.region.clone())
-                }
-                Ok(Err(error)) if error.kind() == PublishErrorKind::TimedOut => self.unanswered(tried),
-                Ok(Err(error)) => WriteError::Refused(error),
-                Err(error) => error,
-            };
-            failed = Some(error);
+                Ok(Err(error)) => match error.kind() {
+                    // Headers make a letter longer than its frame, which may be too long for the
+                    // server.
+                    PublishErrorKind::MaxPayloadExceeded => {
+                        too_long += counted;
+                        continue;
+                    }
+                    PublishErrorKind::StreamNotFound => WriteError::NoStream(self.region.clone()),
+                    PublishErrorKind::TimedOut => self.unanswered(tried),
+                    _ => WriteError::Refused(error),
+                },
+                Err(_) => self.unanswered(tried),
+            });
             kept.push(one);
         }
         kept.append(&mut self.waiting);
