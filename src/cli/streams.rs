@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::report::{StepReport, StreamsReport};
 use self::size::{SizeArgs, SizeConfig};
 use super::CliError;
-use super::args::{NatsArgs, ProcessArgs, distinct, joined, rejected};
+use super::args::{NatsArgs, ProcessArgs, distinct, joined};
 use super::process::print;
 use crate::config::{ConfigError, NatsConfig, one_line, whole, within_an_hour};
 use crate::nats;
@@ -180,26 +180,19 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
         None => {
             let mut regions = distinct(args.region.clone());
             if let Some(hub) = &args.hub {
-                let Some(place) = regions.iter().position(|region| region == hub) else {
-                    return rejected(format!("`--hub {hub}` is not one of `--region {}`", joined(&regions)));
-                };
+                let place = place("--hub", hub, &regions)?;
                 regions[..=place].rotate_right(1);
             }
             let deployments = distinct(args.deployment.clone());
             let replicas = args.replicas.unwrap_or(REPLICAS);
             let declared = Declared::builtin(&regions, &deployments, replicas, Bond::Gateways);
-            match (&args.within, regions.first()) {
-                (Some(region), Some(hub)) if regions.contains(region) => (
-                    format!("region {region} of {}", joined(&regions)),
-                    Declared::within(&declared, region, hub),
-                ),
-                (Some(region), _) => {
-                    return rejected(format!(
-                        "`--within {region}` is not one of `--region {}`",
-                        joined(&regions)
-                    ));
+            match &args.within {
+                Some(region) => {
+                    place("--within", region, &regions)?;
+                    let origin = format!("region {region} of {}", joined(&regions));
+                    (origin, Declared::within(&declared, region, &regions[0]))
                 }
-                (None, _) => (format!("regions {}", joined(&regions)), declared),
+                None => (format!("regions {}", joined(&regions)), declared),
             }
         }
     };
@@ -208,6 +201,13 @@ fn declarations(args: &DeclaredArgs) -> Result<(String, Vec<Declared>), ConfigEr
         None => declared,
     };
     Ok((origin, declared))
+}
+
+/// Returns where a region is among those declared.
+fn place(flag: &str, wanted: &Region, regions: &[Region]) -> Result<usize, ConfigError> {
+    let place = regions.iter().position(|region| region == wanted);
+    let unknown = || format!("`{flag} {wanted}` is not one of `--region {}`", joined(regions));
+    place.ok_or_else(|| ConfigError::Rejected(unknown()))
 }
 
 impl fmt::Display for StreamsConfig {
