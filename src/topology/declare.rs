@@ -115,9 +115,9 @@ impl Declared {
         }
         let mut in_hub = vec![stream_name(hub)];
         for region in others {
-            let mirror = place(mirror_config(region, replicas), hub);
+            let mirror = mirror_config(region, replicas);
             let mirror = match bond {
-                Bond::Gateways => mirror,
+                Bond::Gateways => placed(mirror, hub),
                 Bond::Domains => from_domain(mirror, region),
             };
             in_hub.push(mirror.name.clone());
