@@ -27,8 +27,8 @@ use std::process::ExitCode;
 use time::OffsetDateTime;
 
 pub(crate) use self::error::CliError;
-use self::process::start;
 pub(crate) use self::process::stop_signal;
+use self::process::{Prepared, prepared};
 use crate::config::{self, ConfigError, Parsed, ReadFile, one_line};
 
 /// See what video calls feel like: health frames from JetStream, as live Prometheus series.
@@ -76,14 +76,24 @@ fn execute() -> Result<(), CliError> {
             return Ok(());
         }
     };
-    match cli.command {
-        Command::Serve(args) => start(args.validate()?, serve::run),
-        Command::Simulate(args) => start(args.validate()?, simulate::run),
-        Command::Replay(args) => start(args.validate(OffsetDateTime::now_utc())?, replay::run),
-        Command::Demo(args) => start(args.validate()?, demo::run),
-        Command::Streams(args) => start(args.validate()?, streams::run),
-        Command::Frame(args) => frame::run(args, io::stdin(), io::stdout()),
-        Command::Rollout(args) => rollout::execute(args),
+    (cli.command.prepare(OffsetDateTime::now_utc())?.run)()
+}
+
+impl Command {
+    /// Validates the settings, of which some count from a present moment.
+    fn prepare(self, now: OffsetDateTime) -> Result<Prepared, ConfigError> {
+        Ok(match self {
+            Self::Serve(args) => prepared(args.validate()?, serve::run),
+            Self::Simulate(args) => prepared(args.validate()?, simulate::run),
+            Self::Replay(args) => prepared(args.validate(now)?, replay::run),
+            Self::Demo(args) => prepared(args.validate()?, demo::run),
+            Self::Streams(args) => prepared(args.validate()?, streams::run),
+            Self::Frame(args) => Prepared {
+                settings: format!("{args:?}"),
+                run: Box::new(|| frame::run(args, io::stdin(), io::stdout())),
+            },
+            Self::Rollout(args) => args.prepare()?,
+        })
     }
 }
 
@@ -98,15 +108,7 @@ pub(crate) fn check(
         Parsed::Command(cli) => cli,
         Parsed::Show(text) => return Ok(one_line(&text.to_string())),
     };
-    Ok(match cli.command {
-        Command::Serve(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Simulate(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Replay(args) => args.validate(OffsetDateTime::UNIX_EPOCH).map_err(error)?.1.to_string(),
-        Command::Demo(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Streams(args) => args.validate().map_err(error)?.1.to_string(),
-        Command::Frame(args) => format!("{args:?}"),
-        Command::Rollout(args) => rollout::check(args).map_err(error)?,
-    })
+    Ok(cli.command.prepare(OffsetDateTime::UNIX_EPOCH).map_err(error)?.settings)
 }
 
 #[cfg(test)]

@@ -13,24 +13,32 @@ use super::args::ProcessArgs;
 use super::error::CliError;
 use super::log;
 
-/// Runs a command in a runtime with logging, or prints its configuration for `--check-config`.
-pub(super) fn start<C, R>(
+/// A command whose settings are valid.
+pub(super) struct Prepared {
+    /// The settings in one line.
+    pub(super) settings: String,
+    pub(super) run: Box<dyn FnOnce() -> Result<(), CliError>>,
+}
+
+/// Prepares a command that runs in a runtime with logging, or prints its settings for
+/// `--check-config`.
+pub(super) fn prepared<C: fmt::Display + 'static, R: Future<Output = Result<(), CliError>>>(
     (process, config): (ProcessArgs, C),
-    run: impl FnOnce(C) -> R,
-) -> Result<(), CliError>
-where
-    C: fmt::Display,
-    R: Future<Output = Result<(), CliError>>,
-{
-    if process.check_config {
-        return print(&format!("config is valid: {config}\n"));
-    }
-    log::init(&process.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::caused("cannot start the runtime", error))?;
-    runtime.block_on(run(config))
+    run: impl FnOnce(C) -> R + 'static,
+) -> Prepared {
+    let settings = config.to_string();
+    let run = move || {
+        if process.check_config {
+            return print(&format!("config is valid: {config}\n"));
+        }
+        log::init(&process.log);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::caused("cannot start the runtime", error))?;
+        runtime.block_on(run(config))
+    };
+    Prepared { settings, run: Box::new(run) }
 }
 
 /// Writes to stdout at once, even a part of a line.

@@ -6,7 +6,7 @@ mod retire;
 
 use super::CliError;
 use super::args::pair;
-use super::process::{print, start};
+use super::process::{Prepared, prepared, print};
 use crate::config::ConfigError;
 use crate::http_client::{HttpAccess, HttpClient};
 
@@ -35,22 +35,13 @@ fn client(access: &HttpAccess) -> Result<HttpClient, CliError> {
     HttpClient::probing(access).map_err(|error| CliError::caused("cannot ask the exporters", error))
 }
 
-/// Runs the command chosen.
-pub(super) fn execute(args: RolloutArgs) -> Result<(), CliError> {
-    match args.command {
-        RolloutCommand::Compare(args) => start(args.validate()?, compare::run),
-        RolloutCommand::Retire(args) => start(args.validate()?, retire::run),
-        RolloutCommand::Promote(args) => start(args.validate(), deploy::run),
-        RolloutCommand::Deploy(args) => start(args.validate()?, deploy::run),
+impl RolloutArgs {
+    pub(super) fn prepare(self) -> Result<Prepared, ConfigError> {
+        Ok(match self.command {
+            RolloutCommand::Compare(args) => prepared(args.validate()?, compare::run),
+            RolloutCommand::Retire(args) => prepared(args.validate()?, retire::run),
+            RolloutCommand::Promote(args) => prepared(args.validate(), deploy::run),
+            RolloutCommand::Deploy(args) => prepared(args.validate()?, deploy::run),
+        })
     }
-}
-
-/// The settings in one line, for `--check-config`.
-pub(super) fn check(args: RolloutArgs) -> Result<String, ConfigError> {
-    Ok(match args.command {
-        RolloutCommand::Compare(args) => args.validate()?.1.to_string(),
-        RolloutCommand::Retire(args) => args.validate()?.1.to_string(),
-        RolloutCommand::Promote(args) => args.validate().1.to_string(),
-        RolloutCommand::Deploy(args) => args.validate()?.1.to_string(),
-    })
 }
