@@ -253,14 +253,12 @@ impl Stage {
                 sessions: sessions.max(1),
                 meeting_size: 4,
                 interval: FRAME_INTERVAL,
-                duration: None,
-                frames: None,
                 seed: seed.wrapping_add(index as u64),
                 scenario: config.calls.scenario,
                 rhythm: config.calls.rhythm,
-                rate: None,
                 leave_at_end: true,
                 quiet: true,
+                ..SimulateConfig::default()
             };
             (client.clone(), calls)
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::scenario::{Rhythm, Scenario};
 use callsight_frame::subject::Region;
 
-/// Settings of a simulation.
-#[derive(Clone, Debug)]
+/// Settings of a simulation. The default has neither regions nor sessions.
+#[derive(Clone, Debug, Default)]
 pub struct SimulateConfig {
     /// Regions of the sessions, with an equal share each; at least one, each once.
     pub regions: Vec<Region>,
@@ -58,14 +58,11 @@ pub(super) mod tests {
             sessions: 200,
             meeting_size: 4,
             interval: Duration::from_secs(5),
-            duration: None,
-            frames: None,
             seed,
             scenario,
-            rhythm: Rhythm::default(),
-            rate: None,
             leave_at_end: true,
             quiet: true,
+            ..SimulateConfig::default()
         }
     }
 

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull, stream};
-use callsight::simulate::{Rhythm, Scenario, SimulateConfig, run};
+use callsight::simulate::{SimulateConfig, run};
 use callsight_frame::Frame;
 use callsight_frame::subject::Subject;
 use futures_util::StreamExt;
@@ -19,14 +19,10 @@ fn config() -> SimulateConfig {
         sessions: 100,
         meeting_size: 4,
         interval: Duration::from_millis(100),
-        duration: None,
-        frames: None,
         seed: 1,
-        scenario: Scenario::Steady,
-        rhythm: Rhythm::default(),
-        rate: None,
         leave_at_end: true,
         quiet: true,
+        ..SimulateConfig::default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
-use callsight::simulate::{Rhythm, Scenario, SimulateConfig, World};
+use callsight::simulate::{SimulateConfig, World};
 use callsight_frame::Form;
 use callsight_frame::subject::Region;
 use callsight_publish::{Publisher, PublisherConfig};
@@ -47,14 +47,8 @@ pub(crate) fn world(region: &Region, meeting_size: usize, started: u64) -> World
         sessions: SESSIONS,
         meeting_size,
         interval: INTERVAL,
-        duration: None,
-        frames: None,
         seed: 1,
-        scenario: Scenario::Steady,
-        rhythm: Rhythm::default(),
-        rate: None,
-        leave_at_end: false,
-        quiet: true,
+        ..SimulateConfig::default()
     };
     World::new(&config, started)
 }

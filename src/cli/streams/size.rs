@@ -17,7 +17,7 @@ use crate::cli::args::ProcessArgs;
 use crate::cli::process::print;
 use crate::config::{HOUR, duration, duration_between, whole};
 use crate::insight::words::plural;
-use crate::simulate::{Rhythm, Scenario, SimulateConfig, World};
+use crate::simulate::{SimulateConfig, World};
 use crate::topology::{Capacity, Traffic, stored_bytes};
 use callsight_frame::subject::publish_subject;
 use callsight_frame::{Form, MAX_PEERS, Rejection};
@@ -195,14 +195,8 @@ fn frame_bytes(parties: usize, interval: Duration) -> Result<f64, Box<dyn Error 
         sessions: SAMPLE_SESSIONS,
         meeting_size: parties,
         interval,
-        duration: None,
-        frames: None,
         seed: 1,
-        scenario: Scenario::Steady,
-        rhythm: Rhythm::default(),
-        rate: None,
-        leave_at_end: false,
-        quiet: true,
+        ..SimulateConfig::default()
     };
     let mut world = World::new(&config, SAMPLE_STARTS_MS);
     // The stream appends a partition, mostly of two digits.
