@@ -10,7 +10,7 @@ use crate::config::{
     ConfigError, MILLISECOND, MINUTE, NatsConfig, NatsIdentity, NatsTls, NatsUrl, duration_between, ratio,
     whole, within_a_day, within_an_hour,
 };
-use callsight_fold::Thresholds;
+use callsight_fold::{FoldSettings, Limits, Thresholds};
 
 /// Flags of the process.
 #[derive(Clone, Debug, clap::Args)]
@@ -89,8 +89,16 @@ pub(crate) struct JudgementArgs {
 }
 
 impl JudgementArgs {
-    pub(crate) const fn thresholds(&self) -> Thresholds {
-        Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment }
+    /// Returns the settings of a fold, at their defaults where these flags say nothing.
+    pub(crate) fn fold(&self) -> FoldSettings {
+        let default = FoldSettings::default();
+        FoldSettings {
+            idle_timeout: self.idle_timeout,
+            server_idle: self.server_idle,
+            limits: Limits { server_urls: self.max_server_urls, ..default.limits },
+            thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
+            ..default
+        }
     }
 }
 

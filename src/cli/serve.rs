@@ -159,6 +159,7 @@ impl ServeArgs {
             shard: self.shard,
             shards_before: self.shards_before.filter(|before| *before != shards),
         };
+        let judged = self.judgement.fold();
         let exporter = ExporterConfig {
             reader,
             create: self.create.then_some(self.create_replicas),
@@ -168,8 +169,6 @@ impl ServeArgs {
             max_series: self.budgets.max_series,
             max_sessions: self.budgets.max_sessions,
             fold: FoldSettings {
-                idle_timeout: self.judgement.idle_timeout,
-                server_idle: self.judgement.server_idle,
                 detail: self.detail,
                 pair_max_sessions: match self.pair_max_sessions {
                     0 => usize::MAX,
@@ -178,9 +177,9 @@ impl ServeArgs {
                 limits: Limits {
                     sessions_per_meeting: self.budgets.max_sessions_per_meeting,
                     peers_per_session: self.budgets.max_peers_per_session,
-                    server_urls: self.judgement.max_server_urls,
+                    ..judged.limits
                 },
-                thresholds: self.judgement.thresholds(),
+                ..judged
             },
         };
         let nats = self.nats.validate("exporter")?;

@@ -15,7 +15,7 @@ use crate::replay::engine::{EngineConfig, Filter};
 use crate::replay::sink::output::Target;
 use crate::replay::sink::remote_write::ReceiverConfig;
 use crate::replay::window::{Moment, Window};
-use callsight_fold::{DetailLevel, FoldSettings, Limits, StreamTime};
+use callsight_fold::{DetailLevel, StreamTime};
 use callsight_frame::subject::Region;
 use callsight_frame::{MAX_PEERS, MeetingId, SessionId};
 
@@ -195,18 +195,9 @@ impl ReplayArgs {
                 ReplayTask::Write(writable(outputs, window)?)
             }
         };
-        let fold = FoldSettings {
-            idle_timeout: self.judgement.idle_timeout,
-            server_idle: self.judgement.server_idle,
-            detail: DetailLevel::Pair,
-            pair_max_sessions: usize::MAX,
-            limits: Limits {
-                sessions_per_meeting: usize::MAX,
-                peers_per_session: MAX_PEERS,
-                server_urls: self.judgement.max_server_urls,
-            },
-            thresholds: self.judgement.thresholds(),
-        };
+        let mut fold = self.judgement.fold();
+        (fold.detail, fold.pair_max_sessions) = (DetailLevel::Pair, usize::MAX);
+        (fold.limits.sessions_per_meeting, fold.limits.peers_per_session) = (usize::MAX, MAX_PEERS);
         let engine = EngineConfig { regions: distinct(self.window.region), window, filter, fold, mirror };
         let nats = self.nats.validate("replay")?;
         Ok((self.process, ReplayConfig { nats, engine, task, quiet }))
