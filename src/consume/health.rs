@@ -80,12 +80,6 @@ impl ViewLoss {
     }
 }
 
-impl From<String> for ViewLoss {
-    fn from(problem: String) -> Self {
-        Self::Problem(problem)
-    }
-}
-
 /// The health of a region's consumer at its last heartbeat.
 pub struct RegionHealth {
     region: Region,
@@ -206,9 +200,9 @@ impl RegionHealth {
         self.state().pulse = pulse;
     }
 
-    /// The stream is not read, for this reason or with this problem.
-    pub(super) fn detached(&self, loss: impl Into<ViewLoss>) {
-        self.state().loss = Some(loss.into());
+    /// The stream is not read, for this reason.
+    pub(super) fn detached(&self, loss: ViewLoss) {
+        self.state().loss = Some(loss);
     }
 
     pub(super) fn warn(&self, warning: Option<String>) {
@@ -453,7 +447,7 @@ mod tests {
     #[test]
     fn only_a_loop_that_stopped_beating_is_stuck() {
         let health = health(SourceKind::Own);
-        health.detached("NATS is away, and has been for days".to_owned());
+        health.detached(ViewLoss::Problem("NATS is away, and has been for days".to_owned()));
         let beat = Instant::now();
         health.beat(pulse(beat, beat));
         assert_eq!(health.stuck_at(beat), None);

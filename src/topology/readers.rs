@@ -2,7 +2,6 @@
 //!
 //! Invariant: the durables of a deployment together get every frame once.
 
-use std::fmt;
 use std::str::FromStr;
 
 use async_nats::jetstream::consumer::pull;
@@ -58,15 +57,6 @@ impl FromStr for Readers {
     }
 }
 
-impl fmt::Display for Readers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.shards {
-            None => self.deployment.fmt(f),
-            Some(shards) => write!(f, "{}/{shards}", self.deployment),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +82,5 @@ mod tests {
         for bad in ["", "Main", "main/", "main/0", "main/65", "main/x", "main/1/2", "/3", "main/-1"] {
             assert_eq!(bad.parse::<Readers>(), Err(ReadersError), "{bad}");
         }
-        assert_eq!("green/3".parse::<Readers>().unwrap().to_string(), "green/3");
     }
 }
