@@ -40,19 +40,18 @@ impl StreamsReport {
     pub(super) fn outcome(&self) -> Result<(), CliError> {
         let (refused, failed) = (self.count(&Action::Refused), self.failed());
         let differing = self.steps.len() - self.count(&Action::Same);
-        match self.task {
-            Task::Verify if differing > 0 => Err(CliError::failed(format!(
-                "{differing} of {} differ from their declarations; see `callsight streams plan`",
-                self.steps.len()
-            ))),
-            Task::Plan if refused > 0 => {
-                Err(CliError::failed(format!("`callsight streams apply` would refuse {refused}")))
+        let problem = match self.task {
+            Task::Verify if differing > 0 => {
+                let all = self.steps.len();
+                format!("{differing} of {all} differ from their declarations; see `callsight streams plan`")
             }
+            Task::Plan if refused > 0 => format!("`callsight streams apply` would refuse {refused}"),
             Task::Apply if refused + failed > 0 => {
-                Err(CliError::failed(format!("{refused} refused and not changed, {failed} failed")))
+                format!("{refused} refused and not changed, {failed} failed")
             }
-            _ => Ok(()),
-        }
+            _ => return Ok(()),
+        };
+        Err(CliError::failed(problem))
     }
 
     pub(super) fn json(&self) -> Value {
