@@ -155,25 +155,17 @@ impl Consumer {
         own: Arc<RegionSeries>,
         stream: StreamSeries,
     ) -> Self {
-        let region = config.source.region.clone();
+        let region = || config.source.region.clone();
+        let series = || Arc::clone(&own);
         own.last_folded_age.set(f64::NAN);
+        let intake = Intake::new(region(), fold, series(), config.reader.shard.is_some());
+        let health = Arc::new(RegionHealth::new(region(), config.source.kind));
+        let refused = Refused::new(region(), config.max_sessions);
+        let (client, freshness) = (context.client(), Freshness::new(stream));
         Self {
-            letters: DeadLetterWriter::new(
-                context.clone(),
-                refusals.clone(),
-                region.clone(),
-                Arc::clone(&own),
-            ),
-            missed: Missed::new(region.clone(), Arc::clone(&own)),
-            heartbeat: Heartbeat::new(
-                Intake::new(region.clone(), fold, Arc::clone(&own), config.reader.shard.is_some()),
-                Freshness::new(stream),
-                Refused::new(region.clone(), config.max_sessions),
-                Arc::new(RegionHealth::new(region, config.source.kind)),
-                context.client(),
-                Arc::clone(&own),
-                config.lookback,
-            ),
+            letters: DeadLetterWriter::new(context.clone(), refusals.clone(), region(), series()),
+            missed: Missed::new(region(), series()),
+            heartbeat: Heartbeat::new(intake, freshness, refused, health, client, series(), config.lookback),
             context,
             refusals,
             config,
