@@ -12,6 +12,7 @@ use warp::http::{Response, StatusCode, header};
 use warp::reply::Reply;
 use warp::{Filter, Rejection};
 
+use super::gate::Gate;
 use super::negotiate;
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
@@ -29,6 +30,7 @@ pub(super) struct State {
     deployment: Arc<str>,
     triage: Triage,
     document: Arc<Document>,
+    gate: Arc<Gate>,
 }
 
 impl State {
@@ -38,8 +40,9 @@ impl State {
         ready_max_lag: Duration,
         deployment: Arc<str>,
         triage: Triage,
+        gate: Arc<Gate>,
     ) -> Self {
-        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()) }
+        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()), gate }
     }
 }
 
@@ -99,7 +102,8 @@ fn readyz(state: &State) -> warp::reply::Response {
     let regions: Vec<_> = state.regions.iter().map(|region| region.report(state.ready_max_lag)).collect();
     let ready = regions.iter().all(|region| region.ready);
     let deployment = Some(state.deployment.to_string());
-    answer(&ReadinessReport { ready, deployment, regions }, ready)
+    let warnings = state.gate.warning().map(str::to_owned).into_iter().collect();
+    answer(&ReadinessReport { ready, deployment, warnings, regions }, ready)
 }
 
 fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {

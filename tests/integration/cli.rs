@@ -44,6 +44,37 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     );
 }
 
+/// The attack: `--config /dev/zero` read until memory was full.
+#[test]
+fn a_file_that_never_ends_is_refused() {
+    let zero = "/dev/zero";
+    let serve = |flag| ["serve", "--region", "us", "--listen", "127.0.0.1:0", flag, zero];
+    let replay = |flag| ["replay", "--from", "1h ago", "--rules", zero, flag];
+    for (arguments, named) in [
+        (&serve("--config")[..], "cannot read `/dev/zero`, the file that `--config` names"),
+        (&serve("--web-config"), "`/dev/zero` of --web-config: cannot be read"),
+        (&serve("--nats-creds"), "cannot read `/dev/zero` of --nats-creds"),
+        (&serve("--nats-nkey"), "cannot read `/dev/zero` of --nats-nkey"),
+        (&serve("--nats-ca"), "cannot read `/dev/zero` of --nats-ca"),
+        (&[&serve("--nats-password-file")[..], &["--nats-user", "me"]].concat(), "of --nats-password-file"),
+        (&replay("--quiet"), "cannot read `/dev/zero` of --rules"),
+        (&["replay", "--from", "1h ago", "--remote-write", "http://127.0.0.1:1", "--resume", zero], "of --resume"),
+        (&["frame", "check", zero], "cannot read /dev/zero"),
+        (&["rollout", "apply", "--fleet", zero], "cannot read `/dev/zero`, the file of --fleet"),
+    ] {
+        let output = Callsight::run(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        let line = error.lines().last().unwrap_or_default();
+        assert!(!output.status.success() && line.starts_with("error: "), "{arguments:?}: {error}");
+        let refused = "it is a device or a socket; name a regular file";
+        assert!(line.contains(named) && line.ends_with(refused), "{arguments:?}: {line}");
+    }
+    let endless = "\0".repeat((256 << 20) + 1);
+    let output = Callsight::run_with_input(&["frame", "check"], &endless);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.ends_with("cannot read standard input: it is longer than 256 MiB\n"), "{error}");
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["help"], &["--version"]] {
