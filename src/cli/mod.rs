@@ -27,8 +27,8 @@ use std::process::ExitCode;
 use time::OffsetDateTime;
 
 pub(crate) use self::error::CliError;
-use self::process::start;
 pub(crate) use self::process::stop_signal;
+use self::process::{service_stop_signal, start};
 use crate::config::{self, ConfigError, Parsed, ReadFile, one_line};
 
 /// See what video calls feel like: health frames from JetStream, as live Prometheus series.
