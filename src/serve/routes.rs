@@ -13,7 +13,7 @@ use warp::reply::Reply;
 use warp::{Filter, Rejection};
 
 use super::gate::Gate;
-use super::negotiate;
+use super::negotiate::{self, Encoding};
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
 use super::triage::{Document, Drill, DrillError, Triage, api_headers};
@@ -42,7 +42,15 @@ impl State {
         triage: Triage,
         gate: Arc<Gate>,
     ) -> Self {
-        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()), gate }
+        Self {
+            scraper,
+            regions,
+            ready_max_lag,
+            deployment,
+            triage,
+            document: Arc::new(Document::new()),
+            gate,
+        }
     }
 }
 
@@ -77,7 +85,11 @@ pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error
 
 async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<String>) -> impl Reply {
     let format = negotiate::format(accept.as_deref());
-    let gzip = negotiate::gzip(accept_encoding.as_deref());
+    let Some(encoding) = negotiate::encoding(accept_encoding.as_deref()) else {
+        let text = "metrics come as gzip or identity; accept one of them\n";
+        return warp::reply::with_status(text, StatusCode::NOT_ACCEPTABLE).into_response();
+    };
+    let gzip = encoding == Encoding::Gzip;
     let Some(page) = state.scraper.page(format, gzip).await else {
         let text = "too many scrapes at a time; scrape less often\n";
         return warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response();
