@@ -16,6 +16,7 @@
 //! Invariant: the types of this module are validated, so one that exists can be acted on. The
 //! module depends on no command.
 
+mod contents;
 mod error;
 mod file;
 mod layers;
@@ -24,6 +25,7 @@ mod settings;
 mod value;
 mod words;
 
+pub(crate) use contents::{open, read_bounded, read_file, read_text};
 pub use error::ConfigError;
 pub(crate) use file::ReadFile;
 pub(crate) use layers::parse_with;

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use crate::serve::negotiate::Encoding;
 use crate::{cli, serve};
 use callsight_fold::series::exposition::Format;
 
@@ -35,5 +36,5 @@ pub fn takes_open_metrics(accept: &str) -> bool {
 /// Returns whether `/metrics` answers an `Accept-Encoding` header with gzip.
 #[must_use]
 pub fn takes_gzip(accept_encoding: &str) -> bool {
-    serve::negotiate::gzip(Some(accept_encoding))
+    serve::negotiate::encoding(Some(accept_encoding)) == Some(Encoding::Gzip)
 }

@@ -9,7 +9,6 @@
 //! and no answer is waited for longer than the client's time limit.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,7 +25,7 @@ use ureq::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
-use crate::config::one_line;
+use crate::config::{one_line, read_file};
 use crate::tls;
 
 /// Time limit of requests to Prometheus and to receivers of remote write, which may have much to
@@ -367,11 +366,13 @@ fn unusable(path: &Path, problem: &str) -> AccessError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, AccessError> {
-    fs::read(path).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })
+    read_file(path).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

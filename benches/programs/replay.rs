@@ -106,7 +106,7 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
     } else {
         Box::new(OpenMetrics::new(target, Some("bench"), Control::default())?)
     };
-    let mut engine = Engine::new(config, vec![sink]);
+    let mut engine = Engine::new(config, vec![sink], Control::default());
     let (account, folded) = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
         while let Some(records) = receiver.blocking_recv() {
             for mut record in records? {

@@ -6,15 +6,14 @@
 //!
 //! Invariant: `check` accepts exactly the frames that the exporter accepts.
 
-use std::fs::File;
-use std::io::{Cursor, Read, Write};
+use std::io::{self, BufWriter, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, IgnoredAny};
 
 use super::CliError;
 use super::dead_letters::{self, DeadLetterArgs};
-use crate::config::named;
+use crate::config::{named, open, read_bounded};
 use crate::insight::words::plural;
 use callsight_frame::{Form, Frame, Rejection};
 
@@ -72,6 +71,9 @@ struct CheckArgs {
     dead_letters: DeadLetterArgs,
 }
 
+/// The longest capture that is read, in MiB.
+const LONGEST: u64 = 256;
+
 /// The forms on the command line, with their help.
 const FORMS: [(&str, &str, Form); 2] = [
     ("compact", "Arrays in the documented order, the smallest form", Form::Compact),
@@ -79,23 +81,22 @@ const FORMS: [(&str, &str, Form); 2] = [
 ];
 
 /// Runs the command on its file, or else on `input`.
-pub(super) fn run(args: FrameArgs, input: impl Read, mut output: impl Write) -> Result<(), CliError> {
-    let mut written = Vec::new();
+pub(super) fn run(args: FrameArgs, input: impl Read, output: impl Write) -> Result<(), CliError> {
+    let mut written = BufWriter::new(output);
     let done = match args.command {
         FrameCommand::Encode(args) => encode(&read(args.file.as_deref(), input)?, &args, &mut written),
         FrameCommand::Decode(args) => decode(&bytes(&args, input)?, &mut written),
         FrameCommand::Check(args) if args.dead_letters.dlq => {
-            return dead_letters::show(args.dead_letters, output);
+            return dead_letters::show(args.dead_letters, written);
         }
         FrameCommand::Check(args) => check(&bytes(&args.message, input)?, &mut written),
     };
     // An error concerns one frame; those before it were read.
-    let shown = output.write_all(&written).and_then(|()| output.flush());
-    shown.map_err(|error| CliError::caused("cannot write the output", error))?;
+    written.flush().map_err(unwritten)?;
     done
 }
 
-fn encode(input: &[u8], args: &EncodeArgs, output: &mut Vec<u8>) -> Result<(), CliError> {
+fn encode(input: &[u8], args: &EncodeArgs, output: &mut impl Write) -> Result<(), CliError> {
     let values = serde_json::Deserializer::from_slice(input).into_iter::<serde_json::Value>();
     for (index, value) in values.enumerate() {
         let value = value.map_err(|error| CliError::caused("the input is not JSON", error))?;
@@ -104,42 +105,47 @@ fn encode(input: &[u8], args: &EncodeArgs, output: &mut Vec<u8>) -> Result<(), C
         let message = frame.encode(args.form);
         // Some limits, such as the length, apply only to the encoded frame.
         Frame::decode(&message).map_err(refused)?;
-        if args.hex {
+        let written = if args.hex {
             let blank = if index > 0 { "\n" } else { "" };
-            output.extend(format!("{blank}{}", to_hex(&message)).bytes());
+            write!(output, "{blank}{}", to_hex(&message))
         } else {
-            output.extend(message);
-        }
+            output.write_all(&message)
+        };
+        written.map_err(unwritten)?;
     }
     Ok(())
 }
 
-fn decode(input: &[u8], output: &mut Vec<u8>) -> Result<(), CliError> {
+fn decode(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
     for (index, message) in messages(input).enumerate() {
         let frame = Frame::decode(message).map_err(|rejection| rejected(index, rejection))?;
-        serde_json::to_writer_pretty(&mut *output, &frame).map_err(CliError::other)?;
-        output.push(b'\n');
+        let shown = serde_json::to_string_pretty(&frame).map_err(CliError::other)?;
+        writeln!(output, "{shown}").map_err(unwritten)?;
     }
     Ok(())
 }
 
-fn check(input: &[u8], output: &mut Vec<u8>) -> Result<(), CliError> {
+fn check(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
     let (mut frames, mut rejected) = (0, 0);
     for message in messages(input) {
         frames += 1;
-        let verdict = match Frame::decode(message) {
-            Ok(frame) => format!("ok: {}\n", summary(message, &frame)),
+        let written = match Frame::decode(message) {
+            Ok(frame) => writeln!(output, "ok: {}", summary(message, &frame)),
             Err(rejection) => {
                 rejected += 1;
-                format!("{rejection}\n")
+                writeln!(output, "{rejection}")
             }
         };
-        output.extend(verdict.bytes());
+        written.map_err(unwritten)?;
     }
     if rejected == 0 {
         return Ok(());
     }
     Err(CliError::failed(format!("{rejected} of {frames} frames rejected")))
+}
+
+fn unwritten(error: io::Error) -> CliError {
+    CliError::caused("cannot write the output", error)
 }
 
 /// The error of the frame at an index, which people count from 1.
@@ -182,17 +188,12 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn read(file: Option<&Path>, mut input: impl Read) -> Result<Vec<u8>, CliError> {
-    let mut bytes = Vec::new();
-    let (from, done) = match file {
-        Some(path) => {
-            let done = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-            (path.display().to_string(), done)
-        }
-        None => ("standard input".to_owned(), input.read_to_end(&mut bytes)),
+fn read(file: Option<&Path>, input: impl Read) -> Result<Vec<u8>, CliError> {
+    let (from, read) = match file {
+        Some(path) => (path.display().to_string(), open(path).and_then(|file| read_bounded(file, LONGEST))),
+        None => ("standard input".to_owned(), read_bounded(input, LONGEST)),
     };
-    done.map_err(|error| CliError::caused(format!("cannot read {from}"), error))?;
-    Ok(bytes)
+    read.map_err(|error| CliError::caused(format!("cannot read {from}"), error))
 }
 
 fn bytes(args: &MessageArgs, input: impl Read) -> Result<Vec<u8>, CliError> {

@@ -28,7 +28,7 @@ use time::OffsetDateTime;
 
 pub(crate) use self::error::CliError;
 pub(crate) use self::process::stop_signal;
-use self::process::{Prepared, prepared};
+use self::process::{Prepared, prepared, service_stop_signal};
 use crate::config::{self, ConfigError, Parsed, ReadFile, one_line};
 
 /// See what video calls feel like: health frames from JetStream, as live Prometheus series.

@@ -4,8 +4,9 @@
 //! can be cleaned up.
 
 use std::fmt;
-use std::future::Future;
-use std::io::{self, Write};
+use std::fs;
+use std::future::{Future, pending};
+use std::io::{self, IsTerminal as _, Write};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +37,10 @@ pub(super) fn prepared<C: fmt::Display + 'static, R: Future<Output = Result<(), 
             .enable_all()
             .build()
             .map_err(|error| CliError::caused("cannot start the runtime", error))?;
-        runtime.block_on(run(config))
+        let done = runtime.block_on(run(config));
+        // What still blocks, such as a query that nobody waits for, must not delay the end.
+        runtime.shutdown_background();
+        done
     };
     Prepared { settings, run: Box::new(run) }
 }
@@ -49,17 +53,49 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 }
 
 /// Returns a future that completes with the name of the signal that stops the process.
+///
+/// A closed terminal stops it too, and must not leave the demo's servers behind. But a SIGHUP that
+/// was ignored when the process began, as under nohup, stays ignored.
 pub(crate) fn stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
+    stop_signals(true)
+}
+
+/// [`stop_signal`] of a service. Without a terminal, SIGHUP does not stop it: those who send one
+/// ask a service to reload, which it does by itself.
+pub(super) fn service_stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
+    stop_signals(io::stdin().is_terminal())
+}
+
+fn stop_signals(with_hang_up: bool) -> Result<impl Future<Output = &'static str>, CliError> {
     let cannot = |error| CliError::caused("cannot listen for signals", error);
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    // A closed terminal must not leave the demo's servers behind.
-    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
+    // To listen for a signal is to ignore it no longer.
+    let listens = !is_ignored(SignalKind::hangup());
+    let mut hang_up = listens.then(|| signal(SignalKind::hangup())).transpose().map_err(cannot)?;
+    let hung_up = async move {
+        while let Some(hang_up) = &mut hang_up {
+            hang_up.recv().await;
+            if with_hang_up {
+                return;
+            }
+            tracing::info!("SIGHUP has no effect: files that change are reloaded by themselves");
+        }
+        pending().await
+    };
     Ok(async move {
         tokio::select! {
-            _ = hang_up.recv() => "SIGHUP",
+            () = hung_up => "SIGHUP",
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         }
     })
+}
+
+/// Whether this process ignores a signal, as /proc shows it: asking the kernel is unsafe code.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs};
 use super::sources::{SourceArgs, SourcesConfig};
-use super::{CliError, stop_signal};
+use super::{CliError, service_stop_signal};
 use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, within_an_hour};
 use crate::consume::Reader;
 use crate::nats::{self, Refusals};
@@ -18,9 +18,13 @@ use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
 use callsight_frame::MAX_PEERS;
 
+const SIGNALS: &str = "Signals:\n  SIGTERM, SIGINT  stop, after everything that was folded is acknowledged\n  \
+                       SIGHUP           from a terminal that closes, stop; otherwise nothing: files that change \
+                       are reloaded by themselves. Under nohup it is ignored";
+
 /// Fold health frames from JetStream and serve them to Prometheus
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Stream")]
+#[command(next_help_heading = "Stream", after_help = SIGNALS)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     nats: NatsArgs,
@@ -102,7 +106,8 @@ struct ServeHttpArgs {
     /// File with TLS and basic auth for metrics and the triage page, in the format of Prometheus's
     /// web config.
     ///
-    /// It is reloaded when it changes. `/livez` and `/readyz` require no password.
+    /// It is reloaded when it changes; only a restart removes TLS or all users. `/livez` and
+    /// `/readyz` require no password.
     #[arg(long, value_name = "FILE")]
     web_config: Option<PathBuf>,
 
@@ -122,8 +127,8 @@ struct BudgetArgs {
     ///
     /// It also bounds the peers that they observe, to eight times as many, and the sessions and
     /// peers that are remembered for two minutes, to twice as many. Frames of further sessions are
-    /// refused, counted and warned of: the aggregates are incomplete then. Give 2.5 KB of memory per
-    /// session.
+    /// refused, counted and warned of: the aggregates are incomplete then. Give 2.5 KB of memory
+    /// per session.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(1..=PLENTY))]
     max_sessions: usize,
 
@@ -227,7 +232,7 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
         feeds.push(Feed { source, client, refusals });
     }
     let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
-    let stop = stop_signal()?;
+    let stop = service_stop_signal()?;
     let failed = tokio::select! {
         signal = stop => {
             tracing::info!(signal, "stopping");

@@ -8,12 +8,12 @@
 //! Invariant: every value is read by its flag's parser, whichever layer it comes from.
 
 use std::ffi::OsString;
-use std::fs;
 
 use clap::builder::{BoolValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command, Parser};
 
+use super::contents::read_text;
 use super::error::{ConfigError, Layer, rejected};
 use super::file::{File, ReadFile};
 
@@ -42,7 +42,7 @@ pub fn parse<C: Parser>(
     arguments: &[OsString],
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Parsed<C>, ConfigError> {
-    parse_with(arguments, environment, &|path| fs::read_to_string(path))
+    parse_with(arguments, environment, &read_text)
 }
 
 /// [`parse`] with a reader for the file.

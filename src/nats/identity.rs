@@ -6,7 +6,6 @@
 //! Invariant: a file that can't be read, perhaps half replaced, leaves the last good secret in use,
 //! and no error quotes a secret.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +13,7 @@ use async_nats::{Auth, AuthError};
 use nkeys::{KeyPair, KeyPairType};
 
 use super::error::NatsError;
-use crate::config::{Login, NatsIdentity};
+use crate::config::{self, Login, NatsIdentity};
 
 enum Secret {
     Login(Login),
@@ -89,7 +88,7 @@ fn read(source: &NatsIdentity) -> Result<Option<Secret>, NatsError> {
 }
 
 fn read_text(flag: &'static str, file: &Path) -> Result<String, NatsError> {
-    fs::read_to_string(file).map_err(|source| NatsError::unreadable(flag, file, source))
+    config::read_text(file).map_err(|source| NatsError::unreadable(flag, file, source))
 }
 
 /// Returns the line after `-----BEGIN {title}-----`.
@@ -115,6 +114,7 @@ fn user_key(text: &str, flag: &'static str, file: &Path) -> Result<KeyPair, Nats
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use super::*;

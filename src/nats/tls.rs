@@ -5,13 +5,12 @@
 //!
 //! Invariant: a file that is wrong at the start is an error that names the flag and the file.
 
-use std::fs;
 use std::path::Path;
 
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::error::NatsError;
-use crate::config::NatsTls;
+use crate::config::{NatsTls, read_file};
 use crate::tls::{authorities, certificates, private_key, provider, refused_key};
 
 pub(super) fn check(tls: &NatsTls) -> Result<(), NatsError> {
@@ -36,5 +35,5 @@ pub(super) fn check(tls: &NatsTls) -> Result<(), NatsError> {
 }
 
 fn read(flag: &'static str, file: &Path) -> Result<Vec<u8>, NatsError> {
-    fs::read(file).map_err(|source| NatsError::unreadable(flag, file, source))
+    read_file(file).map_err(|source| NatsError::unreadable(flag, file, source))
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
+use super::progress::Control;
 use super::sample::Step;
 use super::seen::{Fate, Seen};
 use super::sink::{Sink, SinkError};
@@ -111,12 +112,13 @@ pub struct Engine {
     /// Whether any sink uses steps.
     looked_at: bool,
     account: Account,
+    control: Control,
 }
 
 impl Engine {
     /// Makes an engine at the beginning of its window.
     #[must_use]
-    pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>) -> Self {
+    pub fn new(config: EngineConfig, sinks: Vec<Box<dyn Sink>>, control: Control) -> Self {
         let aggregates = Aggregates::new();
         let detail = DetailStore::new(UNBOUNDED);
         let budget = SessionBudget::new(UNBOUNDED);
@@ -143,6 +145,7 @@ impl Engine {
             sinks,
             looked_at,
             account: Account::default(),
+            control,
         }
     }
 
@@ -155,7 +158,7 @@ impl Engine {
     /// time.
     ///
     /// # Errors
-    /// Those of the sinks.
+    /// Those of the sinks, and [`SinkError::Stopped`].
     pub fn take(&mut self, region: usize, record: &Record) -> Result<WindowState, SinkError> {
         // The clock of a stream's server may be set back; time is not.
         let now = self.now.max(record.at);
@@ -212,7 +215,7 @@ impl Engine {
     /// messages.
     ///
     /// # Errors
-    /// Those of the sinks.
+    /// Those of the sinks, and [`SinkError::Stopped`].
     pub fn finish(mut self) -> Result<(Account, Vec<String>), SinkError> {
         self.look_until(self.config.window.to, true)?;
         let mut said = Vec::new();
@@ -227,6 +230,8 @@ impl Engine {
     /// Shows the sinks all steps before a moment, or up to and including it.
     fn look_until(&mut self, moment: StreamTime, inclusive: bool) -> Result<(), SinkError> {
         while let Some(at) = self.steps.next_if(|at| *at < moment || (inclusive && *at == moment)) {
+            // Hours without a frame are many steps.
+            self.control.check()?;
             for region in &mut self.regions {
                 region.fold.tick(at);
             }
@@ -253,4 +258,47 @@ fn read<'a>(region: &Region, record: &'a Record) -> Result<Frame<'a>, Rejection>
         return Err(Rejection::new(Reason::BadSubject, detail));
     }
     Frame::decode(&record.payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::account::Account;
+
+    /// Stops the replay at its third step, as a signal does.
+    struct Stopping(Control, u32);
+
+    impl Sink for Stopping {
+        fn step(&mut self, _: &Step) -> Result<(), SinkError> {
+            self.1 += 1;
+            if self.1 == 3 {
+                self.0.stop();
+            }
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: &Account) -> Result<Vec<String>, SinkError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// The attack: a window of many steps without a frame, in which no signal was heard.
+    #[test]
+    fn a_stop_is_heard_between_steps_without_a_frame() {
+        let at = |seconds: i128| StreamTime::from_unix_nanos(seconds * 1_000_000_000);
+        let region: Region = "us".parse().unwrap();
+        let config = EngineConfig {
+            regions: vec![region],
+            window: Window::aligned(at(0), at(4_000_000_000), Duration::from_secs(1)),
+            filter: Filter::default(),
+            fold: FoldSettings::default(),
+            mirror: false,
+        };
+        let control = Control::default();
+        let mut engine = Engine::new(config, vec![Box::new(Stopping(control.clone(), 0))], control);
+        let (at, payload) = (at(3_999_999_999), b"x".as_slice().into());
+        let record = Record { sequence: 1, at, subject: "x".into(), headers: None, payload };
+        assert!(matches!(engine.take(0, &record), Err(SinkError::Stopped)));
+        assert_eq!(engine.account.steps, 3);
+    }
 }

@@ -29,6 +29,7 @@ pub mod source;
 pub mod window;
 
 use std::error::Error;
+use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use futures_util::future::try_join_all;
@@ -47,6 +48,13 @@ use crate::stream_reader::{Extent, ReadError, Record};
 use crate::topology::{mirror_stream_name, stream_name};
 use callsight_fold::StreamTime;
 use callsight_frame::subject::Region;
+
+/// How long before the first frame a replay begins at most: expressions that look back find zeros
+/// there, as they would have live.
+const BEFORE: Duration = Duration::from_secs(3600);
+
+/// How long after the last frame a replay ends at most: a day of silence is an incident of its own.
+const AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,17 +127,33 @@ pub async fn extents(context: &Context, config: &EngineConfig) -> Result<Vec<Ext
     try_join_all(names.map(|name| async move { Extent::look(context, &name).await })).await
 }
 
+/// The part of a window in which the streams have frames, with some time before and after.
+///
+/// Long before its first frame a stream has nothing to show, and long after its last one nothing
+/// changes, but a step costs as much as any other.
+#[must_use]
+pub fn part_with_frames(window: Window, extents: &[Extent]) -> Window {
+    let held = || extents.iter().filter_map(|extent| extent.held);
+    let (Some(first), Some(last)) = (held().map(|held| held.0).min(), held().map(|held| held.1).max()) else {
+        return window;
+    };
+    let part = Window { from: window.from.max(first - BEFORE), to: window.to.min(last + AFTER), ..window };
+    if part.from < part.to && part.steps().next().is_some() { part } else { window }
+}
+
 /// Replays what the streams of the engine's regions held when their extents were taken.
 ///
 /// # Errors
 /// [`ReplayError`]; the sinks leave no partial file.
 pub async fn run(
     context: &Context,
-    config: EngineConfig,
+    mut config: EngineConfig,
     extents: Vec<Extent>,
-    sinks: Vec<Box<dyn Sink>>,
+    mut sinks: Vec<Box<dyn Sink>>,
     control: Control,
 ) -> Result<Replayed, ReplayError> {
+    config.window = part_with_frames(config.window, &extents);
+    sinks.iter_mut().for_each(|sink| sink.narrow(config.window));
     let (window, since) = (config.window, config.since());
     let held = extents.iter().map(source::describe).collect::<Vec<_>>().join("; ");
     let overlaps =
@@ -155,7 +179,7 @@ pub async fn run(
         readers.spawn(source::read(context.clone(), extent, since, window.to, sender));
         feeds.push(Feed { receiver, chunk: Vec::new().into_iter() });
     }
-    let engine = Engine::new(config, sinks);
+    let engine = Engine::new(config, sinks, control.clone());
     let stop = control.clone();
     let mut folding = tokio::task::spawn_blocking(move || fold(engine, feeds, &control, window, since));
     let folded = tokio::select! {
@@ -223,4 +247,35 @@ fn fold(
     }
     control.check()?;
     Ok(engine.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_before_and_after_the_frames_nothing_is_replayed() {
+        let at = |seconds: i128| StreamTime::from_unix_nanos(seconds * 1_000_000_000);
+        let window = |from, to| Window::aligned(at(from), at(to), Duration::from_secs(15));
+        let extent = |held: Option<(i128, i128)>| Extent {
+            stream: "HEALTH_US".to_owned(),
+            messages: 0,
+            held: held.map(|(first, last)| (at(first), at(last))),
+            first_sequence: 1,
+            last_sequence: 0,
+        };
+        let held = [extent(Some((100_000, 101_000))), extent(None), extent(Some((200_000, 200_010)))];
+        for (asked, replayed) in [
+            ((0, 1_000_000), (96_400, 286_410)),
+            ((99_000, 200_000), (99_000, 200_000)),
+            ((150_000, 1_000_000), (150_000, 286_410)),
+            // Windows without a frame stay as they are, for the error to name them.
+            ((0, 50_000), (0, 50_000)),
+            ((500_000, 600_000), (500_000, 600_000)),
+        ] {
+            let part = part_with_frames(window(asked.0, asked.1), &held);
+            assert_eq!(part, window(replayed.0, replayed.1), "{asked:?}");
+        }
+        assert_eq!(part_with_frames(window(0, 1_000_000), &[extent(None)]), window(0, 1_000_000));
+    }
 }

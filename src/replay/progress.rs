@@ -6,7 +6,9 @@
 //! Invariant: a replay that is stopped stays stopped.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -17,6 +19,9 @@ use super::sink::SinkError;
 /// How often the line is written: on a terminal over itself, elsewhere as a new line.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often work that blocks is looked at.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 const BAR_WIDTH: usize = 24;
 
@@ -83,6 +88,31 @@ impl Control {
         tokio::select! {
             output = work => Ok(output),
             () = self.stopped() => Err(SinkError::Stopped),
+        }
+    }
+
+    /// Does work that blocks, on a thread of its own, and waits for it no longer than until the
+    /// replay is stopped. The inner error is that the system has no thread left.
+    ///
+    /// # Errors
+    /// [`SinkError::Stopped`].
+    pub(super) fn unless_stopped_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<io::Result<T>, SinkError> {
+        let (sender, receiver) = sync_channel(1);
+        // Nobody receives the result if the replay is stopped.
+        let working = move || drop(sender.send(work()));
+        if let Err(error) = thread::Builder::new().spawn(working) {
+            return Ok(Err(error));
+        }
+        loop {
+            self.check()?;
+            match receiver.recv_timeout(CHECK_INTERVAL) {
+                Ok(done) => return Ok(Ok(done)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(ended @ RecvTimeoutError::Disconnected) => return Ok(Err(io::Error::other(ended))),
+            }
         }
     }
 

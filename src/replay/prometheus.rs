@@ -10,6 +10,7 @@ use crate::http_client::{ANSWER_WITHIN, Address, Answer, Header, HttpClient};
 pub type Labels = BTreeMap<String, String>;
 
 /// A client of one Prometheus.
+#[derive(Clone)]
 pub struct PrometheusApi {
     address: Address,
     client: HttpClient,

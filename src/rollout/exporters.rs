@@ -10,11 +10,18 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 
 use super::page::MetricsPage;
+use crate::config::one_line;
 use crate::http_client::{Address, HttpClient, HttpError, json};
 use crate::serve::readiness::ReadinessReport;
 
 /// The longest answer of `/readyz`, in bytes: a line per region.
 const READINESS_LIMIT: u64 = 1 << 20;
+
+/// The longest page of metrics, in bytes: that of some millions of series.
+const PAGE_LIMIT: u64 = 1 << 30;
+
+/// How much of a text of an exporter is shown, in characters.
+const SHOWN: usize = 300;
 
 /// The exporters of one colour.
 #[derive(Clone)]
@@ -43,6 +50,11 @@ fn hint(status: u16) -> &'static str {
         503 => "; it is busy with other scrapes",
         _ => "",
     }
+}
+
+/// A text of an exporter for the terminal: what answers at an address may be anything.
+pub(super) fn shown(text: &str) -> String {
+    one_line(&text.chars().take(SHOWN).collect::<String>())
 }
 
 /// The readiness of all shards together.
@@ -76,15 +88,16 @@ impl Exporters {
         let reports = self.ask("/readyz", &[200, 503], READINESS_LIMIT, json::<ReadinessReport>).await?;
         let mut all = SharedReadiness::default();
         for report in reports {
-            all.deployments.extend(report.deployment);
+            all.deployments.extend(report.deployment.as_deref().map(shown));
             for region in report.regions {
                 let why = region.why.or_else(|| (!region.ready).then(|| "not ready".to_owned()));
-                all.why_not.extend(why.map(|why| format!("region {}: {why}", region.region)));
+                let name = shown(&region.region);
+                all.why_not.extend(why.map(|why| format!("region {name}: {}", shown(&why))));
                 let lag = region.lag_seconds.map_or(Ok(Duration::ZERO), Duration::try_from_secs_f64);
                 let lag = lag.unwrap_or(Duration::MAX);
                 all.lag = all.lag.max(lag);
-                all.pending += region.pending_frames;
-                all.regions.insert(region.region);
+                all.pending = all.pending.saturating_add(region.pending_frames);
+                all.regions.insert(name);
             }
         }
         Ok(all)
@@ -97,7 +110,7 @@ impl Exporters {
     pub(crate) async fn reading(&self) -> Result<MetricsReading, ExporterError> {
         let at = Instant::now();
         let mut page = MetricsPage::default();
-        let shards = self.ask("/metrics", &[200], u64::MAX, |body| MetricsPage::read(body)).await?;
+        let shards = self.ask("/metrics", &[200], PAGE_LIMIT, |body| MetricsPage::read(body)).await?;
         shards.into_iter().for_each(|shard| page.append(shard));
         Ok(MetricsReading { at, page })
     }

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 use super::colour::Colour;
 use super::compare::ComparisonTerms;
 use super::judge::Tolerances;
-use crate::config::{NatsUrl, duration, one_line};
+use crate::config::{NatsUrl, duration, one_line, read_text};
 use crate::http_client::{Address, HttpAccess};
 use callsight_frame::subject::Region;
 
@@ -295,8 +294,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`].
     pub(crate) fn read(path: &Path) -> Result<Self, FleetError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| FleetError::Unreadable { path: path.to_owned(), source })?;
+        let text =
+            read_text(path).map_err(|source| FleetError::Unreadable { path: path.to_owned(), source })?;
         let invalid = |problem: String| FleetError::Invalid { path: path.to_owned(), problem };
         let fleet: Self =
             yaml_serde::from_str(&text).map_err(|error| invalid(one_line(&error.to_string())))?;

@@ -15,6 +15,7 @@ use super::fleet::{CertificatePlace, FleetAddress};
 use super::plan::DeploymentMode;
 use super::run::{Run, ServiceJob, StepError, refuse};
 use super::table;
+use crate::config::read_file;
 use crate::http_client::{PROBE_WITHIN, json};
 use crate::insight::words;
 
@@ -73,7 +74,7 @@ async fn certificate_end(
 ) -> Result<OffsetDateTime, StepError> {
     let end = match place {
         CertificatePlace::File(path) => {
-            std::fs::read(path).map_err(CertificateError::from).and_then(|pem| certificate::end_of_pem(&pem))
+            read_file(path).map_err(CertificateError::from).and_then(|pem| certificate::end_of_pem(&pem))
         }
         CertificatePlace::Secret { namespace, name, key } => {
             let encoded = cluster.secret(namespace, name, key).await?;

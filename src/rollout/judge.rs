@@ -17,7 +17,7 @@ use clap::builder::TypedValueParser as _;
 use semver::Version;
 use serde::Serialize;
 
-use super::exporters::MetricsReading;
+use super::exporters::{MetricsReading, shown};
 use super::page::MetricsPage;
 use crate::config::{ratio, whole};
 use crate::insight::quantile::Buckets;
@@ -139,6 +139,8 @@ pub(crate) enum RowVerdict {
     TooFew,
     /// A counter decreased: an exporter restarted within the window.
     Restarted,
+    /// A value is not finite, which agrees with nothing.
+    Unusable,
 }
 
 /// How green's version compares with blue's.
@@ -273,7 +275,8 @@ fn round_trips(watched: &WatchedWindow, region: &str, tolerances: &Tolerances) -
     let p95 = both.map(|window| window.map(|buckets| buckets.quantile(0.95).map(|seconds| seconds * 1e3)));
     let row = ComparisonRow::new(region, "RTT p95", "ms", p95);
     let mut row = row.judged(tolerances.rtt_tolerance, tolerances.rtt_floor_ms);
-    if row.verdict != RowVerdict::Restarted && fewest < FEWEST_ROUND_TRIPS {
+    let is_judged = !matches!(row.verdict, RowVerdict::Restarted | RowVerdict::Unusable);
+    if is_judged && fewest < FEWEST_ROUND_TRIPS {
         // The rates show whether one side has far fewer.
         row.verdict = RowVerdict::TooFew;
     }
@@ -310,7 +313,12 @@ impl ComparisonRow {
     fn judged(mut self, share: f64, floor: f64) -> Self {
         let (ours, theirs) = (self.blue.unwrap_or(0.0), self.green.unwrap_or(0.0));
         self.allowed = (ours * share).max(floor);
-        if self.verdict != RowVerdict::Restarted && (theirs - ours).abs() > self.allowed {
+        if self.verdict == RowVerdict::Restarted {
+            return self;
+        }
+        if !(ours.is_finite() && theirs.is_finite()) {
+            self.verdict = RowVerdict::Unusable;
+        } else if (theirs - ours).abs() > self.allowed {
             self.verdict = if theirs < ours { RowVerdict::Less } else { RowVerdict::More };
         }
         self
@@ -320,15 +328,20 @@ impl ComparisonRow {
     fn reason(&self, old: &str, new: &str) -> Option<String> {
         let what = self.what;
         let place = if self.region.is_empty() { String::new() } else { format!("region {}: ", self.region) };
+        let [ours, theirs] = [self.blue, self.green].map(|value| self.shown(value.or(Some(0.0))));
         let than = match self.verdict {
             RowVerdict::Agree | RowVerdict::TooFew => return None,
             RowVerdict::Restarted => {
                 return Some(format!("{place}{what} decreased: an exporter restarted meanwhile"));
             }
+            RowVerdict::Unusable => {
+                return Some(format!(
+                    "{place}{what}: {old} has {ours}, {new} {theirs}: they can't be compared"
+                ));
+            }
             RowVerdict::Less => "less",
             RowVerdict::More => "more",
         };
-        let [ours, theirs] = [self.blue, self.green].map(|value| self.shown(value.or(Some(0.0))));
         let allowed = self.shown(Some(self.allowed));
         Some(format!("{place}{what}: {new} has {theirs}, {than} than {old}'s {ours} by over {allowed}"))
     }
@@ -337,6 +350,7 @@ impl ComparisonRow {
     pub(super) fn shown(&self, value: Option<f64>) -> String {
         match (value, self.unit) {
             (None, _) => words::UNKNOWN.to_owned(),
+            (Some(value), _) if !value.is_finite() => value.to_string(),
             (Some(value), "ms") => words::seconds(value / 1e3),
             (Some(value), unit) => format!("{}{unit}", number(value)),
         }
@@ -380,7 +394,7 @@ fn versions(watched: &WatchedWindow) -> (String, String, VersionVerdict) {
     let [blue, green] = watched.both(|readings| {
         let of = |reading| MetricsPage::label_values(reading, &BUILD_INFO, "version");
         let versions: BTreeSet<&str> = readings.iter().flat_map(|reading| of(&reading.page)).collect();
-        words::list(&versions.into_iter().collect::<Vec<_>>())
+        words::list(&versions.into_iter().map(shown).collect::<Vec<_>>())
     });
     let verdict = match (Version::parse(&blue), Version::parse(&green)) {
         (Ok(ours), Ok(theirs)) => match theirs.cmp_precedence(&ours) {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::colour::Colour;
 use super::plan::Step;
+use crate::config::read_file;
 use crate::insight::words;
 
 /// The longest difference in the Markdown, in bytes: GitHub refuses a summary of more than 1 MiB.
@@ -139,7 +140,7 @@ impl DeploymentReport {
     /// # Errors
     /// The file system refuses, or the file is not a report.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
+        serde_json::from_slice(&read_file(path)?).map_err(io::Error::other)
     }
 
     /// Appends the Markdown to a file, as `$GITHUB_STEP_SUMMARY` expects.

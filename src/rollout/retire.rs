@@ -15,6 +15,7 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamError, GetS
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use super::exporters::{ExporterError, Exporters};
 use crate::config::{NatsConfig, within_an_hour};
@@ -42,8 +43,8 @@ pub(crate) struct Retirement {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',', required = true)]
     pub(crate) regions: Vec<Region>,
 
-    /// Wait this long for the old exporter's last pull requests to expire, which takes up to 10s;
-    /// from 1s to 1h
+    /// Give up after this long, from 1s to 1h; the old exporter's last pull requests take up to 10s
+    /// to expire
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = within_an_hour)]
     pub(crate) timeout: Duration,
 }
@@ -54,6 +55,8 @@ pub(crate) enum RetireError {
     Active(#[from] ExporterError),
     #[error("{0}")]
     Needed(String),
+    #[error("{who} did not answer within the {} of --timeout", humantime::format_duration(*.within))]
+    Slow { who: &'static str, within: Duration },
     #[error(transparent)]
     Connect(#[from] NatsError),
     #[error("cannot {doing} of stream {stream}")]
@@ -77,9 +80,11 @@ pub(crate) async fn retire(
     nats: &NatsConfig,
     retirement: &Retirement,
 ) -> Result<Vec<DeletedDurable>, RetireError> {
-    check_active(active, &retirement.deployment).await?;
-    let client = nats::connect(nats, "callsight rollout").await?;
-    delete_durables(&async_nats::jetstream::new(client), retirement).await
+    let end = Instant::now() + retirement.timeout;
+    let slow = |who| move |_| RetireError::Slow { who, within: retirement.timeout };
+    timeout_at(end, check_active(active, &retirement.deployment)).await.map_err(slow(ACTIVE))??;
+    let context = async_nats::jetstream::new(nats::connect(nats, "callsight rollout").await?);
+    timeout_at(end, delete_durables(&context, retirement, end)).await.map_err(slow("NATS"))?
 }
 
 /// Verifies that the service leads to another deployment than the one that retires, and that this
@@ -104,8 +109,8 @@ async fn check_active(active: &Exporters, retiring: &Deployment) -> Result<(), R
 async fn delete_durables(
     context: &Context,
     retirement: &Retirement,
+    end: Instant,
 ) -> Result<Vec<DeletedDurable>, RetireError> {
-    let end = tokio::time::Instant::now() + retirement.timeout;
     let mut idle = Vec::new();
     // All are checked before the first one is deleted: a colour has stopped as a whole or not at
     // all.
@@ -163,7 +168,7 @@ async fn wait_until_idle(
     stream: &Stream,
     name: &str,
     durable: &str,
-    end: tokio::time::Instant,
+    end: Instant,
 ) -> Result<(), RetireError> {
     let mut delivered_before = None;
     loop {
@@ -176,7 +181,7 @@ async fn wait_until_idle(
         if info.num_waiting == 0 && delivered == delivered_before {
             return Ok(());
         }
-        if tokio::time::Instant::now() + PAUSE > end && delivered_before.is_some() {
+        if Instant::now() + PAUSE > end && delivered_before.is_some() {
             let what = match info.num_waiting {
                 0 => "frames are being delivered".to_owned(),
                 waiting => format!("{} waiting", words::plural(waiting as u64, "pull request")),

@@ -57,6 +57,7 @@ fn cells(row: &ComparisonRow) -> [String; 5] {
         RowVerdict::More => "MORE",
         RowVerdict::TooFew => "too few",
         RowVerdict::Restarted => "RESTARTED",
+        RowVerdict::Unusable => "UNUSABLE",
     };
     let what = format!("{} {}", row.region, row.what).trim_start().to_owned();
     let [blue, green, allowed] = [row.blue, row.green, Some(row.allowed)].map(|value| row.shown(value));

@@ -2,13 +2,14 @@
 //!
 //! Certificates expire and passwords change while the exporter runs. So the file and the files that
 //! it names are read every few seconds and compared by content, since secret stores replace files
-//! without changing their time stamps. A configuration that is not valid is refused and the former
-//! one stays in force: a typo must neither stop the scraping of a whole fleet nor open what was
-//! closed.
+//! without changing their time stamps. A configuration that is not valid, or protects less, is
+//! refused and the former one stays in force: a typo must neither stop the scraping of a whole
+//! fleet nor open what was closed.
 //!
-//! Invariant: once a gate is closed, no change of the file opens it by mistake.
+//! Invariant: once a gate is closed, no change of the file opens it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,12 +36,14 @@ const OPEN: [&str; 2] = ["/livez", "/readyz"];
 pub(super) struct Gate {
     current: RwLock<Arc<WebConfig>>,
     verifier: Verifier,
+    /// Whether the file has changed to what is refused.
+    refused: AtomicBool,
 }
 
 impl Gate {
     /// Makes a gate that is open to everybody.
     pub(super) fn open() -> Self {
-        Self { current: RwLock::default(), verifier: Verifier::new() }
+        Self::with(Arc::default())
     }
 
     /// Makes a gate from a web-config file, which is reloaded in the background.
@@ -50,9 +53,21 @@ impl Gate {
         if sources.in_the_clear() {
             tracing::warn!("basic auth without TLS sends passwords in clear text");
         }
-        let gate = Arc::new(Self { current: RwLock::new(config), verifier: Verifier::new() });
-        background.spawn(Arc::clone(&gate).keep(sources, path.into()));
+        let gate = Arc::new(Self::with(config));
+        background.spawn(Arc::clone(&gate).keep(Arc::new(sources)));
         Ok(gate)
+    }
+
+    fn with(config: Arc<WebConfig>) -> Self {
+        Self { current: RwLock::new(config), verifier: Verifier::new(), refused: AtomicBool::new(false) }
+    }
+
+    /// Shown by `/readyz`, which has no password, so it quotes nothing.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        self.refused.load(Ordering::Relaxed).then_some(
+            "the changed file of --web-config is refused and the former configuration stays in force; the log \
+             says why",
+        )
     }
 
     /// The TLS acceptor for new connections; `None` for plain HTTP.
@@ -85,40 +100,38 @@ impl Gate {
     }
 
     /// Reloads the file whenever it changes, until dropped.
-    async fn keep(self: Arc<Self>, mut sources: Sources, path: Arc<Path>) {
+    async fn keep(self: Arc<Self>, mut sources: Arc<Sources>) {
         let mut every = interval(RELOAD);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut problem = None;
         loop {
             every.tick().await;
-            let path = Arc::clone(&path);
-            let read = match tokio::task::spawn_blocking(move || Sources::read(&path)).await {
+            let old = Arc::clone(&sources);
+            let read = match tokio::task::spawn_blocking(move || old.read_again()).await {
                 Ok(read) => read,
                 Err(error) => {
                     tracing::error!(%error, "reloading the web config failed");
                     continue;
                 }
             };
-            if read.as_ref().is_ok_and(|new| *new == sources) {
-                problem = None;
-                continue;
-            }
-            match read.and_then(|new| Ok((new.build()?, new))) {
-                Ok((config, new)) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                    sources = new;
-                    problem = None;
-                    tracing::info!("web config reloaded");
-                }
-                Err(error) => {
-                    // Logged once per problem, not at each read.
-                    let error = error.to_string();
-                    if problem.as_ref() != Some(&error) {
-                        tracing::error!(error, "web config refused; the former one stays in force");
+            let now = match read {
+                Ok(new) if new == *sources => None,
+                read => match read.and_then(|new| Ok((new.build()?, new))) {
+                    Ok((config, new)) => {
+                        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                        sources = Arc::new(new);
+                        tracing::info!("web config reloaded");
+                        None
                     }
-                    problem = Some(error);
-                }
+                    Err(error) => Some(error.to_string()),
+                },
+            };
+            // Logged once per problem, not at each read.
+            if let Some(error) = now.as_ref().filter(|_| now != problem) {
+                tracing::warn!(error, "web config refused; the former one stays in force");
             }
+            self.refused.store(now.is_some(), Ordering::Relaxed);
+            problem = now;
         }
     }
 }

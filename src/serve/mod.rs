@@ -162,7 +162,14 @@ impl Exporter {
         };
         let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
         let deployment = config.reader.deployment.as_str().into();
-        let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
+        let state = State::new(
+            scraper,
+            regions.clone(),
+            ready_max_lag,
+            deployment,
+            triage.clone(),
+            Arc::clone(&gate),
+        );
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         background.spawn(triage.keep());
         tracing::info!(%address, open_files = open_files::raise_limit(), "serving");

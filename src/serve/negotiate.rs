@@ -1,6 +1,7 @@
 //! Content negotiation: the format and the encoding that a scraper accepts.
 //!
-//! Invariant: any header has an answer; one that is not understood gets plain text.
+//! Invariant: any header has an answer; one that is not understood gets plain text, unless it
+//! excludes that.
 
 use callsight_fold::series::exposition::Format;
 
@@ -21,17 +22,31 @@ pub(crate) fn format(accept: Option<&str>) -> Format {
     if open_metrics > 0.0 && open_metrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Whether an `Accept-Encoding` header accepts gzip.
-pub(crate) fn gzip(accept_encoding: Option<&str>) -> bool {
-    let (mut named, mut any) = (None, 0.0_f32);
+/// How a page is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Gzip,
+    Identity,
+}
+
+/// Returns the encoding for an `Accept-Encoding` header: gzip if it is accepted, else plain text
+/// unless that is excluded. `None` if neither is accepted.
+pub(crate) fn encoding(accept_encoding: Option<&str>) -> Option<Encoding> {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
     for Element { name, weight, .. } in elements(accept_encoding) {
-        if name.eq_ignore_ascii_case("gzip") {
-            named = Some(weight.max(named.unwrap_or(0.0)));
-        } else if name == "*" {
-            any = any.max(weight);
-        }
+        let named = match name {
+            "*" => &mut any,
+            name if name.eq_ignore_ascii_case("gzip") => &mut gzip,
+            name if name.eq_ignore_ascii_case("identity") => &mut identity,
+            _ => continue,
+        };
+        *named = Some(weight.max(named.unwrap_or(0.0)));
     }
-    named.unwrap_or(any) > 0.0
+    if gzip.or(any).unwrap_or(0.0) > 0.0 {
+        Some(Encoding::Gzip)
+    } else {
+        (identity.or(any).unwrap_or(1.0) > 0.0).then_some(Encoding::Identity)
+    }
 }
 
 /// An element of a comma-separated header.
@@ -94,23 +109,43 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_used_where_it_is_taken() {
-        for yes in ["gzip", "deflate, GZIP;q=0.5", "*", "br, *;q=0.1", "gzip, gzip;q=0"] {
-            assert!(gzip(Some(yes)), "{yes}");
-        }
-        for no in [
-            "",
-            "identity",
-            "gzip;q=0",
-            "gzip;q=0, *",
-            "gzip;q=x",
-            "*;q=0",
-            "gzip;Q=0",
-            "gzip; q = 0",
-            "gzip;q=9",
+    fn gzip_is_used_where_it_is_taken_and_plain_text_where_it_is_not_excluded() {
+        for (encodings, accepted) in [
+            (
+                &["gzip", "deflate, GZIP;q=0.5", "*", "br, *;q=0.1", "gzip, gzip;q=0", "gzip, identity;q=0"]
+                    [..],
+                Some(Encoding::Gzip),
+            ),
+            (
+                &[
+                    "",
+                    "identity",
+                    "br",
+                    "gzip;q=0",
+                    "gzip;q=x",
+                    "gzip;Q=0",
+                    "gzip; q = 0",
+                    "gzip;q=9",
+                    "gzip;q=0, *",
+                    "identity;q=0.5, *;q=0",
+                ],
+                Some(Encoding::Identity),
+            ),
+            (
+                &[
+                    "identity;q=0",
+                    "*;q=0",
+                    "br, Identity; q=0",
+                    "gzip;q=0, identity;q=0, *",
+                    "gzip;q=0, *;q=0",
+                ],
+                None,
+            ),
         ] {
-            assert!(!gzip(Some(no)), "{no}");
+            for text in encodings {
+                assert_eq!(encoding(Some(text)), accepted, "{text}");
+            }
         }
-        assert!(!gzip(None));
+        assert_eq!(encoding(None), Some(Encoding::Identity));
     }
 }

@@ -11,6 +11,9 @@ pub(crate) struct ReadinessReport {
     pub(crate) ready: bool,
     /// Which of several exporters side by side answers. `None` if what answers does not say.
     pub(crate) deployment: Option<String>,
+    /// What is wrong although the exporter may be ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// The regions that are served.
     pub(crate) regions: Vec<HealthReport>,
 }

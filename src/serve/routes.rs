@@ -12,7 +12,8 @@ use warp::http::{Response, StatusCode, header};
 use warp::reply::Reply;
 use warp::{Filter, Rejection};
 
-use super::negotiate;
+use super::gate::Gate;
+use super::negotiate::{self, Encoding};
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
 use super::triage::{Document, Drill, DrillError, Triage, api_headers};
@@ -29,6 +30,7 @@ pub(super) struct State {
     deployment: Arc<str>,
     triage: Triage,
     document: Arc<Document>,
+    gate: Arc<Gate>,
 }
 
 impl State {
@@ -38,8 +40,17 @@ impl State {
         ready_max_lag: Duration,
         deployment: Arc<str>,
         triage: Triage,
+        gate: Arc<Gate>,
     ) -> Self {
-        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(Document::new()) }
+        Self {
+            scraper,
+            regions,
+            ready_max_lag,
+            deployment,
+            triage,
+            document: Arc::new(Document::new()),
+            gate,
+        }
     }
 }
 
@@ -74,7 +85,11 @@ pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error
 
 async fn metrics(state: State, accept: Option<String>, accept_encoding: Option<String>) -> impl Reply {
     let format = negotiate::format(accept.as_deref());
-    let gzip = negotiate::gzip(accept_encoding.as_deref());
+    let Some(encoding) = negotiate::encoding(accept_encoding.as_deref()) else {
+        let text = "metrics come as gzip or identity; accept one of them\n";
+        return warp::reply::with_status(text, StatusCode::NOT_ACCEPTABLE).into_response();
+    };
+    let gzip = encoding == Encoding::Gzip;
     let Some(page) = state.scraper.page(format, gzip).await else {
         let text = "too many scrapes at a time; scrape less often\n";
         return warp::reply::with_status(text, StatusCode::SERVICE_UNAVAILABLE).into_response();
@@ -99,7 +114,8 @@ fn readyz(state: &State) -> warp::reply::Response {
     let regions: Vec<_> = state.regions.iter().map(|region| region.report(state.ready_max_lag)).collect();
     let ready = regions.iter().all(|region| region.ready);
     let deployment = Some(state.deployment.to_string());
-    answer(&ReadinessReport { ready, deployment, regions }, ready)
+    let warnings = state.gate.warning().map(str::to_owned).into_iter().collect();
+    answer(&ReadinessReport { ready, deployment, warnings, regions }, ready)
 }
 
 fn answer(body: &impl Serialize, good: bool) -> warp::reply::Response {

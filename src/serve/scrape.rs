@@ -8,6 +8,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,9 +17,8 @@ use flate2::write::GzEncoder;
 use futures_util::{Stream, stream};
 use metrics::{gauge, histogram, with_local_recorder};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::consume::{RegionHealth, ViewLoss};
@@ -30,11 +30,18 @@ use callsight_fold::series::exposition::{Format, write_page};
 /// How many pages are written at a time; further scrapes wait for their turn.
 const AT_A_TIME: usize = 4;
 
-/// How long a scrape waits for its turn.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a scrape waits for its turn: less than the 10 s that Prometheus allows it by default.
+const TURN: Duration = Duration::from_secs(8);
 
 /// How long a scraper may read nothing while its page waits.
 const STALL: Duration = Duration::from_secs(10);
+
+/// How long a page may wait for its scraper in all while other scrapes wait for their turn: readers
+/// that don't read must not keep the others out.
+const STALL_IN_CROWD: Duration = Duration::from_secs(1);
+
+/// How often a page that waits for its scraper looks whether others wait.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The size of the pieces of a page, and how many of them may wait for the scraper.
 const PIECE: usize = 64 * 1024;
@@ -50,7 +57,50 @@ struct Sources {
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
     process: metrics_process::Collector,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+}
+
+/// The turns of writing a page.
+#[derive(Clone)]
+struct Turns {
+    free: Arc<Semaphore>,
+    /// How many scrapes wait for one, and may give up.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { free: Arc::new(Semaphore::new(AT_A_TIME)), waiting: Arc::default() }
+    }
+
+    /// Waits for a turn; `None` if that takes too long.
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(turn) = Arc::clone(&self.free).try_acquire_owned() {
+            return Some(turn);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        timeout(TURN, Arc::clone(&self.free).acquire_owned()).await.ok()?.ok()
+    }
+
+    fn are_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A scrape that waits for its turn; its scraper may hang up meanwhile.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Scraper {
@@ -65,7 +115,7 @@ impl Scraper {
             process.describe();
             gauge!(c::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         });
-        let turns = Arc::new(Semaphore::new(AT_A_TIME));
+        let turns = Turns::new();
         Self(Arc::new(Sources { aggregates, detail, regions, ready_max_lag, process, turns }))
     }
 
@@ -76,14 +126,10 @@ impl Scraper {
         format: Format,
         gzip: bool,
     ) -> Option<impl Stream<Item = io::Result<Bytes>> + Send + Sync + use<>> {
-        let turn = timeout(TURN, Arc::clone(&self.0.turns).acquire_owned()).await.ok()?.ok()?;
+        let turn = self.0.turns.take().await?;
         let (sender, receiver) = channel(WAITING);
         let sources = Arc::clone(&self.0);
-        let pieces = Pieces {
-            sender: Some(sender),
-            runtime: Handle::current(),
-            buffer: BytesMut::with_capacity(PIECE),
-        };
+        let pieces = Pieces::new(sender, self.0.turns.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = sources.write(format, gzip, pieces) {
                 tracing::warn!(%error, "scrape given up");
@@ -181,24 +227,52 @@ struct Pieces {
     sender: Option<Sender<Piece>>,
     runtime: Handle,
     buffer: BytesMut,
+    turns: Turns,
+    /// How long the scraper has kept others waiting.
+    stalled_in_crowd: Duration,
 }
 
 impl Pieces {
+    fn new(sender: Sender<Piece>, turns: Turns) -> Self {
+        let buffer = BytesMut::with_capacity(PIECE);
+        let (sender, runtime) = (Some(sender), Handle::current());
+        Self { sender, runtime, buffer, turns, stalled_in_crowd: Duration::ZERO }
+    }
+
     /// Hands a piece to the connection. After the first error it does nothing but fail, since a
     /// compressor tries to end its stream even then.
     fn send(&mut self, piece: Piece) -> io::Result<()> {
         let Some(sender) = &self.sender else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let sent = self.runtime.block_on(sender.send_timeout(piece, STALL));
-        sent.map_err(|error| {
-            self.sender = None;
-            match error {
-                SendTimeoutError::Timeout(_) => {
-                    io::Error::new(io::ErrorKind::TimedOut, "the scraper stopped reading")
+        let (turns, stalled_in_crowd) = (&self.turns, &mut self.stalled_in_crowd);
+        let sent = self.runtime.block_on(async {
+            let mut stalled = Duration::ZERO;
+            loop {
+                let since = Instant::now();
+                let room = timeout(LOOK, sender.reserve()).await;
+                let waited = since.elapsed();
+                stalled += waited;
+                if turns.are_waited_for() {
+                    *stalled_in_crowd += waited;
                 }
-                SendTimeoutError::Closed(_) => {
-                    io::Error::new(io::ErrorKind::BrokenPipe, "the scraper hung up")
+                if *stalled_in_crowd >= STALL_IN_CROWD {
+                    return Err((io::ErrorKind::TimedOut, "the scraper reads slowly while others wait"));
+                }
+                match room {
+                    Ok(Ok(room)) => {
+                        room.send(piece);
+                        return Ok(());
+                    }
+                    Ok(Err(_)) => return Err((io::ErrorKind::BrokenPipe, "the scraper hung up")),
+                    Err(_) if stalled >= STALL => {
+                        return Err((io::ErrorKind::TimedOut, "the scraper stopped reading"));
+                    }
+                    Err(_) => {}
                 }
             }
+        });
+        sent.map_err(|(kind, why)| {
+            self.sender = None;
+            io::Error::new(kind, why)
         })
     }
 
@@ -236,7 +310,7 @@ mod tests {
 
     fn pieces() -> (Pieces, Receiver<Piece>) {
         let (sender, receiver) = channel(WAITING);
-        (Pieces { sender: Some(sender), runtime: Handle::current(), buffer: BytesMut::new() }, receiver)
+        (Pieces::new(sender, Turns::new()), receiver)
     }
 
     #[tokio::test]
@@ -256,6 +330,24 @@ mod tests {
             assert_eq!(body.next().await.is_none_or(|piece| piece.is_ok()), whole);
             writing.await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_scraper_that_reads_nothing_gives_its_turn_to_one_that_waits() {
+        let turns = Turns::new();
+        let held = Arc::clone(&turns.free).acquire_many_owned(AT_A_TIME as u32).await.unwrap();
+        let (sender, _reads_nothing) = channel(1);
+        let mut pieces = Pieces::new(sender, turns.clone());
+        let writing = tokio::task::spawn_blocking(move || {
+            let _held = held;
+            (0..).try_for_each(|number| pieces.write_all(&[number; PIECE]))
+        });
+        assert!(turns.take().await.is_some(), "the turn was not given up in time");
+        assert_eq!(
+            writing.await.unwrap().unwrap_err().to_string(),
+            "the scraper reads slowly while others wait"
+        );
+        assert!(!turns.are_waited_for());
     }
 
     #[tokio::test]

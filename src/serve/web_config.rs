@@ -7,7 +7,6 @@
 //! none.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion, version};
 use yaml_serde::Value;
 
 use super::basic_auth::Users;
-use crate::config::one_line;
+use crate::config::{one_line, read_file};
 use crate::tls::{PemError, authorities, certificates, private_key, provider, refused_key};
 
 /// The web-config file can't be used. Never quotes a secret.
@@ -36,6 +35,13 @@ enum Problem {
     Unreadable(io::Error),
     #[error("not valid: {}", one_line(&.0.to_string()))]
     Invalid(yaml_serde::Error),
+    #[error(
+        "protects nothing: write `tls_server_config` or `basic_auth_users`, or omit --web-config to serve \
+         everybody over plain HTTP"
+    )]
+    Empty,
+    #[error("would remove {}: restart the exporter if that is what you want", .0.join(" and "))]
+    Weaker(Vec<&'static str>),
     #[error("`{key}` must be {expected}")]
     Value { key: String, expected: &'static str },
     #[error("`tls_server_config` needs `{0}` too")]
@@ -127,12 +133,16 @@ impl Sources {
     /// Reads the configuration and the files that it names.
     pub(super) fn read(path: &Path) -> Result<Self, WebConfigError> {
         let read = || {
-            let text = fs::read(path).map_err(Problem::Unreadable)?;
+            let text = read_file(path).map_err(Problem::Unreadable)?;
             let keys: Option<Keys> = yaml_serde::from_slice(&text).map_err(Problem::Invalid)?;
             let Keys { tls_server_config, basic_auth_users } = keys.unwrap_or_default();
             let directory = path.parent().unwrap_or(Path::new(""));
             let tls = tls_server_config.map(|keys| Tls::read(keys, directory)).transpose()?;
-            Ok(Self { path: path.to_owned(), tls, users: users(&basic_auth_users)? })
+            let users = users(&basic_auth_users)?;
+            if tls.is_none() && users.is_empty() {
+                return Err(Problem::Empty);
+            }
+            Ok(Self { path: path.to_owned(), tls, users })
         };
         read().map_err(|problem| WebConfigError { path: path.to_owned(), problem })
     }
@@ -149,6 +159,30 @@ impl Sources {
             })
         })?;
         Ok(WebConfig { tls, users })
+    }
+
+    /// Reads the configuration again, for an exporter that must not lose what protects it.
+    ///
+    /// A file that is half written, or restored from the wrong place, may be a valid one of less.
+    pub(super) fn read_again(&self) -> Result<Self, WebConfigError> {
+        let new = Self::read(&self.path)?;
+        let removed: Vec<_> =
+            self.protections().filter(|old| new.protections().all(|new| new != *old)).collect();
+        match removed.is_empty() {
+            true => Ok(new),
+            false => Err(WebConfigError { path: self.path.clone(), problem: Problem::Weaker(removed) }),
+        }
+    }
+
+    fn protections(&self) -> impl Iterator<Item = &'static str> {
+        let certificates = self.tls.as_ref().is_some_and(|tls| tls.client == ClientAuth::Required);
+        [
+            (self.tls.is_some(), "TLS"),
+            (!self.users.is_empty(), "all users"),
+            (certificates, "the requirement of client certificates"),
+        ]
+        .into_iter()
+        .filter_map(|(is_there, what)| is_there.then_some(what))
     }
 
     /// Whether passwords would be sent in clear text.
@@ -221,7 +255,7 @@ impl File {
     /// Reads a file; relative paths are relative to the configuration.
     fn read(named_by: &'static str, directory: &Path, name: &Path) -> Result<Self, Problem> {
         let path = directory.join(name);
-        match fs::read(&path) {
+        match read_file(&path) {
             Ok(content) => Ok(Self { named_by, path, content }),
             Err(source) => Err(Problem::UnreadableFile { key: named_by, file: path, source }),
         }
@@ -253,6 +287,8 @@ fn users(value: &Value) -> Result<Vec<(String, String)>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const HASH: &str = "$2y$10$rTC9qXQGtTjSWTS9lBYLtOCh5b2NlbTZ0tsPkKhdLAgvKqyBaLNdW";
@@ -334,16 +370,68 @@ mod tests {
     }
 
     #[test]
-    fn users_without_tls_are_in_the_clear_and_nothing_is_nothing() {
+    fn a_file_that_protects_nothing_is_refused() {
+        for text in [
+            "",
+            "\n",
+            "# tls_server_config: {}\n",
+            "{}",
+            "null",
+            "---\n",
+            "basic_auth_users: {}",
+            "basic_auth_users:",
+        ] {
+            assert_eq!(
+                problem(text),
+                "protects nothing: write `tls_server_config` or `basic_auth_users`, or omit --web-config to serve \
+                 everybody over plain HTTP",
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_read_again_protects_as_much() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yml");
+        for name in ["crt", "key"] {
+            fs::write(directory.path().join(name), "not PEM").unwrap();
+        }
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            Sources::read(&path).unwrap()
+        };
+        let tls = "tls_server_config: {cert_file: crt, key_file: key}\n";
+        let certificates = "tls_server_config: {cert_file: crt, key_file: key, client_ca_file: crt, \
+                            client_auth_type: RequireAndVerifyClientCert}\n";
+        let users = format!("basic_auth_users: {{alice: {HASH}}}\n");
+        let both = format!("{tls}{users}");
+        for (old, new, removed) in [
+            (both.as_str(), users.as_str(), "TLS"),
+            (&both, tls, "all users"),
+            (certificates, tls, "the requirement of client certificates"),
+            (certificates, &users, "TLS and the requirement of client certificates"),
+        ] {
+            let old = read(old);
+            fs::write(&path, new).unwrap();
+            let error = old.read_again().err().expect(new).to_string();
+            let expected = format!("would remove {removed}: restart the exporter if that is what you want");
+            assert!(error.ends_with(&expected), "{error}");
+        }
+        for (old, new) in [(tls, both.as_str()), (&users, &both), (tls, certificates), (&both, &both)] {
+            let old = read(old);
+            fs::write(&path, new).unwrap();
+            assert!(old.read_again().is_ok(), "{new}");
+        }
+    }
+
+    #[test]
+    fn users_without_tls_are_in_the_clear() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.yml");
         fs::write(&path, format!("basic_auth_users:\n  alice: {HASH}\n")).unwrap();
         let sources = Sources::read(&path).unwrap();
         assert!(sources.in_the_clear());
         assert!(!sources.build().unwrap().users.hashes.is_empty());
-        fs::write(&path, "").unwrap();
-        let sources = Sources::read(&path).unwrap();
-        assert!(!sources.in_the_clear());
-        assert!(sources.build().unwrap().users.hashes.is_empty());
     }
 }

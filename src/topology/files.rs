@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::declare::{Declared, Name};
 use super::keys;
-use crate::config::one_line;
+use crate::config::{one_line, read_text};
 
 /// The error of declarations that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +95,7 @@ fn sorted(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, FilesError> {
 }
 
 fn read_file(path: &Path, keys: &[keys::Key]) -> Result<Map<String, Value>, FilesError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| FilesError::Unreadable { path: path.to_owned(), source })?;
+    let text = read_text(path).map_err(|source| FilesError::Unreadable { path: path.to_owned(), source })?;
     let config: Map<String, Value> =
         serde_json::from_str(&text).map_err(|error| unusable(path, format!("not a JSON object: {error}")))?;
     match keys::problem(keys, &config) {

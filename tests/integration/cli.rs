@@ -1,8 +1,14 @@
 //! The command as scripts meet it: exit codes, and which stream says what.
 
 use std::fs;
+use std::process::Command;
 
-use crate::kit::callsight::Callsight;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::kit::callsight::{Callsight, command};
+use crate::kit::process::Process;
+use crate::kit::python;
+use crate::kit::wait::PATIENCE;
 
 /// The one line on stderr of a command that refused its settings.
 fn refused(arguments: &[&str]) -> String {
@@ -44,6 +50,40 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     );
 }
 
+/// The attack: `--config /dev/zero` read until memory was full.
+#[test]
+fn a_file_that_never_ends_is_refused() {
+    let zero = "/dev/zero";
+    let serve = |flag| ["serve", "--region", "us", "--listen", "127.0.0.1:0", flag, zero];
+    let replay = |flag| ["replay", "--from", "1h ago", "--rules", zero, flag];
+    for (arguments, named) in [
+        (&serve("--config")[..], "cannot read `/dev/zero`, the file that `--config` names"),
+        (&serve("--web-config"), "`/dev/zero` of --web-config: cannot be read"),
+        (&serve("--nats-creds"), "cannot read `/dev/zero` of --nats-creds"),
+        (&serve("--nats-nkey"), "cannot read `/dev/zero` of --nats-nkey"),
+        (&serve("--nats-ca"), "cannot read `/dev/zero` of --nats-ca"),
+        (&[&serve("--nats-password-file")[..], &["--nats-user", "me"]].concat(), "of --nats-password-file"),
+        (&replay("--quiet"), "cannot read `/dev/zero` of --rules"),
+        (
+            &["replay", "--from", "1h ago", "--remote-write", "http://127.0.0.1:1", "--resume", zero],
+            "of --resume",
+        ),
+        (&["frame", "check", zero], "cannot read /dev/zero"),
+        (&["rollout", "deploy", "--fleet", zero], "cannot read `/dev/zero`, the file of --fleet"),
+    ] {
+        let output = Callsight::run(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        let line = error.lines().last().unwrap_or_default();
+        assert!(!output.status.success() && line.starts_with("error: "), "{arguments:?}: {error}");
+        let refused = "it is a device or a socket; name a regular file";
+        assert!(line.contains(named) && line.ends_with(refused), "{arguments:?}: {line}");
+    }
+    let endless = "\0".repeat((256 << 20) + 1);
+    let output = Callsight::run_with_input(&["frame", "check"], &endless);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.ends_with("cannot read standard input: it is longer than 256 MiB\n"), "{error}");
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["help"], &["--version"]] {
@@ -62,4 +102,68 @@ fn check_config_says_what_the_settings_are() {
         String::from_utf8(output.stdout).unwrap(),
         "config is valid: regions us, apac; listen 127.0.0.1:9464; deployment main; NATS nats://nats:4222\n"
     );
+}
+
+fn hang_up(process: &Process) {
+    kill_process(Pid::from_raw(process.id().try_into().unwrap()).unwrap(), Signal::HUP).unwrap();
+}
+
+/// An exporter that listens for signals, and the program that starts it.
+fn serving(mut starter: Command) -> Process {
+    let serve = ["serve", "--region", "us", "--listen", "127.0.0.1:0", "--nats-url", "nats://127.0.0.1:1"];
+    let mut process = Process::spawn("callsight", starter.args(serve));
+    process.wait_until_logged("serving").unwrap();
+    process
+}
+
+/// Whether a process ignores SIGHUP.
+fn ignores_hang_up(process: &Process) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1
+}
+
+/// The attack: under nohup, whose purpose is to survive it, SIGHUP stopped the exporter.
+#[test]
+fn sighup_stays_ignored_under_nohup() {
+    let mut nohup = Command::new("nohup");
+    nohup.arg(command().get_program());
+    let mut process = serving(nohup);
+    assert!(ignores_hang_up(&process));
+    hang_up(&process);
+    assert!(process.terminate(PATIENCE).success());
+    let log = process.output();
+    assert!(log.contains("SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+#[test]
+fn sighup_does_not_stop_a_service() {
+    let mut process = serving(command());
+    assert!(!ignores_hang_up(&process));
+    hang_up(&process);
+    process.wait_until_logged("SIGHUP has no effect: files that change are reloaded").unwrap();
+    assert!(process.terminate(PATIENCE).success());
+}
+
+/// Runs a program on a terminal, waits for a word, closes the terminal, and prints how it ended.
+const TERMINAL: &str = "
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+seen = b''
+while sys.argv[1].encode() not in seen:
+    seen += os.read(terminal, 4096)
+os.close(terminal)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+";
+
+#[test]
+fn a_closed_terminal_stops_what_ran_on_it() {
+    let program = command();
+    let serve = ["serve", "--region", "us", "--listen", "127.0.0.1:0", "--nats-url", "nats://127.0.0.1:1"];
+    let arguments =
+        [&["-c", TERMINAL, "serving", program.get_program().to_str().unwrap()][..], &serve].concat();
+    let output = python::run(&arguments, "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{output:?}");
 }

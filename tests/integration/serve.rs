@@ -428,3 +428,18 @@ async fn bad_frames_are_counted_by_reason_and_stop_nothing() {
     let logged = callsight.process().output().matches("frame rejected").count();
     assert!((1..bad.len()).contains(&logged), "{}", callsight.process().output());
 }
+
+#[tokio::test]
+async fn an_encoding_that_is_excluded_is_not_sent() {
+    let nats = Nats::start();
+    let callsight = ready(&nats).await;
+    for (accepted, status, encoding) in [
+        ("gzip, identity;q=0", 200, Some("gzip")),
+        ("identity;q=0", 406, None),
+        ("br, *;q=0", 406, None),
+        ("identity", 200, None),
+    ] {
+        let answer = callsight.get_with("/metrics", &[("accept-encoding", accepted)]).await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (status, encoding), "{accepted}");
+    }
+}

@@ -25,7 +25,10 @@ pub(super) async fn heal(
     let mut summary = String::new();
     for region in &engine.regions {
         control.phase("looking for gaps");
-        let (api, of, window) = (Arc::clone(&prometheus), region.clone(), engine.window);
+        let of_region = EngineConfig { regions: vec![region.clone()], ..engine.clone() };
+        let extents = control.unless_stopped(replay::extents(context, &of_region)).await??;
+        let window = replay::part_with_frames(engine.window, &extents);
+        let (api, of) = (Arc::clone(&prometheus), region.clone());
         let looking = tokio::task::spawn_blocking(move || gaps(&api, &of, window));
         let gaps = control.unless_stopped(looking).await?.map_err(|_| ReplayError::Panicked)??;
         if gaps.is_empty() {
@@ -34,7 +37,7 @@ pub(super) async fn heal(
         for gap in gaps {
             let [first, last] = [gap.window.from, gap.window.to].map(rfc3339);
             let step = humantime::format_duration(gap.window.step);
-            let engine = EngineConfig { regions: vec![region.clone()], window: gap.window, ..engine.clone() };
+            let engine = EngineConfig { window: gap.window, ..of_region.clone() };
             let filled = fill(context, engine, &config, gap, control).await?;
             summary += &format!("{region}: {first} to {last}, every {step}: {filled}\n");
         }

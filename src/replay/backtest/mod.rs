@@ -77,6 +77,10 @@ impl Backtest {
 }
 
 impl Sink for Backtest {
+    fn narrow(&mut self, window: Window) {
+        self.evaluator.window = window;
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), SinkError> {
         self.sink.step(step)
     }

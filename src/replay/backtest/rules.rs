@@ -7,14 +7,13 @@
 //! for one.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::config::one_line;
+use crate::config::{one_line, read_text};
 use crate::replay::InputError;
 use crate::replay::prometheus::Labels;
 use crate::replay::sample::Table;
@@ -91,7 +90,7 @@ impl RuleSet {
         let mut rules = Self::default();
         for path in paths {
             let shown = one_line(&path.display().to_string());
-            let text = fs::read_to_string(path)
+            let text = read_text(path)
                 .map_err(|error| InputError::caused(format!("cannot read `{shown}` of --rules"), error))?;
             rules.add(&shown, &text)?;
         }

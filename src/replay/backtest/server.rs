@@ -81,10 +81,14 @@ impl PrometheusServer {
     ) -> Result<BTreeMap<Labels, Vec<(i64, f64)>>, SinkError> {
         let mut series: BTreeMap<Labels, Vec<(i64, f64)>> = BTreeMap::new();
         for portion in grid.portions() {
-            self.control.check()?;
             let [start, end, step] = [portion.first, portion.last, portion.interval].map(seconds);
-            let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", &step)];
-            let found = self.api.ask("query_range", &parameters);
+            let (api, query) = (self.api.clone(), expression.to_owned());
+            let ask = move || {
+                let parameters = [("query", &*query), ("start", &start), ("end", &end), ("step", &step)];
+                api.ask("query_range", &parameters)
+            };
+            let found = self.control.unless_stopped_blocking(ask)?;
+            let found = found.unwrap_or_else(|error| Err(error.to_string()));
             for mut found in
                 found.map_err(|problem| failed(format!("rule {rule} can't be evaluated: {problem}")))?
             {

@@ -21,10 +21,16 @@ use std::path::PathBuf;
 use super::account::Account;
 use super::sample::Step;
 use super::seen::Seen;
+use super::window::Window;
 use crate::config::one_line;
 
 /// An output of a replay.
 pub trait Sink: Send {
+    /// Takes the part of the window that is replayed, before anything else.
+    fn narrow(&mut self, window: Window) {
+        let _ = window;
+    }
+
     /// Takes a message of the window that the filter includes.
     ///
     /// # Errors

@@ -251,7 +251,7 @@ impl RemoteWrite {
             return Ok(());
         }
         let body = self.request.body().map_err(|error| SinkError::Receiver(error.to_string()))?;
-        self.receiver.deliver(&body).map_err(|error| self.with_next_step(error))?;
+        self.receiver.deliver(&body.into()).map_err(|error| self.with_next_step(error))?;
         self.request.series.clear();
         self.sent += std::mem::take(&mut self.requested) as u64;
         Ok(())

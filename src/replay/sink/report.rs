@@ -11,6 +11,7 @@ use crate::replay::report::render;
 use crate::replay::report::verdict::{WindowVerdict, summary};
 use crate::replay::sample::Step;
 use crate::replay::seen::Seen;
+use crate::replay::window::Window;
 
 /// Gathers steps, and writes the page at the end.
 pub struct Report {
@@ -29,6 +30,11 @@ impl Report {
 }
 
 impl Sink for Report {
+    fn narrow(&mut self, window: Window) {
+        let config = EngineConfig { window, ..self.collected.config.clone() };
+        self.collected = Collected::new(config, std::mem::take(&mut self.collected.command));
+    }
+
     fn frame(&mut self, seen: &Seen<'_>) -> Result<(), SinkError> {
         self.collected.frame(seen);
         Ok(())

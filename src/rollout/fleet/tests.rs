@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 /// What is wrong with a fleet of one service and one region with these keys.

@@ -131,3 +131,33 @@ fn without_calls_there_is_nothing_to_compare() {
     let rtt = judgement.rows.iter().find(|row| row.what == "RTT p95").unwrap();
     assert_eq!(rtt.verdict, RowVerdict::TooFew);
 }
+
+/// The attack: a comparison with NaN is never true, so that a green without a number agreed with
+/// any blue.
+#[test]
+fn what_is_no_number_agrees_with_nothing() {
+    for value in ["NaN", "+Inf", "-Inf", "1e999"] {
+        let mut green = pages("1.0.0", 100);
+        for page in &mut green {
+            *page = page
+                .replace("} 100\n", &format!("}} {value}\n"))
+                .replace("} 300\n", &format!("}} {value}\n"));
+        }
+        let reasons = reasons(&pages("1.0.0", 100), &green);
+        for what in ["sessions: blue has 100, green ", "peer connections: blue has 300, green "] {
+            assert!(reasons.iter().any(|reason| reason.contains(what)), "{value}: {what}: {reasons:?}");
+        }
+        assert!(!self::reasons(&green, &green).is_empty(), "{value}");
+    }
+    for name in ["callsight_frames_folded_total", "callsight_live_series", "videocall_rtt_seconds_bucket"] {
+        let broken = |page: &String| {
+            let line = |line: &str| match line.starts_with(name) {
+                true => format!("{} NaN\n", line.rsplit_once(' ').unwrap().0),
+                false => format!("{line}\n"),
+            };
+            page.lines().map(line).collect::<String>()
+        };
+        let green: Vec<_> = pages("1.0.0", 100).iter().map(broken).collect();
+        assert!(!reasons(&pages("1.0.0", 100), &green).is_empty(), "{name}");
+    }
+}

@@ -174,3 +174,23 @@ async fn a_full_disk_is_said() {
     assert_eq!(full.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot write `/dev/full`: the disk is full"), "{said}");
 }
+
+/// The attack: a window from 1970 has billions of steps, nearly all without a frame.
+#[tokio::test]
+async fn time_without_frames_is_not_replayed_and_changes_nothing_else() {
+    let (nats, _health, begin) = a_stream().await;
+    let end = moment(OffsetDateTime::now_utc());
+    let of = |from: &str| {
+        let args = ["--from", from, "--to", &end, "--step=1s", "--no-replay-label", "--openmetrics=-"];
+        by_second(&replayed(&nats.url(), &args))
+    };
+    let near = of(&moment(begin - time::Duration::minutes(5)));
+    let far = of("1970-01-01T00:00:00Z");
+    assert!(near.len() >= 300 && far.len() >= 3600, "{} and {} steps", near.len(), far.len());
+    for (second, page) in &near {
+        assert_eq!(format!("{:?}", far.get(second)), format!("{:?}", Some(page)), "{second}");
+    }
+    let silent = far.values().next().unwrap();
+    assert_eq!(silent.sum("callsight_frames_received_total", &[]), 0.0);
+    assert!(!silent.any("videocall_session_rtt_seconds", &[]));
+}

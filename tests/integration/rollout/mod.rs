@@ -3,6 +3,7 @@
 mod compare;
 mod deploy;
 mod fleet;
+mod hostile;
 mod retire;
 mod stage;
 mod workflow;

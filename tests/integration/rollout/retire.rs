@@ -9,9 +9,12 @@ use crate::kit::nats::Nats;
 
 /// Retires blue, while this exporter is the active one.
 async fn retire(nats: &Nats, active: &Callsight) -> (Option<i32>, String) {
-    let (url, active) = (nats.url(), active.url());
-    let where_to = ["--active", &active, "--nats-url", &url];
-    let what = ["rollout", "retire", "--deployment", "blue", "--region", "us", "--timeout", "15s"];
+    retire_within("15s", &nats.url(), &active.url()).await
+}
+
+async fn retire_within(timeout: &str, nats: &str, active: &str) -> (Option<i32>, String) {
+    let where_to = ["--active", active, "--nats-url", nats];
+    let what = ["rollout", "retire", "--deployment", "blue", "--region", "us", "--timeout", timeout];
     let output = run(what.iter().chain(&where_to).map(|arg| (*arg).to_owned()).collect()).await;
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
@@ -90,4 +93,22 @@ async fn shards_go_with_their_deployment_and_no_other_does() {
     assert_eq!(code, Some(0), "{text}");
     let others = ["blue-0", "blue-canary", "blue-canary-1of2", "blues", "green"];
     assert_eq!(durables(&nats).await, others.map(|name| format!("callsight-{name}")));
+}
+
+/// The attack: whatever its timeout, it waited 10 s for what accepts connections and says nothing.
+#[tokio::test]
+async fn the_timeout_holds_for_what_never_answers() {
+    let nats = Nats::start();
+    let mut green = exporter(&nats.url(), "green", &[]);
+    green.ready().await;
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = silent.local_addr().unwrap();
+    let (code, text) = retire_within("2s", &nats.url(), &format!("http://{silent}")).await;
+    let said = "error: the active exporter did not answer within the 2s of --timeout";
+    assert!(code == Some(1) && text.contains(said), "{text}");
+    let (code, text) = retire_within("2s", &format!("nats://{silent}"), &green.url()).await;
+    assert!(
+        code == Some(1) && text.contains("error: NATS did not answer within the 2s of --timeout"),
+        "{text}"
+    );
 }

@@ -96,26 +96,54 @@ async fn a_thousand_silent_connections_keep_no_scraper_out() {
     wait::eventually(DEADLINE + SLACK, "the crowd to be gone", || wait::when(fds(), |&fds| fds < 64));
 }
 
-#[tokio::test]
-async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
-    let (nats, callsight) = exporter(&["--max-series", "500000", "--idle-timeout", "5m"]).await;
-    let health = Health::at(&nats).await;
-    // A page of many megabytes, more than the sockets' buffers hold.
+const LARGE: &[&str] = &["--max-series", "500000", "--idle-timeout", "5m"];
+
+/// Makes a page of many megabytes, more than the sockets' buffers hold.
+async fn large_page(nats: &Nats, callsight: &Callsight) -> Health {
+    let health = Health::at(nats).await;
     let peers: Vec<String> = (0..200).map(|number| format!("peer-{number}")).collect();
     let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
     for number in 0..45 {
         health.publish(&frame(&format!("s{number}"), 1, &peers)).await;
     }
-    let folded = async |frames: f64| {
-        callsight
-            .metrics_when(wait::PATIENCE, "the frames to be folded", |scrape| {
-                let folded = scrape.sum("callsight_frames_folded_total", &[]);
-                wait::when(folded, |folded| *folded == frames)
-            })
-            .await
-    };
-    folded(45.0).await;
+    folded(callsight, 45.0).await;
+    health
+}
 
+async fn folded(callsight: &Callsight, frames: f64) {
+    callsight
+        .metrics_when(wait::PATIENCE, "the frames to be folded", |scrape| {
+            let folded = scrape.sum("callsight_frames_folded_total", &[]);
+            wait::when(folded, |folded| *folded == frames).map(drop)
+        })
+        .await;
+}
+
+/// The attack: eight readers that never read took all turns, and an honest scraper got 503.
+#[tokio::test]
+async fn scrapers_that_never_read_keep_no_other_out() {
+    let (nats, callsight) = exporter(LARGE).await;
+    large_page(&nats, &callsight).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect(&callsight).await;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        silent.push(stream);
+    }
+    for stream in silent.iter_mut().take(4) {
+        let mut status = [0; 15];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200 OK");
+    }
+    callsight.metrics().await;
+    let log = callsight.process().output();
+    assert!(log.contains("the scraper reads slowly while others wait"), "{log}");
+}
+
+#[tokio::test]
+async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
+    let (nats, callsight) = exporter(LARGE).await;
+    let health = large_page(&nats, &callsight).await;
     let mut slow = connect(&callsight).await;
     slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut status = [0; 15];
@@ -126,7 +154,7 @@ async fn a_scraper_that_stops_reading_holds_nothing_up_and_is_given_up() {
     for seq in 2..=11 {
         health.publish(&frame("s0", seq, &["peer-0"])).await;
     }
-    folded(55.0).await;
+    folded(&callsight, 55.0).await;
     let given_up = "scrape given up";
     assert!(!callsight.process().output().contains(given_up), "it was given up before anything was shown");
     wait::eventually(DEADLINE + SLACK, "the scraper to be given up", || {

@@ -173,11 +173,11 @@ async fn what_changes_is_taken_up_and_what_breaks_is_not() {
 
     // Broken in every way there is, it stays closed to strangers and open to who was welcome.
     for (content, complaint) in [
-        ("basic_auth_usres: {}\n", "unknown field `basic_auth_usres`, expected"),
-        ("basic_auth_users: {prometheus: s3cr3t}\n", "must be a bcrypt hash"),
-        ("tls_server_config: {cert_file: gone.pem, key_file: server.key}\n", "cannot read"),
+        ("basic_auth_usres: {}\n".to_owned(), "unknown field `basic_auth_usres`, expected"),
+        (format!("{TLS}basic_auth_users: {{prometheus: s3cr3t}}\n"), "must be a bcrypt hash"),
+        (TLS.replace("server.pem", "gone.pem"), "cannot read"),
     ] {
-        authority.file("web.yml", content);
+        authority.file("web.yml", &content);
         wait::eventually(wait::PATIENCE, complaint, || {
             wait::when(callsight.process().output(), |log| log.contains(complaint))
         });
@@ -195,18 +195,70 @@ async fn what_changes_is_taken_up_and_what_breaks_is_not() {
     get(&callsight, "/metrics", &authority, None, None).await.unwrap_err();
 }
 
+/// The attack: `: > web.yml` made the exporter answer plain HTTP to anybody, 4 s later.
+#[tokio::test]
+async fn an_emptied_file_removes_neither_tls_nor_passwords() {
+    let (nats, authority) = (Nats::start(), Authority::new());
+    authority.sign_to("server");
+    let users = user("prometheus", "hunter2");
+    let whole = format!("{TLS}{users}");
+    let web = authority.file("web.yml", &whole);
+    let mut callsight = serve(&nats, &web);
+    let closed = async || {
+        answers(&callsight, &authority, Some("prometheus:hunter2"), "/metrics", "200 OK").await;
+        answers(&callsight, &authority, None, "/metrics", "401 Unauthorized").await;
+        http::get(&format!("{}/metrics", callsight.url()), &[]).await.unwrap_err();
+    };
+    closed().await;
+    let warning = "the changed file of --web-config is refused";
+    for (content, complaint) in [
+        ("", "protects nothing: write `tls_server_config` or `basic_auth_users`"),
+        (TLS, "would remove all users: restart the exporter if that is what you want"),
+        ("# basic_auth_users: {}\n", "protects nothing"),
+        (&users, "would remove TLS: restart the exporter"),
+        // Broken after it was emptied, it still keeps what was there before.
+        ("basic_auth_usres: {}\n", "unknown field"),
+        ("null\n", "protects nothing"),
+    ] {
+        authority.file("web.yml", content);
+        wait::eventually(wait::PATIENCE, complaint, || {
+            let last = callsight.process().output();
+            let last = last.lines().rfind(|line| line.contains("web config refused"));
+            wait::when(last.unwrap_or_default().to_owned(), |last| {
+                last.contains(complaint) && last.contains("WARN")
+            })
+        });
+        answers(&callsight, &authority, None, "/readyz", warning).await;
+        closed().await;
+    }
+    authority.file("web.yml", &whole);
+    wait::eventually_async(wait::PATIENCE, "the warning to end", async || {
+        let answer = get(&callsight, "/readyz", &authority, None, None).await;
+        wait::when(answer, |answer| answer.as_ref().is_ok_and(|answer| !answer.contains(warning))).map(drop)
+    })
+    .await;
+
+    // What the reload refuses, a restart does.
+    authority.file("web.yml", &users);
+    callsight.restart();
+    callsight.ready().await;
+    assert_eq!(callsight.get("/metrics").await.status, 401);
+}
+
 #[test]
 fn a_broken_file_at_the_start_is_said_in_one_line() {
     let authority = Authority::new();
-    let web = authority.file("web.yml", "basic_auth_users: {prometheus: hunter2}\n");
-    let output =
-        Callsight::run(&["serve", "--region", "us", "--listen", "127.0.0.1:0", "--web-config", &web]);
-    assert_eq!(output.status.code(), Some(1));
-    let line = String::from_utf8(output.stderr).unwrap();
-    let line = line.lines().last().unwrap();
-    assert!(
-        line.starts_with(&format!("error: `{web}` of --web-config: `basic_auth_users.prometheus`")),
-        "{line}"
-    );
-    assert!(!line.contains("hunter2"), "{line}");
+    for (content, complaint) in [
+        ("basic_auth_users: {prometheus: hunter2}\n", "`basic_auth_users.prometheus`"),
+        ("", "protects nothing: write `tls_server_config` or `basic_auth_users`, or omit --web-config"),
+    ] {
+        let web = authority.file("web.yml", content);
+        let output =
+            Callsight::run(&["serve", "--region", "us", "--listen", "127.0.0.1:0", "--web-config", &web]);
+        assert_eq!(output.status.code(), Some(1));
+        let line = String::from_utf8(output.stderr).unwrap();
+        let line = line.lines().last().unwrap();
+        assert!(line.starts_with(&format!("error: `{web}` of --web-config: {complaint}")), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
 }

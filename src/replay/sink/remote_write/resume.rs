@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::one_line;
+use crate::config::{one_line, read_file};
 use crate::replay::InputError;
 use crate::replay::sink::SinkError;
 use crate::replay::sink::output::{Output, Target};
@@ -54,7 +54,7 @@ impl Resume {
     /// settings.
     pub fn open(path: PathBuf, plan: Plan) -> Result<Self, InputError> {
         let file = format!("`{}` of --resume", one_line(&path.display().to_string()));
-        let text = match fs::read(&path) {
+        let text = match read_file(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self { path, plan, accepted: None });
