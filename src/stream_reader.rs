@@ -36,6 +36,9 @@ use callsight_fold::StreamTime;
 /// have arrived.
 const BATCH: usize = 8192;
 
+/// The bytes that one pull request asks for. Of the largest frames, a batch would be half a GiB.
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
+
 /// The most messages that are returned at a time.
 const CHUNK: usize = 1024;
 
@@ -275,6 +278,7 @@ impl StreamReader {
         let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
+            .max_bytes_per_batch(BATCH_BYTES)
             .expires(PULL_EXPIRES)
             .heartbeat(HEARTBEAT)
             .messages()

@@ -17,6 +17,7 @@ use super::server_state::{ConsumerState, StreamState, consumer_state, reset_cons
 use super::set_back::{self, Position};
 use super::source::{Reader, Source, SourceKind};
 use crate::jetstream_api::AskError;
+use crate::stream_reader::BATCH_BYTES;
 use crate::topology::{Shard, consumer_config, ensure_streams, mirror_config};
 use callsight_frame::subject::Region;
 
@@ -153,6 +154,7 @@ pub(super) async fn attach(
     let messages = consumer
         .stream()
         .max_messages_per_batch(BATCH)
+        .max_bytes_per_batch(BATCH_BYTES)
         .expires(PULL_EXPIRES)
         .heartbeat(HEARTBEAT)
         .messages()

@@ -13,6 +13,7 @@ pub(crate) mod readiness;
 mod routes;
 mod scrape;
 mod triage;
+mod trim;
 mod web_config;
 
 use std::net::SocketAddr;
@@ -165,6 +166,7 @@ impl Exporter {
         let state = State::new(scraper, regions.clone(), ready_max_lag, deployment, triage.clone());
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         background.spawn(triage.keep());
+        background.spawn(trim::keep_trimmed());
         tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
         Ok(Self {
             address,
