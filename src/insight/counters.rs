@@ -43,8 +43,8 @@ pub(crate) struct Grown {
 }
 
 impl Grown {
-    /// Returns the growth since an earlier reading. A smaller value is one that began again at zero,
-    /// of a server that had been removed, and counts whole.
+    /// Returns the growth since an earlier reading. A smaller value is one that began again at
+    /// zero, of a server that had been removed, and counts whole.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let rtt = self.rtt.since(&earlier.rtt).unwrap_or_else(|| self.rtt.clone());
         let mut grown = Self { rtt, ..self.clone() };

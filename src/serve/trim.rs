@@ -1,7 +1,8 @@
 //! Gives freed memory back to the operating system.
 //!
 //! After a flood of sessions the C library keeps what they took: 200,000 that had gone left 122 MiB
-//! resident, and a trim 17 MiB. In a container that counts as used, and the next flood comes on top.
+//! resident, and a trim 17 MiB. In a container that counts as used, and the next flood comes on
+//! top.
 //!
 //! Invariant: memory that is free stays resident for no longer than [`EVERY`].
 
