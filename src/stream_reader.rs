@@ -36,6 +36,9 @@ use callsight_fold::StreamTime;
 /// have arrived.
 const BATCH: usize = 8192;
 
+/// The bytes that one pull request asks for. Of the largest frames, a batch would be half a GiB.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// The most messages that are returned at a time.
 const CHUNK: usize = 1024;
 
@@ -200,7 +203,7 @@ pub(crate) fn ephemeral(
 
 /// Opens a consumer for reading.
 pub(crate) async fn open(consumer: &Consumer<pull::Config>) -> Result<pull::Stream, StreamError> {
-    let stream = consumer.stream().max_messages_per_batch(BATCH);
+    let stream = consumer.stream().max_messages_per_batch(BATCH).max_bytes_per_batch(BATCH_BYTES);
     stream.expires(PULL_EXPIRES).heartbeat(HEARTBEAT).messages().await
 }
 

@@ -138,6 +138,7 @@ async fn drain(
         create: None,
         ready_max_lag: Duration::from_secs(10),
         max_series: 10_000_000,
+        max_sessions: 1_000_000,
         // Keeps every session live, however long the stream took to fill.
         fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
     };

@@ -41,7 +41,7 @@ fn main() -> Result<(), Failure> {
 
 async fn measure(series: usize) -> Result<(), Failure> {
     let nats = Nats::start();
-    let flags = ["--max-series", "10000000", "--idle-timeout", "10m"];
+    let flags = ["--max-series=10000000", "--max-sessions=1000000", "--idle-timeout", "10m"];
     let exporters = [Exporter::start(&nats, &flags).await?];
     let [exporter] = &exporters;
     let mut calls = Calls::start(&nats, "bench", PARTIES).await?;

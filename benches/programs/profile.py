@@ -81,7 +81,7 @@ def main():
         with running(
             *["perf", "record", "-q", "-F", "499", "--call-graph", "dwarf,4096", "-o", data, callsight, "serve"],
             *["--region", "us", "--create", "--nats-url", url, "--listen", f"127.0.0.1:{listen}"],
-            *["--max-series", "10000000", "--idle-timeout", "1h"],
+            *["--max-series", "10000000", "--max-sessions", "1000000", "--idle-timeout", "1h"],
         ):
             began = time.monotonic()
             while not ready(listen):

@@ -71,7 +71,7 @@ async fn measure(size: &Size) -> Result<(), Failure> {
     let mut exporters = Vec::new();
     for shard in 1..=size.shards {
         let shard = format!("{shard}/{}", size.shards);
-        let mut flags = vec!["--max-series", "10000000", "--detail", size.detail];
+        let mut flags = vec!["--max-series=10000000", "--max-sessions=1000000", "--detail", size.detail];
         if size.shards > 1 {
             flags.extend(["--shard", &shard]);
         }

@@ -127,9 +127,9 @@ struct BudgetArgs {
     ///
     /// It also bounds the peers that they observe, to eight times as many, and the sessions and
     /// peers that are remembered for two minutes, to twice as many. Frames of further sessions are
-    /// refused, counted and warned of: the aggregates are incomplete then. Give 2.5 KB of memory
-    /// per session.
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(1..=PLENTY))]
+    /// refused, counted and warned of: the aggregates are incomplete then. A session takes 1 to 2
+    /// KB of memory, and up to 7 KB if its client wants to fill the memory.
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = whole(1..=PLENTY))]
     max_sessions: usize,
 
     /// Maximum number of live series of sessions and pairs, in all meetings together.

@@ -43,11 +43,12 @@ pub(crate) struct Grown {
 }
 
 impl Grown {
-    /// Returns the growth since an earlier reading.
+    /// Returns the growth since an earlier reading. A smaller value is one that began again at
+    /// zero, of a server that had been removed, and counts whole.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
-        let rtt = self.rtt.since(&earlier.rtt).unwrap_or_default();
+        let rtt = self.rtt.since(&earlier.rtt).unwrap_or_else(|| self.rtt.clone());
         let mut grown = Self { rtt, ..self.clone() };
-        grown.each(earlier, u64::saturating_sub);
+        grown.each(earlier, |now, before| now.checked_sub(before).unwrap_or(now));
         grown
     }
 
@@ -110,6 +111,8 @@ mod tests {
         let later = Grown { samples: 30, lost: 1, rtt: buckets(5.0), ..Grown::default() };
         let between = later.since(&earlier);
         assert_eq!(between, Grown { samples: 20, rtt: buckets(3.0), ..Grown::default() });
+        let again = Grown { samples: 7, rtt: buckets(1.0), ..Grown::default() };
+        assert_eq!(again.since(&earlier), again, "it began again");
         let mut sum = Grown::default();
         sum.add(&between);
         sum.add(&between);

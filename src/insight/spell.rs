@@ -56,6 +56,11 @@ pub(crate) struct Spells {
 }
 
 impl Spells {
+    /// Forgets the servers that are not `there` any more.
+    pub(crate) fn keep_servers(&mut self, there: &HashSet<&ServerKey>) {
+        self.lasting.retain(|(_, server), _| server.as_ref().is_none_or(|server| there.contains(server)));
+    }
+
     /// Takes a place's state at a moment, and returns the spell that it is in.
     pub(crate) fn follow(&mut self, place: PlaceKey, state: State, at: Clocks) -> Option<Spell<Clocks>> {
         match state {
@@ -85,6 +90,19 @@ impl Spells {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_is_gone_is_forgotten() {
+        let mut spells = Spells::default();
+        let at = Clocks { wall: OffsetDateTime::UNIX_EPOCH, steady: Duration::ZERO };
+        let server = |url: &str| ServerKey { server_url: url.to_owned(), ..ServerKey::default() };
+        let (gone, stays) = (server("gone"), server("stays"));
+        for place in [None, Some(gone), Some(stays.clone())] {
+            spells.follow(("us".to_owned(), place), State::Bad, at);
+        }
+        spells.keep_servers(&HashSet::from([&stays]));
+        assert_eq!(spells.lasting.len(), 2);
+    }
 
     #[test]
     fn a_spell_lasts_over_short_breaks_and_what_was_bad_before_is_said_to_be() {

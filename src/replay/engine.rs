@@ -262,8 +262,13 @@ fn read<'a>(region: &Region, record: &'a Record) -> Result<Frame<'a>, Rejection>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use super::super::sample::Table;
     use super::*;
     use crate::replay::account::Account;
+    use callsight_fold::series::catalogue::{SAMPLES, SESSIONS};
+    use callsight_frame::{Form, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
 
     /// Stops the replay at its third step, as a signal does.
     struct Stopping(Control, u32);
@@ -274,6 +279,30 @@ mod tests {
             if self.1 == 3 {
                 self.0.stop();
             }
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: &Account) -> Result<Vec<String>, SinkError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// For each step, its second and the servers that have series.
+    type Seen = Arc<Mutex<Vec<(u64, Vec<String>)>>>;
+
+    struct Servers(Seen);
+
+    impl Sink for Servers {
+        fn step(&mut self, step: &Step) -> Result<(), SinkError> {
+            let urls = |metric| {
+                let rows = step.tables[Table::index_of(metric).unwrap()].iter();
+                let url =
+                    |labels: callsight_fold::series::labels::Labels<'_>| labels.values::<2>()[1].to_string();
+                rows.map(|(labels, _)| url(labels)).collect::<Vec<_>>()
+            };
+            assert_eq!(urls(&SESSIONS), urls(&SAMPLES));
+            let second = u64::try_from(step.at.unix_nanos() / 1_000_000_000).unwrap();
+            self.0.lock().unwrap().push((second, urls(&SESSIONS)));
             Ok(())
         }
 
@@ -300,5 +329,56 @@ mod tests {
         let record = Record { sequence: 1, at, subject: "x".into(), headers: None, payload };
         assert!(matches!(engine.take(0, &record), Err(SinkError::Stopped)));
         assert_eq!(engine.account.steps, 3);
+    }
+
+    fn second(second: u64) -> StreamTime {
+        StreamTime::default() + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn servers_that_nobody_uses_go_by_event_time() {
+        let seen = Seen::default();
+        let window = Window::aligned(second(10_000), second(13_000), Duration::from_secs(10));
+        let config = EngineConfig {
+            regions: vec!["us".parse().unwrap()],
+            window,
+            filter: Filter::default(),
+            fold: FoldSettings::default(),
+            mirror: false,
+        };
+        let mut engine = Engine::new(config, vec![Box::new(Servers(Arc::clone(&seen)))], Control::default());
+        let urls = ["https://a.example", "https://b.example"];
+        for (at, session, url) in [(10_005, "s1", urls[0]), (12_500, "s2", urls[1])] {
+            let frame = Frame {
+                server: Some(Server::new(ServerUrl::new(url).unwrap(), ServerType::WebRtc)),
+                ..Frame::new(
+                    MeetingId::new("m").unwrap(),
+                    SessionId::new(session).unwrap(),
+                    PeerId::new("p").unwrap(),
+                    Seq::FIRST,
+                    0,
+                )
+            };
+            let record = Record {
+                sequence: 1,
+                at: second(at),
+                subject: "health.diagnostics.us.relay.r".into(),
+                headers: None,
+                payload: frame.encode(Form::Compact).into(),
+            };
+            engine.take(0, &record).unwrap();
+        }
+        engine.finish().unwrap();
+        let FoldSettings { idle_timeout, server_idle, .. } = FoldSettings::default();
+        let gone = 10_005 + (idle_timeout + server_idle).as_secs();
+        for (at, servers) in seen.lock().unwrap().iter() {
+            let expected: &[&str] = match *at {
+                at if (10_005..gone).contains(&at) => &urls[..1],
+                at if at > 12_500 => &urls[1..],
+                _ => &[],
+            };
+            assert_eq!(servers, expected, "{at}");
+        }
+        assert_eq!(seen.lock().unwrap().len(), 301);
     }
 }

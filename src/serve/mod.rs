@@ -13,6 +13,7 @@ pub(crate) mod readiness;
 mod routes;
 mod scrape;
 mod triage;
+mod trim;
 mod web_config;
 
 use std::net::SocketAddr;
@@ -172,6 +173,7 @@ impl Exporter {
         );
         let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
         background.spawn(triage.keep());
+        background.spawn(trim::keep_trimmed());
         tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
         Ok(Self {
             address,

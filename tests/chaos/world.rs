@@ -38,7 +38,7 @@ const SYNC: &str = "always";
 
 /// Far beyond any test: no session falls idle, and the gauges of each can be compared with its last
 /// frame. Every session has pairs, however many there are.
-const FLAGS: [&str; 2] = ["--idle-timeout=1h", "--pair-max-sessions=0"];
+const FLAGS: [&str; 3] = ["--idle-timeout=1h", "--pair-max-sessions=0", "--max-sessions=1000000"];
 
 /// The two regions of production.
 const REGIONS: [&str; 2] = ["us", "apac"];

@@ -1,7 +1,7 @@
 //! The budget for sessions, and for the peers that they observe.
 //!
-//! Whoever may publish can begin sessions by the thousand a second, each with hundreds of peers, and
-//! the fold holds a state for each. A process has one memory, so its folds share one budget.
+//! Whoever may publish can begin sessions by the thousand a second, each with hundreds of peers,
+//! and the fold holds a state for each. A process has one memory, so its folds share one budget.
 //!
 //! Invariant: what is held of sessions and peers is bounded by `max_sessions` alone.
 

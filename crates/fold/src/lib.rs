@@ -120,8 +120,8 @@ impl Fold {
         self.fold(frame, at, now, false)
     }
 
-    /// Removes the sessions that have been idle for the idle timeout, and the servers that nobody has
-    /// used for theirs. To be called about once per second.
+    /// Removes the sessions that have been idle for the idle timeout, and the servers that nobody
+    /// has used for theirs. To be called about once per second.
     pub fn tick(&mut self, now: StreamTime) {
         let idle_timeout = self.view.settings().idle_timeout;
         while let Some((session_id, due)) = self.expiry.take_due(now) {

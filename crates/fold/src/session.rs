@@ -74,8 +74,8 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Begins a frame: finds the index of each of its peers, and removes the series of peers that
-    /// it lacks. A peer that it has twice counts once, since its counters can't be told apart. Takes
-    /// in at most `room` new peers, and returns how many it refused.
+    /// it lacks. A peer that it has twice counts once, since its counters can't be told apart.
+    /// Takes in at most `room` new peers, and returns how many it refused.
     pub(super) fn begin(
         &mut self,
         peers: &[Peer<'_>],

@@ -207,6 +207,7 @@ impl Memory {
         for server in &mut places.servers {
             server.follow(&mut self.spells, at);
         }
+        self.spells.keep_servers(&places.servers.iter().map(|server| &server.key).collect());
         self.history.follow(at, &places.regions);
     }
 }

@@ -1,10 +1,10 @@
 //! The recorder of the aggregates: the series that stay.
 //!
-//! The exporter library writes them as text and hands out nothing else, and can't remove one. Replay
-//! and the triage page need them as numbers, and those of a server go when nobody uses it any more.
-//! So each series of the catalogue has its value here, in an atomic that its handles share: an update
-//! is one atomic operation, without a hash or a lock. The library keeps what the catalogue does not
-//! have. For histograms see [`Buckets`].
+//! The exporter library writes them as text and hands out nothing else, and can't remove one.
+//! Replay and the triage page need them as numbers, and those of a server go when nobody uses it
+//! any more. So each series of the catalogue has its value here, in an atomic that its handles
+//! share: an update is one atomic operation, without a hash or a lock. The library keeps what the
+//! catalogue does not have. For histograms see [`Buckets`].
 //!
 //! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the
 //! same values.
