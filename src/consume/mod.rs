@@ -129,6 +129,11 @@ impl From<AskError> for End {
 }
 
 impl End {
+    /// Whether it may come of pull requests to which nobody listens any more.
+    const fn is_by_other_pulls(&self) -> bool {
+        matches!(self, Self::Order(BrokenOrder::LostDelivery) | Self::Stalled(Stalled::Deliveries))
+    }
+
     /// What it does to the view of the region.
     fn loss(&self) -> ViewLoss {
         match self {
@@ -196,12 +201,13 @@ impl Consumer {
                 Ok(attached) => self.consume(attached, &mut shutdown).await,
                 Err(error) => Err(error.into()),
             };
-            match ended {
+            let end = match ended {
                 Ok(()) => return,
                 Err(End::Shutdown(_)) => break,
-                Err(end) => self.report(&end, tried),
-            }
-            let pause = pauses.wait(self.context.client(), began.elapsed());
+                Err(end) => end,
+            };
+            self.report(&end, tried);
+            let pause = pauses.wait(self.context.client(), began.elapsed(), end.is_by_other_pulls());
             if self.heartbeat.unless_stopped(&mut shutdown, pause).await.is_err() {
                 break;
             }

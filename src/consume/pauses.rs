@@ -21,6 +21,11 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
+/// The pause after deliveries that somebody else got: a pull request whose client is gone. A server
+/// with gateways serves such a request for two seconds without a look at who listens, and the
+/// request of an attempt that comes sooner would be the next of that kind.
+const UNSERVED: Duration = Duration::from_millis(2200);
+
 /// How often a pause looks for the connection.
 const RECONNECT_SEEN_WITHIN: Duration = Duration::from_millis(100);
 
@@ -32,12 +37,13 @@ impl Pauses {
         Self(PAUSES.build())
     }
 
-    /// Pauses after what `worked` for a time, but not beyond the return of a lost connection: that
-    /// had its own pauses.
-    pub(super) async fn wait(&mut self, client: Client, worked: Duration) {
+    /// Pauses after what `worked` for a time, until pull requests that are no longer listened to are
+    /// `unserved`, but not beyond the return of a lost connection: that had its own pauses.
+    pub(super) async fn wait(&mut self, client: Client, worked: Duration, unserved: bool) {
         let connected = || client.connection_state() == State::Connected;
         let lost = !connected();
-        let _ = timeout(self.next(worked), async {
+        let next = self.next(worked);
+        let _ = timeout(if unserved { UNSERVED } else { next }, async {
             while !(lost && connected()) {
                 sleep(RECONNECT_SEEN_WITHIN).await;
             }
