@@ -409,7 +409,9 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for bad in ["", "prometheus:9090", "ftp://host/", "http://", "/api/v1/write", "http://a\nb", "http://a/\tb"] {
+        for bad in
+            ["", "prometheus:9090", "ftp://host/", "http://", "/api/v1/write", "http://a\nb", "http://a/\tb"]
+        {
             assert_eq!(bad.parse::<Address>(), Err(AddressError), "{bad}");
         }
         for bad in ["", "name", ": value", "na me: value", "name: line\nbreak"] {

@@ -64,8 +64,8 @@ pub const MAX_PEERS: usize = 256;
 /// clients fit, and little for any stack.
 pub const MAX_NESTING: usize = 32;
 
-/// The highest plausible values. One value beyond them would spoil a sum for as long as the exporter
-/// runs, so the frame is rejected; real clients stay far below.
+/// The highest plausible values. One value beyond them would spoil a sum for as long as the
+/// exporter runs, so the frame is rejected; real clients stay far below.
 mod range {
     /// A float counts exactly up to here.
     pub(super) const SEQ: u64 = 1 << 53;

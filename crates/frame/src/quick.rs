@@ -64,8 +64,8 @@ impl<'a> Bytes<'a> {
         std::str::from_utf8(text).ok()
     }
 
-    /// Reads a whole number whose marker has been read. A marker's numbers are compared only if some
-    /// of them exceed `max`: the compiler drops the other comparisons.
+    /// Reads a whole number whose marker has been read. A marker's numbers are compared only if
+    /// some of them exceed `max`: the compiler drops the other comparisons.
     #[inline(always)]
     fn whole(&mut self, marker: u8, max: u64) -> Option<u64> {
         let up_to_max = |number| (number <= max).then_some(number);

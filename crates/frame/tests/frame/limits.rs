@@ -266,7 +266,8 @@ fn numbers_end_where_no_client_gets() {
             }
         }
         let beyond = [u64::MAX, max + 1].map(Message::Uint).into_iter();
-        let mut beyond: Vec<_> = beyond.chain([Message::Int(max as i64 + 1), Message::Float(1e300)]).collect();
+        let mut beyond: Vec<_> =
+            beyond.chain([Message::Int(max as i64 + 1), Message::Float(1e300)]).collect();
         if FLOATS.contains(&path) {
             beyond.extend([Message::Float(float * (1.0 + f64::EPSILON)), Message::Float32(f32::MAX)]);
         }
@@ -277,7 +278,10 @@ fn numbers_end_where_no_client_gets() {
             assert_eq!(Frame::decode_carefully(&bytes), Err(rejection));
         }
     }
-    rejected(&with("server.rtt_ms", Message::Float(1e300)), "out_of_range: server.rtt_ms: 1e300 is more than 600000");
+    rejected(
+        &with("server.rtt_ms", Message::Float(1e300)),
+        "out_of_range: server.rtt_ms: 1e300 is more than 600000",
+    );
     rejected(
         &with("peers.0.audio.total_samples", Message::Uint(u64::MAX)),
         "out_of_range: peers[0].audio.total_samples: 18446744073709551615 is more than 10000000000000",

@@ -1,8 +1,8 @@
 //! What holds for every frame, and for every message.
 
 use callsight_frame::{
-    Audio, Form, Frame, MeetingId, NetEq, Peer, PeerId, Reason, Rejection, Seq, Server, ServerType, ServerUrl,
-    SessionId, Version, Video,
+    Audio, Form, Frame, MeetingId, NetEq, Peer, PeerId, Reason, Rejection, Seq, Server, ServerType,
+    ServerUrl, SessionId, Version, Video,
 };
 use proptest::collection::vec;
 use proptest::option;
