@@ -56,6 +56,10 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        // The parser would drop some of them, and with them a typing error.
+        if text.trim().contains(char::is_control) {
+            return Err(AddressError);
+        }
         let mut url = Url::parse(text).map_err(|_| AddressError)?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || url.fragment().is_some() {
             return Err(AddressError);
@@ -406,7 +410,9 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for bad in ["", "prometheus:9090", "ftp://host/", "http://", "/api/v1/write"] {
+        for bad in
+            ["", "prometheus:9090", "ftp://host/", "http://", "/api/v1/write", "http://a\nb", "http://a/\tb"]
+        {
             assert_eq!(bad.parse::<Address>(), Err(AddressError), "{bad}");
         }
         for bad in ["", "name", ": value", "na me: value", "name: line\nbreak"] {

@@ -145,6 +145,10 @@ impl FromStr for NatsUrl {
     type Err = InvalidNatsUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidNatsUrl> {
+        // The library would drop some of them, and with them a typing error.
+        if text.trim().contains(char::is_control) {
+            return Err(InvalidNatsUrl);
+        }
         // The library's error may quote the text, and with it a password.
         let address: ServerAddr = text.parse().map_err(|_| InvalidNatsUrl)?;
         if !matches!(address.scheme(), "nats" | "tls") || address.host().is_empty() {
@@ -232,9 +236,16 @@ mod tests {
 
     #[test]
     fn an_address_of_something_else_is_refused() {
-        for text in
-            ["", "http://nats.example", "ws://nats.example", "nats://", "nats://host:99999", "nats://a b"]
-        {
+        for text in [
+            "",
+            "http://nats.example",
+            "ws://nats.example",
+            "nats://",
+            "nats://host:99999",
+            "nats://a b",
+            "nats://a\nb",
+            "nats://\ta",
+        ] {
             assert_eq!(text.parse::<NatsUrl>(), Err(InvalidNatsUrl), "{text:?}");
         }
     }

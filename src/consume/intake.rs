@@ -55,6 +55,7 @@ pub(super) struct Intake {
     /// The stream time of the newest frame that was taken.
     newest: Option<StreamTime>,
     rejections: RateLimit,
+    refusals: RateLimit,
 }
 
 /// Why a message can't be taken: deliveries have to begin again.
@@ -84,6 +85,7 @@ impl Intake {
             delivered: 0,
             newest: None,
             rejections: RateLimit::new(Duration::from_secs(1)),
+            refusals: RateLimit::new(Duration::from_secs(1)),
         }
     }
 
@@ -224,7 +226,22 @@ impl Intake {
             return Ok(None);
         }
         let read = self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, now));
-        let Err(rejection) = read else { return Ok(None) };
+        let rejection = match read {
+            Ok(Outcome::Refused(refusal)) => {
+                if let Some(suppressed) = self.refusals.check(Instant::now()) {
+                    tracing::warn!(
+                        reason = refusal.label(),
+                        subject = %message.subject,
+                        sequence = info.stream_sequence,
+                        suppressed,
+                        "frame refused"
+                    );
+                }
+                return Ok(None);
+            }
+            Ok(_) => return Ok(None),
+            Err(rejection) => rejection,
+        };
         self.own.rejected(rejection.reason).increment(1);
         if let Some(suppressed) = self.rejections.check(Instant::now()) {
             tracing::warn!(

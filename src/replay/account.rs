@@ -2,8 +2,8 @@
 //!
 //! The engine counts, and every output and the summary show the same counts.
 //!
-//! Invariant: without a filter, `messages` is `folded` + `repeated` + `rejected`. With one, it also
-//! counts what the filter excludes and what it can't apply to, the invalid frames.
+//! Invariant: without a filter, `messages` is `folded` + `repeated` + `refused` + `rejected`. With
+//! one, it also counts what the filter excludes and what it can't apply to, the invalid frames.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,8 @@ pub struct Account {
     pub late: u64,
     /// Frames at or below their session's watermark.
     pub repeated: u64,
+    /// Frames that were not believed to be the next of their session.
+    pub refused: u64,
     /// Messages that are not valid frames, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
     /// Frames that the filter excludes.
@@ -45,12 +47,13 @@ impl Account {
                 *self.rejected.entry(rejection.reason.label()).or_default() += 1;
             }
             Fate::Taken(_, Outcome::Repeated) => self.repeated += 1,
+            Fate::Taken(_, Outcome::Refused(_)) => self.refused += 1,
             Fate::Taken(_, outcome @ (Outcome::Folded | Outcome::Late)) => {
                 self.folded += 1;
                 self.late += u64::from(*outcome == Outcome::Late);
             }
             // No budget of a replay refuses a session.
-            Fate::Taken(_, Outcome::Refused) => {}
+            Fate::Taken(_, Outcome::OverBudget) => {}
         }
     }
 
@@ -63,6 +66,6 @@ impl Account {
     /// Whether the window has neither a frame that the filter includes nor a live session.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.folded + self.repeated + self.rejected() == 0 && self.most_sessions == 0
+        self.folded + self.repeated + self.refused + self.rejected() == 0 && self.most_sessions == 0
     }
 }

@@ -177,9 +177,10 @@ const POPULATION: [(&str, &Metric); 5] = [
     ("degraded sessions", &catalogue::SESSIONS_DEGRADED),
 ];
 
-const RATES: [(&str, &Metric); 9] = [
+const RATES: [(&str, &Metric); 10] = [
     ("frames folded", &catalogue::FRAMES_FOLDED),
     ("frames repeated", &catalogue::FRAMES_REPEATED),
+    ("frames refused", &catalogue::FRAMES_REFUSED),
     ("frames rejected", &catalogue::FRAMES_REJECTED),
     ("NetEQ operations", &catalogue::NETEQ_OPERATIONS),
     ("audio samples", &catalogue::SAMPLES),

@@ -7,7 +7,9 @@ use std::ffi::OsString;
 
 use callsight::fuzzing;
 use callsight_frame::subject::{Region, Subject, publish_subject};
-use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, Reason, Rejection};
+use callsight_frame::{
+    Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_PEERS, NetEq, Reason, Rejection,
+};
 use serde::de::Deserialize;
 
 /// The longest detail of a rejection, in bytes. It becomes a header of a dead letter and a part of
@@ -54,12 +56,17 @@ fn keeps_the_limits(frame: &Frame<'_>) {
         let length = 1..=MAX_IDENTIFIER_BYTES;
         assert!(length.contains(&text.len()) && text.bytes().all(plain), "identifier {text:?}");
     };
-    let measures = |values: &[Option<f64>]| {
+    let measures = |max: f64, values: &[Option<f64>]| {
         // A negative zero is `>= 0.0`, and would show its sign in a metric.
-        let sound = |value: f64| value.is_finite() && value.is_sign_positive();
+        let sound = |value: f64| value <= max && value.is_sign_positive();
         assert!(values.iter().all(|value| value.is_none_or(sound)), "{values:?}");
     };
-    assert!(frame.seq.get() >= 1 && frame.peers.len() <= MAX_PEERS);
+    let counts = |values: &[Option<u64>]| {
+        let sound = |value: u64| value <= 10_000_000_000_000;
+        assert!(values.iter().all(|value| value.is_none_or(sound)), "{values:?}");
+    };
+    assert!((1..=1 << 53).contains(&frame.seq.get()) && frame.peers.len() <= MAX_PEERS);
+    assert!(frame.sent_at_ms <= 253_402_300_799_999, "{}", frame.sent_at_ms);
     for text in [frame.meeting_id.as_str(), frame.session_id.as_str(), frame.peer_id.as_str()] {
         identifier(text);
     }
@@ -70,15 +77,22 @@ fn keeps_the_limits(frame: &Frame<'_>) {
         let (scheme, authority) = url.split_once("://").expect("an origin has a scheme");
         assert!(!scheme.is_empty() && !authority.is_empty() && url.len() <= 256, "{url:?}");
         assert!(scheme.bytes().chain(authority.bytes()).all(plain), "{url:?}");
-        measures(&[server.rtt_ms]);
+        measures(600_000.0, &[server.rtt_ms]);
     }
     for peer in &frame.peers {
         identifier(peer.peer_id.as_str());
         if let Some(audio) = &peer.audio {
-            measures(&[audio.buffer_ms, audio.target_ms, audio.packets_awaiting_decode, audio.jitter_ms]);
+            measures(600_000.0, &[audio.buffer_ms, audio.target_ms, audio.jitter_ms]);
+            measures(1e6, &[audio.packets_awaiting_decode]);
+            counts(&[audio.packets_received, audio.packets_lost, audio.total_samples]);
+            counts(&[audio.concealed_samples, audio.silent_concealed_samples]);
+            counts(&audio.neteq.as_ref().map(NetEq::counts).unwrap_or_default());
         }
         if let Some(video) = &peer.video {
-            measures(&[video.fps, video.frames_buffered, video.bitrate_kbps]);
+            measures(10_000.0, &[video.fps]);
+            measures(1e6, &[video.frames_buffered]);
+            measures(1e7, &[video.bitrate_kbps]);
+            counts(&[video.frames_decoded, video.frames_dropped, video.freeze_count]);
         }
     }
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use callsight_frame::{Frame, MeetingId, PeerId, Seq, SessionId};
+use callsight_frame::{
+    Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
+};
 use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
 use crate::kit::nats::Nats;
@@ -146,6 +148,25 @@ async fn a_full_buffer_is_told_to_the_caller_and_counted() {
     publish_all(&publisher, 13..=15).await;
     assert_eq!(publisher.flush(PATIENCE).await.unwrap().acknowledged, 15);
     assert_eq!(stored(&client).await, 15);
+}
+
+#[tokio::test]
+async fn what_exporters_would_reject_is_not_accepted() {
+    let nats = Nats::start();
+    let publisher = Publisher::start(nats.client().await, config()).await.unwrap();
+    let server = Server::new(ServerUrl::new("https://relay.example").unwrap(), ServerType::WebRtc);
+    let slow = Frame { server: Some(Server { rtt_ms: Some(1e300), ..server }), ..frame(1) };
+    let crowd = Frame { peers: vec![Peer::new(PeerId::new("p").unwrap()); MAX_PEERS + 1], ..frame(1) };
+    for (bad, expected) in [
+        (slow, "exporters would reject the frame: out_of_range: server.rtt_ms: 1e300 is more than 600000"),
+        (
+            crowd,
+            "exporters would reject the frame: too_many_peers: peers: 257 peers, a frame has at most 256",
+        ),
+    ] {
+        assert_eq!(publisher.publish(&bad).unwrap_err().to_string(), expected);
+    }
+    assert_eq!(publisher.stats(), PublishStats::default());
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! The cumulative counters of a peer as one dense array, and their growth.
 //!
 //! Clients count from their own beginning, and restart at zero. So a counter counts by its growth
-//! since the last frame.
+//! since the last frame. A client may be wrong or lie, so a counter that grows by more than a call
+//! can bring in that time does not count.
 //!
-//! Invariant: growth is never negative; a smaller value is a client that restarted, and counts
-//! whole.
+//! Invariant: growth is never negative and within [`MostGrowth`]; a smaller value is a client that
+//! restarted, and counts whole.
 
-use crate::series::aggregates::ServerSeries;
+use std::time::Duration;
+
+use crate::REMEMBERED;
+use crate::series::aggregates::{RegionSeries, ServerSeries};
 use callsight_frame::{Operation, Peer};
 
 const OPERATIONS: usize = Operation::ALL.len();
@@ -20,17 +24,41 @@ const COUNTERS: usize = OPERATIONS + 6;
 
 /// The growth of the counters of one or more peers: NetEQ's operations first, then the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Growth([u64; COUNTERS]);
+pub(super) struct Growth {
+    counts: [u64; COUNTERS],
+    /// How many counters grew by too much, which is not in the counts.
+    jumps: u64,
+}
+
+/// The most by which counters can grow from one frame of a session to the next.
+pub(super) struct MostGrowth([u64; COUNTERS]);
+
+impl MostGrowth {
+    /// The highest sample rate of audio.
+    const SAMPLES_PER_SECOND: u64 = 192_000;
+    /// Packets, decisions and freezes are a few hundred per second at most.
+    const OTHERS_PER_SECOND: u64 = 1_000;
+
+    /// What a call can bring within a time. Frames may be late, and a peer may have counted before
+    /// it was first reported, so there is as much more as a session is remembered for.
+    pub(super) fn within(time: Duration) -> Self {
+        let seconds = (time + REMEMBERED).as_secs();
+        let mut most = [seconds.saturating_mul(Self::OTHERS_PER_SECOND); COUNTERS];
+        most[SAMPLES..=SILENT].fill(seconds.saturating_mul(Self::SAMPLES_PER_SECOND));
+        Self(most)
+    }
+}
 
 impl Growth {
     pub(super) fn add(&mut self, other: &Self) {
-        for (sum, more) in self.0.iter_mut().zip(&other.0) {
-            *sum = sum.wrapping_add(*more);
+        for (sum, more) in self.counts.iter_mut().zip(&other.counts) {
+            *sum = sum.saturating_add(*more);
         }
+        self.jumps += other.jumps;
     }
 
-    /// Adds the growth to a server's counters.
-    pub(super) fn apply(&self, server: &ServerSeries) {
+    /// Adds the growth to a server's counters, and counts what was too much.
+    pub(super) fn apply(&self, server: &ServerSeries, own: &RegionSeries) {
         let others = [
             &server.samples,
             &server.concealed_samples,
@@ -39,10 +67,13 @@ impl Growth {
             &server.packets_lost,
             &server.freezes,
         ];
-        for (counter, grown) in server.neteq.iter().chain(others).zip(self.0) {
+        for (counter, grown) in server.neteq.iter().chain(others).zip(self.counts) {
             if grown > 0 {
                 counter.increment(grown);
             }
+        }
+        if self.jumps > 0 {
+            own.counter_jumps.increment(self.jumps);
         }
     }
 
@@ -51,12 +82,13 @@ impl Growth {
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
     pub(super) fn concealment_ratio(&self, peer: &Peer<'_>) -> Option<f64> {
         peer.audio.as_ref()?.concealed_samples?;
-        let audible = self.0[CONCEALED].saturating_sub(self.0[SILENT]);
-        (self.0[SAMPLES] > 0).then(|| (audible as f64 / self.0[SAMPLES] as f64).min(1.0))
+        let samples = self.counts[SAMPLES];
+        let audible = self.counts[CONCEALED].saturating_sub(self.counts[SILENT]);
+        (samples > 0).then(|| (audible as f64 / samples as f64).min(1.0))
     }
 
     pub(super) const fn freezes(&self) -> u64 {
-        self.0[FREEZES]
+        self.counts[FREEZES]
     }
 }
 
@@ -69,14 +101,22 @@ impl Baseline {
     pub(super) const ZERO: Self = Self([0; COUNTERS]);
 
     /// Moves to a peer's values and returns their growth. A value below the last one is a client
-    /// that restarted, so all of it is growth; an absent value keeps the last one.
-    pub(super) fn advance(&mut self, peer: &Peer<'_>) -> Growth {
+    /// that restarted, so all of it is growth; an absent value keeps the last one; what grew by
+    /// more than `most` did not grow.
+    pub(super) fn advance(&mut self, peer: &Peer<'_>, most: &MostGrowth) -> Growth {
         let mut growth = Growth::default();
         // By reference: arrays taken by value are copied through the stack element by element.
-        for ((last, value), grown) in self.0.iter_mut().zip(&values(peer)).zip(&mut growth.0) {
+        let values = values(peer);
+        let counters = self.0.iter_mut().zip(&values).zip(&most.0).zip(&mut growth.counts);
+        for (((last, value), most), grown) in counters {
             if let Some(value) = *value {
-                *grown = value.checked_sub(*last).unwrap_or(value);
+                let more = value.checked_sub(*last).unwrap_or(value);
                 *last = value;
+                if more <= *most {
+                    *grown = more;
+                } else {
+                    growth.jumps += 1;
+                }
             }
         }
         growth

@@ -9,7 +9,10 @@
 //! clock.
 //!
 //! Invariants:
-//! - The highest `seq` of a session is its watermark. A frame at or below it changes nothing.
+//! - A session belongs to the meeting and participant that began it. A frame of another one under
+//!   its `session_id` changes nothing.
+//! - The highest `seq` of a session is its watermark. A frame at or below it changes nothing, nor
+//!   does one more than [`MAX_SEQ_JUMP`] above it.
 //! - Cumulative counters count as growth since the last folded frame, so a gap is harmless.
 //! - A frame older than the idle timeout feeds the counters, never the gauges.
 //! - A session that ends, falls idle or moves loses all of its series; a peer that a frame lacks
@@ -34,8 +37,8 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use budget::Holding;
 pub use budget::SessionBudget;
@@ -49,6 +52,7 @@ use view::{Step, View};
 
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, Seq};
+pub use series::aggregates::Refusal;
 use series::aggregates::{AggregateRecorder, RegionSeries, Removal};
 use series::detail::DetailStore;
 
@@ -58,6 +62,11 @@ pub const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// How many entries of the expiry may be stale beside one for each session.
 const STALE_ENTRIES: usize = 1024;
+
+/// How far above its session's watermark a frame may be. More frames can't have been lost while the
+/// session was remembered, even if `seq` counts milliseconds, so the number is wrong: as a
+/// watermark it would hide the session.
+pub const MAX_SEQ_JUMP: u64 = 10_000_000;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +78,16 @@ pub enum Outcome {
     /// It was at or below its session's watermark and changed nothing.
     Repeated,
     /// It was of a session beyond the budget for live ones and changed nothing.
-    Refused,
+    OverBudget,
+    /// It is not believed to be the next frame of its session and changed nothing.
+    Refused(Refusal),
 }
 
 /// The fold of one region.
 pub struct Fold {
     sessions: HashMap<Arc<str>, Box<Session>>,
+    /// Hashes the owners of ended sessions, with a seed that nobody knows.
+    owners: DefaultHashBuilder,
     budget: SessionBudget,
     expiry: Expiry,
     view: View,
@@ -91,7 +104,13 @@ impl Fold {
         own: Arc<RegionSeries>,
     ) -> Self {
         let view = View::new(region, settings, recorder, detail, budget.clone(), own);
-        Self { sessions: HashMap::new(), budget, expiry: Expiry::default(), view }
+        Self {
+            sessions: HashMap::new(),
+            owners: DefaultHashBuilder::default(),
+            budget,
+            expiry: Expiry::default(),
+            view,
+        }
     }
 
     /// The number of live sessions.
@@ -157,6 +176,12 @@ impl Fold {
         let (watermark, last_seen, live) = match &entry {
             EntryRef::Occupied(entry) => {
                 let session = entry.get();
+                if !session.belongs_to(frame, &self.owners) {
+                    return Outcome::Refused(Refusal::NotOwner);
+                }
+                if frame.seq.get().saturating_sub(session.watermark) > MAX_SEQ_JUMP {
+                    return Outcome::Refused(Refusal::SeqJump);
+                }
                 (session.watermark, session.last_seen, session.live.is_some())
             }
             EntryRef::Vacant(_) => (0, StreamTime::default(), false),
@@ -172,7 +197,7 @@ impl Fold {
         let alive = !late && !ended;
         if alive && !live && !self.budget.enter() {
             self.view.unfolded.frames += 1;
-            return Outcome::Refused;
+            return Outcome::OverBudget;
         }
         let (session, known) = match entry {
             EntryRef::Occupied(entry) => (entry.into_mut(), true),
@@ -182,6 +207,8 @@ impl Fold {
             ),
         };
         let before = if known { Holding::of(session) } else { Holding::NONE };
+        let passed = if known { last_seen.since(session.last_seen) } else { Duration::ZERO };
+        session.revive(frame);
         session.watermark = frame.seq.get();
         session.last_seen = last_seen;
         session.touched = now;
@@ -195,11 +222,11 @@ impl Fold {
         // unknown part was folded elsewhere. Its first frame is only the baseline of the next one.
         let growing = session.followed || frame.seq == Seq::FIRST;
         session.followed = true;
-        self.view.fold(session, frame, Step { alive, growing, counting });
+        self.view.fold(session, frame, Step { alive, growing, counting, passed });
         if !alive {
             self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, now, counting);
             if ended {
-                session.end();
+                session.end(&self.owners);
             }
         }
         self.budget.replace(before, Holding::NONE);

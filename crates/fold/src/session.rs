@@ -6,6 +6,10 @@
 //! Invariant: a session holds at most the peers of its last frame and [`MAX_DEPARTED`] departed
 //! ones.
 
+use std::hash::BuildHasher;
+
+use hashbrown::DefaultHashBuilder;
+
 use super::counters::Baseline;
 use super::detail::DetailRow;
 use super::population::{Health, ServerIndex};
@@ -22,8 +26,11 @@ pub(super) struct Session {
     pub(super) touched: StreamTime,
     /// When the expiry looks at it next; an entry for another moment is stale.
     pub(super) due: StreamTime,
+    /// The meeting and the participant that the session belongs to; empty once it has ended.
     pub(super) meeting_id: Box<str>,
     pub(super) peer_id: Box<str>,
+    /// Of an ended session, the hash of both: a flood leaves many of them.
+    owner: u64,
     pub(super) peers: Peers,
     /// Whether the peers' baselines are the counters of the last frame.
     pub(super) followed: bool,
@@ -199,22 +206,36 @@ impl Session {
             due: StreamTime::default(),
             meeting_id: frame.meeting_id.as_str().into(),
             peer_id: frame.peer_id.as_str().into(),
+            owner: 0,
             peers: Peers::default(),
             followed: false,
             live: None,
         }
     }
 
-    /// Reduces an ended session to its watermark.
-    pub(super) fn end(&mut self) {
+    /// Reduces an ended session to its watermark and its owner.
+    pub(super) fn end(&mut self, owners: &DefaultHashBuilder) {
+        self.owner = owners.hash_one((&*self.meeting_id, &*self.peer_id));
         self.meeting_id = Box::default();
         self.peer_id = Box::default();
         self.peers = Peers::default();
         self.followed = false;
     }
 
-    /// Whether the frame is from the same participant in the same meeting.
-    pub(super) fn is(&self, frame: &Frame<'_>) -> bool {
-        *self.meeting_id == *frame.meeting_id.as_str() && *self.peer_id == *frame.peer_id.as_str()
+    /// Whether the frame is of the participant and the meeting that began the session.
+    pub(super) fn belongs_to(&self, frame: &Frame<'_>, owners: &DefaultHashBuilder) -> bool {
+        let (meeting_id, peer_id) = (frame.meeting_id.as_str(), frame.peer_id.as_str());
+        if !self.meeting_id.is_empty() {
+            return *self.meeting_id == *meeting_id && *self.peer_id == *peer_id;
+        }
+        self.owner == owners.hash_one((meeting_id, peer_id))
+    }
+
+    /// Takes the owner back that [`Self::end`] gave away.
+    pub(super) fn revive(&mut self, frame: &Frame<'_>) {
+        if self.meeting_id.is_empty() {
+            self.meeting_id = frame.meeting_id.as_str().into();
+            self.peer_id = frame.peer_id.as_str().into();
+        }
     }
 }

@@ -7,10 +7,11 @@
 //! last frame said.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Outcome;
 use super::budget::SessionBudget;
-use super::counters::Growth;
+use super::counters::{Growth, MostGrowth};
 use super::detail::{DetailRow, set_pair, set_session};
 use super::population::{Health, Meetings, NO_SERVER, ServerIndex, Servers};
 use super::session::{Live, Session};
@@ -22,6 +23,10 @@ use crate::series::judgement::Judgement;
 use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 
+/// A clock that is more than a day off is wrong, no matter by how much; one that has lost its
+/// battery is decades off, and would leave nothing of the others in the sum.
+const MAX_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a frame may change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
@@ -31,6 +36,8 @@ pub(super) struct Step {
     pub(super) growing: bool,
     /// Counters and histograms: it was not counted before.
     pub(super) counting: bool,
+    /// The stream time since the session's frame before.
+    pub(super) passed: Duration,
 }
 
 /// What the budget for sessions kept out of the fold, and with it out of the aggregates.
@@ -97,17 +104,17 @@ impl View {
     /// Counts a frame by its outcome.
     pub(super) fn count(&self, outcome: Outcome, frame: &Frame<'_>, at: StreamTime, now: StreamTime) {
         match outcome {
-            Outcome::Folded | Outcome::Late => {}
             Outcome::Repeated => return self.own.repeated.increment(1),
-            Outcome::Refused => return self.own.refused(Limit::Sessions).increment(1),
+            Outcome::Refused(refusal) => return self.own.frames_refused(refusal).increment(1),
+            Outcome::OverBudget => return self.own.refused(Limit::Sessions).increment(1),
+            Outcome::Late => self.own.late.increment(1),
+            Outcome::Folded => {}
         }
         self.own.folded.increment(1);
-        if outcome == Outcome::Late {
-            self.own.late.increment(1);
-        }
         self.own.latency.record(now.since(at).as_secs_f64());
         let sent_at = StreamTime::from_unix_nanos(i128::from(frame.sent_at_ms) * 1_000_000);
-        self.own.clock_skew.record(at.since(sent_at).max(sent_at.since(at)).as_secs_f64());
+        let skew = at.since(sent_at).max(sent_at.since(at)).min(MAX_SKEW);
+        self.own.clock_skew.record(skew.as_secs_f64());
     }
 
     /// Takes the values of a frame that is above its session's watermark.
@@ -136,7 +143,7 @@ impl View {
     }
 
     /// Finds the server that a frame counts on. A session that is alive joins it, and first leaves
-    /// the server or the meeting that it moved from.
+    /// the server that it moved from.
     fn place(&mut self, session: &mut Session, frame: &Frame<'_>, step: Step) -> ServerIndex {
         let server = frame.server.as_ref();
         let name = server.map_or(NO_SERVER, |server| (server.url.as_str(), server.server_type.label()));
@@ -149,10 +156,8 @@ impl View {
         if !step.alive {
             return on;
         }
-        if !session.is(frame) || session.live.as_ref().is_some_and(|live| live.server != on) {
+        if session.live.as_ref().is_some_and(|live| live.server != on) {
             self.leave(session, Removal::Moved, session.touched, step.counting);
-            session.meeting_id = frame.meeting_id.as_str().into();
-            session.peer_id = frame.peer_id.as_str().into();
         }
         if session.live.is_none() {
             self.meetings.join(&mut self.servers, &session.meeting_id, &session.peer_id, on);
@@ -176,7 +181,7 @@ impl View {
         pairs: bool,
     ) -> (usize, Judgement) {
         let thresholds = &self.settings.thresholds;
-        let mut growth = Growth::default();
+        let (mut growth, most) = (Growth::default(), MostGrowth::within(step.passed));
         let (mut peers, mut judgement) = (0, Judgement::of_session(frame, thresholds));
         let (region, series) = (&*self.region, &self.servers.get(on).series);
         let refused = session.peers.begin(&frame.peers, self.budget.room_for_peers(), &mut self.found);
@@ -189,7 +194,7 @@ impl View {
             peers += 1;
             let room = session.peers.with_series() < self.settings.limits.peers_per_session;
             let state = session.peers.get_mut(index);
-            let grown = state.baseline.advance(peer);
+            let grown = state.baseline.advance(peer, &most);
             let grown = if step.growing { grown } else { Growth::default() };
             let concealment = grown.concealment_ratio(peer);
             let of_peer = Judgement::of_peer(frame, peer, concealment, grown.freezes(), thresholds);
@@ -219,7 +224,7 @@ impl View {
         }
         session.peers.end();
         if step.counting {
-            growth.apply(series);
+            growth.apply(series, &self.own);
         }
         (peers, judgement)
     }

@@ -9,7 +9,7 @@
 //! session began, so a lost, repeated or late frame does not falsify the next one.
 //!
 //! Invariant: a frame from [`Frame::decode`] is valid. Identifiers are short and plain, numbers are
-//! finite and not negative, the server's URL is an origin.
+//! within their ranges, the server's URL is an origin.
 //!
 //! The specification for clients in any language is
 //! [docs/frame.md](https://github.com/callsight/callsight/blob/main/docs/frame.md).
@@ -64,6 +64,24 @@ pub const MAX_PEERS: usize = 256;
 /// clients fit, and little for any stack.
 pub const MAX_NESTING: usize = 32;
 
+/// The highest plausible values. One value beyond them would spoil a sum for as long as the
+/// exporter runs, so the frame is rejected; real clients stay far below.
+mod range {
+    /// A float counts exactly up to here.
+    pub(super) const SEQ: u64 = 1 << 53;
+    /// The end of the year 9999, so that a clock in microseconds is noticed.
+    pub(super) const UNIX_MS: u64 = 253_402_300_799_999;
+    /// Ten minutes.
+    pub(super) const MILLISECONDS: u64 = 600_000;
+    /// Packets or frames in a buffer.
+    pub(super) const WAITING: u64 = 1_000_000;
+    pub(super) const FPS: u64 = 10_000;
+    /// 10 Gbit/s.
+    pub(super) const KBPS: u64 = 10_000_000;
+    /// Six years of samples at 48 kHz.
+    pub(super) const COUNT: u64 = 10_000_000_000_000;
+}
+
 wire_map! {
     /// One session's health at one moment, and what it observes of each remote peer.
     "the frame" struct Frame<'a> {
@@ -71,8 +89,8 @@ wire_map! {
         meeting_id("meeting_id"): required MeetingId<'a>, "The call.";
         session_id("session_id"): required SessionId<'a>, "One participant's one connection to the call; globally unique, new at each join.";
         peer_id("peer_id"): required PeerId<'a>, "The participant.";
-        seq("seq"): required Seq, "1, 2, 3 … within the session: the watermark that reveals repeated and late frames.";
-        sent_at_ms("sent_at_ms"): required u64, "Client clock, Unix milliseconds; only for the clock-skew metric, never for freshness.";
+        seq("seq"): required Seq [range::SEQ], "1, 2, 3 … within the session: the watermark that reveals repeated and late frames.";
+        sent_at_ms("sent_at_ms"): required u64 [range::UNIX_MS], "Client clock, Unix milliseconds; only for the clock-skew metric, never for freshness.";
         ended("ended"): optional bool, "The session's last frame: its series are removed at once.";
         server("server"): optional Server<'a>, "The elected server.";
         audio_enabled("audio_enabled"): optional bool, "The sender's own microphone is on.";
@@ -85,7 +103,7 @@ wire_map! {
     "server" struct Server<'a> {
         url("url"): required ServerUrl<'a>, "Address that the client is connected to; reduced to `scheme://host[:port]`.";
         server_type("type"): required ServerType, "`webtransport`, `websocket` or `webrtc`; any other word is read as `other`.";
-        rtt_ms("rtt_ms"): optional f64, "Round-trip time to the server as the client measures it, in milliseconds.";
+        rtt_ms("rtt_ms"): optional f64 [range::MILLISECONDS], "Round-trip time to the server as the client measures it, in milliseconds.";
     }
 
     /// What a session observes of one remote peer.
@@ -103,27 +121,27 @@ wire_map! {
     /// no value.
     #[derive(Default)]
     "audio" struct Audio {
-        buffer_ms("buffer_ms"): optional f64, "Current jitter buffer depth, in milliseconds.";
-        target_ms("target_ms"): optional f64, "Jitter buffer depth that NetEQ aims for, in milliseconds.";
-        packets_awaiting_decode("packets_awaiting_decode"): optional f64, "Packets in the jitter buffer that wait for the decoder.";
-        jitter_ms("jitter_ms"): optional f64, "Packet jitter, in milliseconds.";
-        packets_received("packets_received"): optional u64, "Cumulative packets received, `packetsReceived`.";
-        packets_lost("packets_lost"): optional u64, "Cumulative packets lost, `packetsLost`.";
-        total_samples("total_samples"): optional u64, "Cumulative samples played, `totalSamplesReceived`.";
-        concealed_samples("concealed_samples"): optional u64, "Cumulative samples synthesised because no packet arrived in time, `concealedSamples`.";
-        silent_concealed_samples("silent_concealed_samples"): optional u64, "Cumulative concealed samples that are silence, which listeners do not notice, `silentConcealedSamples`.";
+        buffer_ms("buffer_ms"): optional f64 [range::MILLISECONDS], "Current jitter buffer depth, in milliseconds.";
+        target_ms("target_ms"): optional f64 [range::MILLISECONDS], "Jitter buffer depth that NetEQ aims for, in milliseconds.";
+        packets_awaiting_decode("packets_awaiting_decode"): optional f64 [range::WAITING], "Packets in the jitter buffer that wait for the decoder.";
+        jitter_ms("jitter_ms"): optional f64 [range::MILLISECONDS], "Packet jitter, in milliseconds.";
+        packets_received("packets_received"): optional u64 [range::COUNT], "Cumulative packets received, `packetsReceived`.";
+        packets_lost("packets_lost"): optional u64 [range::COUNT], "Cumulative packets lost, `packetsLost`.";
+        total_samples("total_samples"): optional u64 [range::COUNT], "Cumulative samples played, `totalSamplesReceived`.";
+        concealed_samples("concealed_samples"): optional u64 [range::COUNT], "Cumulative samples synthesised because no packet arrived in time, `concealedSamples`.";
+        silent_concealed_samples("silent_concealed_samples"): optional u64 [range::COUNT], "Cumulative concealed samples that are silence, which listeners do not notice, `silentConcealedSamples`.";
         neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
     }
 
     /// The video received from one remote peer. The default has no value.
     #[derive(Default)]
     "video" struct Video {
-        fps("fps"): optional f64, "Current rate of decoded frames, per second.";
-        frames_buffered("frames_buffered"): optional f64, "Frames that wait to be decoded or rendered.";
-        bitrate_kbps("bitrate_kbps"): optional f64, "Current bit rate, in kilobits per second.";
-        frames_decoded("frames_decoded"): optional u64, "Cumulative frames decoded, `framesDecoded`.";
-        frames_dropped("frames_dropped"): optional u64, "Cumulative frames dropped before they were rendered, `framesDropped`.";
-        freeze_count("freeze_count"): optional u64, "Cumulative freezes, `freezeCount`.";
+        fps("fps"): optional f64 [range::FPS], "Current rate of decoded frames, per second.";
+        frames_buffered("frames_buffered"): optional f64 [range::WAITING], "Frames that wait to be decoded or rendered.";
+        bitrate_kbps("bitrate_kbps"): optional f64 [range::KBPS], "Current bit rate, in kilobits per second.";
+        frames_decoded("frames_decoded"): optional u64 [range::COUNT], "Cumulative frames decoded, `framesDecoded`.";
+        frames_dropped("frames_dropped"): optional u64 [range::COUNT], "Cumulative frames dropped before they were rendered, `framesDropped`.";
+        freeze_count("freeze_count"): optional u64 [range::COUNT], "Cumulative freezes, `freezeCount`.";
     }
 }
 
@@ -178,7 +196,7 @@ impl<'a> Frame<'a> {
     fn decode_into(message: &'a [u8], peers: Vec<Peer<'a>>) -> Result<Self, Rejection> {
         let mut bytes = Bytes::new(message, peers);
         let short = message.len() <= MAX_FRAME_BYTES;
-        match short.then(|| Self::quick(&mut bytes)).flatten().filter(|_| bytes.is_empty()) {
+        match short.then(|| Self::quick(&mut bytes, u64::MAX)).flatten().filter(|_| bytes.is_empty()) {
             Some(frame) => Ok(frame),
             None => Self::decode_carefully(message),
         }
@@ -207,9 +225,9 @@ impl<'a> Frame<'a> {
 
     /// Encodes the frame.
     ///
-    /// The caller ensures what the types can't: floats are finite and not negative, there are at
-    /// most [`MAX_PEERS`] peers, and the result has at most [`MAX_FRAME_BYTES`]. Otherwise decoders
-    /// reject the frame.
+    /// The caller ensures what the types can't: numbers are finite and within their ranges, there
+    /// are at most [`MAX_PEERS`] peers, and the result has at most [`MAX_FRAME_BYTES`]. Otherwise
+    /// decoders reject the frame.
     #[must_use]
     pub fn encode(&self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1024);
@@ -323,12 +341,12 @@ impl Seq {
     /// Number of a session's first frame.
     pub const FIRST: Self = Self(std::num::NonZeroU64::MIN);
 
-    /// Wraps a number; `None` for 0, which no frame has.
+    /// Wraps a number from 1 to 2^53.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
         match std::num::NonZeroU64::new(number) {
-            Some(number) => Some(Self(number)),
-            None => None,
+            Some(number) if number.get() <= range::SEQ => Some(Self(number)),
+            _ => None,
         }
     }
 
@@ -343,8 +361,12 @@ impl<'de> Value<'de> for Seq {
     const KIND: &'static str = "uint";
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let zero = || Rejection::new(Reason::OutOfRange, "0, the first frame of a session has 1");
-        Self::new(u64::read(deserializer)?).ok_or_else(|| zero().into_serde())
+        let number = u64::read(deserializer)?;
+        let detail = || match number {
+            0 => "0, the first frame of a session has 1".to_owned(),
+            _ => format!("{number} is more than {}", range::SEQ),
+        };
+        Self::new(number).ok_or_else(|| Rejection::new(Reason::OutOfRange, detail()).into_serde())
     }
 }
 

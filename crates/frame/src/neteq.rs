@@ -3,6 +3,7 @@
 //! Invariant: the counts, the operations and their labels come from one list, in the order of the
 //! compact form.
 
+use super::range;
 use super::wire::wire_map;
 
 macro_rules! operations {
@@ -11,7 +12,7 @@ macro_rules! operations {
             /// Cumulative count of NetEQ's decisions by operation. The default has no value.
             #[derive(Default)]
             "neteq" struct NetEq {
-                $($field($label): optional u64, $meaning;)+
+                $($field($label): optional u64 [range::COUNT], $meaning;)+
             }
         }
 

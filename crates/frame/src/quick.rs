@@ -18,8 +18,9 @@ use super::{MAX_PEERS, Peer, Seq, ServerType, Version};
 
 /// A value that the fast path can read.
 pub(super) trait Quick<'a>: Sized {
-    /// Reads the value; `None` leaves the frame to the careful decoder.
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self>;
+    /// Reads the value, a number if it is at most `max`; `None` leaves the frame to the careful
+    /// decoder.
+    fn quick(bytes: &mut Bytes<'a>, max: u64) -> Option<Self>;
 }
 
 /// The rest of a message, and reusable memory for its peers.
@@ -63,17 +64,19 @@ impl<'a> Bytes<'a> {
         std::str::from_utf8(text).ok()
     }
 
-    /// Reads a whole number whose marker has been read.
+    /// Reads a whole number whose marker has been read. A marker's numbers are compared only if
+    /// some of them exceed `max`: the compiler drops the other comparisons.
     #[inline(always)]
-    fn whole(&mut self, marker: u8) -> Option<u64> {
-        Some(match marker {
-            0x00..=0x7f => u64::from(marker),
-            0xcc => u64::from(self.byte()?),
-            0xcd => u64::from(u16::from_be_bytes(self.array()?)),
-            0xce => u64::from(u32::from_be_bytes(self.array()?)),
-            0xcf => u64::from_be_bytes(self.array()?),
-            _ => return None,
-        })
+    fn whole(&mut self, marker: u8, max: u64) -> Option<u64> {
+        let up_to_max = |number| (number <= max).then_some(number);
+        match marker {
+            0x00..=0x7f => up_to_max(u64::from(marker)),
+            0xcc => up_to_max(u64::from(self.byte()?)),
+            0xcd => up_to_max(u64::from(u16::from_be_bytes(self.array()?))),
+            0xce => up_to_max(u64::from(u32::from_be_bytes(self.array()?))),
+            0xcf => up_to_max(u64::from_be_bytes(self.array()?)),
+            _ => None,
+        }
     }
 
     /// Reads the head of a map in either form.
@@ -90,22 +93,22 @@ impl<'a> Bytes<'a> {
 
     /// Reads a value, or nil for an absent one.
     #[inline(always)]
-    pub(super) fn slot<T: Quick<'a>>(&mut self) -> Option<Option<T>> {
+    pub(super) fn slot<T: Quick<'a>>(&mut self, max: u64) -> Option<Option<T>> {
         if let [0xc0, rest @ ..] = self.rest {
             self.rest = rest;
             return Some(None);
         }
-        T::quick(self).map(Some)
+        T::quick(self, max).map(Some)
     }
 
     /// Like [`Self::slot`], with a value absent when no fields are left.
     #[inline(always)]
-    pub(super) fn next<T: Quick<'a>>(&mut self, left: &mut usize) -> Option<Option<T>> {
+    pub(super) fn next<T: Quick<'a>>(&mut self, left: &mut usize, max: u64) -> Option<Option<T>> {
         match left.checked_sub(1) {
             None => Some(None),
             Some(fewer) => {
                 *left = fewer;
-                self.slot()
+                self.slot(max)
             }
         }
     }
@@ -119,7 +122,7 @@ pub(super) enum Fields {
 
 impl<'a> Quick<'a> for bool {
     #[inline(always)]
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+    fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
         match bytes.byte()? {
             0xc2 => Some(false),
             0xc3 => Some(true),
@@ -130,26 +133,28 @@ impl<'a> Quick<'a> for bool {
 
 impl<'a> Quick<'a> for u64 {
     #[inline(always)]
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+    fn quick(bytes: &mut Bytes<'a>, max: u64) -> Option<Self> {
         let marker = bytes.byte()?;
-        bytes.whole(marker)
+        bytes.whole(marker, max)
     }
 }
 
 impl<'a> Quick<'a> for f64 {
     #[inline(always)]
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+    fn quick(bytes: &mut Bytes<'a>, max: u64) -> Option<Self> {
         let value = match bytes.byte()? {
             0xcb => Self::from_be_bytes(bytes.array()?),
             0xca => Self::from(f32::from_be_bytes(bytes.array()?)),
             marker => {
                 #[expect(clippy::cast_precision_loss, reason = "what the careful decoder does")]
-                let whole = bytes.whole(marker)? as Self;
+                let whole = bytes.whole(marker, max)? as Self;
                 whole
             }
         };
-        // Adding turns -0.0 into 0.0, as the careful decoder does.
-        (value.is_finite() && value >= 0.0).then_some(value + 0.0)
+        #[expect(clippy::cast_precision_loss, reason = "what the careful decoder does")]
+        let within = value >= 0.0 && value <= max as Self;
+        // NaN and infinity are not within. Adding turns -0.0 into 0.0, as the careful decoder does.
+        within.then_some(value + 0.0)
     }
 }
 
@@ -157,7 +162,7 @@ macro_rules! texts {
     ($($name:ident)+) => {$(
         impl<'a> Quick<'a> for $name<'a> {
             #[inline]
-            fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+            fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
                 Self::new(bytes.text()?).ok()
             }
         }
@@ -166,25 +171,25 @@ macro_rules! texts {
 texts!(MeetingId SessionId PeerId ServerUrl);
 
 impl<'a> Quick<'a> for Version {
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
-        (u64::quick(bytes)? == Self::NUMBER).then_some(Self)
+    fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
+        (u64::quick(bytes, u64::MAX)? == Self::NUMBER).then_some(Self)
     }
 }
 
 impl<'a> Quick<'a> for Seq {
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
-        Self::new(u64::quick(bytes)?)
+    fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
+        Self::new(u64::quick(bytes, u64::MAX)?)
     }
 }
 
 impl<'a> Quick<'a> for ServerType {
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+    fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
         bytes.text().map(Self::named)
     }
 }
 
 impl<'a> Quick<'a> for Vec<Peer<'a>> {
-    fn quick(bytes: &mut Bytes<'a>) -> Option<Self> {
+    fn quick(bytes: &mut Bytes<'a>, max: u64) -> Option<Self> {
         let Fields::InOrder(count) = bytes.fields()? else { return None };
         if count > MAX_PEERS {
             return None;
@@ -193,7 +198,7 @@ impl<'a> Quick<'a> for Vec<Peer<'a>> {
         peers.clear();
         peers.reserve(count);
         for _ in 0..count {
-            peers.push(Peer::quick(bytes)?);
+            peers.push(Peer::quick(bytes, max)?);
         }
         Some(peers)
     }

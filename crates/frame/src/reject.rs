@@ -50,14 +50,14 @@ reasons! {
     MissingField = "missing_field";
     /// An identifier is not 1 to 128 bytes of `[A-Za-z0-9._:@-]`.
     BadIdentifier = "bad_identifier";
-    /// `server.url` has no scheme or host, a forbidden character in the host, or an origin longer
-    /// than 256 bytes.
+    /// `server.url` has no scheme or host, a control character, a forbidden character in the host,
+    /// or an origin longer than 256 bytes.
     BadUrl = "bad_url";
     /// More than 256 peers.
     TooManyPeers = "too_many_peers";
     /// A number is NaN or infinite.
     NotFinite = "not_finite";
-    /// A number is negative, a count is not whole, or `seq` is 0.
+    /// A number is negative or above its range, a count is not whole, or `seq` is 0.
     OutOfRange = "out_of_range";
     /// The subject is not `health.diagnostics.{region}.{service_type}.{server_id}`, or names
     /// another region.

@@ -26,13 +26,17 @@ impl<'a> ServerUrl<'a> {
     /// port.
     ///
     /// # Errors
-    /// [`Reason::BadUrl`] when the scheme or the host is missing, or the origin is longer than 256
-    /// bytes. The detail never quotes the address, since the broken part may be a token.
+    /// [`Reason::BadUrl`] when the scheme or the host is missing, there is a control character, or
+    /// the origin is longer than 256 bytes. The detail never quotes the address, since the broken part may be a token.
     pub fn new(address: &'a str) -> Result<Self, Rejection> {
         if is_plain_origin(address) {
             return Ok(Self(Cow::Borrowed(address)));
         }
         let bad = |detail: String| Rejection::new(Reason::BadUrl, detail);
+        // The parser would drop some of them, and read `http://a\nb` as `http://ab`.
+        if address.contains(|c: char| c.is_ascii_control()) {
+            return Err(bad("a control character, write scheme://host[:port]".into()));
+        }
         let url = Url::parse(address).map_err(|error| bad(format!("{error}, write scheme://host[:port]")))?;
         let host = url
             .host_str()
@@ -142,6 +146,11 @@ mod tests {
             "https://relay:+9999",
             "x://a\"secret\"",
             "x://{secret}",
+            "http://a\nsecret",
+            "https://relay.example/room\tsecret",
+            "https://relay.example\r\n",
+            "\u{1}https://relay.example",
+            "https://relay.example/\u{7f}",
         ] {
             let rejection = ServerUrl::new(bad).unwrap_err();
             assert_eq!(rejection.reason, Reason::BadUrl, "{bad:?}");

@@ -25,27 +25,39 @@ pub struct Field {
     pub kind: &'static str,
     /// Whether a frame without it is rejected.
     pub required: bool,
+    /// The highest plausible value of a number; a frame with a higher one is rejected.
+    pub max: Option<u64>,
     /// Meaning and unit, as one sentence for the documentation.
     pub meaning: &'static str,
 }
 
 /// A value on the wire: how it is read, and when it is rejected.
-pub(super) trait Value<'de>: Sized {
+pub(super) trait Value<'de>: Sized + fmt::Debug {
     /// Type in the words of the specification.
     const KIND: &'static str;
 
     fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+
+    /// Whether it is a number above its range.
+    fn exceeds(&self, _max: u64) -> bool {
+        false
+    }
 }
 
 /// A value that may be absent: nil and nothing mean the same.
-pub(super) type Slot<T> = Option<Read<T>>;
+pub(super) type Slot<T, const MAX: u64 = { u64::MAX }> = Option<Read<T, MAX>>;
 
-/// A [`Value`] for serde's own containers.
-pub(super) struct Read<T>(pub(super) T);
+/// A [`Value`] up to a maximum, for serde's own containers.
+pub(super) struct Read<T, const MAX: u64>(pub(super) T);
 
-impl<'de, T: Value<'de>> Deserialize<'de> for Read<T> {
+impl<'de, T: Value<'de>, const MAX: u64> Deserialize<'de> for Read<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::read(deserializer).map(Self)
+        let value = T::read(deserializer)?;
+        if value.exceeds(MAX) {
+            let detail = format!("{value:?} is more than {MAX}");
+            return Err(Rejection::new(Reason::OutOfRange, detail).into_serde());
+        }
+        Ok(Self(value))
     }
 }
 
@@ -92,6 +104,11 @@ impl<'de> Value<'de> for f64 {
         // Adding turns -0.0 into 0.0, since the sign would be exported.
         Ok(value + 0.0)
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "the ranges are exact")]
+    fn exceeds(&self, max: u64) -> bool {
+        *self > max as Self
+    }
 }
 
 /// A count. Whole floats are accepted: some JavaScript encoders write every number above 2³² as a
@@ -133,18 +150,23 @@ impl<'de> Value<'de> for u64 {
         }
         deserializer.deserialize_any(CountVisitor)
     }
+
+    fn exceeds(&self, max: u64) -> bool {
+        *self > max
+    }
 }
 
 /// Declares a map of the wire: the struct, both forms of its codec, and its field table.
 ///
-/// A field is `name("key"): required Type, "meaning";` or `… optional …`, in the order of the
-/// compact form, which only grows at the end. An error gains the key on its way out of each map, so
+/// A field is `name("key"): required Type, "meaning";` or `… optional …`, and a number has its
+/// maximum as `Type [maximum]`. They are in the order of the compact form, which only grows at the
+/// end. An error gains the key on its way out of each map, so
 /// that it names the value's path. Attributes such as `#[derive(Default)]` go to the struct.
 macro_rules! wire_map {
     ($(
         $(#[$attribute:meta])*
         $map:literal struct $name:ident $(<$lt:lifetime>)? {
-            $($field:ident($key:literal): $need:ident $type:ty, $meaning:literal;)+
+            $($field:ident($key:literal): $need:ident $type:ty $([$max:expr])?, $meaning:literal;)+
         }
     )+) => {$(
         $(#[$attribute])*
@@ -161,6 +183,7 @@ macro_rules! wire_map {
                 key: $key,
                 kind: <$type as $crate::wire::Value<'_>>::KIND,
                 required: $crate::wire::wire_map!(@required $need),
+                max: $crate::wire::wire_map!(@range $($max)?),
                 meaning: $meaning,
             },)+];
         }
@@ -182,7 +205,7 @@ macro_rules! wire_map {
 
                     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                         $(let $field: Option<$type> = seq
-                            .next_element::<Slot<$type>>()
+                            .next_element::<Slot<$type, { wire_map!(@max $($max)?) }>>()
                             .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
                             .flatten()
                             .map(|read| read.0);)+
@@ -196,7 +219,7 @@ macro_rules! wire_map {
                             match key {
                                 $($key => {
                                     $field = map
-                                        .next_value::<Slot<$type>>()
+                                        .next_value::<Slot<$type, { wire_map!(@max $($max)?) }>>()
                                         .map_err(|error| locate(error, $key, <$type as Value<'_>>::KIND))?
                                         .map(|read| read.0);
                                 })+
@@ -212,13 +235,13 @@ macro_rules! wire_map {
 
         impl<'de $(: $lt, $lt)?> $crate::quick::Quick<'de> for $name $(<$lt>)? {
             #[inline]
-            fn quick(bytes: &mut $crate::quick::Bytes<'de>) -> Option<Self> {
+            fn quick(bytes: &mut $crate::quick::Bytes<'de>, _max: u64) -> Option<Self> {
                 use $crate::quick::Fields;
                 use $crate::wire::wire_map;
 
                 match bytes.fields()? {
                     Fields::InOrder(mut left) => {
-                        $(let $field: Option<$type> = bytes.next(&mut left)?;)+
+                        $(let $field: Option<$type> = bytes.next(&mut left, wire_map!(@max $($max)?))?;)+
                         // The careful decoder skips fields of newer clients.
                         (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
                     }
@@ -226,7 +249,7 @@ macro_rules! wire_map {
                         $(let mut $field: Option<$type> = None;)+
                         for _ in 0..count {
                             match bytes.text()? {
-                                $($key => $field = bytes.slot()?,)+
+                                $($key => $field = bytes.slot(wire_map!(@max $($max)?))?,)+
                                 _ => return None,
                             }
                         }
@@ -266,6 +289,10 @@ macro_rules! wire_map {
     )+};
     (@type required $type:ty) => { $type };
     (@type optional $type:ty) => { Option<$type> };
+    (@range) => { None };
+    (@range $max:expr) => { Some($max) };
+    (@max) => { u64::MAX };
+    (@max $max:expr) => { $max };
     (@required required) => { true };
     (@required optional) => { false };
     (@take required $key:literal $field:ident) => {

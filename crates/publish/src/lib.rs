@@ -67,7 +67,7 @@ use tokio::task::JoinHandle;
 
 pub use callsight_frame as frame;
 use callsight_frame::subject::{Region, publish_subject};
-use callsight_frame::{Form, Frame, MAX_FRAME_BYTES, Rejection, Seq, SessionId};
+use callsight_frame::{Form, Frame, Rejection, Seq, SessionId};
 use deliver::Delivery;
 use window::Outgoing;
 
@@ -153,12 +153,9 @@ pub enum PublishError {
         /// Size of the buffer, in frames.
         buffer: usize,
     },
-    /// The frame is longer than exporters accept.
-    #[error("the frame has {bytes} bytes, more than {MAX_FRAME_BYTES}; send fewer peers")]
-    TooLarge {
-        /// Length of the encoded frame.
-        bytes: usize,
-    },
+    /// The frame is too long, or has a value out of its range.
+    #[error("exporters would reject the frame: {0}")]
+    Invalid(#[source] Rejection),
     /// A flush timed out before everything was acknowledged.
     #[error("{unsettled} frames were not acknowledged in time; check that a stream has the subject")]
     FlushTimeout {
@@ -252,14 +249,12 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Overflow`] when the buffer is full: the frame is not accepted and counted as
-    /// overflowed. [`PublishError::TooLarge`] for a frame that exporters would reject.
+    /// overflowed. [`PublishError::Invalid`] for a frame that exporters would reject.
     /// [`PublishError::Closed`] when the client is closed.
     pub fn publish(&self, frame: &Frame<'_>) -> Result<(), PublishError> {
         let room = self.reserve()?;
         let payload = frame.encode(Form::Compact);
-        if payload.len() > MAX_FRAME_BYTES {
-            return Err(PublishError::TooLarge { bytes: payload.len() });
-        }
+        Frame::decode(&payload).map_err(PublishError::Invalid)?;
         self.accept(room, frame.session_id, frame.seq, payload.into());
         Ok(())
     }
@@ -267,7 +262,7 @@ impl Publisher {
     /// Accepts an encoded frame as it came from a client, without waiting and without decoding it.
     ///
     /// # Errors
-    /// As [`Publisher::publish`], except that the size is not checked.
+    /// As [`Publisher::publish`], except that the frame is not checked.
     pub fn publish_encoded(
         &self,
         session_id: SessionId<'_>,

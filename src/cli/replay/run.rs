@@ -199,11 +199,11 @@ fn report_command(engine: &EngineConfig, target: &Target) -> String {
 }
 
 fn summary(account: &Account, said: &[String]) -> String {
-    let Account { messages, folded, late, repeated, passed_over, most_sessions, .. } = account;
+    let Account { messages, folded, late, repeated, refused, passed_over, most_sessions, .. } = account;
     let rejected = account.rejected();
     let frames = format!(
-        "{messages} frames: {folded} folded ({late} of them late), {repeated} repeated, {rejected} rejected, \
-         {passed_over} of other calls; at most {most_sessions} sessions at a time"
+        "{messages} frames: {folded} folded ({late} of them late), {repeated} repeated, {refused} refused, \
+         {rejected} rejected, {passed_over} of other calls; at most {most_sessions} sessions at a time"
     );
     [&[frames], said].concat().join("\n") + "\n"
 }

@@ -25,6 +25,7 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
             "folded": messages.folded,
             "late": messages.late,
             "repeated": messages.repeated,
+            "refused": messages.refused,
             "rejected": messages.rejected,
         })
     });
@@ -44,6 +45,7 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
             "folded": account.folded,
             "late": account.late,
             "repeated": account.repeated,
+            "refused": account.refused,
             "rejected": account.rejected(),
             "passed_over": account.passed_over,
             "by_region": messages.collect::<Vec<_>>(),

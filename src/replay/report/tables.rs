@@ -235,7 +235,7 @@ fn band(
     (what, strip(axis, &over(score, axis, false, is), class, what))
 }
 
-/// Of a region's messages, the numbers folded, late, repeated and rejected.
-pub(super) fn outcomes(messages: &Account) -> [u64; 4] {
-    [messages.folded, messages.late, messages.repeated, messages.rejected()]
+/// Of a region's messages, the numbers folded, late, repeated, refused and rejected.
+pub(super) fn outcomes(messages: &Account) -> [u64; 5] {
+    [messages.folded, messages.late, messages.repeated, messages.refused, messages.rejected()]
 }

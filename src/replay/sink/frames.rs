@@ -2,7 +2,8 @@
 //!
 //! A question that no series answers needs what the clients reported. Each line has the region,
 //! subject, sequence and stream time of a message, its outcome, and the frame in its named form. A
-//! rejected message has the reason and its bytes in base64 instead.
+//! refused frame has the reason too; a rejected message has the reason and its bytes in base64
+//! instead.
 //!
 //! Invariant: every message of the window that the filter includes is one line.
 
@@ -69,8 +70,11 @@ impl Sink for Frames {
                     Outcome::Folded => "folded",
                     Outcome::Late => "late",
                     Outcome::Repeated => "repeated",
-                    Outcome::Refused => "refused",
+                    Outcome::Refused(_) | Outcome::OverBudget => "refused",
                 };
+                if let Outcome::Refused(refusal) = outcome {
+                    line.reason = Some(refusal.label());
+                }
             }
             Fate::Rejected(rejection) => {
                 line.reason = Some(rejection.reason.label());
@@ -90,7 +94,7 @@ impl Sink for Frames {
     }
 
     fn finish(self: Box<Self>, account: &Account) -> Result<Vec<String>, SinkError> {
-        let frames = account.folded + account.repeated + account.rejected();
+        let frames = account.folded + account.repeated + account.refused + account.rejected();
         Ok(self.output.complete()?.said(&format!("{frames} frames")))
     }
 }

@@ -40,13 +40,21 @@ vocabulary! {
         Peers = "peers",
     }
 
+    /// Why a valid frame was refused: the values of the label `reason` there.
+    pub Refusal {
+        /// Its session belongs to another participant or meeting.
+        NotOwner = "not_owner",
+        /// Its `seq` is too far above its session's watermark.
+        SeqJump = "seq_jump",
+    }
+
     /// Why a live session was removed: the values of the label `reason` there.
     pub(crate) Removal {
         /// Its last frame said so.
         Ended = "ended",
         /// No frame came for the idle timeout.
         Idle = "idle",
-        /// It continues on another server or in another meeting.
+        /// It continues on another server.
         Moved = "moved",
     }
 }
@@ -167,6 +175,7 @@ pub struct RegionSeries {
     pub redelivered: Counter,
     pub missed: Counter,
     pub(crate) late: Counter,
+    pub(crate) counter_jumps: Counter,
     pub dead_letters: Counter,
     pub dead_letters_lost: Counter,
     pub(crate) latency: Histogram,
@@ -178,6 +187,7 @@ pub struct RegionSeries {
     /// Age of the newest folded frame; NaN until there is one.
     pub last_folded_age: Gauge,
     rejected: Vec<Counter>,
+    frames_refused: [Counter; Refusal::ALL.len()],
     refused: [Counter; Limit::ALL.len()],
     removed: [Counter; Removal::ALL.len()],
 }
@@ -196,6 +206,7 @@ impl RegionSeries {
             redelivered: counter!(c::FRAMES_REDELIVERED.name, "region" => region.clone()),
             missed: counter!(c::FRAMES_MISSED.name, "region" => region.clone()),
             late: counter!(c::FRAMES_LATE.name, "region" => region.clone()),
+            counter_jumps: counter!(c::COUNTER_JUMPS.name, "region" => region.clone()),
             dead_letters: counter!(c::DEAD_LETTERS.name, "region" => region.clone()),
             dead_letters_lost: counter!(c::DEAD_LETTERS_LOST.name, "region" => region.clone()),
             latency: histogram!(c::FRAME_LATENCY.name, "region" => region.clone()),
@@ -210,6 +221,9 @@ impl RegionSeries {
                     counter!(c::FRAMES_REJECTED.name, "region" => region.clone(), "reason" => reason.label())
                 })
                 .collect(),
+            frames_refused: Refusal::ALL.map(|refusal| {
+                counter!(c::FRAMES_REFUSED.name, "region" => region.clone(), "reason" => refusal.label())
+            }),
             refused: Limit::ALL
                 .map(|limit| counter!(c::REFUSED.name, "region" => region.clone(), "limit" => limit.label())),
             removed: Removal::ALL.map(|cause| {
@@ -222,6 +236,11 @@ impl RegionSeries {
     /// The counter of frames rejected for a reason.
     pub fn rejected(&self, reason: Reason) -> &Counter {
         &self.rejected[reason as usize]
+    }
+
+    /// The counter of frames refused for a reason.
+    pub(crate) fn frames_refused(&self, refusal: Refusal) -> &Counter {
+        &self.frames_refused[refusal as usize]
     }
 
     /// The counter of rows and names that a budget refused.

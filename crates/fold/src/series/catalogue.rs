@@ -192,11 +192,13 @@ catalogue! {
         BUILD_INFO = "callsight_build_info" Kind::Gauge, &["version"],
             "Always 1; the label is the running version.";
         FRAMES_RECEIVED = "callsight_frames_received_total" Kind::Counter, REGION,
-            "Messages received from the stream: folded, repeated, rejected, redelivered, and refused by the limit sessions.";
+            "Messages received from the stream: folded, repeated, refused, rejected, redelivered, and those beyond the limit sessions.";
         FRAMES_FOLDED = "callsight_frames_folded_total" Kind::Counter, REGION,
             "Frames folded, late ones included.";
         FRAMES_REPEATED = "callsight_frames_repeated_total" Kind::Counter, REGION,
             "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
+        FRAMES_REFUSED = "callsight_frames_refused_total" Kind::Counter, &["region", "reason"],
+            "Valid frames that change nothing: their session belongs to another participant or meeting (not_owner), or their seq is too far above its watermark (seq_jump).";
         FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
             "Messages that JetStream delivered again after they had been received, which change nothing.";
         FRAMES_MISSED = "callsight_frames_missed_total" Kind::Counter, REGION,
@@ -205,6 +207,8 @@ catalogue! {
             "Folded frames older than the idle timeout, which feed the counters but never the gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
             "Frames rejected, by reason; docs/frame.md describes each reason.";
+        COUNTER_JUMPS = "callsight_counter_jumps_total" Kind::Counter, REGION,
+            "Counters in folded frames that grew by more than a call can bring since the session's previous frame, which no aggregate contains.";
         DEAD_LETTERS = "callsight_dead_letters_total" Kind::Counter, REGION,
             "Rejected frames stored in the dead-letter stream.";
         DEAD_LETTERS_LOST = "callsight_dead_letters_lost_total" Kind::Counter, REGION,
@@ -212,7 +216,7 @@ catalogue! {
         FRAME_LATENCY = "callsight_frame_latency_seconds" LATENCY_SECONDS, REGION,
             "Time from the moment the stream received a frame to its fold.";
         CLOCK_SKEW = "callsight_client_clock_skew_seconds" SKEW_SECONDS, REGION,
-            "Difference between the client's clock in a frame and the stream's clock, transit included.";
+            "Difference between the client's clock in a frame and the stream's clock, transit included; at most a day.";
         CONSUMER_PENDING = "callsight_consumer_pending_frames" Kind::Gauge, REGION,
             "Frames in the stream that the durable consumer has not delivered yet.";
         CONSUMER_ACK_PENDING = "callsight_consumer_ack_pending_frames" Kind::Gauge, REGION,
@@ -238,7 +242,7 @@ catalogue! {
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
             "What a limit refused: rows and server names, which aggregates still count; frames of further sessions and the further peers of each frame (limits sessions and peers), which they lack.";
         SESSIONS_REMOVED = "callsight_sessions_removed_total" Kind::Counter, &["region", "reason"],
-            "Live sessions removed: ended, idle, or moved to another server or meeting.";
+            "Live sessions removed: ended, idle, or moved to another server.";
         SCRAPE_SECONDS_SPENT = "callsight_scrape_duration_seconds" SCRAPE_SECONDS, &[],
             "Time from the start of a scrape to its last byte handed to the connection.";
         SCRAPE_BYTES = "callsight_scrape_bytes" Kind::Gauge, &[],

@@ -332,7 +332,7 @@ impl GaugeFn for Cell {
 impl CounterFn for Cell {
     fn increment(&self, value: u64) {
         let present = self.value().load(Relaxed);
-        self.absolute(if present == ABSENT { value } else { present.wrapping_add(value) });
+        self.absolute(if present == ABSENT { value } else { present.saturating_add(value).min(ABSENT - 1) });
     }
 
     /// Sets the value as it is, also to a smaller one: a client whose counter began anew has to

@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::catalogue::{CATALOGUE, Kind, Metric, Plane, SERVER};
@@ -32,10 +32,32 @@ pub struct AggregateSeries {
 }
 
 enum Storage {
-    Counter(Arc<AtomicU64>),
+    Counter(Arc<Count>),
     /// The bits of the value.
     Gauge(Arc<AtomicU64>),
     Histogram(Arc<Buckets>),
+}
+
+/// A count that stands still at its maximum. If it wrapped, queries would take it for the counter
+/// of a new process and add all of it.
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl CounterFn for Count {
+    fn increment(&self, value: u64) {
+        let mut before = self.0.load(Relaxed);
+        loop {
+            let after = before.saturating_add(value);
+            match self.0.compare_exchange_weak(before, after, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => before = now,
+            }
+        }
+    }
+
+    fn absolute(&self, value: u64) {
+        self.0.fetch_max(value, Relaxed);
+    }
 }
 
 /// The value of a series that stays.
@@ -66,7 +88,7 @@ impl AggregateSeries {
     #[must_use]
     pub fn value(&self) -> AggregateValue {
         match &self.value {
-            Storage::Counter(count) => AggregateValue::Counter(count.load(Relaxed)),
+            Storage::Counter(count) => AggregateValue::Counter(count.0.load(Relaxed)),
             Storage::Gauge(bits) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
             Storage::Histogram(buckets) => AggregateValue::Histogram(buckets.observations()),
         }
@@ -221,7 +243,7 @@ impl Aggregates {
             }
             let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
             let _ = match value {
-                Storage::Counter(count) => writeln!(text, "{name}{braced} {}", count.load(Relaxed)),
+                Storage::Counter(count) => writeln!(text, "{name}{braced} {}", count.0.load(Relaxed)),
                 Storage::Gauge(bits) => {
                     writeln!(text, "{name}{braced} {}", f64::from_bits(bits.load(Relaxed)))
                 }
@@ -274,6 +296,24 @@ mod tests {
             "videocall_meetings{region=\"region\\\"s\",server_url=\"server_url\\\"s\",server_type=\"server_type\\\"s\"} 5\n",
         ] {
             assert!(page.contains(line), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_counter_stands_still_at_its_maximum() {
+        let aggregates = Aggregates::new();
+        let counter = aggregates.recorder.register_counter(&key(&FRAMES_FOLDED), &METADATA);
+        counter.increment(48_000);
+        let (mut series, mut pages) = (Vec::new(), Vec::new());
+        for more in [u64::MAX - 48_001, 1, 1, u64::MAX] {
+            counter.increment(more);
+            series.push(aggregates.series()[0].value());
+            pages.push(aggregates.render());
+        }
+        let expected = [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX];
+        assert_eq!(series, expected.map(AggregateValue::Counter));
+        for (page, count) in pages.iter().zip(expected) {
+            assert!(page.contains(&format!("{{region=\"region\\\"s\"}} {count}\n")), "{page}");
         }
     }
 

@@ -152,7 +152,7 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
         for id in ["s1", "s2", "s3", "s4"] {
             let outcome =
                 world.fold(&frame(id, seq).of(id).rtt(400.0).sees(peer("bob").samples(seq * 10, 0)));
-            let expected = if ["s1", "s2"].contains(&id) { Outcome::Folded } else { Outcome::Refused };
+            let expected = if ["s1", "s2"].contains(&id) { Outcome::Folded } else { Outcome::OverBudget };
             assert_eq!(outcome, expected, "{id} {seq}");
         }
     }
@@ -171,7 +171,7 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
     assert_eq!(world.fold(&frame("s3", 4).of("s3").sees(peer("bob").samples(40, 0))), Outcome::Folded);
     assert_eq!(world.fold(&frame("s3", 5).of("s3").sees(peer("bob").samples(55, 0))), Outcome::Folded);
     assert_eq!(world.sum("videocall_audio_samples_total", &[]), 60.0 + 10.0 + 15.0);
-    assert_eq!(world.fold(&frame("s1", 5).of("s1")), Outcome::Refused, "it is over");
+    assert_eq!(world.fold(&frame("s1", 5).of("s1")), Outcome::OverBudget, "it is over");
     assert_eq!(world.fold(&frame("s3", 5).of("s3")), Outcome::Repeated);
 
     // One that moves keeps its place.
@@ -184,7 +184,7 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
     for id in ["s5", "s6"] {
         assert_eq!(world.fold(&frame(id, 1)), Outcome::Folded);
     }
-    assert_eq!(world.fold(&frame("s7", 1)), Outcome::Refused);
+    assert_eq!(world.fold(&frame("s7", 1)), Outcome::OverBudget);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_warm_start_keeps_the_budget() {
     assert_eq!((world.fold.live_sessions(), world.fold.sessions.len()), (2, 2));
     assert_eq!(world.sum("videocall_sessions", &[]), 2.0);
     assert_eq!(refused(&world, "sessions"), 0.0, "it counts nothing");
-    assert_eq!(world.fold(&frame("s3", 2).of("s3")), Outcome::Refused);
+    assert_eq!(world.fold(&frame("s3", 2).of("s3")), Outcome::OverBudget);
 }
 
 #[test]

@@ -285,17 +285,6 @@ fn another_server_takes_the_session_over() {
 }
 
 #[test]
-fn another_meeting_takes_the_session_over() {
-    let mut world = World::new();
-    world.fold(&frame("s1", 1).sees(peer("bob")));
-    world.fold(&frame("s1", 2).meeting("n").sees(peer("bob")));
-    assert!(world.details().keys().all(|series| series.contains(r#"meeting_id="n""#)));
-    assert_eq!(world.value(CAN_SEE, &["n", "s1", "bob"]), Some(1.0));
-    assert_eq!(world.sum("videocall_meetings", &[]), 1.0);
-    assert_eq!(world.sum("callsight_sessions_removed_total", &["moved"]), 1.0);
-}
-
-#[test]
 fn a_session_without_a_server_counts_under_none() {
     let mut world = World::new();
     world.fold(&Frame { server: None, ..frame("s1", 1) });

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod growth;
+mod hostile;
 mod live;
 mod memory;
 mod population;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fold, FoldSettings, Outcome, SessionBudget, StreamTime};
+use super::{Fold, FoldSettings, Outcome, Refusal, SessionBudget, StreamTime};
 use crate::series::aggregates::{Aggregates, RegionSeries};
 use crate::series::detail::DetailStore;
 use crate::series::exposition::{Format, write_page};

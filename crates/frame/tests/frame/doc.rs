@@ -1,5 +1,7 @@
 //! Holds `docs/frame.md` to the code.
 
+use std::collections::BTreeMap;
+
 use callsight_frame::{
     Audio, Field, Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_PEERS, MeetingId,
     NetEq, Peer, PeerId, Reason, Seq, Server, ServerType, ServerUrl, SessionId, Version, Video,
@@ -65,6 +67,27 @@ fn the_limits_are_those_of_the_code() {
     let documented: Vec<usize> =
         table("## Limits").iter().map(|row| row[1].replace(',', "").parse().expect("a number")).collect();
     assert_eq!(documented, [MAX_FRAME_BYTES, MAX_PEERS, MAX_IDENTIFIER_BYTES, 256, MAX_NESTING]);
+}
+
+#[test]
+fn the_ranges_are_those_of_the_code() {
+    let tables =
+        [Frame::FIELDS, Server::FIELDS, Peer::FIELDS, Audio::FIELDS, NetEq::FIELDS, Video::FIELDS].concat();
+    // The version is no measurement.
+    let numbers = tables.iter().filter(|field| matches!(field.kind, "uint" | "float") && field.key != "v");
+    let expected: BTreeMap<_, _> = numbers.map(|field| (field.key, field.max.expect("a range"))).collect();
+    let mut documented = BTreeMap::new();
+    for row in table("## Ranges") {
+        let max = row[1].replace(',', "").parse().expect("a number");
+        for key in row[0].split(", ") {
+            let key = key.trim_matches('`');
+            match key {
+                "neteq.*" => documented.extend(NetEq::FIELDS.iter().map(|field| (field.key, max))),
+                _ => drop(documented.insert(key, max)),
+            }
+        }
+    }
+    assert_eq!(documented, expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Each limit with exactly its reason, and what is taken generously.
 
 use callsight_frame::{
-    Audio, Form, Frame, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, NetEq, Peer, Reason, Rejection, Server,
+    Audio, Form, Frame, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, NetEq, Peer, Reason, Rejection, Seq, Server,
     ServerType, Video,
 };
 use serde_json::json;
@@ -40,6 +40,15 @@ fn with(path: &str, value: Message) -> Vec<u8> {
     let mut frame = full();
     *frame.at(path) = value;
     frame.bytes()
+}
+
+/// [`with`], and the same in the compact form.
+fn in_both_forms(path: &str, value: Message) -> [Vec<u8>; 2] {
+    let mut frame = full();
+    *frame.at(path) = value;
+    let named = frame.bytes();
+    frame.each_map(&mut |map, fields| map.compact(fields));
+    [named, frame.bytes()]
 }
 
 fn rejection(message: &[u8]) -> Rejection {
@@ -212,6 +221,73 @@ fn counts_may_be_whole_floats_and_floats_may_be_whole() {
     assert_eq!(Frame::decode(&signed).unwrap().seq.get(), 7);
 }
 
+/// The highest value of each number, written out once more.
+const MAXIMA: [(&str, u64); 27] = [
+    ("seq", 9_007_199_254_740_992),
+    ("sent_at_ms", 253_402_300_799_999),
+    ("server.rtt_ms", 600_000),
+    ("peers.0.audio.buffer_ms", 600_000),
+    ("peers.0.audio.target_ms", 600_000),
+    ("peers.0.audio.packets_awaiting_decode", 1_000_000),
+    ("peers.0.audio.jitter_ms", 600_000),
+    ("peers.0.audio.packets_received", 10_000_000_000_000),
+    ("peers.0.audio.packets_lost", 10_000_000_000_000),
+    ("peers.0.audio.total_samples", 10_000_000_000_000),
+    ("peers.0.audio.concealed_samples", 10_000_000_000_000),
+    ("peers.0.audio.silent_concealed_samples", 10_000_000_000_000),
+    ("peers.0.audio.neteq.normal", 10_000_000_000_000),
+    ("peers.0.audio.neteq.merge", 10_000_000_000_000),
+    ("peers.0.audio.neteq.expand", 10_000_000_000_000),
+    ("peers.0.audio.neteq.accelerate", 10_000_000_000_000),
+    ("peers.0.audio.neteq.fast_accelerate", 10_000_000_000_000),
+    ("peers.0.audio.neteq.preemptive_expand", 10_000_000_000_000),
+    ("peers.0.audio.neteq.comfort_noise", 10_000_000_000_000),
+    ("peers.0.audio.neteq.dtmf", 10_000_000_000_000),
+    ("peers.0.audio.neteq.undefined", 10_000_000_000_000),
+    ("peers.0.video.fps", 10_000),
+    ("peers.0.video.frames_buffered", 1_000_000),
+    ("peers.0.video.bitrate_kbps", 10_000_000),
+    ("peers.0.video.frames_decoded", 10_000_000_000_000),
+    ("peers.0.video.frames_dropped", 10_000_000_000_000),
+    ("peers.0.video.freeze_count", 10_000_000_000_000),
+];
+
+#[test]
+fn numbers_end_where_no_client_gets() {
+    // All but the version, which has one value.
+    assert_eq!(MAXIMA.len(), UINTS.len() + FLOATS.len() - 1);
+    for (path, max) in MAXIMA {
+        let float = max as f64;
+        for number in [Message::Uint(max), Message::Int(max as i64), Message::Float(float)] {
+            for bytes in in_both_forms(path, number) {
+                let decoded = Frame::decode(&bytes);
+                assert!(decoded.is_ok(), "{path} {max}: {decoded:?}");
+                assert_eq!(decoded, Frame::decode_carefully(&bytes));
+            }
+        }
+        let beyond = [u64::MAX, max + 1].map(Message::Uint).into_iter();
+        let mut beyond: Vec<_> =
+            beyond.chain([Message::Int(max as i64 + 1), Message::Float(1e300)]).collect();
+        if FLOATS.contains(&path) {
+            beyond.extend([Message::Float(float * (1.0 + f64::EPSILON)), Message::Float32(f32::MAX)]);
+        }
+        for bytes in beyond.into_iter().flat_map(|number| in_both_forms(path, number)) {
+            let rejection = rejection(&bytes);
+            assert_eq!(rejection.reason, Reason::OutOfRange, "{path}: {rejection}");
+            assert!(rejection.detail.starts_with(&format!("{}: ", shown(path))), "{rejection}");
+            assert_eq!(Frame::decode_carefully(&bytes), Err(rejection));
+        }
+    }
+    rejected(
+        &with("server.rtt_ms", Message::Float(1e300)),
+        "out_of_range: server.rtt_ms: 1e300 is more than 600000",
+    );
+    rejected(
+        &with("peers.0.audio.total_samples", Message::Uint(u64::MAX)),
+        "out_of_range: peers[0].audio.total_samples: 18446744073709551615 is more than 10000000000000",
+    );
+}
+
 #[test]
 fn zero_is_zero_without_a_sign() {
     let message = with("server.rtt_ms", Message::Float(-0.0));
@@ -224,14 +300,19 @@ fn the_version_is_1_and_frames_count_from_1() {
     rejected(&with("v", Message::Uint(2)), "unsupported_version: v: version 2, this decoder reads 1");
     rejected(&with("v", Message::Uint(0)), "unsupported_version: v: version 0, this decoder reads 1");
     rejected(&with("seq", Message::Uint(0)), "out_of_range: seq: 0, the first frame of a session has 1");
-    let largest = with("seq", Message::Uint(u64::MAX));
-    assert_eq!(Frame::decode(&largest).unwrap().seq.get(), u64::MAX);
+    rejected(
+        &with("seq", Message::Uint(u64::MAX)),
+        "out_of_range: seq: 18446744073709551615 is more than 9007199254740992",
+    );
+    let largest = with("seq", Message::Uint(1 << 53));
+    assert_eq!(Frame::decode(&largest).unwrap().seq.get(), 1 << 53);
+    assert_eq!((Seq::new(0), Seq::new((1 << 53) + 1), Seq::new(u64::MAX)), (None, None, None));
 }
 
 #[test]
 fn identifiers_are_short_and_plain() {
     for path in ["meeting_id", "session_id", "peer_id", "peers.0.peer_id"] {
-        for bad in ["", &"x".repeat(129), "a b", "a\"b", "ü"] {
+        for bad in ["", &"x".repeat(129), "a b", "a\"b", "ü", "a\nb", "a\t", "\u{0}a", "a\u{7f}"] {
             let rejection = rejection(&with(path, Message::text(bad)));
             assert_eq!(rejection.reason, Reason::BadIdentifier, "{path} {bad:?}");
             assert!(rejection.detail.starts_with(&format!("{}: ", shown(path))), "{rejection}");
@@ -246,6 +327,9 @@ fn the_server_is_an_origin_of_some_type() {
     let refused = rejection(&secret);
     assert_eq!(refused.reason, Reason::BadUrl);
     assert!(refused.detail.starts_with("server.url: ") && !refused.detail.contains("secret"), "{refused}");
+
+    let split = with("server.url", Message::text("http://a\nb"));
+    rejected(&split, "bad_url: server.url: a control character, write scheme://host[:port]");
 
     let long = with("server.url", Message::text("HTTPS://ana:secret@Relay.example:443/room?token=secret#x"));
     assert_eq!(Frame::decode(&long).unwrap().server.unwrap().url.as_str(), "https://relay.example");
