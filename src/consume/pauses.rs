@@ -37,8 +37,8 @@ impl Pauses {
         Self(PAUSES.build())
     }
 
-    /// Pauses after what `worked` for a time, until pull requests that are no longer listened to are
-    /// `unserved`, but not beyond the return of a lost connection: that had its own pauses.
+    /// Pauses after what `worked` for a time, until pull requests that are no longer listened to
+    /// are `unserved`, but not beyond the return of a lost connection: that had its own pauses.
     pub(super) async fn wait(&mut self, client: Client, worked: Duration, unserved: bool) {
         let connected = || client.connection_state() == State::Connected;
         let lost = !connected();

@@ -92,8 +92,8 @@ pub(super) async fn kept(
     Ok(kept)
 }
 
-/// Whether the server that created the consumer has the stream up to its end: it may be one that has
-/// just been restarted and lags behind, and knows of nothing later.
+/// Whether the server that created the consumer has the stream up to its end: it may be one that
+/// has just been restarted and lags behind, and knows of nothing later.
 fn is_whole(consumer: &Info, state: &StreamState) -> bool {
     consumer.delivered.stream_sequence + consumer.num_pending >= state.state.last_seq
 }

@@ -374,7 +374,7 @@ mod tests {
         for (at, servers) in seen.lock().unwrap().iter() {
             let expected: &[&str] = match *at {
                 at if (10_005..gone).contains(&at) => &urls[..1],
-                at if at > 12_500 => &urls[1..],
+                at if at >= 12_500 => &urls[1..],
                 _ => &[],
             };
             assert_eq!(servers, expected, "{at}");

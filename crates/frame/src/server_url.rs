@@ -25,9 +25,9 @@ impl<'a> ServerUrl<'a> {
     /// Reduces an address to its origin: drops user info, path, query, fragment and the default
     /// port.
     ///
-    /// # Errors
-    /// [`Reason::BadUrl`] when the scheme or the host is missing, there is a control character, or
-    /// the origin is longer than 256 bytes. The detail never quotes the address, since the broken part may be a token.
+    /// # Errors [`Reason::BadUrl`] when the scheme or the host is missing, there is a control
+    /// character, or the origin is longer than 256 bytes. The detail never quotes the address,
+    /// since the broken part may be a token.
     pub fn new(address: &'a str) -> Result<Self, Rejection> {
         if is_plain_origin(address) {
             return Ok(Self(Cow::Borrowed(address)));
