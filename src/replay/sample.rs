@@ -27,7 +27,7 @@ const OWN: &[&Metric] = &[
     &c::FRAMES_REFUSED,
     &c::FRAMES_LATE,
     &c::FRAMES_REJECTED,
-    &c::COUNTER_JUMPS,
+    &c::IMPLAUSIBLE_GROWTH,
     &c::CLOCK_SKEW,
     &c::REFUSED,
     &c::SESSIONS_REMOVED,

@@ -152,7 +152,7 @@ async fn no_value_spoils_a_sum() {
 
     let scrape = taken(&callsight, 5).await;
     assert_eq!(scrape.sum("callsight_frames_rejected_total", &[("reason", "out_of_range")]), 2.0);
-    assert_eq!(scrape.sum("callsight_counter_jumps_total", &[]), 1.0);
+    assert_eq!(scrape.sum("callsight_implausible_growth_total", &[]), 1.0);
     assert_eq!(scrape.sum("videocall_audio_samples_total", &[]), 96_000.0);
     let sum = scrape.sum("videocall_rtt_seconds_sum", &[]);
     assert!((sum - (rtt_ms(1) + rtt_ms(1) + rtt_ms(2)) / 1e3).abs() < 1e-9, "{sum}");

@@ -73,7 +73,7 @@ impl Growth {
             }
         }
         if self.jumps > 0 {
-            own.counter_jumps.increment(self.jumps);
+            own.implausible_growth.increment(self.jumps);
         }
     }
 

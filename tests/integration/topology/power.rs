@@ -130,7 +130,13 @@ async fn is_stored(jetstream: &Context, frame: &Frame<'_>) -> bool {
 /// on.
 async fn start(servers: usize, sync: &str) -> RegionServers {
     let mut region_servers = RegionServers::start(servers, sync).await;
-    region_servers.jetstream().await.create_stream(stream_config(&region(), servers)).await.unwrap();
+    let jetstream = region_servers.jetstream().await;
+    // Three servers that have just started may be busy with elections.
+    wait::eventually_async(wait::PATIENCE, "the stream to be created", async || {
+        let created = jetstream.create_stream(stream_config(&region(), servers)).await;
+        created.map_err(|error| error.to_string())
+    })
+    .await;
     region_servers.settled().await;
     region_servers.restart_on_disks_that_forget().await;
     region_servers

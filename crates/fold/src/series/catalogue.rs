@@ -207,7 +207,7 @@ catalogue! {
             "Folded frames older than the idle timeout, which feed the counters but never the gauges.";
         FRAMES_REJECTED = "callsight_frames_rejected_total" Kind::Counter, &["region", "reason"],
             "Frames rejected, by reason; docs/frame.md describes each reason.";
-        COUNTER_JUMPS = "callsight_counter_jumps_total" Kind::Counter, REGION,
+        IMPLAUSIBLE_GROWTH = "callsight_implausible_growth_total" Kind::Counter, REGION,
             "Counters in folded frames that grew by more than a call can bring since the session's previous frame, which no aggregate contains.";
         DEAD_LETTERS = "callsight_dead_letters_total" Kind::Counter, REGION,
             "Rejected frames stored in the dead-letter stream.";

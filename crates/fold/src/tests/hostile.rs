@@ -4,7 +4,7 @@ use super::*;
 use crate::{MAX_SEQ_JUMP, REMEMBERED};
 
 const REFUSED: &str = "callsight_frames_refused_total";
-const JUMPS: &str = "callsight_counter_jumps_total";
+const JUMPS: &str = "callsight_implausible_growth_total";
 const SAMPLES: &str = "videocall_audio_samples_total";
 const MAX_SEQ: u64 = 1 << 53;
 
