@@ -50,7 +50,7 @@ const TRY_WITHIN: Duration = Duration::from_millis(500);
 
 /// The most letters that wait, and the most bytes of them.
 const MOST_WAITING: usize = 8192;
-const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES: usize = 8 << 20;
 
 pub(super) struct Rejected {
     pub(super) subject: async_nats::Subject,
