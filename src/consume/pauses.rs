@@ -21,9 +21,10 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
-/// The pause after deliveries that somebody else got: a pull request whose client is gone. A server
-/// with gateways serves such a request for two seconds without a look at who listens, and the
-/// request of an attempt that comes sooner would be the next of that kind.
+/// The pause after an attempt that ended soon because somebody else got the deliveries: a pull
+/// request whose client is gone. A server with gateways serves such a request for two seconds
+/// without a look at who listens, and the request of an attempt that comes sooner would be the next
+/// of that kind. Without gateways, the first attempt succeeds.
 const UNSERVED: Duration = Duration::from_millis(2200);
 
 /// How often a pause looks for the connection.
@@ -43,7 +44,8 @@ impl Pauses {
         let connected = || client.connection_state() == State::Connected;
         let lost = !connected();
         let next = self.next(worked);
-        let _ = timeout(if unserved { UNSERVED } else { next }, async {
+        let pause = if unserved && worked < UNSERVED { UNSERVED } else { next };
+        let _ = timeout(pause, async {
             while !(lost && connected()) {
                 sleep(RECONNECT_SEEN_WITHIN).await;
             }
