@@ -68,11 +68,11 @@ def make():
     )
     page.graph(
         "Frames by outcome",
-        "Folded frames change the series. Repeated and redelivered ones change nothing, late ones only feed counters.",
+        "Folded frames change the series. Repeated, refused and redelivered ones change nothing, late ones only feed counters.",
         PER_SECOND,
         [
             (f"sum by (region) ({rate(f'callsight_frames_{outcome}_total', PLACE)})", f"{{{{region}}}} {outcome}")
-            for outcome in ("folded", "repeated", "redelivered", "late")
+            for outcome in ("folded", "repeated", "refused", "redelivered", "late")
         ],
     )
     page.row("Through the exporter")
@@ -113,6 +113,18 @@ def make():
         [(f"sum by (region, reason) ({rate('callsight_frames_rejected_total', PLACE)}) > 0", "{{region}} {{reason}}")],
     )
     page.graph(
+        "Refused frames",
+        "Valid, but beyond --max-sessions, of another's session, or far above its watermark: docs/frame.md.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [(f"sum by (region, reason) ({rate('callsight_frames_refused_total', PLACE)}) > 0", "{{region}} {{reason}}")],
+    )
+    page.graph(
+        "Counter jumps",
+        "Counters in folded frames that grew by more than a call can bring. No aggregate has that growth.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [(f"sum by (region) ({rate('callsight_counter_jumps_total', PLACE)})", "{{region}}")],
+    )
+    page.graph(
         "Dead letters",
         "Stored for inspection, or lost because the dead-letter stream did not store them.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
@@ -137,7 +149,7 @@ def make():
     )
     page.graph(
         "Refused by budgets",
-        "Rows beyond a budget. The aggregates still count them.",
+        "Rows beyond a budget, which the aggregates still count, and further peers, which they lack.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
         [(f"sum by (region, limit) ({rate('callsight_refused_total', PLACE)})", "{{region}} {{limit}}")],
     )

@@ -25,7 +25,7 @@ use super::set_back::Position;
 use crate::log::RateLimit;
 use crate::stream_reader::Record;
 use callsight_fold::series::aggregates::RegionSeries;
-use callsight_fold::{Fold, Outcome, StreamTime, Unfolded};
+use callsight_fold::{Fold, Outcome, Refusal, StreamTime, Unfolded};
 use callsight_frame::subject::{Region, Subject};
 use callsight_frame::{Decoder, Frame, Reason, Rejection};
 
@@ -55,7 +55,8 @@ pub(super) struct Intake {
     /// The stream time of the newest frame that was taken.
     newest: Option<StreamTime>,
     rejections: RateLimit,
-    refusals: RateLimit,
+    /// For each reason: a flood for one must not hide another.
+    refusals: [RateLimit; Refusal::ALL.len()],
 }
 
 /// Why a message can't be taken: deliveries have to begin again.
@@ -85,7 +86,7 @@ impl Intake {
             delivered: 0,
             newest: None,
             rejections: RateLimit::new(Duration::from_secs(1)),
-            refusals: RateLimit::new(Duration::from_secs(1)),
+            refusals: Refusal::ALL.map(|_| RateLimit::new(Duration::from_secs(1))),
         }
     }
 
@@ -228,7 +229,7 @@ impl Intake {
         let read = self.read(&message.subject, &message.payload, |fold, frame| fold.frame(frame, at, now));
         let rejection = match read {
             Ok(Outcome::Refused(refusal)) => {
-                if let Some(suppressed) = self.refusals.check(Instant::now()) {
+                if let Some(suppressed) = self.refusals[refusal as usize].check(Instant::now()) {
                     tracing::warn!(
                         reason = refusal.label(),
                         subject = %message.subject,

@@ -23,7 +23,7 @@ pub struct Account {
     pub late: u64,
     /// Frames at or below their session's watermark.
     pub repeated: u64,
-    /// Frames that were not believed to be the next of their session.
+    /// Valid frames that changed nothing, for the reasons of [`callsight_fold::Refusal`].
     pub refused: u64,
     /// Messages that are not valid frames, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
@@ -52,8 +52,6 @@ impl Account {
                 self.folded += 1;
                 self.late += u64::from(*outcome == Outcome::Late);
             }
-            // No budget of a replay refuses a session.
-            Fate::Taken(_, Outcome::OverBudget) => {}
         }
     }
 

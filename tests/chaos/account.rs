@@ -11,7 +11,6 @@ pub(crate) struct Account {
     pub(crate) folded: u64,
     pub(crate) repeated: u64,
     pub(crate) rejected: u64,
-    /// Of sessions beyond the budget.
     pub(crate) refused: u64,
     pub(crate) missed: u64,
     pub(crate) letters_lost: u64,
@@ -27,8 +26,7 @@ impl Account {
             folded: count("frames_folded"),
             repeated: count("frames_repeated"),
             rejected: count("frames_rejected"),
-            refused: scrape.sum("callsight_refused_total", &[("region", region), ("limit", "sessions")])
-                as u64,
+            refused: count("frames_refused"),
             missed: count("frames_missed"),
             letters_lost: count("dead_letters_lost"),
         }

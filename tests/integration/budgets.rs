@@ -51,6 +51,10 @@ fn refused(scrape: &Scrape, limit: &str) -> f64 {
     scrape.value("callsight_refused_total", &[("limit", limit)]).unwrap()
 }
 
+fn frames_refused(scrape: &Scrape) -> f64 {
+    scrape.value("callsight_frames_refused_total", &[("reason", "max_sessions")]).unwrap()
+}
+
 #[expect(clippy::print_stdout, reason = "the figures that docs/performance.md states")]
 fn print(what: &str, bytes: usize) {
     println!("{what}: {:.1} MiB resident", bytes as f64 / f64::from(1 << 20));
@@ -379,7 +383,7 @@ async fn a_million_session_ids_fit_the_smallest_cluster_and_leave_nothing() {
         })
         .await;
     let scrape = callsight.metrics().await;
-    let refused = refused(&scrape, "sessions");
+    let refused = frames_refused(&scrape);
     assert!(refused > 0.0);
     assert_eq!(scrape.sum("callsight_frames_folded_total", &[]) + refused, f64::from(sent));
     assert_eq!(scrape.sum("callsight_dead_letters_total", &[]), 0.0);
@@ -388,7 +392,9 @@ async fn a_million_session_ids_fit_the_smallest_cluster_and_leave_nothing() {
     for told in warnings(&callsight).await {
         assert!(told.contains("aggregates are incomplete") && told.contains("--max-sessions"), "{told}");
     }
-    assert!(callsight.process().output().contains("sessions or peers refused"));
+    let log = callsight.process().output();
+    assert!(log.contains("sessions or peers refused"));
+    assert!(log.contains("frame refused") && log.contains("max_sessions"));
     let peak = callsight.process().peak();
     print("idle", idle);
     print("at most, while a million sessions began", peak);
@@ -429,7 +435,7 @@ async fn a_restart_keeps_the_budget_for_sessions() {
     relay.settle().await;
     let scrape = folded(&callsight, 100).await;
     assert_eq!(scrape.sum("videocall_sessions", &[]), 100.0);
-    assert_eq!(refused(&scrape, "sessions"), 200.0);
+    assert_eq!(frames_refused(&scrape), 200.0);
 }
 
 #[tokio::test]

@@ -180,9 +180,11 @@ async fn assert_churned(world: &World) {
         let removed = scrape.sum("callsight_sessions_removed_total", &[("reason", reason)]);
         assert!(removed > 0.0, "no session was removed because it was {reason}");
     }
-    for limit in ["sessions", "server_urls"] {
-        let refused = scrape.sum("callsight_refused_total", &[("limit", limit)]);
-        assert!(refused > 0.0, "the budget of {limit} was never exceeded");
+    for (metric, labels) in [
+        ("callsight_frames_refused_total", ("reason", "max_sessions")),
+        ("callsight_refused_total", ("limit", "server_urls")),
+    ] {
+        assert!(scrape.sum(metric, &[labels]) > 0.0, "the budget {} was never exceeded", labels.1);
     }
     assert!(scrape.sum("callsight_frames_repeated_total", &[]) > 0.0);
     assert!(world.stream_state().await.first_sequence > 1, "the stream discarded nothing");
@@ -204,7 +206,7 @@ async fn lives(world: &World, published: Published) -> String {
         ("frames folded".to_owned(), account.folded),
         ("frames repeated".to_owned(), account.repeated),
         ("frames rejected".to_owned(), account.rejected),
-        ("frames refused, of sessions beyond the budget".to_owned(), account.refused),
+        ("frames refused".to_owned(), account.refused),
         ("frames missed".to_owned(), account.missed),
         ("frames discarded by the stream's limits".to_owned(), state.first_sequence - 1),
         ("dead letters lost, all counted".to_owned(), account.letters_lost),

@@ -77,9 +77,7 @@ pub enum Outcome {
     Late,
     /// It was at or below its session's watermark and changed nothing.
     Repeated,
-    /// It was of a session beyond the budget for live ones and changed nothing.
-    OverBudget,
-    /// It is not believed to be the next frame of its session and changed nothing.
+    /// It was valid and changed nothing, for a reason.
     Refused(Refusal),
 }
 
@@ -197,7 +195,7 @@ impl Fold {
         let alive = !late && !ended;
         if alive && !live && !self.budget.enter() {
             self.view.unfolded.frames += 1;
-            return Outcome::OverBudget;
+            return Outcome::Refused(Refusal::MaxSessions);
         }
         let (session, known) = match entry {
             EntryRef::Occupied(entry) => (entry.into_mut(), true),

@@ -106,7 +106,6 @@ impl View {
         match outcome {
             Outcome::Repeated => return self.own.repeated.increment(1),
             Outcome::Refused(refusal) => return self.own.frames_refused(refusal).increment(1),
-            Outcome::OverBudget => return self.own.refused(Limit::Sessions).increment(1),
             Outcome::Late => self.own.late.increment(1),
             Outcome::Folded => {}
         }

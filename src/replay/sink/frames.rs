@@ -70,11 +70,11 @@ impl Sink for Frames {
                     Outcome::Folded => "folded",
                     Outcome::Late => "late",
                     Outcome::Repeated => "repeated",
-                    Outcome::Refused(_) | Outcome::OverBudget => "refused",
+                    Outcome::Refused(refusal) => {
+                        line.reason = Some(refusal.label());
+                        "refused"
+                    }
                 };
-                if let Outcome::Refused(refusal) = outcome {
-                    line.reason = Some(refusal.label());
-                }
             }
             Fate::Rejected(rejection) => {
                 line.reason = Some(rejection.reason.label());

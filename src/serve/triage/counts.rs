@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::insight::counters::ServerKey;
 use crate::insight::population::ServerCounts;
-use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Limit, Signal};
+use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Signal};
 use callsight_fold::series::catalogue::{self as c, Kind, Metric, Plane};
 use callsight_frame::Operation;
 
@@ -29,8 +29,10 @@ pub(super) struct RegionCounts {
     pub(super) rejected: u64,
     pub(super) dead_letters: u64,
     pub(super) dead_letters_lost: u64,
-    /// In the order of [`Limit::ALL`].
-    pub(super) refused: [u64; Limit::ALL.len()],
+    /// By reason.
+    pub(super) frames_refused: BTreeMap<String, u64>,
+    /// By limit.
+    pub(super) refused: BTreeMap<String, u64>,
 }
 
 impl Counts {
@@ -105,11 +107,10 @@ impl Counts {
             name if name == c::FRAMES_REJECTED.name => region.rejected += value,
             name if name == c::DEAD_LETTERS.name => region.dead_letters = value,
             name if name == c::DEAD_LETTERS_LOST.name => region.dead_letters_lost = value,
-            name if name == c::REFUSED.name => {
-                if let Some(limit) = Limit::ALL.iter().find(|limit| part == limit.label()) {
-                    region.refused[*limit as usize] = value;
-                }
+            name if name == c::FRAMES_REFUSED.name => {
+                drop(region.frames_refused.insert(part.into_owned(), value))
             }
+            name if name == c::REFUSED.name => drop(region.refused.insert(part.into_owned(), value)),
             _ => {}
         }
     }
@@ -135,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::insight::population::Population;
-    use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
+    use callsight_fold::series::aggregates::{Limit, Refusal, RegionSeries, ServerSeries};
 
     #[test]
     fn all_that_is_read_is_what_was_written() {
@@ -170,6 +171,7 @@ mod tests {
             own.rejected(callsight_frame::Reason::TooLarge).increment(1);
             own.dead_letters.increment(3);
             own.refused(Limit::Series).increment(9);
+            own.frames_refused(Refusal::NotOwner).increment(5);
         });
         let counts = Counts::read(&aggregates, true);
         assert_eq!(counts.servers.len(), 2);
@@ -194,10 +196,13 @@ mod tests {
             folded: 40,
             rejected: 3,
             dead_letters: 3,
-            refused: [9, 0, 0, 0, 0, 0],
+            frames_refused: counts.regions["us"].frames_refused.clone(),
+            refused: counts.regions["us"].refused.clone(),
             ..RegionCounts::default()
         };
         assert_eq!(counts.regions["us"], own);
+        assert_eq!((own.refused["series"], own.refused.len()), (9, Limit::ALL.len()));
+        assert_eq!((own.frames_refused["not_owner"], own.frames_refused.len()), (5, Refusal::ALL.len()));
         assert!(Counts::read(&aggregates, false).servers[&key].grown.rtt.count() == 0.0);
     }
 }

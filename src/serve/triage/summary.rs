@@ -23,7 +23,6 @@ use crate::insight::spell::{Clocks, Spells};
 use crate::insight::state::State;
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
-use callsight_fold::series::aggregates::Limit;
 
 /// The version of the format. Fields may be added under the same one.
 pub(super) const VERSION: u32 = 1;
@@ -91,8 +90,10 @@ pub(super) struct RegionPipeline {
     rejected_total: u64,
     dead_letters_total: u64,
     dead_letters_lost_total: u64,
-    refused_last_minute: BTreeMap<&'static str, u64>,
-    refused_total: BTreeMap<&'static str, u64>,
+    frames_refused_last_minute: BTreeMap<String, u64>,
+    frames_refused_total: BTreeMap<String, u64>,
+    refused_last_minute: BTreeMap<String, u64>,
+    refused_total: BTreeMap<String, u64>,
 }
 
 /// The values of one moment.
@@ -286,14 +287,6 @@ fn grown(key: &ServerKey, server: &ServerCounts, earlier: &Counts, seconds: f64)
 
 impl RegionPipeline {
     fn new(health: HealthReport, own: &RegionCounts, before: &RegionCounts, seconds: f64) -> Self {
-        let named = |count: &dyn Fn(Limit) -> u64| {
-            Limit::ALL
-                .map(|limit| (limit.label(), count(limit)))
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .collect()
-        };
-        let at = |counts: &RegionCounts, limit: Limit| counts.refused[limit as usize];
         #[expect(clippy::cast_precision_loss, reason = "no minute has 2^53 frames")]
         let folded = own.folded.saturating_sub(before.folded) as f64;
         Self {
@@ -305,8 +298,19 @@ impl RegionPipeline {
             rejected_total: own.rejected,
             dead_letters_total: own.dead_letters,
             dead_letters_lost_total: own.dead_letters_lost,
-            refused_last_minute: named(&|limit| at(own, limit).saturating_sub(at(before, limit))),
-            refused_total: named(&|limit| at(own, limit)),
+            frames_refused_last_minute: since(&own.frames_refused, &before.frames_refused),
+            frames_refused_total: since(&own.frames_refused, &BTreeMap::new()),
+            refused_last_minute: since(&own.refused, &before.refused),
+            refused_total: since(&own.refused, &BTreeMap::new()),
         }
     }
+}
+
+/// The counts that have grown, and by how much.
+fn since(counts: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let grown = |(name, count): (&String, &u64)| {
+        let grown = count.saturating_sub(before.get(name).copied().unwrap_or(0));
+        (grown > 0).then(|| (name.clone(), grown))
+    };
+    counts.iter().filter_map(grown).collect()
 }

@@ -34,14 +34,14 @@ vocabulary! {
         PeersPerSession = "peers_per_session",
         /// Servers with series of their own.
         ServerUrls = "server_urls",
-        /// Live sessions, of all regions together.
-        Sessions = "sessions",
         /// Peers of all sessions together.
         Peers = "peers",
     }
 
     /// Why a valid frame was refused: the values of the label `reason` there.
     pub Refusal {
+        /// Its session is beyond the budget for live ones, of all regions together.
+        MaxSessions = "max_sessions",
         /// Its session belongs to another participant or meeting.
         NotOwner = "not_owner",
         /// Its `seq` is too far above its session's watermark.
@@ -239,11 +239,11 @@ impl RegionSeries {
     }
 
     /// The counter of frames refused for a reason.
-    pub(crate) fn frames_refused(&self, refusal: Refusal) -> &Counter {
+    pub fn frames_refused(&self, refusal: Refusal) -> &Counter {
         &self.frames_refused[refusal as usize]
     }
 
-    /// The counter of rows and names that a budget refused.
+    /// The counter of rows, names and peers that a budget refused.
     pub fn refused(&self, limit: Limit) -> &Counter {
         &self.refused[limit as usize]
     }

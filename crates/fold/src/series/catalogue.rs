@@ -192,13 +192,13 @@ catalogue! {
         BUILD_INFO = "callsight_build_info" Kind::Gauge, &["version"],
             "Always 1; the label is the running version.";
         FRAMES_RECEIVED = "callsight_frames_received_total" Kind::Counter, REGION,
-            "Messages received from the stream: folded, repeated, refused, rejected, redelivered, and those beyond the limit sessions.";
+            "Messages received from the stream: folded, repeated, rejected, refused or redelivered.";
         FRAMES_FOLDED = "callsight_frames_folded_total" Kind::Counter, REGION,
             "Frames folded, late ones included.";
         FRAMES_REPEATED = "callsight_frames_repeated_total" Kind::Counter, REGION,
             "Frames at or under their session's watermark, which change nothing: published twice or out of order.";
         FRAMES_REFUSED = "callsight_frames_refused_total" Kind::Counter, &["region", "reason"],
-            "Valid frames that change nothing: their session belongs to another participant or meeting (not_owner), or their seq is too far above its watermark (seq_jump).";
+            "Valid frames that change nothing: their session is beyond --max-sessions (max_sessions), it belongs to another participant or meeting (not_owner), or their seq is too far above its watermark (seq_jump).";
         FRAMES_REDELIVERED = "callsight_frames_redelivered_total" Kind::Counter, REGION,
             "Messages that JetStream delivered again after they had been received, which change nothing.";
         FRAMES_MISSED = "callsight_frames_missed_total" Kind::Counter, REGION,
@@ -240,7 +240,7 @@ catalogue! {
         LIVE_SERIES = "callsight_live_series" Kind::Gauge, &["plane"],
             "Series in the detail planes.";
         REFUSED = "callsight_refused_total" Kind::Counter, &["region", "limit"],
-            "What a limit refused: rows and server names, which aggregates still count; frames of further sessions and the further peers of each frame (limits sessions and peers), which they lack.";
+            "What a limit refused: rows and server names, which aggregates still count, and the further peers of each frame (limit peers), which they lack.";
         SESSIONS_REMOVED = "callsight_sessions_removed_total" Kind::Counter, &["region", "reason"],
             "Live sessions removed: ended, idle, or moved to another server.";
         SCRAPE_SECONDS_SPENT = "callsight_scrape_duration_seconds" SCRAPE_SECONDS, &[],

@@ -18,8 +18,14 @@ fn roomy() -> Limits {
     FoldSettings::default().limits
 }
 
+const MAX_SESSIONS: Outcome = Outcome::Refused(Refusal::MaxSessions);
+
 fn refused(world: &World, limit: &str) -> f64 {
     world.value("callsight_refused_total", &[limit]).unwrap()
+}
+
+fn frames_refused(world: &World) -> f64 {
+    world.value("callsight_frames_refused_total", &["max_sessions"]).unwrap()
 }
 
 #[test]
@@ -152,11 +158,12 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
         for id in ["s1", "s2", "s3", "s4"] {
             let outcome =
                 world.fold(&frame(id, seq).of(id).rtt(400.0).sees(peer("bob").samples(seq * 10, 0)));
-            let expected = if ["s1", "s2"].contains(&id) { Outcome::Folded } else { Outcome::OverBudget };
+            let expected = if ["s1", "s2"].contains(&id) { Outcome::Folded } else { MAX_SESSIONS };
             assert_eq!(outcome, expected, "{id} {seq}");
         }
     }
-    assert_eq!(refused(&world, "sessions"), 6.0);
+    assert_eq!(frames_refused(&world), 6.0);
+    assert_eq!(world.sum("callsight_refused_total", &[]), 0.0);
     assert_eq!(world.sum("callsight_frames_folded_total", &[]), 6.0);
     assert_eq!(world.sum("videocall_sessions", &[]), 2.0);
     assert_eq!(world.sum("videocall_participants", &[]), 2.0);
@@ -171,7 +178,7 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
     assert_eq!(world.fold(&frame("s3", 4).of("s3").sees(peer("bob").samples(40, 0))), Outcome::Folded);
     assert_eq!(world.fold(&frame("s3", 5).of("s3").sees(peer("bob").samples(55, 0))), Outcome::Folded);
     assert_eq!(world.sum("videocall_audio_samples_total", &[]), 60.0 + 10.0 + 15.0);
-    assert_eq!(world.fold(&frame("s1", 5).of("s1")), Outcome::OverBudget, "it is over");
+    assert_eq!(world.fold(&frame("s1", 5).of("s1")), MAX_SESSIONS, "it is over");
     assert_eq!(world.fold(&frame("s3", 5).of("s3")), Outcome::Repeated);
 
     // One that moves keeps its place.
@@ -184,7 +191,7 @@ fn sessions_beyond_the_budget_are_refused_and_all_others_stay_right() {
     for id in ["s5", "s6"] {
         assert_eq!(world.fold(&frame(id, 1)), Outcome::Folded);
     }
-    assert_eq!(world.fold(&frame("s7", 1)), Outcome::OverBudget);
+    assert_eq!(world.fold(&frame("s7", 1)), MAX_SESSIONS);
 }
 
 #[test]
@@ -206,8 +213,8 @@ fn a_warm_start_keeps_the_budget() {
     }
     assert_eq!((world.fold.live_sessions(), world.fold.sessions.len()), (2, 2));
     assert_eq!(world.sum("videocall_sessions", &[]), 2.0);
-    assert_eq!(refused(&world, "sessions"), 0.0, "it counts nothing");
-    assert_eq!(world.fold(&frame("s3", 2).of("s3")), Outcome::OverBudget);
+    assert_eq!(frames_refused(&world), 0.0, "it counts nothing");
+    assert_eq!(world.fold(&frame("s3", 2).of("s3")), MAX_SESSIONS);
 }
 
 #[test]

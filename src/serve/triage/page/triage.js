@@ -330,7 +330,9 @@ function showPipeline(answer) {
   const rejected = sum('rejected_last_minute'), lost = sum('dead_letters_lost_total');
   const refused = new Map();
   for (const region of regions) {
-    for (const [limit, much] of Object.entries(region.refused_last_minute ?? {})) refused.set(limit, (refused.get(limit) ?? 0) + much);
+    const add = (counts, what) => Object.entries(counts ?? {}).forEach(([why, much]) => refused.set(what + why, (refused.get(what + why) ?? 0) + much));
+    add(region.frames_refused_last_minute, 'frames ');
+    add(region.refused_last_minute, '');
   }
   const warned = regions.some((region) => region.warning) || rejected > 0 || refused.size > 0 || lost > 0;
   word.className = 'word';
@@ -365,9 +367,9 @@ function showPipeline(answer) {
     attribute(row.cells[4], 'title', `in the last minute; ${whole(region.rejected_total)} in total`);
   }, 'No regions');
   text($('series'), `${whole(pipeline.live_series)} of ${whole(pipeline.max_series)} (${percent(pipeline.live_series / pipeline.max_series)})`);
-  const limits = [...refused].map(([limit, much]) => `${limit} refused ${whole(much)}`).join(', ');
-  text($('refused'), limits === '' ? 'nothing refused, 1 min' : `${limits}, 1 min`);
-  $('refused').classList.toggle('is-bad', limits !== '');
+  const counts = [...refused].map(([what, much]) => `${what} ${whole(much)}`).join(', ');
+  text($('refused'), `${counts || 'nothing'}, 1 min`);
+  $('refused').classList.toggle('is-bad', counts !== '');
   text($('letters'), `${whole(sum('dead_letters_total'))} stored, ${whole(lost)} lost`);
   $('letters').classList.toggle('is-bad', lost > 0);
 }
