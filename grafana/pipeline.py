@@ -119,10 +119,10 @@ def make():
         [(f"sum by (region, reason) ({rate('callsight_frames_refused_total', PLACE)}) > 0", "{{region}} {{reason}}")],
     )
     page.graph(
-        "Counter jumps",
+        "Implausible growth",
         "Counters in folded frames that grew by more than a call can bring. No aggregate has that growth.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
-        [(f"sum by (region) ({rate('callsight_counter_jumps_total', PLACE)})", "{{region}}")],
+        [(f"sum by (region) ({rate('callsight_implausible_growth_total', PLACE)})", "{{region}}")],
     )
     page.graph(
         "Dead letters",

@@ -108,9 +108,9 @@ impl Counts {
             name if name == c::DEAD_LETTERS.name => region.dead_letters = value,
             name if name == c::DEAD_LETTERS_LOST.name => region.dead_letters_lost = value,
             name if name == c::FRAMES_REFUSED.name => {
-                drop(region.frames_refused.insert(part.into_owned(), value))
+                *region.frames_refused.entry(part.into_owned()).or_default() = value
             }
-            name if name == c::REFUSED.name => drop(region.refused.insert(part.into_owned(), value)),
+            name if name == c::REFUSED.name => *region.refused.entry(part.into_owned()).or_default() = value,
             _ => {}
         }
     }

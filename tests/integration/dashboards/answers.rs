@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use callsight_frame::{Frame, PeerId, Seq};
 use serde_json::Value;
 
 use super::model::{self, Dashboard};
 use crate::kit::callsight::{Callsight, REGION};
+use crate::kit::frames::frame;
 use crate::kit::nats::Nats;
 use crate::kit::prometheus::Prometheus;
 use crate::kit::stream::Health;
@@ -95,8 +97,13 @@ async fn every_question_gets_an_answer() {
     }
     // An invalid question fails at once, with what Prometheus says; one without an answer when all
     // has had its time.
+    let (owner, mut refused) = (frame("owned", 1, &[]), 0);
+    health.publish(&owner).await;
+    let stranger = Frame { seq: Seq::new(2).unwrap(), peer_id: PeerId::new("stranger").unwrap(), ..owner };
     wait::eventually_async(Duration::from_secs(120), "an answer to every question", async || {
         health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.relay-1"), vec![0xc1]).await;
+        refused += 1;
+        health.publish_as(&format!("refused:{refused}"), &stranger).await;
         let mut unanswered = BTreeMap::new();
         for (expression, place) in &asked {
             if !is_answered(&prometheus, expression, &since).await {
