@@ -231,8 +231,9 @@ pub(crate) async fn run(config: ServeConfig) -> Result<(), CliError> {
         };
         feeds.push(Feed { source, client, refusals });
     }
-    let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
+    // Before anything says that it serves: a signal that comes then must end it in order.
     let stop = service_stop_signal()?;
+    let mut exporter = Exporter::start(feeds, config.exporter).await.map_err(CliError::other)?;
     let failed = tokio::select! {
         signal = stop => {
             tracing::info!(signal, "stopping");

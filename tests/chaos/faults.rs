@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{FromConsumer, pull};
+use async_nats::jetstream::stream::Stream;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
@@ -198,8 +199,7 @@ impl World {
             Fault::FramesPurged | Fault::FramesDiscarded => self.remove_unread(fault, away).await,
             Fault::ConsumerDeleted => {
                 let view = &self.exporters[exporter].views[0];
-                let stream = self.jetstream.get_stream(&view.stream).await.unwrap();
-                stream.delete_consumer(view.durable).await.unwrap();
+                self.stream(&view.stream).await.delete_consumer(view.durable).await.unwrap();
                 sleep(away).await;
             }
             Fault::ConsumerChanged => self.change_consumer(exporter, away).await,
@@ -233,6 +233,12 @@ impl World {
         self.exporters[exporter].servers.iter().for_each(|server| change(&self.to_exporters[*server]));
     }
 
+    /// A stream, once it answers: servers that have just settled may still elect its leader.
+    pub(super) async fn stream(&self, name: &str) -> Stream {
+        let answers = async || self.jetstream.get_stream(name).await;
+        wait::eventually_async(SETTLED_WITHIN, "the stream to answer", answers).await
+    }
+
     /// The server that a fault is about, in the region of a random stream.
     async fn pick(&self, fault: Fault, rng: &mut impl Rng) -> usize {
         let Some(cluster) = self.cluster() else { return 0 };
@@ -242,7 +248,7 @@ impl World {
         let views: Vec<_> = self.exporters.iter().flat_map(|exporter| &exporter.views).collect();
         let stream = &views.choose(rng).unwrap().stream;
         let leader = wait::eventually_async(SETTLED_WITHIN, "the stream to have a leader", async || {
-            let stream = self.jetstream.get_stream(stream).await.map_err(|error| error.to_string())?;
+            let stream = self.stream(stream).await;
             let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
             leader.ok_or_else(|| "it has none".to_owned())
         })
@@ -300,7 +306,7 @@ impl World {
         let name = self.sites[site].stream.clone();
         let present = self.read(&name).await;
         let last = self.last_sequence(&name).await;
-        let stream = self.jetstream.get_stream(&name).await.unwrap();
+        let stream = self.stream(&name).await;
         if fault == Fault::FramesPurged {
             stream.purge().await.unwrap();
         } else {
@@ -309,7 +315,7 @@ impl World {
             self.jetstream.update_stream(full).await.unwrap();
             self.jetstream.update_stream(config).await.unwrap();
         }
-        let first = self.jetstream.get_stream(&name).await.unwrap().cached_info().state.first_sequence;
+        let first = self.stream(&name).await.cached_info().state.first_sequence;
         self.sites[site].removed.extend(present.into_iter().filter(|(sequence, _)| *sequence < first));
         self.links(0, |link| link.resume());
         self.resume_clients();
@@ -340,17 +346,22 @@ impl World {
     /// Somebody gives the durable another filter for a while: the exporter gets nothing.
     async fn change_consumer(&mut self, number: usize, away: Duration) {
         let view = &self.exporters[number].views[0];
-        let stream = self.jetstream.get_stream(&view.stream).await.unwrap();
-        let consumer = stream.get_consumer::<pull::Config>(view.durable).await.unwrap();
+        let stream = self.stream(&view.stream).await;
+        let answers = async || stream.get_consumer::<pull::Config>(view.durable).await;
+        let consumer = wait::eventually_async(SETTLED_WITHIN, "the durable to answer", answers).await;
         let config = pull::Config::try_from_consumer_config(consumer.cached_info().config.clone()).unwrap();
         let changed = pull::Config {
             filter_subject: format!("health.diagnostics.{}.relay.nobody.*", view.region),
             filter_subjects: Vec::new(),
             ..config.clone()
         };
-        stream.update_consumer(changed).await.unwrap();
+        let changes = async |config: &pull::Config| {
+            let answers = async || stream.update_consumer(config.clone()).await;
+            wait::eventually_async(SETTLED_WITHIN, "the durable to be changed", answers).await;
+        };
+        changes(&changed).await;
         sleep(away).await;
-        stream.update_consumer(config).await.unwrap();
+        changes(&config).await;
     }
 
     /// The leader of a stream, of a durable, or of all steps down. Returns whether it did: a server

@@ -235,7 +235,7 @@ impl World {
 
     /// A stream as it is, every message in order.
     pub(super) async fn read(&self, name: &str) -> Stored {
-        let stream = self.jetstream.get_stream(name).await.unwrap();
+        let stream = self.stream(name).await;
         let state = &stream.cached_info().state;
         let mut stored = Stored::new();
         if state.messages == 0 {
