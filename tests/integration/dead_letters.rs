@@ -207,7 +207,10 @@ async fn a_frame_whose_letter_is_lost_is_counted_before_it_is_acknowledged() {
         health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
         let floor = health.durable().await.ack_floor.stream_sequence;
         let lost = counted(&callsight, LOST).await;
-        assert!(lost >= floor as f64, "{floor} are acknowledged, and {lost} letters counted as lost");
+        assert!(
+            lost >= f64::from(u32::try_from(floor).unwrap()),
+            "{floor} are acknowledged, and {lost} letters counted as lost"
+        );
         wait::when(floor, |floor| *floor >= FRAMES)
     })
     .await;
