@@ -21,7 +21,8 @@ impl Judgement {
     }
 
     /// Judges what a session's frame says of a peer: a microphone or camera that is on but does not
-    /// arrive, concealed audio, a freeze since the previous frame.
+    /// arrive, concealed audio, a freeze since the previous frame. What the session does not ask
+    /// for is not missed.
     pub(super) fn of_peer(
         frame: &Frame<'_>,
         peer: &Peer<'_>,
@@ -29,15 +30,19 @@ impl Judgement {
         freezes: u64,
         thresholds: &Thresholds,
     ) -> Self {
-        let (unheard, unseen) = (peer.audio_enabled && !peer.can_listen, peer.video_enabled && !peer.can_see);
-        let concealed = concealment.is_some_and(|ratio| ratio > thresholds.concealment);
         let shown = !is_hidden(frame);
+        let (listens, watches) = (peer.audio_wanted != Some(false), peer.video_wanted != Some(false));
+        let unheard = shown && listens && peer.audio_enabled && !peer.can_listen;
+        let unseen = peer.video_enabled && !peer.can_see;
+        let concealed = listens && concealment.is_some_and(|ratio| ratio > thresholds.concealment);
         Self {
-            audio: shown && (unheard || concealed),
-            video: shown && (unseen || freezes > 0),
-            one_way_audio: shown && unheard,
+            audio: unheard || (shown && concealed),
+            video: shown && watches && (unseen || freezes > 0),
+            one_way_audio: unheard,
             microphone: peer.audio_enabled,
             camera: peer.video_enabled,
+            audio_unwanted: !listens,
+            video_unwanted: !watches,
             ..Self::NONE
         }
         .concealing(concealment)

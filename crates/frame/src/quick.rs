@@ -100,18 +100,6 @@ impl<'a> Bytes<'a> {
         }
         T::quick(self, max).map(Some)
     }
-
-    /// Like [`Self::slot`], with a value absent when no fields are left.
-    #[inline(always)]
-    pub(super) fn next<T: Quick<'a>>(&mut self, left: &mut usize, max: u64) -> Option<Option<T>> {
-        match left.checked_sub(1) {
-            None => Some(None),
-            Some(fewer) => {
-                *left = fewer;
-                self.slot(max)
-            }
-        }
-    }
 }
 
 /// The form of a map, and the number of its fields.

@@ -241,7 +241,18 @@ macro_rules! wire_map {
 
                 match bytes.fields()? {
                     Fields::InOrder(mut left) => {
-                        $(let $field: Option<$type> = bytes.next(&mut left, wire_map!(@max $($max)?))?;)+
+                        $(let mut $field: Option<$type> = None;)+
+                        // Older clients end the array before the newest fields, which then cost one
+                        // comparison together.
+                        'fields: {
+                            $(
+                                if left == 0 {
+                                    break 'fields;
+                                }
+                                left -= 1;
+                                $field = bytes.slot(wire_map!(@max $($max)?))?;
+                            )+
+                        }
                         // The careful decoder skips fields of newer clients.
                         (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
                     }

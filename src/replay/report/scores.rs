@@ -27,9 +27,9 @@ pub(crate) struct Point {
     pub(crate) concealed: f32,
     /// What degraded it, by [`By`].
     pub(crate) by: [bool; 4],
-    /// The peer's microphone was on, and nothing was heard.
+    /// The peer's microphone was on, and nothing was heard that was asked for.
     pub(crate) deaf: bool,
-    /// The peer's camera was on, and nothing was seen.
+    /// The peer's camera was on, and nothing was seen that was asked for.
     pub(crate) blind: bool,
     pub(crate) there: bool,
 }
@@ -44,7 +44,8 @@ impl Point {
     }
 
     pub(super) fn of_pair(can_listen: bool, can_see: bool, judgement: &Judgement) -> Self {
-        let (deaf, blind) = (judgement.microphone && !can_listen, judgement.camera && !can_see);
+        let deaf = judgement.microphone && !judgement.audio_unwanted && !can_listen;
+        let blind = judgement.camera && !judgement.video_unwanted && !can_see;
         Self { deaf, blind, ..Self::of_session(f64::NAN, judgement) }
     }
 

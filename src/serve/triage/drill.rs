@@ -80,6 +80,9 @@ struct Pair {
     /// Whether the peer's microphone and camera are on.
     peer_microphone_on: bool,
     peer_camera_on: bool,
+    /// Whether the session asks for the peer's audio and video: what it does not is not missed.
+    audio_wanted: bool,
+    video_wanted: bool,
     degraded_by: Vec<&'static str>,
     audio_concealed_ratio: Option<f64>,
     audio_buffer_ms: Option<f64>,
@@ -202,6 +205,8 @@ impl Pair {
             sees: state(&c::PAIR_CAN_SEE),
             peer_microphone_on: judgement.microphone,
             peer_camera_on: judgement.camera,
+            audio_wanted: !judgement.audio_unwanted,
+            video_wanted: !judgement.video_unwanted,
             degraded_by: signals(&judgement),
             audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
             audio_buffer_ms: milliseconds(&c::PAIR_AUDIO_BUFFER),

@@ -26,6 +26,10 @@ pub struct Judgement {
     pub microphone: bool,
     /// The camera is on, likewise.
     pub camera: bool,
+    /// The session does not ask for the peer's audio, which is not missed then.
+    pub audio_unwanted: bool,
+    /// The session does not ask for the peer's video, likewise.
+    pub video_unwanted: bool,
     /// The share of the audio samples played since the previous frame that were concealed and
     /// audible, 0 to 1; for a session, the highest among its peers.
     pub concealment: Option<f32>,
@@ -41,6 +45,8 @@ impl Judgement {
         hidden: false,
         microphone: false,
         camera: false,
+        audio_unwanted: false,
+        video_unwanted: false,
         concealment: None,
     };
 
@@ -63,7 +69,17 @@ impl Judgement {
 
     pub(super) fn pack(self) -> u64 {
         let [rtt, audio, video] = self.signals();
-        let flags = [rtt, audio, video, self.hidden, self.microphone, self.camera, self.one_way_audio];
+        let flags = [
+            rtt,
+            audio,
+            video,
+            self.hidden,
+            self.microphone,
+            self.camera,
+            self.one_way_audio,
+            self.audio_unwanted,
+            self.video_unwanted,
+        ];
         let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
         flags << 32 | u64::from(self.concealment.unwrap_or(f32::NAN).to_bits())
     }
@@ -80,6 +96,8 @@ impl Judgement {
             microphone: flag(4),
             camera: flag(5),
             one_way_audio: flag(6),
+            audio_unwanted: flag(7),
+            video_unwanted: flag(8),
             concealment: (!concealment.is_nan()).then_some(concealment),
         }
     }
@@ -94,6 +112,7 @@ mod tests {
         for judgement in [
             Judgement::NONE,
             Judgement { rtt: true, hidden: true, one_way_audio: true, ..Judgement::NONE },
+            Judgement { microphone: true, video_unwanted: true, ..Judgement::NONE },
             Judgement {
                 audio: true,
                 video: true,

@@ -84,6 +84,22 @@ fn a_microphone_or_camera_that_is_on_and_does_not_arrive_degrades() {
 }
 
 #[test]
+fn media_that_a_session_does_not_ask_for_are_not_missed() {
+    let mut world = World::new();
+    let one_way = |world: &World| world.sum("videocall_sessions_one_way_audio", &[]);
+    let nothing = Peer { can_listen: false, can_see: false, ..peer("bob") };
+    let out_of_sight = Peer { video_wanted: Some(false), ..nothing.clone() };
+    world.fold(&frame("s1", 1).sees(out_of_sight.clone()));
+    assert_eq!((degraded(&world), one_way(&world)), ([0.0, 1.0, 0.0], 1.0));
+    let unsubscribed = Peer { audio_wanted: Some(false), ..out_of_sight };
+    world.fold(&frame("s1", 2).sees(unsubscribed.samples(1000, 900).freezes(1)));
+    assert_eq!((degraded(&world), one_way(&world)), ([0.0; 3], 0.0));
+    let wanted = Peer { audio_wanted: Some(true), video_wanted: Some(true), ..nothing };
+    world.fold(&frame("s1", 3).sees(wanted.samples(2000, 1800).freezes(1)));
+    assert_eq!((degraded(&world), one_way(&world)), ([0.0, 1.0, 1.0], 1.0));
+}
+
+#[test]
 fn one_way_audio_is_told_apart_from_bad_audio() {
     let mut world = World::new();
     let one_way = |world: &World| world.sum("videocall_sessions_one_way_audio", &[]);

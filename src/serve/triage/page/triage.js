@@ -417,17 +417,23 @@ async function loadSession() {
   }
 }
 
-const flow = (arrives, on, word) => !on ? 'off' : arrives === true ? word : arrives === false ? `✕ not ${word}` : '–';
+/* What a session does not ask for is not missed. */
+const missed = (arrives, on, wanted) => on && wanted && arrives === false;
+
+const flow = (arrives, on, wanted, word) => !on ? 'off' : !wanted ? 'not asked for'
+  : arrives === true ? word : arrives === false ? `✕ not ${word}` : '–';
 
 function showPairs(table, pairs, nameOf, empty) {
   rows($(table).tBodies[0], pairs, (pair) => `${pair.session_id} ${pair.peer_id}`, () => cells(7, { 2: 'number', 3: 'number', 5: 'number', 6: 'number' }), (row, pair) => {
     put(row, 0, nameOf(pair), true);
     row.cells[0].className = 'id';
-    marked(row, 1, flow(pair.hears, pair.peer_microphone_on, 'heard'), pair.peer_microphone_on && pair.hears === false);
+    const audio = [pair.hears, pair.peer_microphone_on, pair.audio_wanted];
+    const video = [pair.sees, pair.peer_camera_on, pair.video_wanted];
+    marked(row, 1, flow(...audio, 'heard'), missed(...audio));
     marked(row, 2, percent(pair.audio_concealed_ratio), list(pair.degraded_by).includes('audio') && pair.hears !== false);
     put(row, 3, milliseconds(pair.audio_buffer_ms));
     attribute(row.cells[3], 'title', `NetEQ target: ${milliseconds(pair.audio_target_ms)}`);
-    marked(row, 4, flow(pair.sees, pair.peer_camera_on, 'seen'), pair.peer_camera_on && pair.sees === false);
+    marked(row, 4, flow(...video, 'seen'), missed(...video));
     put(row, 5, pair.peer_camera_on ? whole(pair.video_frames_per_second) : '–');
     put(row, 6, whole(pair.video_freezes_total));
   }, empty);
