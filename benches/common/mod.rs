@@ -242,7 +242,7 @@ impl World {
 
     /// Writes a page of metrics.
     pub(crate) fn page(&self, sink: &mut impl Write) -> io::Result<()> {
-        write_page(&self.aggregates.render(), &self.detail, self.now.unix_seconds() + 2.5, Format::Text, sink)
+        write_page(&self.aggregates, &self.detail, self.now.unix_seconds() + 2.5, Format::Text, sink)
     }
 
     /// Folds a frame that the stream received 5 ms ago.

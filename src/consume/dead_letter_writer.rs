@@ -7,14 +7,12 @@
 //! Mostly, what keeps a letter from being stored passes: the connection broke, or the server has
 //! just started and does not have its streams yet. So the letter waits and is sent again while the
 //! fold goes on, and nothing is acknowledged until it is stored: if the exporter dies meanwhile,
-//! its successor gets the frame. A failure that lasts must not hold acknowledgements for ever. From
-//! then on letters still wait as long, but their frames are acknowledged, and one letter at a time
-//! tries whether the stream is back.
+//! its successor gets the frame. A failure that lasts must not hold acknowledgements for ever. So
+//! from then on all letters that wait, and those that come, are lost at once. The last one goes on
+//! trying whether the stream is back: without it, a stream that nobody has letters for would seem
+//! to fail for ever. It stays counted as lost.
 //!
-//! The last letter that was lost goes on trying: without it, a stream that nobody has letters for
-//! would seem to fail for ever. It stays counted as lost.
-//!
-//! Invariant: each rejected frame counts as one letter, stored or lost.
+//! Invariant: each rejected frame counts as one letter, stored or lost, before it is acknowledged.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,8 +37,7 @@ use callsight_frame::subject::Region;
 /// How long the letters of a chunk may take to be stored.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a letter waits for a dead-letter stream that does not take it, before it is lost. A
-/// failure that lasts as long does not hold acknowledgements any more.
+/// How long the dead-letter stream may take no letters before those that wait are lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often one letter tries whether the stream is back, and how long that may take: nothing is
@@ -76,7 +73,6 @@ pub(super) enum WriteError {
 /// A letter that waits to be stored.
 struct Waiting {
     letter: Rejected,
-    since: Instant,
     /// Whether it was counted as lost, and only tries whether the stream is back.
     lost: bool,
 }
@@ -127,23 +123,17 @@ impl DeadLetterWriter {
 
     /// Whether letters wait whose frames must not be acknowledged yet.
     pub(super) fn holds_acknowledgement(&self) -> bool {
-        self.waiting.iter().any(|waiting| !waiting.lost) && !self.failure_lasts()
-    }
-
-    fn failure_lasts(&self) -> bool {
-        self.failing.is_some_and(|failing| failing.lasted >= PATIENCE)
+        self.waiting.iter().any(|waiting| !waiting.lost)
     }
 
     /// Sends letters and those that wait, and returns when they are stored or can't be stored now.
     pub(super) async fn write(&mut self, rejected: Vec<Rejected>) {
-        let now = Instant::now();
-        let waiting = |letter| Waiting { letter, since: now, lost: false };
-        self.waiting.extend(rejected.into_iter().map(waiting));
+        self.waiting.extend(rejected.into_iter().map(|letter| Waiting { letter, lost: false }));
         if self.waiting.is_empty() {
             return;
         }
         match self.failing {
-            Some(failing) if now.saturating_duration_since(failing.tried) < AGAIN => {}
+            Some(failing) if failing.tried.elapsed() < AGAIN => {}
             // One tells whether it is worth while to send the others.
             Some(_) => {
                 self.send_first(1, TRY_WITHIN).await;
@@ -153,7 +143,7 @@ impl DeadLetterWriter {
             }
             None => self.send_first(self.waiting.len(), WITHIN).await,
         }
-        self.give_up_old();
+        self.give_up();
     }
 
     /// Sends the first of those that wait, and keeps what may be stored later.
@@ -223,24 +213,16 @@ impl DeadLetterWriter {
         self.context.send_publish(subject, message).await?.await
     }
 
-    /// Gives up letters that have waited too long, and the oldest if too many wait.
-    fn give_up_old(&mut self) {
+    /// Gives up all letters that wait if the failure lasts, and the oldest if too many wait.
+    fn give_up(&mut self) {
+        let lasts = self.failing.is_some_and(|failing| failing.lasted >= PATIENCE);
         let mut bytes = 0;
-        let mut fit = 0;
-        for waiting in self.waiting.iter().rev().take(MOST_WAITING) {
+        let may_wait = |waiting: &&Waiting| {
             bytes += waiting.letter.payload.len();
-            let too_long = self.failure_lasts() && waiting.since.elapsed() >= PATIENCE;
-            if bytes > MOST_BYTES || too_long {
-                break;
-            }
-            fit += 1;
-        }
-        self.lose_first(self.waiting.len() - fit);
-    }
-
-    /// Gives up all letters: the exporter stops, and their frames are acknowledged.
-    pub(super) fn give_up(&mut self) {
-        self.lose_first(self.waiting.len());
+            !lasts && bytes <= MOST_BYTES
+        };
+        let kept = self.waiting.iter().rev().take(MOST_WAITING).take_while(may_wait).count();
+        self.lose_first(self.waiting.len() - kept);
     }
 
     /// Loses the first of those that wait. The last one of them is kept, to try again.

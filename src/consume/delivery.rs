@@ -219,7 +219,6 @@ impl Consumer {
             tracing::warn!(%region, "stopped before all dead letters were stored: their frames come again");
             return;
         }
-        self.letters.give_up();
         let Some(message) = last.message else { return };
         match timeout(LAST_ACK, message.double_ack()).await {
             Ok(Ok(())) => tracing::info!(%region, "drained"),

@@ -212,9 +212,6 @@ impl Consumer {
                 break;
             }
         }
-        if !self.letters.holds_acknowledgement() {
-            self.letters.give_up();
-        }
         // What was acknowledged may still be in the client, which ends with the process.
         let flushed = timeout(LAST_ACK, self.context.client().flush()).await;
         tracing::info!(

@@ -145,4 +145,16 @@ mod tests {
         refusals.note(&Event::Connected, Instant::now());
         assert_eq!(refusals.of_connection(), None);
     }
+
+    #[test]
+    fn the_oldest_are_forgotten_once_they_are_many() {
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        for stream in 0..1000 {
+            refusals.note(&denied(&format!("$JS.API.STREAM.INFO.S{stream}")), start);
+        }
+        assert_eq!(refusals.0.lock().unwrap().len(), 32);
+        let kept: Vec<_> =
+            (0..1000).filter(|stream| refusals.about(&format!("S{stream}"), start).is_some()).collect();
+        assert_eq!(kept, (968..1000).collect::<Vec<_>>());
+    }
 }

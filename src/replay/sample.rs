@@ -242,6 +242,7 @@ impl Step {
 mod tests {
     use super::*;
     use callsight_fold::series::aggregates::{RegionSeries, ServerSeries};
+    use callsight_fold::series::exposition::{Format, write_page};
 
     #[test]
     fn a_step_has_every_sample_of_the_aggregates() {
@@ -256,12 +257,14 @@ mod tests {
         let _own = RegionSeries::register(&**recorder, "us");
         let step = Step::read(StreamTime::default(), &aggregates, &DetailStore::new(1));
 
-        let text = aggregates.render();
+        let mut page = Vec::new();
+        write_page(&aggregates, &DetailStore::new(1), 0.0, Format::Text, &mut page).unwrap();
+        let text = String::from_utf8(page).unwrap();
         let replayed = |line: &&str| {
             let name = line.split(['{', ' ']).next().unwrap();
             Table::all().iter().any(|table| table.columns.iter().any(|column| column.name == name))
         };
-        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).filter(replayed);
+        let lines = text.lines().filter(|line| !line.starts_with('#')).filter(replayed);
         assert_eq!(step.samples(), lines.count(), "{text}");
 
         let sessions = &step.tables[Table::index_of(&c::SESSIONS).unwrap()];

@@ -7,7 +7,7 @@
 //!
 //! Invariant: no password is stored, and at most one hash is checked at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,9 +26,6 @@ const MAX_COST: u32 = 15;
 
 /// The length of a hash: `$2y$10$`, then salt and digest in bcrypt's base64.
 const HASH_LENGTH: usize = 60;
-
-/// How many correct passwords are remembered. Each user has one; others date from before reloads.
-const REMEMBERED: usize = 256;
 
 /// The users and their hashes.
 #[derive(Default)]
@@ -73,7 +70,9 @@ pub(super) enum PasswordVerdict {
 /// Checks passwords, and remembers the correct ones.
 pub(super) struct Verifier {
     key: hmac::Key,
-    known: Mutex<HashSet<[u8; 32]>>,
+    /// The digest of each user's last correct password. One for each: bcrypt ignores what follows
+    /// the 72nd byte, so a user with a long password has any number of correct ones.
+    known: Mutex<HashMap<String, [u8; 32]>>,
     turn: Arc<Semaphore>,
 }
 
@@ -99,16 +98,17 @@ impl Verifier {
         let exists = hash.is_some();
         let hash = Arc::clone(hash.unwrap_or(decoy));
         let tag = self.tag(&hash, &credentials);
-        if self.knows(&tag) {
+        if self.knows(&credentials, &tag) {
             return PasswordVerdict::Welcome;
         }
         let Ok(Ok(turn)) = timeout(WITHIN, Arc::clone(&self.turn).acquire_owned()).await else {
             return PasswordVerdict::Busy;
         };
         // Another request with the same password may have been checked meanwhile.
-        if self.knows(&tag) {
+        if self.knows(&credentials, &tag) {
             return PasswordVerdict::Welcome;
         }
+        let user = credentials.username().to_owned();
         let checked = tokio::task::spawn_blocking(move || {
             // A connection that closes meanwhile drops the answer; the turn is kept until the check
             // ends.
@@ -120,15 +120,15 @@ impl Verifier {
             return PasswordVerdict::Refused;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(tag);
+        // A reload may have removed users.
+        known.retain(|user, _| users.hashes.contains_key(user));
+        known.insert(user, tag);
         PasswordVerdict::Welcome
     }
 
-    fn knows(&self, tag: &[u8; 32]) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
+    fn knows(&self, credentials: &Authorization<Basic>, tag: &[u8; 32]) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(credentials.username()) == Some(tag)
     }
 
     /// Returns the digest of a user, a hash and a password. With the hash in it, a changed password
@@ -224,5 +224,32 @@ mod tests {
         for hash in ["", "hunter2", damaged, "$2y$31$rTC9qXQGtTjSWTS9lBYLtOCh5b2NlbTZ0tsPkKhdLAgvKqyBaLNdW"] {
             assert_eq!(Users::new(&[("alice".to_owned(), hash.to_owned())]).err().unwrap(), "alice");
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_makes_the_exporter_forget_the_password_of_another() {
+        let long = "x".repeat(72);
+        let users = [("alice", long.as_str()), ("bob", "s3:cr3t")];
+        let users =
+            Users::new(&users.map(|(user, password)| (user.to_owned(), bcrypt::hash(password, 4).unwrap())));
+        let (users, verifier) = (users.unwrap(), Verifier::new());
+        assert_eq!(verifier.judge(&users, login("bob:s3:cr3t")).await, PasswordVerdict::Welcome);
+        for number in 0..300 {
+            // What follows the 72nd byte does not count, so each of them is correct.
+            let correct = login(&format!("alice:{long}{number}"));
+            assert_eq!(verifier.judge(&users, correct).await, PasswordVerdict::Welcome);
+            for wrong in [format!("bob:{number}"), format!("eve{number}:{long}")] {
+                assert_eq!(verifier.judge(&users, login(&wrong)).await, PasswordVerdict::Refused);
+            }
+        }
+        assert_eq!(verifier.known.lock().unwrap().len(), 2);
+        // Nothing can be checked now, and bob needs no check.
+        let turn = verifier.turn.acquire().await.unwrap();
+        assert_eq!(verifier.judge(&users, login("bob:s3:cr3t")).await, PasswordVerdict::Welcome);
+        drop(turn);
+
+        let others = Users::new(&[("carol".to_owned(), bcrypt::hash("secret", 4).unwrap())]).unwrap();
+        assert_eq!(verifier.judge(&others, login("carol:secret")).await, PasswordVerdict::Welcome);
+        assert!(verifier.known.lock().unwrap().keys().eq(["carol"]), "removed users are forgotten");
     }
 }

@@ -196,7 +196,7 @@ impl Sources {
         });
         let now = self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default();
         let mut sink = Counted { sink, size: 0 };
-        write_page(&self.aggregates.render(), &self.detail, now.unix_seconds(), format, &mut sink)?;
+        write_page(&self.aggregates, &self.detail, now.unix_seconds(), format, &mut sink)?;
         Ok(sink.size)
     }
 }

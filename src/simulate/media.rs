@@ -178,6 +178,7 @@ impl Reception {
             concealed_samples: self.neteq.expand.map(|expand| expand * SAMPLES_PER_OPERATION),
             silent_concealed_samples: Some(self.silent_concealed_samples),
             neteq: Some(self.neteq.clone()),
+            ..Audio::default()
         }
     }
 

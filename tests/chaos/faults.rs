@@ -264,8 +264,12 @@ impl World {
 
     /// SIGKILL. What the exporter had acknowledged is where the next one has to begin, exactly.
     async fn kill_exporter(&mut self, number: usize, away: Duration) {
+        // What it counts after its last scrape nobody sees, so no acknowledgement may follow.
+        self.links(number, |link| link.stall());
+        self.exporters[number].kill().await;
+        self.links(number, |link| link.cut());
+        self.links(number, |link| link.resume());
         let exporter = &mut self.exporters[number];
-        exporter.kill().await;
         let mut floors = Vec::new();
         for view in &exporter.views {
             floors.push(settled_ack_floor(&self.jetstream, &view.stream, view.durable).await);

@@ -335,7 +335,7 @@ impl Exporter {
         view.letters_lost + Account::of(&self.process.metrics().await, region).letters_lost
     }
 
-    /// SIGKILL.
+    /// SIGKILL. Its links must be stalled or lost.
     pub(super) async fn kill(&mut self) {
         let scrape = self.process.metrics().await;
         for view in &mut self.views {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use callsight_frame::{Form, Frame, MeetingId, Server, ServerType, ServerUrl};
+use callsight_frame::{Form, Frame, MAX_IDENTIFIER_BYTES, MeetingId, Server, ServerType, ServerUrl};
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::frames::{frame, rtt_ms};
@@ -454,5 +454,73 @@ async fn a_backlog_of_the_largest_frames() {
     folded(&callsight, FRAMES as usize).await;
     let peak = callsight.process().peak();
     print("at most, for a backlog of 2,000 frames of 256 peers", peak);
+    assert!(peak < 64 << 20, "{peak} bytes");
+}
+
+/// An identifier of the greatest length.
+fn long(name: &str, number: usize) -> String {
+    format!("{name}{number:0>width$}", width = MAX_IDENTIFIER_BYTES - name.len())
+}
+
+/// A session with the longest names, on a server of its own, with as many peers as fit the budget.
+fn costly(number: usize, ended: bool) -> Vec<u8> {
+    let [session, meeting] = ["session", "meeting"].map(|name| long(name, number));
+    let peers: Vec<_> = (0..8).map(|peer| long("peer", 8 * number + peer)).collect();
+    let peers: Vec<_> = peers.iter().map(String::as_str).collect();
+    let label = "x".repeat(63);
+    let url = format!("https://{label}.{label}.{label}.{number:0>40}.example");
+    let mut frame = Frame {
+        meeting_id: MeetingId::new(&meeting).unwrap(),
+        ended: Some(ended),
+        ..frame(&session, 1, &peers)
+    };
+    frame.server.as_mut().unwrap().url = ServerUrl::new(&url).unwrap();
+    frame.encode(Form::Compact)
+}
+
+#[tokio::test]
+async fn clients_that_want_to_fill_the_memory_do_not() {
+    const WAVE: usize = 5_000;
+    const WAVES: usize = 6;
+    let (nats, relay, callsight) = start(&["--idle-timeout=10m"]).await;
+    relay.say(&frame("honest", 1, &["bo"])).await;
+    relay.settle().await;
+    folded(&callsight, 1).await;
+    let flood = nats.client().await;
+    let subject = format!("health.diagnostics.{REGION}.relay.relay-1");
+    let mut waves = 0;
+    // They take all places, then all that is remembered of those that ended, and go on.
+    for (what, ended) in [("begin", false), ("end at once", true), ("begin", false)] {
+        for _ in 0..WAVES {
+            for number in waves * WAVE..(waves + 1) * WAVE {
+                flood.publish(subject.clone(), costly(number, ended).into()).await.unwrap();
+            }
+            flood.flush().await.unwrap();
+            waves += 1;
+            // Somebody scrapes and views meanwhile.
+            callsight.metrics().await;
+            assert_eq!(callsight.get("/api/triage").await.status, 200);
+        }
+        let sent = (1 + waves * WAVE) as f64;
+        callsight
+            .metrics_when(FLOOD_WITHIN, "the flood to be over", |scrape| {
+                let received = scrape.sum("callsight_frames_received_total", &[]);
+                wait::when(received, |received| *received >= sent).map(drop)
+            })
+            .await;
+        print(&format!("at most, after {} costly sessions {what}", WAVES * WAVE), callsight.process().peak());
+    }
+    relay.say(&frame("honest", 2, &["bo"])).await;
+    relay.settle().await;
+    let ended = WAVES * WAVE;
+    // Frames of the honest session, of those that have a place, and last ones, which need none.
+    let scrape = folded(&callsight, 2 + 4_999 + ended).await;
+    assert_eq!(scrape.sum("videocall_sessions", &[]), 5_000.0);
+    assert_eq!(frames_refused(&scrape), (2 * ended - 4_999) as f64);
+    assert!(scrape.sum("callsight_live_series", &[]) <= 100_000.0);
+    assert!(refused(&scrape, "server_urls") > 0.0 && refused(&scrape, "series") > 0.0);
+    // What was there first is whole.
+    assert_eq!(scrape.value(RTT, &[("session_id", "honest")]), Some(rtt_ms(2) / 1e3));
+    let peak = callsight.process().peak();
     assert!(peak < 64 << 20, "{peak} bytes");
 }

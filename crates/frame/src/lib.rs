@@ -39,12 +39,13 @@ mod reject;
 mod server_url;
 pub mod subject;
 mod wire;
+mod words;
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-pub use identifier::{MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
+pub use identifier::{App, MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
 pub use neteq::{NetEq, Operation};
 use quick::{Bytes, Quick};
 use reject::locate;
@@ -53,6 +54,7 @@ pub use server_url::ServerUrl;
 #[doc(hidden)]
 pub use wire::Field;
 use wire::{Value, wire_map};
+pub use words::{CandidateType, JoinFailure, JoinState, Platform, Protocol, ServerType};
 
 /// Maximum length of a frame, in bytes.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
@@ -78,6 +80,8 @@ mod range {
     pub(super) const FPS: u64 = 10_000;
     /// 10 Gbit/s.
     pub(super) const KBPS: u64 = 10_000_000;
+    /// The largest side of a picture that a codec can carry.
+    pub(super) const PIXELS: u64 = 65_535;
     /// Six years of samples at 48 kHz.
     pub(super) const COUNT: u64 = 10_000_000_000_000;
 }
@@ -97,6 +101,10 @@ wire_map! {
         video_enabled("video_enabled"): optional bool, "The sender's own camera is on.";
         tab_visible("tab_visible"): optional bool, "False while the tab is hidden: its statistics are frozen then, so it is never counted as degraded.";
         peers("peers"): required Vec<Peer<'a>>, "What this session observes of each remote peer; at most 256.";
+        client("client"): optional Client<'a>, "The application and the platform that it runs on.";
+        path("path"): optional Path, "The network path to the server, or to the peer of a direct call.";
+        send("send"): optional Sending, "The media that this session sends: what arrives of it, and what limits it.";
+        join("join"): optional Join, "How the session's attempt to join the call goes.";
     }
 
     /// The elected server.
@@ -115,6 +123,9 @@ wire_map! {
         video_enabled("video_enabled"): required bool, "The peer's camera is on.";
         audio("audio"): optional Audio, "The audio received from the peer.";
         video("video"): optional Video, "The video received from the peer.";
+        audio_wanted("audio_wanted"): optional bool, "False while this session does not ask for the peer's audio: it is not missed then. Absent is true.";
+        video_wanted("video_wanted"): optional bool, "False while this session does not ask for the peer's video, as of a tile out of sight: it is not missed then. Absent is true.";
+        screen("screen"): optional Video, "The shared screen received from the peer.";
     }
 
     /// The audio received from one remote peer: W3C webrtc-stats, and NetEQ's own. The default has
@@ -131,9 +142,14 @@ wire_map! {
         concealed_samples("concealed_samples"): optional u64 [range::COUNT], "Cumulative samples synthesised because no packet arrived in time, `concealedSamples`.";
         silent_concealed_samples("silent_concealed_samples"): optional u64 [range::COUNT], "Cumulative concealed samples that are silence, which listeners do not notice, `silentConcealedSamples`.";
         neteq("neteq"): optional NetEq, "Cumulative count of NetEQ's decisions by operation.";
+        concealment_events("concealment_events"): optional u64 [range::COUNT], "Cumulative gaps that were concealed, `concealmentEvents`.";
+        inserted_samples("inserted_samples_for_deceleration"): optional u64 [range::COUNT], "Cumulative samples inserted to play slower, `insertedSamplesForDeceleration`.";
+        removed_samples("removed_samples_for_acceleration"): optional u64 [range::COUNT], "Cumulative samples removed to play faster, `removedSamplesForAcceleration`.";
+        packets_discarded("packets_discarded"): optional u64 [range::COUNT], "Cumulative packets that arrived too late or too early to be played, `packetsDiscarded`.";
     }
 
-    /// The video received from one remote peer. The default has no value.
+    /// A video received from one remote peer: its camera's or its shared screen's. The default has
+    /// no value.
     #[derive(Default)]
     "video" struct Video {
         fps("fps"): optional f64 [range::FPS], "Current rate of decoded frames, per second.";
@@ -142,8 +158,81 @@ wire_map! {
         frames_decoded("frames_decoded"): optional u64 [range::COUNT], "Cumulative frames decoded, `framesDecoded`.";
         frames_dropped("frames_dropped"): optional u64 [range::COUNT], "Cumulative frames dropped before they were rendered, `framesDropped`.";
         freeze_count("freeze_count"): optional u64 [range::COUNT], "Cumulative freezes, `freezeCount`.";
+        packets_received("packets_received"): optional u64 [range::COUNT], "Cumulative packets received, `packetsReceived`.";
+        packets_lost("packets_lost"): optional u64 [range::COUNT], "Cumulative packets lost, `packetsLost`.";
+        freezes_ms("total_freezes_duration_ms"): optional u64 [range::COUNT], "Cumulative time frozen, in milliseconds, `totalFreezesDuration`.";
+        frame_height("frame_height"): optional u64 [range::PIXELS], "Height of the frames, in pixels, `frameHeight`.";
+        nack_count("nack_count"): optional u64 [range::COUNT], "Cumulative requests to send a packet again, `nackCount`.";
+        pli_count("pli_count"): optional u64 [range::COUNT], "Cumulative requests for a whole picture, `pliCount`.";
+    }
+
+    /// The application and the platform that it runs on. The default has no value.
+    #[derive(Default)]
+    "client" struct Client<'a> {
+        app("app"): optional App<'a>, "Release of the application, such as `web-2.14.0`.";
+        platform("platform"): optional Platform, "`chrome`, `firefox`, `safari`, `android`, `ios` or `desktop`; any other word is read as `other`.";
+    }
+
+    /// The network path of the selected candidate pair. The default has no value.
+    #[derive(Default)]
+    "path" struct Path {
+        candidate_type("candidate_type"): optional CandidateType, "Local candidate: `host`, `srflx`, `prflx` or `relay`; any other word is read as `other`.";
+        protocol("protocol"): optional Protocol, "Protocol of the first hop: `udp`, `tcp` or `tls`; any other word is read as `other`.";
+        available_outgoing_kbps("available_outgoing_kbps"): optional f64 [range::KBPS], "Estimated bandwidth for what this session sends, in kilobits per second.";
+        ice_restarts("ice_restarts"): optional u64 [range::COUNT], "Cumulative ICE restarts.";
+    }
+
+    /// The media that a session sends: what the far end reports of it, and what limits it. The
+    /// default has no value.
+    #[derive(Default)]
+    "send" struct Sending {
+        rtt_ms("rtt_ms"): optional f64 [range::MILLISECONDS], "Round-trip time of the media, as the far end's reports show it, in milliseconds.";
+        audio_packets_sent("audio_packets_sent"): optional u64 [range::COUNT], "Cumulative audio packets sent, `packetsSent`.";
+        audio_packets_lost("audio_packets_lost"): optional u64 [range::COUNT], "Cumulative audio packets that the far end lacks, `packetsLost`.";
+        video_packets_sent("video_packets_sent"): optional u64 [range::COUNT], "Cumulative video packets sent, `packetsSent`.";
+        video_packets_lost("video_packets_lost"): optional u64 [range::COUNT], "Cumulative video packets that the far end lacks, `packetsLost`.";
+        fps("frames_per_second"): optional f64 [range::FPS], "Current rate of encoded frames of the largest layer, per second.";
+        frame_height("frame_height"): optional u64 [range::PIXELS], "Height of the largest layer's frames, in pixels, `frameHeight`.";
+        bitrate_kbps("bitrate_kbps"): optional f64 [range::KBPS], "Current bit rate of all that is sent, in kilobits per second.";
+        limited("quality_limitation_durations"): optional QualityLimitation, "Cumulative time for which something limited the video that is sent.";
+        nack_count("nack_count"): optional u64 [range::COUNT], "Cumulative requests of the far end to send a packet again, `nackCount`.";
+        pli_count("pli_count"): optional u64 [range::COUNT], "Cumulative requests of the far end for a whole picture, `pliCount`.";
+    }
+
+    /// For how long something limited the video that is sent, `qualityLimitationDurations`. The
+    /// default has no value.
+    #[derive(Default)]
+    "quality_limitation_durations" struct QualityLimitation {
+        cpu_ms("cpu"): optional u64 [range::COUNT], "Cumulative time limited by the processor, in milliseconds.";
+        bandwidth_ms("bandwidth"): optional u64 [range::COUNT], "Cumulative time limited by the network, in milliseconds.";
+        other_ms("other"): optional u64 [range::COUNT], "Cumulative time limited by something else, in milliseconds.";
+    }
+
+    /// An attempt to join a call.
+    "join" struct Join {
+        state("state"): required JoinState, "`joining`, `joined` or `failed`; any other word is read as `other`.";
+        setup_ms("setup_ms"): optional f64 [range::MILLISECONDS], "Time since the attempt began while `joining`, else the time that it took, in milliseconds.";
+        reason("reason"): optional JoinFailure, "Why it failed: `ice`, `dtls`, `signaling`, `unauthorized`, `media`, `timeout` or `aborted`; any other word is read as `other`.";
     }
 }
+
+/// The fields of each map by the key that holds it, the frame's own under an empty one. For tests
+/// and tools that compare them with the specification.
+#[doc(hidden)]
+pub const MAPS: &[(&str, &[Field])] = &[
+    ("", Frame::FIELDS),
+    ("server", Server::FIELDS),
+    ("peers", Peer::FIELDS),
+    ("audio", Audio::FIELDS),
+    ("neteq", NetEq::FIELDS),
+    ("video", Video::FIELDS),
+    ("screen", Video::FIELDS),
+    ("client", Client::FIELDS),
+    ("path", Path::FIELDS),
+    ("send", Sending::FIELDS),
+    ("quality_limitation_durations", QualityLimitation::FIELDS),
+    ("join", Join::FIELDS),
+];
 
 /// The form in which a frame is written. The decoder accepts both, mixed at any level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +270,10 @@ impl<'a> Frame<'a> {
             video_enabled: None,
             tab_visible: None,
             peers: Vec::new(),
+            client: None,
+            path: None,
+            send: None,
+            join: None,
         }
     }
 
@@ -265,6 +358,9 @@ impl<'a> Peer<'a> {
             video_enabled: false,
             audio: None,
             video: None,
+            audio_wanted: None,
+            video_wanted: None,
+            screen: None,
         }
     }
 }
@@ -367,46 +463,6 @@ impl<'de> Value<'de> for Seq {
             _ => format!("{number} is more than {}", range::SEQ),
         };
         Self::new(number).ok_or_else(|| Rejection::new(Reason::OutOfRange, detail()).into_serde())
-    }
-}
-
-/// How the client reaches its server. A closed vocabulary, because it becomes a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ServerType {
-    /// `webtransport`
-    WebTransport,
-    /// `websocket`
-    WebSocket,
-    /// `webrtc`
-    WebRtc,
-    /// Any other word.
-    Other,
-}
-
-impl ServerType {
-    /// Returns the type as a label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::WebTransport => "webtransport",
-            Self::WebSocket => "websocket",
-            Self::WebRtc => "webrtc",
-            Self::Other => "other",
-        }
-    }
-
-    fn named(name: &str) -> Self {
-        let known = [Self::WebTransport, Self::WebSocket, Self::WebRtc];
-        known.into_iter().find(|known| known.label() == name).unwrap_or(Self::Other)
-    }
-}
-
-impl<'de> Value<'de> for ServerType {
-    const KIND: &'static str = "str";
-
-    fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&str>::deserialize(deserializer).map(Self::named)
     }
 }
 

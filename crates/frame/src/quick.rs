@@ -12,9 +12,9 @@
 //! Invariant: what the fast path accepts, the careful decoder decodes to the same frame. Tests and
 //! the fuzzer compare the two.
 
-use super::identifier::{MeetingId, PeerId, SessionId};
+use super::identifier::{App, MeetingId, PeerId, SessionId};
 use super::server_url::ServerUrl;
-use super::{MAX_PEERS, Peer, Seq, ServerType, Version};
+use super::{MAX_PEERS, Peer, Seq, Version};
 
 /// A value that the fast path can read.
 pub(super) trait Quick<'a>: Sized {
@@ -168,7 +168,7 @@ macro_rules! texts {
         }
     )+};
 }
-texts!(MeetingId SessionId PeerId ServerUrl);
+texts!(App MeetingId SessionId PeerId ServerUrl);
 
 impl<'a> Quick<'a> for Version {
     fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
@@ -179,12 +179,6 @@ impl<'a> Quick<'a> for Version {
 impl<'a> Quick<'a> for Seq {
     fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
         Self::new(u64::quick(bytes, u64::MAX)?)
-    }
-}
-
-impl<'a> Quick<'a> for ServerType {
-    fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
-        bytes.text().map(Self::named)
     }
 }
 

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use super::identifier::{MeetingId, PeerId, SessionId};
+use super::identifier::{App, MeetingId, PeerId, SessionId};
 use super::reject::{Reason, Rejection};
 use super::server_url::ServerUrl;
 
@@ -78,7 +78,7 @@ macro_rules! text_values {
     )+};
 }
 
-text_values!(MeetingId SessionId PeerId ServerUrl);
+text_values!(App MeetingId SessionId PeerId ServerUrl);
 
 impl<'de> Value<'de> for bool {
     const KIND: &'static str = "bool";

@@ -211,3 +211,51 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use callsight_fold::series::detail::Row;
+    use callsight_fold::series::judgement::Judgement;
+
+    fn open(store: &DetailStore, plane: DetailPlane, labels: &[&str], bad: usize) -> Row {
+        let row = store.open(plane, labels).unwrap();
+        row.judge(Judgement { rtt: bad > 0, audio: bad > 1, video: bad > 2, ..Judgement::NONE });
+        row
+    }
+
+    /// How many signals are held against each.
+    fn badness(list: &Value) -> Vec<usize> {
+        list.as_array().unwrap().iter().map(|one| one["degraded_by"].as_array().unwrap().len()).collect()
+    }
+
+    #[test]
+    fn of_a_large_meeting_the_worst_are_shown_and_all_are_counted() {
+        let store = DetailStore::new(1_000_000);
+        let mut rows = Vec::new();
+        for session in 0..1000 {
+            let id = format!("s{session}");
+            // The last ones are the worst.
+            let bad = [997, 998, 999].iter().position(|last| *last == session).map_or(0, |place| place + 1);
+            rows.push(open(&store, DetailPlane::Session, &["us", "m", &id, &id, "none", "none"], bad));
+            for peer in ["p", "q", "r"] {
+                rows.push(open(&store, DetailPlane::Pair, &["us", "m", &id, peer], bad));
+            }
+        }
+        let regions = ["us".to_owned()];
+        let read = |drill: Result<Drill, DrillError>| -> Value {
+            serde_json::from_slice(&into(&store, &regions, &drill.unwrap(), 0.0).unwrap()).unwrap()
+        };
+        let meeting = read(Drill::meeting("m"));
+        assert_eq!((&meeting["sessions_total"], &meeting["pairs_total"]), (&1000.into(), &3000.into()));
+        let (sessions, pairs) = (badness(&meeting["sessions"]), badness(&meeting["pairs"]));
+        assert_eq!((sessions.len(), pairs.len()), (200, 2_500));
+        assert_eq!((&sessions[..4], &pairs[..10]), (&[3, 2, 1, 0][..], &[3, 3, 3, 2, 2, 2, 1, 1, 1, 0][..]));
+        // One that the meeting does not show is whole.
+        let session = read(Drill::session("s500"));
+        assert_eq!(session["session"]["meeting_sessions"], 1000);
+        assert_eq!(session["receives"].as_array().unwrap().len(), 3);
+    }
+}

@@ -173,6 +173,15 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use callsight_testkit::http::get;
+    use tokio::join;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::super::gate::Gate;
+    use super::super::http;
+    use super::super::routes::{State, routes};
+    use super::super::scrape::Scraper;
     use super::*;
 
     #[test]
@@ -183,5 +192,44 @@ mod tests {
         assert_eq!(pause(Duration::from_millis(40), true), Duration::from_secs(2));
         // However long it takes, the charts have their steps.
         assert_eq!(pause(Duration::from_secs(1), true), pause(quick, false));
+    }
+
+    #[tokio::test]
+    async fn detail_that_too_many_ask_for_is_refused_and_all_else_is_answered() {
+        let (aggregates, detail) = (Aggregates::new(), DetailStore::new(100));
+        let _row = detail.open(DetailPlane::Session, &["us", "m", "s", "p", "none", "none"]).unwrap();
+        let fixed = Fixed {
+            deployment: "main".to_owned(),
+            regions: vec!["us".to_owned()],
+            detail: DetailLevel::Session,
+            max_series: 100,
+            rtt_limit_ms: 300.0,
+            concealment_limit: 0.05,
+            started: OffsetDateTime::now_utc(),
+        };
+        let lag = Duration::from_secs(10);
+        let triage = Triage::new(aggregates.clone(), detail.clone(), Vec::new(), lag, fixed);
+        let scraper = Scraper::new(aggregates, detail, Vec::new(), lag);
+        let gate = Arc::new(Gate::open());
+        let state = State::new(scraper, Vec::new(), lag, "main".into(), triage.clone(), Arc::clone(&gate));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (_stop, stopping) = watch::channel(false);
+        let mut server = JoinSet::new();
+        server.spawn(http::serve(listener, gate, routes(state), stopping));
+        let get = async |path: &str| get(&format!("{url}{path}"), &[]).await.unwrap();
+
+        let turns = triage.0.turns.acquire_many(2).await.unwrap();
+        assert_eq!(triage.0.turns.available_permits(), 0);
+        let [meeting, session] = ["/api/triage/meeting/m", "/api/triage/session/s"].map(|path| get(path));
+        for refused in <[_; 2]>::from(join!(meeting, session)) {
+            assert_eq!(refused.status, 503);
+            assert_eq!(refused.text(), r#"{"error":"too much is being looked into; try again later"}"#);
+        }
+        for path in ["/", "/metrics", "/livez"] {
+            assert_eq!(get(path).await.status, 200, "{path}");
+        }
+        drop(turns);
+        assert_eq!(get("/api/triage/meeting/m").await.status, 200);
     }
 }

@@ -1,15 +1,18 @@
 //! The page that Prometheus reads, in text format 0.0.4 or OpenMetrics 1.0.
 //!
 //! Half a million series are about a hundred megabytes of text, so the detail planes are written
-//! into a sink as they are read and never held whole. The exporter library writes the aggregates in
-//! format 0.0.4 and in no order; they are few, so this module sorts their families and adapts their
-//! headers to OpenMetrics.
+//! into a sink as they are read and never held whole. Neither are the aggregates: clients can make
+//! them several megabytes, by servers with long names. The exporter library writes the few metrics
+//! of the process in format 0.0.4 and in no order, so this module sorts the families and adapts
+//! their headers to OpenMetrics.
 //!
 //! Invariant: a family is written once, with its header before its samples; without samples it has
 //! no header.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 
+use super::aggregates::{AggregateSeries, Aggregates};
 use super::catalogue::Column;
 use super::detail::{DetailPlane, DetailStore, Value};
 
@@ -45,14 +48,19 @@ impl Format {
     }
 }
 
-/// Writes a whole page: `aggregates`, which
-/// [`Aggregates::render`](super::aggregates::Aggregates::render) wrote, then the detail planes,
-/// with ages at `now` in Unix seconds.
+/// A family of the aggregates, all of whose series are there.
+enum Family<'a> {
+    Own(&'a [Arc<AggregateSeries>]),
+    /// As the exporter library wrote it.
+    Library(&'a str),
+}
+
+/// Writes a whole page: the aggregates, then the detail planes, with ages at `now` in Unix seconds.
 ///
 /// # Errors
 /// Returns the errors of the sink.
 pub fn write_page(
-    aggregates: &str,
+    aggregates: &Aggregates,
     detail: &DetailStore,
     now: f64,
     format: Format,
@@ -68,22 +76,43 @@ pub fn write_page(
     Ok(())
 }
 
-fn write_aggregates(text: &str, format: Format, sink: &mut impl Write) -> io::Result<()> {
+fn write_aggregates(aggregates: &Aggregates, format: Format, sink: &mut impl Write) -> io::Result<()> {
+    let (series, library) = (aggregates.series(), aggregates.library());
+    let own = series.chunk_by(|a, b| a.metric().name == b.metric().name);
+    let own = own.map(|series| (series[0].metric().name, Family::Own(series)));
     // The library ends every family with an empty line.
-    let mut families: Vec<&str> = text.split("\n\n").map(str::trim).filter(|f| !f.is_empty()).collect();
-    families.sort_unstable();
-    for line in families.iter().flat_map(|family| family.lines()) {
-        let header = line.strip_prefix("# ").and_then(|rest| {
-            let (keyword, rest) = rest.split_once(' ')?;
-            let (name, rest) = rest.split_once(' ')?;
-            Some((keyword, name, rest))
-        });
-        match header {
-            Some((keyword, name, rest)) => writeln!(sink, "# {keyword} {} {rest}", format.family(name))?,
-            None => writeln!(sink, "{line}")?,
+    let library = library.split("\n\n").map(str::trim_start);
+    let library = library.filter_map(|family| Some((header(family)?.1, Family::Library(family))));
+    let mut families: Vec<_> = own.chain(library).collect();
+    families.sort_unstable_by_key(|(name, _)| *name);
+    let mut sink = BufWriter::with_capacity(BLOCK, sink);
+    for (name, family) in families {
+        let name = format.family(name);
+        match family {
+            Family::Own(series) => {
+                let metric = series[0].metric();
+                writeln!(sink, "# HELP {name} {}\n# TYPE {name} {}", metric.help, metric.kind.name())?;
+                series.iter().try_for_each(|series| series.write(&mut sink))?;
+            }
+            Family::Library(text) => {
+                for line in text.lines() {
+                    match header(line) {
+                        Some((keyword, _, rest)) => writeln!(sink, "# {keyword} {name} {rest}")?,
+                        None => writeln!(sink, "{line}")?,
+                    }
+                }
+            }
         }
     }
+    sink.into_inner()?;
     Ok(())
+}
+
+/// Keyword, name, and what follows in a text whose first line is a header.
+fn header(text: &str) -> Option<(&str, &str, &str)> {
+    let (keyword, rest) = text.strip_prefix("# ")?.split_once(' ')?;
+    let (name, rest) = rest.split_once(' ')?;
+    Some((keyword, name, rest))
 }
 
 fn write_plane(
@@ -155,12 +184,14 @@ pub fn push_measure(line: &mut Vec<u8>, measure: f64) {
 
 #[cfg(test)]
 mod tests {
-    use metrics::{counter, gauge, with_local_recorder};
+    use metrics::{counter, describe_counter, gauge, with_local_recorder};
 
-    use super::super::catalogue::{PAIR_NETEQ_OPERATIONS, PAIR_SAMPLES, SESSION_LAST_SEEN_AGE, SESSION_RTT};
+    use super::super::catalogue::{
+        FRAMES_FOLDED, PAIR_NETEQ_OPERATIONS, PAIR_SAMPLES, SESSION_LAST_SEEN_AGE, SESSION_RTT,
+    };
     use super::*;
 
-    fn page(aggregates: &str, detail: &DetailStore, format: Format) -> String {
+    fn page(aggregates: &Aggregates, detail: &DetailStore, format: Format) -> String {
         let mut bytes = Vec::new();
         write_page(aggregates, detail, 1_000.5, format, &mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
@@ -180,13 +211,22 @@ mod tests {
             counter!(PAIR_NETEQ_OPERATIONS.name, "operation" => "normal").absolute(100);
             counter!(PAIR_NETEQ_OPERATIONS.name, "operation" => "expand").absolute(0);
         });
-        let aggregates = "# HELP b_total Help of b.\n# TYPE b_total counter\nb_total{x=\"1\"} 2\n\n\
-                          # TYPE a gauge\na 1.5\n\n";
-        let text = r#"# HELP b_total Help of b.
-# TYPE b_total counter
-b_total{x="1"} 2
-# TYPE a gauge
+        // Two of the library, and one of the catalogue between them.
+        let aggregates = Aggregates::new();
+        with_local_recorder(aggregates.recorder(), || {
+            describe_counter!("process_b_total", "Help of b.");
+            counter!("process_b_total", "x" => "1").increment(2);
+            gauge!("a").set(1.5);
+            counter!(FRAMES_FOLDED.name, "region" => "us").increment(3);
+        });
+        let text = r#"# TYPE a gauge
 a 1.5
+# HELP callsight_frames_folded_total Frames folded, late ones included.
+# TYPE callsight_frames_folded_total counter
+callsight_frames_folded_total{region="us"} 3
+# HELP process_b_total Help of b.
+# TYPE process_b_total counter
+process_b_total{x="1"} 2
 # HELP videocall_session_rtt_seconds Round-trip time from the session's client to its elected server, as the client measures it.
 # TYPE videocall_session_rtt_seconds gauge
 videocall_session_rtt_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none"} 0.0425
@@ -201,22 +241,27 @@ videocall_pair_audio_samples_total{region="us",meeting_id="m",session_id="s1",pe
 videocall_pair_neteq_operations_total{region="us",meeting_id="m",session_id="s1",peer_id="p",operation="normal"} 100
 videocall_pair_neteq_operations_total{region="us",meeting_id="m",session_id="s1",peer_id="p",operation="expand"} 0
 "#;
-        assert_eq!(page(aggregates, &store, Format::Text), text);
+        assert_eq!(page(&aggregates, &store, Format::Text), text);
         let mut open_metrics = text.to_owned();
-        for family in ["b", "videocall_pair_audio_samples", "videocall_pair_neteq_operations"] {
+        for family in [
+            "process_b",
+            "callsight_frames_folded",
+            "videocall_pair_audio_samples",
+            "videocall_pair_neteq_operations",
+        ] {
             for keyword in ["HELP", "TYPE"] {
                 open_metrics = open_metrics
                     .replace(&format!("# {keyword} {family}_total "), &format!("# {keyword} {family} "));
             }
         }
-        assert_eq!(page(aggregates, &store, Format::OpenMetrics), open_metrics + "# EOF\n");
+        assert_eq!(page(&aggregates, &store, Format::OpenMetrics), open_metrics + "# EOF\n");
     }
 
     #[test]
     fn a_family_without_samples_has_no_header() {
         let store = DetailStore::new(1000);
         let _empty = store.open(DetailPlane::Pair, &["us", "m", "s1", "p"]).unwrap();
-        assert_eq!(page("", &store, Format::Text), "");
-        assert_eq!(page("", &store, Format::OpenMetrics), "# EOF\n");
+        assert_eq!(page(&Aggregates::new(), &store, Format::Text), "");
+        assert_eq!(page(&Aggregates::new(), &store, Format::OpenMetrics), "# EOF\n");
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Invariant: recording neither allocates nor locks, and concurrent observations are all counted.
 
-use std::fmt::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::HistogramFn;
@@ -60,19 +60,18 @@ impl Buckets {
     }
 
     /// Writes the lines of a series with these labels, in format 0.0.4.
-    pub(super) fn render(&self, name: &str, labels: &str, text: &mut String) {
+    pub(super) fn write(&self, name: &str, labels: &str, sink: &mut impl Write) -> io::Result<()> {
         let (comma, braced) = match labels {
             "" => ("", String::new()),
             labels => (",", format!("{{{labels}}}")),
         };
         let observations = self.observations();
         let bounds = self.bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        // A `String` takes everything.
         for (bound, count) in bounds.zip(observations.cumulative()) {
-            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+            writeln!(sink, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}")?;
         }
         let (sum, count) = (observations.sum, observations.count());
-        let _ = write!(text, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}\n");
+        writeln!(sink, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}")
     }
 }
 
@@ -111,8 +110,8 @@ mod tests {
             ratio.record(value);
         }
         ratio.record_many(0.25, 2);
-        let mut text = String::new();
-        ratio.render("ratio", "region=\"u\\\"s\"", &mut text);
+        let mut text = Vec::new();
+        ratio.write("ratio", "region=\"u\\\"s\"", &mut text).unwrap();
         let expected = "ratio_bucket{region=\"u\\\"s\",le=\"0.001\"} 2\n\
              ratio_bucket{region=\"u\\\"s\",le=\"0.1\"} 3\n\
              ratio_bucket{region=\"u\\\"s\",le=\"0.3\"} 5\n\
@@ -120,7 +119,7 @@ mod tests {
              ratio_bucket{region=\"u\\\"s\",le=\"+Inf\"} 7\n\
              ratio_sum{region=\"u\\\"s\"} 9.0021\n\
              ratio_count{region=\"u\\\"s\"} 7\n";
-        assert_eq!(text, expected);
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
         assert_eq!(ratio.observations().counts, [2, 1, 2, 1, 1]);
     }
 
@@ -128,11 +127,11 @@ mod tests {
     fn without_labels_there_are_no_empty_braces() {
         let seconds = Buckets::new(&[10.0]);
         seconds.record(3600.0);
-        let mut text = String::new();
-        seconds.render("seconds", "", &mut text);
+        let mut text = Vec::new();
+        seconds.write("seconds", "", &mut text).unwrap();
         let expected = "seconds_bucket{le=\"10\"} 0\nseconds_bucket{le=\"+Inf\"} 1\n\
              seconds_sum 3600\nseconds_count 1\n";
-        assert_eq!(text, expected);
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 
     #[test]

@@ -6,11 +6,10 @@
 //! share: an update is one atomic operation, without a hash or a lock. The library keeps what the
 //! catalogue does not have. For histograms see [`Buckets`].
 //!
-//! Invariant: what [`Aggregates::series`] returns and what [`Aggregates::render`] writes are the
-//! same values.
+//! Invariant: what [`AggregateSeries::value`] returns and what a page shows are the same values.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,6 +90,17 @@ impl AggregateSeries {
             Storage::Counter(count) => AggregateValue::Counter(count.0.load(Relaxed)),
             Storage::Gauge(bits) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
             Storage::Histogram(buckets) => AggregateValue::Histogram(buckets.observations()),
+        }
+    }
+
+    /// Writes the lines of its samples.
+    pub(super) fn write(&self, sink: &mut impl Write) -> io::Result<()> {
+        let Self { metric: Metric { name, .. }, labels, value } = self;
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        match value {
+            Storage::Counter(count) => writeln!(sink, "{name}{braced} {}", count.0.load(Relaxed)),
+            Storage::Gauge(bits) => writeln!(sink, "{name}{braced} {}", f64::from_bits(bits.load(Relaxed))),
+            Storage::Histogram(buckets) => buckets.write(name, labels, sink),
         }
     }
 }
@@ -229,32 +239,10 @@ impl Aggregates {
         self.recorder.registry().values().cloned().collect()
     }
 
-    /// Writes all series as text in format 0.0.4, an empty line after each family, families in no
-    /// order.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = self.page.render();
-        let mut family = "";
-        for series in self.series() {
-            let AggregateSeries { metric: Metric { name, help, kind, .. }, labels, value } = &*series;
-            // A `String` takes everything.
-            if std::mem::replace(&mut family, name) != *name {
-                let _ = write!(text, "\n# HELP {name} {help}\n# TYPE {name} {}\n", kind.name());
-            }
-            let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-            let _ = match value {
-                Storage::Counter(count) => writeln!(text, "{name}{braced} {}", count.0.load(Relaxed)),
-                Storage::Gauge(bits) => {
-                    writeln!(text, "{name}{braced} {}", f64::from_bits(bits.load(Relaxed)))
-                }
-                Storage::Histogram(buckets) => {
-                    buckets.render(name, labels, &mut text);
-                    Ok(())
-                }
-            };
-        }
-        text.push('\n');
-        text
+    /// The metrics that the catalogue does not have, as text in format 0.0.4, an empty line after
+    /// each family, families in no order.
+    pub(super) fn library(&self) -> String {
+        self.page.render()
     }
 }
 
@@ -264,6 +252,8 @@ mod tests {
 
     use super::super::aggregates::{RegionSeries, ServerSeries, StreamSeries};
     use super::super::catalogue::{CONCEALMENT, FRAMES_FOLDED, MEETINGS, SCRAPE_SECONDS_SPENT};
+    use super::super::detail::DetailStore;
+    use super::super::exposition::{Format, write_page};
     use super::*;
 
     const METADATA: Metadata<'static> = Metadata::new("", metrics::Level::INFO, None);
@@ -272,6 +262,12 @@ mod tests {
         let labels =
             metric.labels.iter().map(|name| Label::new(*name, format!("{name}\"s"))).collect::<Vec<_>>();
         Key::from_parts(metric.name, labels)
+    }
+
+    fn page(aggregates: &Aggregates) -> String {
+        let mut page = Vec::new();
+        write_page(aggregates, &DetailStore::new(0), 0.0, Format::Text, &mut page).unwrap();
+        String::from_utf8(page).unwrap()
     }
 
     #[test]
@@ -290,7 +286,7 @@ mod tests {
         let AggregateValue::Histogram(observations) = &concealment.1 else { panic!("{concealment:?}") };
         assert_eq!((observations.count(), observations.sum), (2, 0.5));
         assert_eq!(series[2].labels().values(), ["region\"s"]);
-        let page = aggregates.render();
+        let page = page(&aggregates);
         for line in [
             "callsight_frames_folded_total{region=\"region\\\"s\"} 6\n",
             "videocall_meetings{region=\"region\\\"s\",server_url=\"server_url\\\"s\",server_type=\"server_type\\\"s\"} 5\n",
@@ -308,7 +304,7 @@ mod tests {
         for more in [u64::MAX - 48_001, 1, 1, u64::MAX] {
             counter.increment(more);
             series.push(aggregates.series()[0].value());
-            pages.push(aggregates.render());
+            pages.push(page(&aggregates));
         }
         let expected = [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX];
         assert_eq!(series, expected.map(AggregateValue::Counter));
@@ -329,7 +325,7 @@ mod tests {
         // The library's page has each series; a label that the catalogue doesn't have would keep it
         // from being ours.
         let sampled = aggregates.series().len();
-        let page = aggregates.render();
+        let page = page(&aggregates);
         let of_histogram = ["_bucket{", "_sum{", "_count{"];
         let single = page.lines().filter(|line| {
             !line.is_empty() && !line.starts_with('#') && !of_histogram.iter().any(|part| line.contains(part))
@@ -351,7 +347,7 @@ mod tests {
             aggregates.recorder.register_histogram(&Key::from_name(name), &METADATA).record(1.0);
         }
         assert!(aggregates.series().is_empty());
-        let page = aggregates.render();
+        let page = page(&aggregates);
         assert!(page.contains("somebody_elses_total{zone=\"a\"} 1\n"), "{page}");
         assert!(!page.contains("_seconds"), "{page}");
     }
@@ -361,10 +357,10 @@ mod tests {
         let aggregates = Aggregates::new();
         aggregates.recorder.register_histogram(&key(&CONCEALMENT), &METADATA).record(0.0);
         aggregates.recorder.register_histogram(&key(&SCRAPE_SECONDS_SPENT), &METADATA).record(1.0);
-        let page = aggregates.render();
+        let page = page(&aggregates);
         for metric in [&CONCEALMENT, &SCRAPE_SECONDS_SPENT] {
             let head =
-                format!("\n\n# HELP {0} {1}\n# TYPE {0} histogram\n{0}_bucket", metric.name, metric.help);
+                format!("\n# HELP {0} {1}\n# TYPE {0} histogram\n{0}_bucket", metric.name, metric.help);
             assert!(format!("\n{page}").contains(&head), "{page}");
         }
     }

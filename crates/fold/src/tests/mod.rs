@@ -170,7 +170,7 @@ impl World {
     fn page(&self) -> Page {
         let mut page = Vec::new();
         let now = self.now.unix_seconds();
-        write_page(&self.aggregates.render(), &self.detail, now, Format::Text, &mut page).unwrap();
+        write_page(&self.aggregates, &self.detail, now, Format::Text, &mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
         let mut series = BTreeMap::new();
         for line in page.lines().filter(|line| !line.starts_with('#')) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use callsight_frame::{
-    Audio, Field, Form, Frame, MAX_FRAME_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_PEERS, MeetingId,
-    NetEq, Peer, PeerId, Reason, Seq, Server, ServerType, ServerUrl, SessionId, Version, Video,
+    App, Audio, CandidateType, Client, Form, Frame, Join, JoinState, MAPS, MAX_FRAME_BYTES,
+    MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_PEERS, MeetingId, NetEq, Path, Peer, PeerId, Platform, Protocol,
+    QualityLimitation, Reason, Sending, Seq, Server, ServerType, ServerUrl, SessionId, Version, Video,
 };
 
 const DOC: &str = include_str!("../../../../docs/frame.md");
@@ -30,15 +31,22 @@ fn table(heading: &str) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn the_field_tables_are_those_of_the_code() {
-    let tables: [(&str, &[Field]); 6] = [
-        ("### Frame", Frame::FIELDS),
-        ("### Server", Server::FIELDS),
-        ("### Peer", Peer::FIELDS),
-        ("### Audio", Audio::FIELDS),
-        ("### NetEQ", NetEq::FIELDS),
-        ("### Video", Video::FIELDS),
-    ];
-    for (heading, fields) in tables {
+    // The shared screen has the fields of a video.
+    for (map, fields) in MAPS.iter().filter(|(map, _)| *map != "screen") {
+        let heading = match *map {
+            "" => "### Frame",
+            "server" => "### Server",
+            "peers" => "### Peer",
+            "audio" => "### Audio",
+            "neteq" => "### NetEQ",
+            "video" => "### Video",
+            "client" => "### Client",
+            "path" => "### Path",
+            "send" => "### Send",
+            "quality_limitation_durations" => "### Quality limitation",
+            "join" => "### Join",
+            other => panic!("no heading for {other}"),
+        };
         let expected: Vec<Vec<String>> = fields
             .iter()
             .enumerate()
@@ -71,10 +79,9 @@ fn the_limits_are_those_of_the_code() {
 
 #[test]
 fn the_ranges_are_those_of_the_code() {
-    let tables =
-        [Frame::FIELDS, Server::FIELDS, Peer::FIELDS, Audio::FIELDS, NetEq::FIELDS, Video::FIELDS].concat();
+    let tables = MAPS.iter().flat_map(|(_, fields)| *fields);
     // The version is no measurement.
-    let numbers = tables.iter().filter(|field| matches!(field.kind, "uint" | "float") && field.key != "v");
+    let numbers = tables.filter(|field| matches!(field.kind, "uint" | "float") && field.key != "v");
     let expected: BTreeMap<_, _> = numbers.map(|field| (field.key, field.max.expect("a range"))).collect();
     let mut documented = BTreeMap::new();
     for row in table("## Ranges") {
@@ -83,6 +90,9 @@ fn the_ranges_are_those_of_the_code() {
             let key = key.trim_matches('`');
             match key {
                 "neteq.*" => documented.extend(NetEq::FIELDS.iter().map(|field| (field.key, max))),
+                "quality_limitation_durations.*" => {
+                    documented.extend(QualityLimitation::FIELDS.iter().map(|field| (field.key, max)));
+                }
                 _ => drop(documented.insert(key, max)),
             }
         }
@@ -110,6 +120,20 @@ fn the_example_is_one_frame_in_both_forms_and_json() {
 fn the_sizes_are_those_of_a_frame_with_every_field() {
     let ids: Vec<String> = (0..9).map(|number| format!("peer-{number}@example")).collect();
     let peer_id = |number: usize| PeerId::new(&ids[number]).unwrap();
+    let video = |kbps| Video {
+        fps: Some(29.97),
+        frames_buffered: Some(2.0),
+        bitrate_kbps: Some(kbps),
+        frames_decoded: Some(18_000),
+        frames_dropped: Some(21),
+        freeze_count: Some(2),
+        packets_received: Some(74_000),
+        packets_lost: Some(80),
+        freezes_ms: Some(900),
+        frame_height: Some(720),
+        nack_count: Some(61),
+        pli_count: Some(4),
+    };
     let peer = |number| Peer {
         peer_id: peer_id(number),
         can_listen: true,
@@ -137,17 +161,19 @@ fn the_sizes_are_those_of_a_frame_with_every_field() {
                 dtmf: Some(0),
                 undefined: Some(0),
             }),
+            concealment_events: Some(35),
+            inserted_samples: Some(24_000),
+            removed_samples: Some(21_000),
+            packets_discarded: Some(3),
         }),
-        video: Some(Video {
-            fps: Some(29.97),
-            frames_buffered: Some(2.0),
-            bitrate_kbps: Some(1250.5),
-            frames_decoded: Some(18_000),
-            frames_dropped: Some(21),
-            freeze_count: Some(2),
-        }),
+        video: Some(video(1250.5)),
+        audio_wanted: Some(true),
+        video_wanted: Some(true),
+        screen: (number == 1).then(|| video(2050.5)),
     };
     let frame = Frame {
+        peers: (1..9).map(peer).collect(),
+
         version: Version,
         meeting_id: MeetingId::new("weekly-planning").unwrap(),
         session_id: SessionId::new("s-7f3a9c21e5").unwrap(),
@@ -163,7 +189,27 @@ fn the_sizes_are_those_of_a_frame_with_every_field() {
         audio_enabled: Some(true),
         video_enabled: Some(true),
         tab_visible: Some(true),
-        peers: (1..9).map(peer).collect(),
+        client: Some(Client { app: Some(App::new("web-2.14.0").unwrap()), platform: Some(Platform::Chrome) }),
+        path: Some(Path {
+            candidate_type: Some(CandidateType::Relay),
+            protocol: Some(Protocol::Udp),
+            available_outgoing_kbps: Some(2450.5),
+            ice_restarts: Some(1),
+        }),
+        send: Some(Sending {
+            rtt_ms: Some(184.5),
+            audio_packets_sent: Some(31_000),
+            audio_packets_lost: Some(40),
+            video_packets_sent: Some(90_000),
+            video_packets_lost: Some(110),
+            fps: Some(29.97),
+            frame_height: Some(720),
+            bitrate_kbps: Some(1450.5),
+            limited: Some(QualityLimitation { cpu_ms: Some(0), bandwidth_ms: Some(1500), other_ms: Some(0) }),
+            nack_count: Some(70),
+            pli_count: Some(6),
+        }),
+        join: Some(Join { state: JoinState::Joined, setup_ms: Some(840.5), reason: None }),
     };
     let grouped = |bytes: usize| format!("{},{:03}", bytes / 1000, bytes % 1000);
     let [compact, named] = [Form::Compact, Form::Named].map(|form| grouped(frame.encode(form).len()));

@@ -1,8 +1,7 @@
 //! Each limit with exactly its reason, and what is taken generously.
 
 use callsight_frame::{
-    Audio, Form, Frame, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, NetEq, Peer, Reason, Rejection, Seq, Server,
-    ServerType, Video,
+    Form, Frame, MAPS, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, Reason, Rejection, Seq, ServerType,
 };
 use serde_json::json;
 
@@ -13,11 +12,17 @@ fn full() -> Message {
     let audio = json!({
         "buffer_ms": 62.5, "target_ms": 60.0, "packets_awaiting_decode": 3.0, "jitter_ms": 1.5,
         "packets_received": 150, "packets_lost": 0, "total_samples": 144_000, "concealed_samples": 480,
-        "silent_concealed_samples": 0,
+        "silent_concealed_samples": 0, "concealment_events": 2, "inserted_samples_for_deceleration": 96,
+        "removed_samples_for_acceleration": 0, "packets_discarded": 1,
         "neteq": {
             "normal": 298, "merge": 0, "expand": 2, "accelerate": 0, "fast_accelerate": 0,
             "preemptive_expand": 0, "comfort_noise": 0, "dtmf": 0, "undefined": 0,
         },
+    });
+    let video = json!({
+        "fps": 30.5, "frames_buffered": 0.0, "bitrate_kbps": 900.0, "frames_decoded": 1,
+        "frames_dropped": 0, "freeze_count": 0, "packets_received": 90, "packets_lost": 1,
+        "total_freezes_duration_ms": 0, "frame_height": 720, "nack_count": 1, "pli_count": 0,
     });
     Message::from_json(&json!({
         "v": 1, "meeting_id": "standup", "session_id": "s-1", "peer_id": "ana", "seq": 3,
@@ -27,11 +32,20 @@ fn full() -> Message {
         "peers": [{
             "peer_id": "bo", "can_listen": true, "can_see": false, "audio_enabled": true,
             "video_enabled": false, "audio": audio,
-            "video": {
-                "fps": 30.5, "frames_buffered": 0.0, "bitrate_kbps": 900.0, "frames_decoded": 1,
-                "frames_dropped": 0, "freeze_count": 0,
-            },
+            "video": video, "audio_wanted": true, "video_wanted": false, "screen": video,
         }],
+        "client": {"app": "web-2.14.0", "platform": "firefox"},
+        "path": {
+            "candidate_type": "relay", "protocol": "tls", "available_outgoing_kbps": 2500.0,
+            "ice_restarts": 1,
+        },
+        "send": {
+            "rtt_ms": 51.5, "audio_packets_sent": 150, "audio_packets_lost": 1,
+            "video_packets_sent": 400, "video_packets_lost": 2, "frames_per_second": 29.5,
+            "frame_height": 720, "bitrate_kbps": 1400.0, "nack_count": 2, "pli_count": 1,
+            "quality_limitation_durations": {"cpu": 0, "bandwidth": 1500, "other": 0},
+        },
+        "join": {"state": "failed", "setup_ms": 15000.5, "reason": "ice"},
     }))
 }
 
@@ -60,62 +74,27 @@ fn rejected(message: &[u8], expected: &str) {
     assert_eq!(rejection(message).to_string(), expected);
 }
 
-const UINTS: [&str; 20] = [
-    "v",
-    "seq",
-    "sent_at_ms",
-    "peers.0.audio.packets_received",
-    "peers.0.audio.packets_lost",
-    "peers.0.audio.total_samples",
-    "peers.0.audio.concealed_samples",
-    "peers.0.audio.silent_concealed_samples",
-    "peers.0.audio.neteq.normal",
-    "peers.0.audio.neteq.merge",
-    "peers.0.audio.neteq.expand",
-    "peers.0.audio.neteq.accelerate",
-    "peers.0.audio.neteq.fast_accelerate",
-    "peers.0.audio.neteq.preemptive_expand",
-    "peers.0.audio.neteq.comfort_noise",
-    "peers.0.audio.neteq.dtmf",
-    "peers.0.audio.neteq.undefined",
-    "peers.0.video.frames_decoded",
-    "peers.0.video.frames_dropped",
-    "peers.0.video.freeze_count",
-];
-
-const FLOATS: [&str; 8] = [
-    "server.rtt_ms",
-    "peers.0.audio.buffer_ms",
-    "peers.0.audio.target_ms",
-    "peers.0.audio.packets_awaiting_decode",
-    "peers.0.audio.jitter_ms",
-    "peers.0.video.fps",
-    "peers.0.video.frames_buffered",
-    "peers.0.video.bitrate_kbps",
-];
-
-const STRINGS: [&str; 6] =
-    ["meeting_id", "session_id", "peer_id", "server.url", "server.type", "peers.0.peer_id"];
-
-const BOOLS: [&str; 8] = [
-    "ended",
-    "audio_enabled",
-    "video_enabled",
-    "tab_visible",
-    "peers.0.can_listen",
-    "peers.0.can_see",
-    "peers.0.audio_enabled",
-    "peers.0.video_enabled",
-];
-
-const MAPS: [&str; 5] = ["server", "peers.0", "peers.0.audio", "peers.0.audio.neteq", "peers.0.video"];
-
-#[test]
-fn the_lists_have_every_field() {
-    let tables = [Frame::FIELDS, Server::FIELDS, Peer::FIELDS, Audio::FIELDS, NetEq::FIELDS, Video::FIELDS];
-    let fields: usize = tables.iter().map(|fields| fields.len()).sum();
-    // A peer is in the list of maps and no field; `peers` is in no list.
-    assert_eq!(UINTS.len() + FLOATS.len() + STRINGS.len() + BOOLS.len() + MAPS.len(), fields);
+/// The paths of all values of a type, by the tables of the code.
+fn paths(kind: &str) -> Vec<String> {
+    fn walk(prefix: &str, map: &str, kind: &str, paths: &mut Vec<String>) {
+        let (_, fields) = MAPS.iter().find(|(key, _)| *key == map).unwrap();
+        for field in *fields {
+            let path = match field.kind {
+                "array of maps" => format!("{prefix}{}.0", field.key),
+                _ => format!("{prefix}{}", field.key),
+            };
+            if MAPS.iter().any(|(key, _)| *key == field.key) {
+                walk(&format!("{path}."), field.key, kind, paths);
+            }
+            if field.kind == kind || (kind == "map" && field.kind == "array of maps") {
+                paths.push(path);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    walk("", "", kind, &mut paths);
+    assert!(!paths.is_empty(), "no {kind}");
+    paths
 }
 
 /// The path as a rejection shows it.
@@ -140,8 +119,9 @@ fn the_longest_frame_has_64_kib() {
 fn there_are_at_most_256_peers() {
     let mut frame = full();
     let mut peer = frame.at("peers.0").clone();
-    peer.remove("audio");
-    peer.remove("video");
+    for map in ["audio", "video", "screen"] {
+        peer.remove(map);
+    }
     let mut peers = |count| {
         *frame.at("peers") = Message::Array(vec![peer.clone(); count]);
         frame.bytes()
@@ -173,7 +153,7 @@ fn a_claimed_length_reserves_nothing() {
 
 #[test]
 fn numbers_are_finite_and_not_negative() {
-    for path in FLOATS {
+    for path in &paths("float") {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             rejected(&with(path, Message::Float(value)), &format!("not_finite: {}: {value}", shown(path)));
         }
@@ -184,7 +164,7 @@ fn numbers_are_finite_and_not_negative() {
         );
         rejected(&with(path, Message::Int(-1)), &format!("out_of_range: {}: -1 is negative", shown(path)));
     }
-    for path in UINTS {
+    for path in &paths("uint") {
         let shown = shown(path);
         rejected(&with(path, Message::Float(f64::NAN)), &format!("not_finite: {shown}: NaN"));
         rejected(&with(path, Message::Int(-1)), &format!("out_of_range: {shown}: -1 is negative"));
@@ -200,14 +180,14 @@ fn counts_may_be_whole_floats_and_floats_may_be_whole() {
     let plain = full().bytes();
     let expected = Frame::decode(&plain).unwrap();
     let mut floats = full();
-    for path in UINTS {
+    for path in &paths("uint") {
         let Message::Uint(value) = *floats.at(path) else { panic!("{path}") };
         *floats.at(path) = Message::Float(value as f64);
     }
     assert_eq!(Frame::decode(&floats.bytes()).unwrap(), expected);
 
     let mut whole = full();
-    for path in FLOATS {
+    for path in &paths("float") {
         *whole.at(path) = Message::Uint(60);
     }
     let whole = whole.bytes();
@@ -222,7 +202,7 @@ fn counts_may_be_whole_floats_and_floats_may_be_whole() {
 }
 
 /// The highest value of each number, written out once more.
-const MAXIMA: [(&str, u64); 27] = [
+const MAXIMA: [(&str, u64); 65] = [
     ("seq", 9_007_199_254_740_992),
     ("sent_at_ms", 253_402_300_799_999),
     ("server.rtt_ms", 600_000),
@@ -244,18 +224,57 @@ const MAXIMA: [(&str, u64); 27] = [
     ("peers.0.audio.neteq.comfort_noise", 10_000_000_000_000),
     ("peers.0.audio.neteq.dtmf", 10_000_000_000_000),
     ("peers.0.audio.neteq.undefined", 10_000_000_000_000),
+    ("peers.0.audio.concealment_events", 10_000_000_000_000),
+    ("peers.0.audio.inserted_samples_for_deceleration", 10_000_000_000_000),
+    ("peers.0.audio.removed_samples_for_acceleration", 10_000_000_000_000),
+    ("peers.0.audio.packets_discarded", 10_000_000_000_000),
     ("peers.0.video.fps", 10_000),
     ("peers.0.video.frames_buffered", 1_000_000),
     ("peers.0.video.bitrate_kbps", 10_000_000),
     ("peers.0.video.frames_decoded", 10_000_000_000_000),
     ("peers.0.video.frames_dropped", 10_000_000_000_000),
     ("peers.0.video.freeze_count", 10_000_000_000_000),
+    ("peers.0.video.packets_received", 10_000_000_000_000),
+    ("peers.0.video.packets_lost", 10_000_000_000_000),
+    ("peers.0.video.total_freezes_duration_ms", 10_000_000_000_000),
+    ("peers.0.video.nack_count", 10_000_000_000_000),
+    ("peers.0.video.pli_count", 10_000_000_000_000),
+    ("peers.0.video.frame_height", 65_535),
+    ("peers.0.screen.fps", 10_000),
+    ("peers.0.screen.frames_buffered", 1_000_000),
+    ("peers.0.screen.bitrate_kbps", 10_000_000),
+    ("peers.0.screen.frames_decoded", 10_000_000_000_000),
+    ("peers.0.screen.frames_dropped", 10_000_000_000_000),
+    ("peers.0.screen.freeze_count", 10_000_000_000_000),
+    ("peers.0.screen.packets_received", 10_000_000_000_000),
+    ("peers.0.screen.packets_lost", 10_000_000_000_000),
+    ("peers.0.screen.total_freezes_duration_ms", 10_000_000_000_000),
+    ("peers.0.screen.nack_count", 10_000_000_000_000),
+    ("peers.0.screen.pli_count", 10_000_000_000_000),
+    ("peers.0.screen.frame_height", 65_535),
+    ("path.available_outgoing_kbps", 10_000_000),
+    ("path.ice_restarts", 10_000_000_000_000),
+    ("send.rtt_ms", 600_000),
+    ("send.audio_packets_sent", 10_000_000_000_000),
+    ("send.audio_packets_lost", 10_000_000_000_000),
+    ("send.video_packets_sent", 10_000_000_000_000),
+    ("send.video_packets_lost", 10_000_000_000_000),
+    ("send.nack_count", 10_000_000_000_000),
+    ("send.pli_count", 10_000_000_000_000),
+    ("send.frames_per_second", 10_000),
+    ("send.frame_height", 65_535),
+    ("send.bitrate_kbps", 10_000_000),
+    ("send.quality_limitation_durations.cpu", 10_000_000_000_000),
+    ("send.quality_limitation_durations.bandwidth", 10_000_000_000_000),
+    ("send.quality_limitation_durations.other", 10_000_000_000_000),
+    ("join.setup_ms", 600_000),
 ];
 
 #[test]
 fn numbers_end_where_no_client_gets() {
     // All but the version, which has one value.
-    assert_eq!(MAXIMA.len(), UINTS.len() + FLOATS.len() - 1);
+    let (uints, floats) = (paths("uint"), paths("float"));
+    assert_eq!(MAXIMA.len(), uints.len() + floats.len() - 1);
     for (path, max) in MAXIMA {
         let float = max as f64;
         for number in [Message::Uint(max), Message::Int(max as i64), Message::Float(float)] {
@@ -268,7 +287,7 @@ fn numbers_end_where_no_client_gets() {
         let beyond = [u64::MAX, max + 1].map(Message::Uint).into_iter();
         let mut beyond: Vec<_> =
             beyond.chain([Message::Int(max as i64 + 1), Message::Float(1e300)]).collect();
-        if FLOATS.contains(&path) {
+        if floats.iter().any(|float| float == path) {
             beyond.extend([Message::Float(float * (1.0 + f64::EPSILON)), Message::Float32(f32::MAX)]);
         }
         for bytes in beyond.into_iter().flat_map(|number| in_both_forms(path, number)) {
@@ -339,14 +358,18 @@ fn the_server_is_an_origin_of_some_type() {
 
 #[test]
 fn every_required_value_is_required_in_both_forms() {
-    let tables = [("", Frame::FIELDS), ("server.", Server::FIELDS), ("peers.0.", Peer::FIELDS)];
-    let paths: Vec<String> = tables
-        .into_iter()
+    let paths: Vec<String> = MAPS
+        .iter()
         .flat_map(|(map, fields)| {
-            fields.iter().filter(|field| field.required).map(move |f| format!("{map}{}", f.key))
+            let prefix = match *map {
+                "" => String::new(),
+                "peers" => "peers.0.".to_owned(),
+                map => format!("{map}."),
+            };
+            fields.iter().filter(|field| field.required).map(move |field| format!("{prefix}{}", field.key))
         })
         .collect();
-    assert_eq!(paths.len(), 7 + 2 + 5);
+    assert_eq!(paths.len(), 7 + 2 + 5 + 1);
     for path in paths {
         let expected = format!("missing_field: {}: absent or nil", shown(&path));
         let mut removed = full();
@@ -379,7 +402,7 @@ fn a_value_of_the_wrong_type_is_named_and_not_repeated() {
         ("array", Message::Array(vec![Message::Bool(true)])),
         ("map", Message::Map(vec![(Message::text("x"), Message::Nil)])),
     ];
-    let check = |paths: &[&str], kind: &str, takes: &[&str]| {
+    let check = |paths: &[String], kind: &str, takes: &[&str]| {
         for path in paths {
             for (family, value) in wrong.iter().filter(|(family, _)| !takes.contains(family)) {
                 let rejection = rejection(&with(path, value.clone()));
@@ -397,13 +420,13 @@ fn a_value_of_the_wrong_type_is_named_and_not_repeated() {
             }
         }
     };
-    check(&UINTS, "uint", &["number"]);
-    check(&FLOATS, "float", &["number"]);
-    check(&BOOLS, "bool", &["bool"]);
+    check(&paths("uint"), "uint", &["number"]);
+    check(&paths("float"), "float", &["number"]);
+    check(&paths("bool"), "bool", &["bool"]);
     // A bin is how some encoders of old write text.
-    check(&STRINGS, "str", &["str", "bin"]);
-    check(&MAPS, "map", &["map", "array"]);
-    check(&["peers"], "array of maps", &["array"]);
+    check(&paths("str"), "str", &["str", "bin"]);
+    check(&paths("map"), "map", &["map", "array"]);
+    check(&["peers".to_owned()], "array of maps", &["array"]);
     rejected(
         &with("server", Message::Array(vec![Message::Uint(4)])),
         "malformed: server.url: found integer `4`, expected str",

@@ -1,6 +1,6 @@
 //! MessagePack as a tree, so that tests can write what no encoder of ours would.
 
-use callsight_frame::{Audio, Field, Frame, NetEq, Peer, Server, Video};
+use callsight_frame::{Field, Frame, MAPS};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value.
@@ -148,14 +148,8 @@ impl Message {
         visit: &mut impl FnMut(&mut Self, &'static [Field]),
     ) {
         for (key, value) in self.entries() {
-            let fields = match key {
-                Self::Str(key) if key == "server" => Server::FIELDS,
-                Self::Str(key) if key == "peers" => Peer::FIELDS,
-                Self::Str(key) if key == "audio" => Audio::FIELDS,
-                Self::Str(key) if key == "neteq" => NetEq::FIELDS,
-                Self::Str(key) if key == "video" => Video::FIELDS,
-                _ => continue,
-            };
+            let Self::Str(key) = key else { continue };
+            let Some((_, fields)) = MAPS.iter().find(|(map, _)| map == key) else { continue };
             match value {
                 Self::Array(peers) => {
                     peers.iter_mut().for_each(|peer| peer.each_map_under(fields, visit));

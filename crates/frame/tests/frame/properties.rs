@@ -1,7 +1,8 @@
 //! What holds for every frame, and for every message.
 
 use callsight_frame::{
-    Audio, Form, Frame, MeetingId, NetEq, Peer, PeerId, Reason, Rejection, Seq, Server, ServerType,
+    App, Audio, CandidateType, Client, Form, Frame, Join, JoinFailure, JoinState, MeetingId, NetEq, Path,
+    Peer, PeerId, Platform, Protocol, QualityLimitation, Reason, Rejection, Sending, Seq, Server, ServerType,
     ServerUrl, SessionId, Version, Video,
 };
 use proptest::collection::vec;
@@ -14,116 +15,203 @@ use crate::message::Message;
 /// The texts of a frame, which it borrows.
 #[derive(Clone, Debug)]
 struct Texts {
-    ids: [String; 3],
+    ids: [String; 4],
     url: String,
     peers: Vec<String>,
 }
 
-/// All else, by value: a function of the texts.
-type Rest = (u64, u64, [Option<bool>; 4], Option<(usize, Option<f64>)>, Vec<PeerRest>);
-type PeerRest =
-    ([bool; 4], Option<([Option<f64>; 4], [Option<u64>; 5], Option<[Option<u64>; 9]>)>, Option<VideoRest>);
-type VideoRest = ([Option<f64>; 3], [Option<u64>; 3]);
-
 const MAX_TEST_PEERS: usize = 12;
 
-/// Up to the highest value that every float may have.
-fn float() -> impl Strategy<Value = Option<f64>> {
-    option::of(prop_oneof![
-        Just(0.0),
-        Just(10_000.0),
-        Just(f64::MIN_POSITIVE),
-        0.0..1e4,
-        (0_u32..9).prop_map(f64::from)
-    ])
+/// The highest value that every float, and every count, may have.
+const MAX_FLOAT: f64 = 10_000.0;
+const MAX_COUNT: u64 = 65_535;
+
+/// Draws values from numbers, and absent ones when these are used up.
+struct Draw<'a> {
+    numbers: std::slice::Iter<'a, u64>,
+    /// What floats and counts that are present are instead.
+    number: Option<f64>,
 }
 
-const MAX_COUNT: u64 = 10_000_000_000_000;
+impl Draw<'_> {
+    fn next(&mut self) -> u64 {
+        self.numbers.next().copied().unwrap_or_default()
+    }
 
-fn count() -> impl Strategy<Value = Option<u64>> {
-    option::of(prop_oneof![Just(0), Just(MAX_COUNT), 0_u64..300, 0..MAX_COUNT])
+    fn some<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (self.next() % 4 > 0).then(|| value(self))
+    }
+
+    fn flag(&mut self) -> bool {
+        self.next() % 2 == 1
+    }
+
+    fn float(&mut self) -> Option<f64> {
+        let number = self.next();
+        let drawn = match number % 6 {
+            0 => return None,
+            1 => 0.0,
+            2 => MAX_FLOAT,
+            3 => f64::MIN_POSITIVE,
+            4 => (number % 10) as f64,
+            _ => number as f64 / u64::MAX as f64 * MAX_FLOAT,
+        };
+        Some(self.number.unwrap_or(drawn))
+    }
+
+    fn count(&mut self) -> Option<u64> {
+        let number = self.next();
+        let drawn = match number % 5 {
+            0 => return None,
+            1 => 0,
+            2 => MAX_COUNT,
+            3 => number % 300,
+            _ => number % MAX_COUNT,
+        };
+        Some(self.number.map_or(drawn, |number| number as u64))
+    }
+
+    fn word<T: Copy>(&mut self, words: &[T]) -> T {
+        words[(self.next() % words.len() as u64) as usize]
+    }
+
+    fn audio(&mut self) -> Audio {
+        Audio {
+            buffer_ms: self.float(),
+            target_ms: self.float(),
+            packets_awaiting_decode: self.float(),
+            jitter_ms: self.float(),
+            packets_received: self.count(),
+            packets_lost: self.count(),
+            total_samples: self.count(),
+            concealed_samples: self.count(),
+            silent_concealed_samples: self.count(),
+            neteq: self.some(|draw| NetEq {
+                normal: draw.count(),
+                merge: draw.count(),
+                expand: draw.count(),
+                accelerate: draw.count(),
+                fast_accelerate: draw.count(),
+                preemptive_expand: draw.count(),
+                comfort_noise: draw.count(),
+                dtmf: draw.count(),
+                undefined: draw.count(),
+            }),
+            concealment_events: self.count(),
+            inserted_samples: self.count(),
+            removed_samples: self.count(),
+            packets_discarded: self.count(),
+        }
+    }
+
+    fn video(&mut self) -> Video {
+        Video {
+            fps: self.float(),
+            frames_buffered: self.float(),
+            bitrate_kbps: self.float(),
+            frames_decoded: self.count(),
+            frames_dropped: self.count(),
+            freeze_count: self.count(),
+            packets_received: self.count(),
+            packets_lost: self.count(),
+            freezes_ms: self.count(),
+            frame_height: self.count(),
+            nack_count: self.count(),
+            pli_count: self.count(),
+        }
+    }
+
+    fn peer<'a>(&mut self, peer_id: &'a str) -> Peer<'a> {
+        Peer {
+            peer_id: PeerId::new(peer_id).unwrap(),
+            can_listen: self.flag(),
+            can_see: self.flag(),
+            audio_enabled: self.flag(),
+            video_enabled: self.flag(),
+            audio: self.some(Self::audio),
+            video: self.some(Self::video),
+            audio_wanted: self.some(Self::flag),
+            video_wanted: self.some(Self::flag),
+            screen: self.some(Self::video),
+        }
+    }
+
+    fn sending(&mut self) -> Sending {
+        Sending {
+            rtt_ms: self.float(),
+            audio_packets_sent: self.count(),
+            audio_packets_lost: self.count(),
+            video_packets_sent: self.count(),
+            video_packets_lost: self.count(),
+            fps: self.float(),
+            frame_height: self.count(),
+            bitrate_kbps: self.float(),
+            limited: self.some(|draw| QualityLimitation {
+                cpu_ms: draw.count(),
+                bandwidth_ms: draw.count(),
+                other_ms: draw.count(),
+            }),
+            nack_count: self.count(),
+            pli_count: self.count(),
+        }
+    }
+
+    fn frame<'a>(&mut self, texts: &'a Texts) -> Frame<'a> {
+        let seq = [1, 1 << 53, self.next() % 100_000 + 1];
+        Frame {
+            version: Version,
+            meeting_id: MeetingId::new(&texts.ids[0]).unwrap(),
+            session_id: SessionId::new(&texts.ids[1]).unwrap(),
+            peer_id: PeerId::new(&texts.ids[2]).unwrap(),
+            seq: Seq::new(self.word(&seq)).unwrap(),
+            sent_at_ms: self.number.map_or_else(|| self.next() % 253_402_300_800_000, |number| number as u64),
+            ended: self.some(Self::flag),
+            server: self.some(|draw| Server {
+                url: ServerUrl::new(&texts.url).unwrap(),
+                server_type: draw.word(ServerType::ALL),
+                rtt_ms: draw.float(),
+            }),
+            audio_enabled: self.some(Self::flag),
+            video_enabled: self.some(Self::flag),
+            tab_visible: self.some(Self::flag),
+            peers: texts.peers.iter().map(|peer_id| self.peer(peer_id)).collect(),
+            client: self.some(|draw| Client {
+                app: draw.some(|_| App::new(&texts.ids[3]).unwrap()),
+                platform: draw.some(|draw| draw.word(Platform::ALL)),
+            }),
+            path: self.some(|draw| Path {
+                candidate_type: draw.some(|draw| draw.word(CandidateType::ALL)),
+                protocol: draw.some(|draw| draw.word(Protocol::ALL)),
+                available_outgoing_kbps: draw.float(),
+                ice_restarts: draw.count(),
+            }),
+            send: self.some(Self::sending),
+            join: self.some(|draw| Join {
+                state: draw.word(JoinState::ALL),
+                setup_ms: draw.float(),
+                reason: draw.some(|draw| draw.word(JoinFailure::ALL)),
+            }),
+        }
+    }
 }
 
 fn texts() -> impl Strategy<Value = Texts> {
     let id = || prop_oneof!["[A-Za-z0-9._:@-]{1,20}", "[A-Za-z0-9._:@-]{128}"];
     let url = "(https|wss|webtransport)://[a-z][a-z0-9]{0,9}(\\.[a-z]{2,5}){0,2}(:[1-9][0-9]{3})?";
-    ([id(), id(), id()], url, vec(id(), 0..MAX_TEST_PEERS)).prop_map(|(ids, url, peers)| Texts {
+    ([id(), id(), id(), id()], url, vec(id(), 0..MAX_TEST_PEERS)).prop_map(|(ids, url, peers)| Texts {
         ids,
         url,
         peers,
     })
 }
 
-fn rest() -> impl Strategy<Value = Rest> {
-    let four = || [float(), float(), float(), float()];
-    let audio = (four(), vec(count(), 5), option::of(vec(count(), 9))).prop_map(|(floats, counts, neteq)| {
-        (floats, counts.try_into().unwrap(), neteq.map(|neteq| neteq.try_into().unwrap()))
-    });
-    let video = ([float(), float(), float()], [count(), count(), count()]);
-    let peer = (any::<[bool; 4]>(), option::of(audio), option::of(video));
-    let server = option::of((0_usize..4, float()));
-    let flag = || option::of(any::<bool>());
-    let seq = prop_oneof![Just(1), Just(1 << 53), 1_u64..100_000];
-    (seq, 0..253_402_300_800_000_u64, [flag(), flag(), flag(), flag()], server, vec(peer, MAX_TEST_PEERS))
+/// All else, as numbers for [`Draw`]: mostly enough for every value.
+fn rest() -> impl Strategy<Value = Vec<u64>> {
+    vec(any::<u64>(), 0..800)
 }
 
-fn build<'a>(texts: &'a Texts, (seq, sent_at_ms, flags, server, peers): &Rest) -> Frame<'a> {
-    let types = [ServerType::WebTransport, ServerType::WebSocket, ServerType::WebRtc, ServerType::Other];
-    let peer = |(id, (flags, audio, video)): (&'a String, &PeerRest)| Peer {
-        peer_id: PeerId::new(id).unwrap(),
-        can_listen: flags[0],
-        can_see: flags[1],
-        audio_enabled: flags[2],
-        video_enabled: flags[3],
-        audio: audio.map(|(floats, counts, neteq)| Audio {
-            buffer_ms: floats[0],
-            target_ms: floats[1],
-            packets_awaiting_decode: floats[2],
-            jitter_ms: floats[3],
-            packets_received: counts[0],
-            packets_lost: counts[1],
-            total_samples: counts[2],
-            concealed_samples: counts[3],
-            silent_concealed_samples: counts[4],
-            neteq: neteq.map(|counts| NetEq {
-                normal: counts[0],
-                merge: counts[1],
-                expand: counts[2],
-                accelerate: counts[3],
-                fast_accelerate: counts[4],
-                preemptive_expand: counts[5],
-                comfort_noise: counts[6],
-                dtmf: counts[7],
-                undefined: counts[8],
-            }),
-        }),
-        video: video.map(|(floats, counts)| Video {
-            fps: floats[0],
-            frames_buffered: floats[1],
-            bitrate_kbps: floats[2],
-            frames_decoded: counts[0],
-            frames_dropped: counts[1],
-            freeze_count: counts[2],
-        }),
-    };
-    Frame {
-        version: Version,
-        meeting_id: MeetingId::new(&texts.ids[0]).unwrap(),
-        session_id: SessionId::new(&texts.ids[1]).unwrap(),
-        peer_id: PeerId::new(&texts.ids[2]).unwrap(),
-        seq: Seq::new(*seq).unwrap(),
-        sent_at_ms: *sent_at_ms,
-        ended: flags[0],
-        server: server.map(|(kind, rtt_ms)| Server {
-            url: ServerUrl::new(&texts.url).unwrap(),
-            server_type: types[kind],
-            rtt_ms,
-        }),
-        audio_enabled: flags[1],
-        video_enabled: flags[2],
-        tab_visible: flags[3],
-        peers: texts.peers.iter().zip(peers).map(peer).collect(),
-    }
+fn build<'a>(texts: &'a Texts, rest: &[u64]) -> Frame<'a> {
+    Draw { numbers: rest.iter(), number: None }.frame(texts)
 }
 
 /// A value of any type, as a newer client may add.
@@ -214,18 +302,12 @@ proptest! {
         (exponent, factor) in (0_u32..64, 0.5..2.0),
     ) {
         let number = f64::from(exponent).exp2() * factor;
-        let (_, _, _, _, peers) = &rest;
-        let mut peers = peers.clone();
-        for (_, audio, video) in &mut peers {
-            if let Some((floats, counts, _)) = audio {
-                (floats[0], counts[2]) = (Some(number), Some(number as u64));
-            }
-            if let Some((floats, counts)) = video {
-                (floats[0], counts[0]) = (Some(number), Some(number as u64));
-            }
-        }
-        let server = Some((0, Some(number)));
-        let message = build(&texts, &(rest.0, number as u64, rest.2, server, peers)).encode(form);
+        let server = Server {
+            rtt_ms: Some(number),
+            ..Server::new(ServerUrl::new(&texts.url).unwrap(), ServerType::WebRtc)
+        };
+        let frame = Draw { numbers: rest.iter(), number: Some(number) }.frame(&texts);
+        let message = Frame { server: Some(server), ..frame }.encode(form);
         match decode(&message) {
             Ok(_) => prop_assert!(number <= 600_000.0),
             Err(rejection) => {
