@@ -48,7 +48,9 @@ impl Seen {
         let names = match statistic.kind {
             "Audio" => &self.audio,
             "Video" => &self.video,
-            _ => return [&self.audio, &self.video, &self.other].iter().any(|set| set.contains(statistic.name)),
+            _ => {
+                return [&self.audio, &self.video, &self.other].iter().any(|set| set.contains(statistic.name));
+            }
         };
         names.contains(statistic.name)
     }
@@ -69,8 +71,14 @@ fn section(from: &str, to: &str) -> &'static str {
 
 /// The statistics in a text: code of the form `type.member`, with a type of the W3C's.
 fn named(text: &'static str) -> impl Iterator<Item = &'static str> {
-    const TYPES: [&str; 6] =
-        ["candidate-pair", "inbound-rtp", "local-candidate", "outbound-rtp", "remote-inbound-rtp", "transport"];
+    const TYPES: [&str; 6] = [
+        "candidate-pair",
+        "inbound-rtp",
+        "local-candidate",
+        "outbound-rtp",
+        "remote-inbound-rtp",
+        "transport",
+    ];
     let code = text.split('`').skip(1).step_by(2);
     code.filter(|code| code.split_once('.').is_some_and(|(kind, _)| TYPES.contains(&kind)))
 }

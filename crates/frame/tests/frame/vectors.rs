@@ -52,7 +52,12 @@ fn every_rejected_message_has_its_reason() {
     let mut reasons = Vec::new();
     for entry in read(include_str!("../../../../spec/vectors/rejected.json")) {
         let rejection = Frame::decode(&message(&entry)).unwrap_err();
-        assert_eq!(rejection.reason.label(), entry["reason"].as_str().unwrap(), "{}: {rejection}", entry["name"]);
+        assert_eq!(
+            rejection.reason.label(),
+            entry["reason"].as_str().unwrap(),
+            "{}: {rejection}",
+            entry["name"]
+        );
         reasons.push(rejection.reason);
     }
     // A message that is too large would fill the file, and a subject is no part of a frame.
