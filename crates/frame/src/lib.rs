@@ -45,7 +45,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-pub use identifier::{App, MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId};
+pub use identifier::{App, MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId, identifier_of};
 pub use neteq::{NetEq, Operation};
 use quick::{Bytes, Quick};
 use reject::locate;

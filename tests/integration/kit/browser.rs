@@ -93,6 +93,11 @@ pub(crate) struct Page {
 impl Browser {
     /// Starts a browser; it may not be up yet when this returns.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a browser with further flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let chromium = tool::find("chromium", "chromium");
         let profile = temporary_directory();
         // The protocol uses the descriptors 3 and 4.
@@ -100,6 +105,7 @@ impl Browser {
             .args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >&2"#, "sh"])
             .arg(chromium)
             .args(FLAGS)
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.path().join("profile").display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -117,6 +123,13 @@ impl Browser {
         let reader = Arc::clone(&wire);
         thread::spawn(move || reader.read(messages));
         Self { child, profile, wire }
+    }
+
+    /// Its major version.
+    pub(crate) async fn version(&self) -> u32 {
+        let answer = self.wire.call(None, "Browser.getVersion", json!({})).await;
+        let product = answer["product"].as_str().unwrap();
+        product.split(['/', '.']).nth(1).unwrap().parse().unwrap()
     }
 
     /// Opens an empty tab of a size in pixels.

@@ -1,10 +1,11 @@
-//! Helpers of the integration tests: the binary under test, frames, a browser, certificates.
+//! Helpers of the integration tests: the binary under test, frames, browsers, certificates.
 //!
 //! Real servers come from `callsight-testkit`, which the benchmarks use too.
 
 pub(crate) mod browser;
 pub(crate) mod callsight;
 pub(crate) mod certificates;
+pub(crate) mod firefox;
 pub(crate) mod frames;
 pub(crate) mod proxy;
 pub(crate) mod relay;

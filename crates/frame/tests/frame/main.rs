@@ -11,3 +11,5 @@ mod limits;
 mod message;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod vectors;
