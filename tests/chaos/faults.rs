@@ -199,8 +199,12 @@ impl World {
             Fault::FramesPurged | Fault::FramesDiscarded => self.remove_unread(fault, away).await,
             Fault::ConsumerDeleted => {
                 let view = &self.exporters[exporter].views[0];
-                self.stream(&view.stream).await.delete_consumer(view.durable).await.unwrap();
+                let stream = self.stream(&view.stream).await;
+                stream.delete_consumer(view.durable).await.unwrap();
                 sleep(away).await;
+                // Killed before it has made the durable again, the exporter would begin anywhere.
+                let made = async || stream.get_consumer::<pull::Config>(view.durable).await;
+                wait::eventually_async(SETTLED_WITHIN, "the durable to be made again", made).await;
             }
             Fault::ConsumerChanged => self.change_consumer(exporter, away).await,
             Fault::Elected => {
