@@ -365,3 +365,55 @@ impl StreamReader {
         ReadError::Away { stream, after, reason: reason.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::stream;
+    use callsight_testkit::nats::Nats;
+    use callsight_testkit::wait::{PATIENCE, eventually_async, when};
+
+    use super::*;
+
+    /// How many of so many messages are delivered to a reader that stops after the first one. Then
+    /// it goes on and gets all.
+    async fn delivered_to_one_that_stops(messages: u64, size: usize) -> usize {
+        let nats = Nats::start();
+        let (client, context) = (nats.client().await, nats.jetstream().await);
+        let config = stream::Config { name: "S".into(), subjects: vec!["s".into()], ..Default::default() };
+        context.create_stream(config).await.unwrap();
+        for _ in 0..messages {
+            client.publish("s", vec![0; size].into()).await.unwrap();
+        }
+        eventually_async(PATIENCE, "the messages to be stored", async || {
+            when(state(&context, "S").await.unwrap().messages, |stored| *stored == messages)
+        })
+        .await;
+
+        let config = ephemeral("test", DeliverPolicy::All, INACTIVE);
+        let consumer = context.create_consumer_on_stream(config, "S").await.unwrap();
+        let mut reading = open(&consumer).await.unwrap();
+        let mut last = reading.next().await.unwrap().unwrap().info().unwrap().stream_sequence;
+        assert_eq!(last, 1);
+        // Without a request that waits, the server delivers nothing more.
+        let info = eventually_async(PATIENCE, "the request to be served", async || {
+            when(consumer.get_info().await.unwrap(), |info| info.num_waiting == 0)
+        })
+        .await;
+        while last < messages {
+            let next = reading.next().await.unwrap().unwrap().info().unwrap().stream_sequence;
+            assert_eq!(next, last + 1);
+            last = next;
+        }
+        usize::try_from(info.delivered.consumer_sequence).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_more_is_on_its_way_than_one_pull_asks_for() {
+        assert_eq!(delivered_to_one_that_stops(10_000, 10).await, BATCH);
+        const LARGE: usize = 60 << 10;
+        let large = delivered_to_one_that_stops(200, LARGE).await;
+        assert!(large * LARGE <= BATCH_BYTES, "{large}");
+        // Subjects and headers count too.
+        assert!((large + 2) * LARGE > BATCH_BYTES, "{large}");
+    }
+}

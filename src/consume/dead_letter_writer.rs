@@ -246,3 +246,63 @@ impl DeadLetterWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use callsight_fold::series::aggregates::{AggregateValue, Aggregates};
+    use callsight_fold::series::catalogue::{DEAD_LETTERS, DEAD_LETTERS_LOST};
+    use callsight_frame::Reason;
+    use callsight_testkit::nats::Nats;
+    use callsight_testkit::wait::{PATIENCE, eventually_async, when};
+
+    use super::*;
+    use crate::topology::ensure_streams;
+
+    #[tokio::test]
+    async fn so_many_letters_wait_for_their_stream_and_the_oldest_are_lost() {
+        const LETTERS: u64 = 10_000;
+        const LOST: u64 = LETTERS - MOST_WAITING as u64;
+        let nats = Nats::start();
+        let context = nats.jetstream().await;
+        let region: Region = "us".parse().unwrap();
+        let aggregates = Aggregates::new();
+        let own = Arc::new(RegionSeries::register(&**aggregates.recorder(), region.as_str()));
+        let counted = || {
+            [DEAD_LETTERS.name, DEAD_LETTERS_LOST.name].map(|name| {
+                let series = aggregates.series().into_iter().find(|series| series.metric().name == name);
+                match series.unwrap().value() {
+                    AggregateValue::Counter(count) => count,
+                    _ => panic!("{name} is no counter"),
+                }
+            })
+        };
+        let mut writer = DeadLetterWriter::new(context.clone(), Refusals::default(), region.clone(), own);
+
+        let letters = (1..=LETTERS).map(|sequence| Rejected {
+            subject: "health.diagnostics.us.relay.relay-1".into(),
+            payload: Bytes::from_static(b"\xc1 no frame"),
+            sequence,
+            received: StreamTime::default(),
+            rejection: Rejection::new(Reason::Malformed, "no frame"),
+        });
+        writer.write(letters.collect()).await;
+        assert!(writer.warning().is_some());
+        assert!(writer.holds_acknowledgement());
+        assert_eq!(writer.waiting.iter().filter(|waiting| !waiting.lost).count(), MOST_WAITING);
+        assert_eq!(counted(), [0, LOST]);
+
+        ensure_streams(&context, &region, 1).await.unwrap();
+        eventually_async(PATIENCE, "all that waits to be stored", async || {
+            writer.write(Vec::new()).await;
+            when(writer.waiting.len(), |waiting| *waiting == 0)
+        })
+        .await;
+        assert_eq!(writer.warning(), None);
+        assert_eq!(counted(), [MOST_WAITING as u64, LOST]);
+        // The last of those that were lost is the one that tried whether the stream is back.
+        let stream = context.get_stream(dead_letter_stream_name(&region)).await.unwrap();
+        assert_eq!(stream.cached_info().state.messages, 1 + MOST_WAITING as u64);
+        let first = stream.get_raw_message(1).await.unwrap();
+        assert_eq!(dead_letter::DeadLetter::read(Some(&first.headers)).sequence, LOST.to_string());
+    }
+}

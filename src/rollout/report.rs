@@ -228,3 +228,21 @@ fn bounded(text: &str) -> String {
     }
     shown
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_difference_is_cut_at_a_character_and_says_by_how_much() {
+        let whole = "x".repeat(MAX_DIFF_BYTES);
+        assert_eq!(bounded(&whole), whole);
+        // The limit lies within a character.
+        let long = format!("-{}", "é".repeat(MAX_DIFF_BYTES));
+        let shown = bounded(&long);
+        let (kept, note) = shown.split_once('\n').unwrap();
+        assert_eq!(kept, &long[..MAX_DIFF_BYTES - 1]);
+        let cut = long.len() - kept.len();
+        assert_eq!(note, format!("… {cut} more bytes are in the JSON report\n"));
+    }
+}

@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, stream};
 use callsight_frame::{
     Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
 };
-use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
+use callsight_publish::{MAX_WINDOW, PublishError, PublishStats, Publisher, PublisherConfig};
 
 use crate::kit::nats::Nats;
 use crate::kit::wait::{self, PATIENCE};
@@ -148,6 +148,33 @@ async fn a_full_buffer_is_told_to_the_caller_and_counted() {
     publish_all(&publisher, 13..=15).await;
     assert_eq!(publisher.flush(PATIENCE).await.unwrap().acknowledged, 15);
     assert_eq!(stored(&client).await, 15);
+}
+
+#[tokio::test]
+async fn the_greatest_window_and_the_buffer_are_all_that_is_held() {
+    let held = (MAX_WINDOW + config().buffer) as u64;
+    let nats = Nats::start();
+    let client = nats.client().await;
+    // Somebody who listens and never answers: the server doesn't say that nobody is there.
+    let _silent = client.subscribe("health.diagnostics.us.>").await.unwrap();
+    let publisher =
+        Publisher::start(client.clone(), PublisherConfig { window: MAX_WINDOW, ..config() }).await.unwrap();
+
+    publish_all(&publisher, 1..=held).await;
+    wait::eventually_async(PATIENCE, "a full window and a full buffer", async || {
+        let stats = publisher.stats();
+        wait::when((stats.in_flight, stats.buffered), |seen| *seen == (MAX_WINDOW as u64, 8192))
+    })
+    .await;
+    let error = publisher.publish(&frame(held + 1)).unwrap_err();
+    assert!(matches!(error, PublishError::Overflow { buffer: 8192 }), "{error}");
+    let stats = publisher.stats();
+    assert_eq!((stats.accepted, stats.overflowed, stats.acknowledged), (held, 1, 0), "{stats:?}");
+
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+    let stats = publisher.flush(PATIENCE).await.unwrap();
+    assert_eq!((stats.acknowledged, stats.failed), (held, 0), "{stats:?}");
+    assert_eq!(stored(&client).await, held);
 }
 
 #[tokio::test]

@@ -194,3 +194,14 @@ async fn no_page_that_is_not_an_exporters_takes_over() {
     });
     join_all(attacks).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_that_is_too_long_does_not_take_over() {
+    let blue = Server::start("blue", Metrics::Page(good)).await;
+    let green = Server::start("g".repeat(1 << 20).leak(), Metrics::Page(good)).await;
+    let (code, verdict) = verdict(&compare(&blue.url, &green.url, "5s", &["--json"]).await);
+    assert_eq!((code, verdict["go"].as_bool()), (Some(1), Some(false)), "{verdict}");
+    let reasons = reasons(&verdict);
+    let expected = format!("green does not answer at {}: the answer is longer than 1048576 bytes", green.url);
+    assert!(reasons.contains(&expected), "{reasons}");
+}

@@ -65,6 +65,23 @@ async fn it_follows_the_calls_and_survives_the_exporters_restart() {
 }
 
 #[tokio::test]
+async fn it_says_that_sessions_are_refused() {
+    let (_nats, callsight, relay) = scene(&["--max-sessions", "4"]).await;
+    let browser = Browser::start();
+    let page = open(&browser, &callsight).await;
+    page.until("document.querySelector('#refused').textContent === 'nothing, 1 min'").await;
+    assert_eq!(page.evaluate("document.querySelector('#refused').className").await, "");
+
+    Calls::new(12).say(&relay, |_| Mood::Fine).await;
+    page.until("document.querySelector('#refused').textContent === 'frames max_sessions 8, 1 min'").await;
+    assert_eq!(page.evaluate("document.querySelector('#refused').className").await, "is-bad");
+    assert_eq!(page.text("#pipeline-word").await, "! ready, with warnings");
+    // The warning may come a look later than the counts.
+    page.until("document.querySelector('#notes').textContent.includes('aggregates are incomplete')").await;
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn it_can_be_used_by_keyboard_and_is_made_for_readers() {
     let (_nats, callsight, relay) = scene(&[]).await;
     let mut calls = Calls::new(16);
