@@ -221,7 +221,7 @@ mod tests {
 
         let turns = triage.0.turns.acquire_many(2).await.unwrap();
         assert_eq!(triage.0.turns.available_permits(), 0);
-        let [meeting, session] = ["/api/triage/meeting/m", "/api/triage/session/s"].map(|path| get(path));
+        let [meeting, session] = ["/api/triage/meeting/m", "/api/triage/session/s"].map(&get);
         for refused in <[_; 2]>::from(join!(meeting, session)) {
             assert_eq!(refused.status, 503);
             assert_eq!(refused.text(), r#"{"error":"too much is being looked into; try again later"}"#);

@@ -314,3 +314,21 @@ fn since(counts: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTre
     };
     counts.iter().filter_map(grown).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::STEP;
+    use super::*;
+
+    #[test]
+    fn readings_are_dropped_once_they_are_a_minute_old() {
+        let mut memory = Memory::default();
+        for step in 0..1000 {
+            let at = Clocks { wall: OffsetDateTime::UNIX_EPOCH, steady: STEP * step };
+            let before = memory.minute_before(at).map(|(before, _)| at.steady - before.steady);
+            assert_eq!(before, (step > 0).then_some((STEP * step).min(MINUTE)));
+            memory.readings.push_back((at, Counts::default()));
+            assert!(memory.readings.len() <= 13, "{step}");
+        }
+    }
+}
