@@ -14,6 +14,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, Context, ErrorCode};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
+use time::error::Format;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -60,6 +61,14 @@ pub enum ReconcileError {
         name: Name,
         reason: String,
     },
+    #[error(
+        "{durable} can't be made: stream {stream} does not exist; run `callsight streams apply` with its declaration"
+    )]
+    NoStream { durable: Name, stream: String },
+    #[error(
+        "{durable} can't be made: the server's time {now} can't be written: {reason}; set its clock right"
+    )]
+    Clock { durable: Name, now: OffsetDateTime, reason: Format },
 }
 
 /// Compares a JetStream with declarations, and changes it.
@@ -119,7 +128,7 @@ impl Reconciler {
                 let action = if create { "create" } else { "update" };
                 let mut config = step.config.clone();
                 if create {
-                    self.begin_now(stream, &mut config).await?;
+                    self.begin_now(&step.name, stream, &mut config).await?;
                 }
                 (
                     format!("CONSUMER.CREATE.{stream}.{durable}"),
@@ -133,15 +142,20 @@ impl Reconciler {
     /// Lets a durable that is to begin with the next frame begin at this moment instead. The server
     /// can reset only such a durable to a sequence, which an exporter needs after its stream was
     /// set back.
-    async fn begin_now(&self, stream: &str, config: &mut Map<String, Value>) -> Result<(), ReconcileError> {
-        if config.get("deliver_policy").and_then(Value::as_str) == Some("new")
-            && let Some(stream) = self.running(&Name::Stream(stream.to_owned())).await?
-            && let Ok(now) = stream.now.format(&Rfc3339)
-        {
-            config.insert("deliver_policy".to_owned(), "by_start_time".into());
-            config.insert("opt_start_time".to_owned(), now.into());
+    async fn begin_now(
+        &self,
+        durable: &Name,
+        stream: &str,
+        config: &mut Map<String, Value>,
+    ) -> Result<(), ReconcileError> {
+        if config.get("deliver_policy").and_then(Value::as_str) != Some("new") {
+            return Ok(());
         }
-        Ok(())
+        let durable = || durable.clone();
+        let Some(Running { now, .. }) = self.running(&Name::Stream(stream.to_owned())).await? else {
+            return Err(ReconcileError::NoStream { durable: durable(), stream: stream.to_owned() });
+        };
+        begin_at(now, config).map_err(|reason| ReconcileError::Clock { durable: durable(), now, reason })
     }
 
     async fn running(&self, name: &Name) -> Result<Option<Running>, ReconcileError> {
@@ -219,4 +233,27 @@ impl Reconciler {
 
 fn moment(value: &Value) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()
+}
+
+fn begin_at(time: OffsetDateTime, config: &mut Map<String, Value>) -> Result<(), Format> {
+    let time = time.format(&Rfc3339)?;
+    config.insert("deliver_policy".to_owned(), "by_start_time".into());
+    config.insert("opt_start_time".to_owned(), time.into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_can_not_be_written_is_an_error() {
+        let mut config = Map::new();
+        let before_christ = OffsetDateTime::UNIX_EPOCH.replace_year(-1).unwrap();
+        assert!(begin_at(before_christ, &mut config).is_err());
+        assert!(config.is_empty());
+        begin_at(OffsetDateTime::UNIX_EPOCH, &mut config).unwrap();
+        assert_eq!(config["opt_start_time"], "1970-01-01T00:00:00Z");
+        assert_eq!(config["deliver_policy"], "by_start_time");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use async_nats::jetstream::stream::Config;
-use callsight::topology::{consumer_config, ensure_streams};
+use callsight::topology::{Bond, Declared, Name, Reconciler, consumer_config, ensure_streams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -155,6 +155,21 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
         wait::when(moved, |at| at.as_deref() == Some("us")).map_err(|at| format!("{at:?}"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_durable_without_its_stream_is_not_made() {
+    let nats = Nats::start();
+    let reconciler = Reconciler::new(nats.jetstream().await.client(), wait::PATIENCE);
+    let mut declared =
+        Declared::builtin(&["us".parse().unwrap()], &["main".parse().unwrap()], 1, Bond::Gateways);
+    // Its stream is gone by the time the durable has its turn.
+    declared.retain(|one| matches!(one.name, Name::Consumer { .. }));
+    let steps = reconciler.plan(&declared, false).await.unwrap();
+    assert_eq!(steps[0].name.to_string(), "HEALTH_US/callsight-main");
+    let error = reconciler.apply(&steps[0]).await.unwrap_err().to_string();
+    assert!(error.contains("stream HEALTH_US does not exist"), "{error}");
+    assert!(error.contains("run `callsight streams apply`"), "{error}");
 }
 
 #[tokio::test]
