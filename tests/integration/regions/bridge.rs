@@ -8,6 +8,8 @@ use callsight::topology::{
 use callsight_frame::subject::Region;
 use callsight_frame::{Form, Frame};
 use time::OffsetDateTime;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
@@ -179,6 +181,68 @@ async fn through_the_gateway_a_region_is_read_itself() {
         })
     })
     .await;
+}
+
+/// How often an exporter began to read its durable, or tried to.
+fn attempts(exporter: &Callsight) -> usize {
+    exporter.process().output().lines().filter(|line| line.contains(" consuming ")).count()
+}
+
+#[tokio::test]
+async fn failed_attempts_do_not_keep_a_successor_from_the_frames() {
+    let (cluster, operator) = start().await;
+    let link = Proxy::to(cluster.server("us").port()).await;
+    let args = [&GLOBAL[..], &["--region=apac", "--home=us", "--via-gateway"]].concat();
+    let mut exporter = Callsight::serve_at(&link.url_as("global"), &args);
+    exporter.ready().await;
+    let relay = cluster.jetstream("apac", "relay").await;
+    let before = 20;
+    for seq in 1..=before {
+        say(&relay, "apac", &frame("s1", seq, &["bo"])).await;
+    }
+    folded(&exporter, "apac", before).await;
+    wait::eventually_async(PATIENCE, "the acknowledgement", async || {
+        let durable =
+            operator.get_stream("HEALTH_APAC").await.unwrap().consumer_info("callsight-global").await;
+        wait::when(durable.unwrap().ack_floor.stream_sequence, |floor| *floor == before)
+    })
+    .await;
+
+    // The server still delivers to it, so the first attempt of its successor fails. It leaves a
+    // request that is served for two seconds: beside the stream an early one may succeed, from the
+    // other side of a gateway it would fail in the same way.
+    link.lose();
+    exporter.kill9();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut successor = Callsight::serve_at(&cluster.url("us", "global"), &args);
+    let (last, attempts) = tokio::join!(publish_until(stopped, &relay, before), async {
+        wait::eventually_async(PATIENCE, "an attempt to fail", async || {
+            wait::when(successor.process().output(), |log| log.contains("a delivery was lost on the way"))
+        })
+        .await;
+        link.cut();
+        successor.ready().await;
+        stop.send(()).unwrap();
+        attempts(&successor)
+    });
+    folded(&successor, "apac", last - before).await;
+    assert!((2..=4).contains(&attempts), "{attempts} attempts:\n{}", successor.process().output());
+
+    let scrape = successor.metrics().await;
+    let [received, redelivered, repeated] = ["received", "redelivered", "repeated"]
+        .map(|name| count(&scrape, &format!("callsight_frames_{name}_total"), "apac"));
+    assert_eq!((received - redelivered, repeated), (last - before, 0));
+    let stored = operator.get_stream("HEALTH_APAC").await.unwrap().get_info().await.unwrap().state;
+    assert_eq!(stored.messages, last);
+}
+
+/// Stores frames after `seq` without a pause, and returns the last one's.
+async fn publish_until(mut stopped: oneshot::Receiver<()>, relay: &Context, mut seq: u64) -> u64 {
+    while stopped.try_recv() == Err(TryRecvError::Empty) {
+        seq += 1;
+        say(relay, "apac", &frame("s1", seq, &["bo"])).await;
+    }
+    seq
 }
 
 /// Waits until the exporter is connected to a cluster.
