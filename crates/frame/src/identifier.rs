@@ -1,4 +1,4 @@
-//! The identifiers of a call and of who takes part: newtypes, so that a meeting can't be passed for a peer.
+//! The identifiers of a call: newtypes, so that a meeting can't be passed for a peer.
 //!
 //! Invariant: an identifier needs no escaping in labels, subjects and message ids.
 

@@ -49,7 +49,9 @@ impl Seen {
             "Audio" => &self.audio,
             "Video" => &self.video,
             _ => {
-                return [&self.audio, &self.video, &self.other].iter().any(|set| set.contains(statistic.name));
+                return [&self.audio, &self.video, &self.other]
+                    .iter()
+                    .any(|set| set.contains(statistic.name));
             }
         };
         names.contains(statistic.name)

@@ -39,11 +39,11 @@ impl Draw<'_> {
     }
 
     fn some<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        (self.next() % 4 > 0).then(|| value(self))
+        (!self.next().is_multiple_of(4)).then(|| value(self))
     }
 
     fn flag(&mut self) -> bool {
-        self.next() % 2 == 1
+        !self.next().is_multiple_of(2)
     }
 
     fn float(&mut self) -> Option<f64> {
