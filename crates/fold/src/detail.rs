@@ -51,13 +51,37 @@ fn seconds(milliseconds: Option<f64>) -> Bits {
     Bits::measure(milliseconds.map(|value| value / 1e3))
 }
 
-/// Sets the row of a session from its frame.
-pub(super) fn set_session(row: &Row, frame: &Frame<'_>, at: StreamTime, judgement: Judgement) {
+/// Bytes per second of kilobits per second.
+fn byte_rate(kilobits: Option<f64>) -> Bits {
+    Bits::measure(kilobits.map(|kilobits| kilobits * 1e3 / 8.0))
+}
+
+/// A number of pixels, of which no frame has more than a float holds.
+#[expect(clippy::cast_precision_loss, reason = "a frame has at most some thousand")]
+fn pixels(height: Option<u64>) -> Bits {
+    Bits::measure(height.map(|height| height as f64))
+}
+
+/// Sets the row of a session from its frame, and from the share of what it sent that was lost.
+pub(super) fn set_session(
+    row: &Row,
+    frame: &Frame<'_>,
+    at: StreamTime,
+    lost: Option<f64>,
+    judgement: Judgement,
+) {
     row.judge(judgement);
+    let send = frame.send.as_ref();
     row.set(&[
         seconds(frame.server.as_ref().and_then(|server| server.rtt_ms)),
         Bits::state(frame.audio_enabled),
         Bits::state(frame.video_enabled),
+        seconds(send.and_then(|send| send.rtt_ms)),
+        Bits::measure(lost),
+        Bits::measure(send.and_then(|send| send.fps)),
+        pixels(send.and_then(|send| send.frame_height)),
+        byte_rate(send.and_then(|send| send.bitrate_kbps)),
+        byte_rate(frame.path.as_ref().and_then(|path| path.available_outgoing_kbps)),
         Bits::measure(Some(at.unix_seconds())),
     ]);
 }
@@ -85,10 +109,13 @@ pub(super) fn set_pair(row: &Row, peer: &Peer<'_>, judgement: Judgement) {
         Bits::state(Some(peer.can_see)),
         seconds(measure(|audio| audio.buffer_ms)),
         seconds(measure(|audio| audio.target_ms)),
+        seconds(measure(|audio| audio.jitter_ms)),
         Bits::measure(measure(|audio| audio.packets_awaiting_decode)),
         count(|audio| audio.total_samples),
         count(|audio| audio.concealed_samples),
         count(|audio| audio.silent_concealed_samples),
+        count(|audio| audio.packets_received),
+        count(|audio| audio.packets_lost),
         normal,
         merge,
         expand,
@@ -99,8 +126,10 @@ pub(super) fn set_pair(row: &Row, peer: &Peer<'_>, judgement: Judgement) {
         dtmf,
         undefined,
         Bits::measure(video(|video| video.fps)),
+        pixels(peer.video.as_ref().and_then(|video| video.frame_height)),
         Bits::measure(video(|video| video.frames_buffered)),
-        Bits::measure(video(|video| video.bitrate_kbps.map(|kilobits| kilobits * 1e3 / 8.0))),
+        byte_rate(video(|video| video.bitrate_kbps)),
         Bits::count(peer.video.as_ref().and_then(|video| video.freeze_count)),
+        Bits::measure(peer.screen.as_ref().and_then(|screen| screen.fps)),
     ]);
 }

@@ -14,6 +14,7 @@
 //! - The highest `seq` of a session is its watermark. A frame at or below it changes nothing, nor
 //!   does one more than [`MAX_SEQ_JUMP`] above it.
 //! - Cumulative counters count as growth since the last folded frame, so a gap is harmless.
+//!   Rates, which packets have instead, become counts.
 //! - A frame older than the idle timeout feeds the counters, never the gauges.
 //! - A session that ends, falls idle or moves loses all of its series; a peer that a frame lacks
 //!   loses those of its pair.
@@ -26,6 +27,7 @@ mod degraded;
 mod detail;
 mod expiry;
 mod population;
+mod rates;
 pub mod series;
 mod session;
 mod settings;
@@ -137,8 +139,8 @@ impl Fold {
         self.fold(frame, at, now, false)
     }
 
-    /// Removes the sessions that have been idle for the idle timeout, and the servers that nobody
-    /// has used for theirs. To be called about once per second.
+    /// Removes the sessions that have been idle for the idle timeout, and the servers, releases and
+    /// paths that nobody has used for theirs. To be called about once per second.
     pub fn tick(&mut self, now: StreamTime) {
         let idle_timeout = self.view.settings().idle_timeout;
         while let Some((session_id, due)) = self.expiry.take_due(now) {
@@ -163,7 +165,7 @@ impl Fold {
                 self.sessions.remove(&session_id);
             }
         }
-        self.view.remove_idle_servers(now);
+        self.view.remove_idle_groups(now);
         shrink(&mut self.sessions);
         self.expiry.shrink();
     }
@@ -207,7 +209,7 @@ impl Fold {
         let before = if known { Holding::of(session) } else { Holding::NONE };
         let passed = if known { last_seen.since(session.last_seen) } else { Duration::ZERO };
         session.revive(frame);
-        session.watermark = frame.seq.get();
+        let watermark = std::mem::replace(&mut session.watermark, frame.seq.get());
         session.last_seen = last_seen;
         session.touched = now;
 
@@ -220,7 +222,7 @@ impl Fold {
         // unknown part was folded elsewhere. Its first frame is only the baseline of the next one.
         let growing = session.followed || frame.seq == Seq::FIRST;
         session.followed = true;
-        self.view.fold(session, frame, Step { alive, growing, counting, passed });
+        self.view.fold(session, frame, Step { alive, growing, counting, passed, watermark });
         if !alive {
             self.view.leave(session, if ended { Removal::Ended } else { Removal::Idle }, now, counting);
             if ended {
@@ -230,8 +232,10 @@ impl Fold {
         self.budget.replace(before, Holding::NONE);
         if alive || self.budget.may_remember(session) {
             self.budget.replace(Holding::NONE, Holding::of(session));
-            if comes_forward {
-                self.expiry.put(due, frame.session_id.as_str().into());
+            // The queue shares the name with the map: a copy would cost a stranger's session 144
+            // bytes more.
+            if comes_forward && let Some((id, _)) = self.sessions.get_key_value(frame.session_id.as_str()) {
+                self.expiry.put(due, Arc::clone(id));
             }
         } else {
             self.sessions.remove(frame.session_id.as_str());

@@ -1,9 +1,10 @@
-//! The population: live sessions, participants and meetings, by server.
+//! The population: live sessions by server, release and path, and participants and meetings by
+//! server.
 //!
 //! A float adds and subtracts whole numbers exactly, so the gauges themselves count.
 //!
-//! Invariant: [`Meetings::leave`] undoes one [`Meetings::join`], and what
-//! [`Servers::replace_health`] adds it later subtracts.
+//! Invariant: [`Meetings::leave`] undoes one [`Meetings::join`], and what [`replace_health`] adds
+//! it later subtracts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,138 +15,220 @@ use metrics::Gauge;
 use slab::Slab;
 
 use super::time::StreamTime;
-use crate::series::aggregates::{AggregateRecorder, ServerSeries};
+use crate::series::aggregates::{AggregateRecorder, Evidence, GroupSeries, Limitation, ServerSeries};
+use crate::series::catalogue as c;
 use crate::series::judgement::Judgement;
 
-/// The name and type under which sessions without an elected server count.
-pub(super) const NO_SERVER: (&str, &str) = ("none", "none");
+/// Stands for a name that sessions do not give: those without an elected server, of no release or
+/// of no known path.
+pub(super) const NONE: &str = "none";
 
-/// The name under which servers beyond the budget count, each under its own type.
-const OTHER_SERVERS: &str = "other";
+/// The name under which further groups count, each under its own kind.
+const OTHER: &str = "other";
 
-/// How often servers are looked at that nobody uses.
+/// How often groups are looked at that nobody uses.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The index of a server in [`Servers`], which is another's once the server was removed.
+/// The index of a group in [`Groups`], which is another's once the group was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ServerIndex(usize);
+pub(super) struct GroupIndex(usize);
 
-/// A server, and the population on it.
-pub(super) struct Server {
-    pub(super) url: Box<str>,
-    pub(super) server_type: &'static str,
-    pub(super) series: ServerSeries,
-    /// How many live sessions are on it.
+/// A name that strangers may have chosen, and one of a closed vocabulary: a server and its type, a
+/// release and its platform, a candidate and its protocol.
+pub(super) type GroupName<'a> = (&'a str, &'static str);
+
+/// Live sessions that have something in common, with their series.
+pub(super) struct Group<S> {
+    pub(super) name: Box<str>,
+    pub(super) kind: &'static str,
+    pub(super) series: S,
+    /// How many live sessions are in it.
     sessions: usize,
-    /// When it was last used, unless a live session is on it.
+    /// When it was last used, unless a live session is in it.
     used: StreamTime,
 }
 
-impl Server {
-    pub(super) fn is(&self, (url, server_type): (&str, &str)) -> bool {
-        *self.url == *url && self.server_type == server_type
+impl<S> Group<S> {
+    pub(super) fn is(&self, (name, kind): GroupName<'_>) -> bool {
+        *self.name == *name && self.kind == kind
+    }
+
+    pub(super) const fn enter(&mut self) {
+        self.sessions += 1;
+    }
+
+    pub(super) fn leave(&mut self, at: StreamTime) {
+        self.sessions -= 1;
+        self.used = self.used.max(at);
     }
 }
 
-/// The servers of a region, up to the budget. One that nobody uses any more gives its place back.
-pub(super) struct Servers {
+/// What sessions have in common, and the series that count them by it.
+pub(super) trait Grouping {
+    type Series;
+    /// The labels of the series: the region, the name and the kind.
+    const LABELS: &[&str];
+
+    fn register(recorder: &AggregateRecorder, labels: [&str; 3], kind: &'static str) -> Self::Series;
+}
+
+/// By elected server.
+pub(super) struct ByServer;
+
+/// By release and platform.
+pub(super) struct ByClient;
+
+/// By local candidate and protocol.
+pub(super) struct ByPath;
+
+impl Grouping for ByServer {
+    type Series = ServerSeries;
+    const LABELS: &[&str] = c::SESSIONS.labels;
+
+    fn register(
+        recorder: &AggregateRecorder,
+        [region, url, _]: [&str; 3],
+        kind: &'static str,
+    ) -> ServerSeries {
+        ServerSeries::register(recorder, region, url, kind)
+    }
+}
+
+impl Grouping for ByClient {
+    type Series = GroupSeries;
+    const LABELS: &[&str] = c::CLIENT_SESSIONS.labels;
+
+    fn register(recorder: &AggregateRecorder, labels: [&str; 3], _: &'static str) -> GroupSeries {
+        GroupSeries::register(recorder, [&c::CLIENT_SESSIONS, &c::CLIENT_SESSIONS_DEGRADED], labels)
+    }
+}
+
+impl Grouping for ByPath {
+    type Series = GroupSeries;
+    const LABELS: &[&str] = c::PATH_SESSIONS.labels;
+
+    fn register(recorder: &AggregateRecorder, labels: [&str; 3], _: &'static str) -> GroupSeries {
+        GroupSeries::register(recorder, [&c::PATH_SESSIONS, &c::PATH_SESSIONS_DEGRADED], labels)
+    }
+}
+
+/// The groups of a region, up to the budget. One that nobody uses any more gives its place back.
+pub(super) struct Groups<G: Grouping> {
     region: Box<str>,
     recorder: Arc<AggregateRecorder>,
     limit: usize,
     distinct: usize,
-    servers: Slab<Server>,
-    by_name: HashMap<&'static str, HashMap<Box<str>, ServerIndex>>,
+    groups: Slab<Group<G::Series>>,
+    by_name: HashMap<&'static str, HashMap<Box<str>, GroupIndex>>,
     looked: StreamTime,
 }
 
-impl Servers {
+impl<G: Grouping> Groups<G> {
     pub(super) fn new(region: &str, recorder: Arc<AggregateRecorder>, limit: usize) -> Self {
         Self {
             region: region.into(),
             recorder,
             limit,
             distinct: 0,
-            servers: Slab::new(),
+            groups: Slab::new(),
             by_name: HashMap::new(),
             looked: StreamTime::default(),
         }
     }
 
-    /// The index of a server that is used now; it is registered when it is new. Beyond the budget,
-    /// the index that all further servers of its type share.
-    pub(super) fn find(&mut self, (url, server_type): (&str, &'static str), now: StreamTime) -> ServerIndex {
-        if let Some(index) = self.by_name.get(server_type).and_then(|by_url| by_url.get(url)) {
-            let server = &mut self.servers[index.0];
-            server.used = server.used.max(now);
+    /// The index of a group that is used now; it is registered when it is new. Beyond the budget,
+    /// the index that all further groups of its kind share.
+    pub(super) fn find(&mut self, (name, kind): GroupName<'_>, now: StreamTime) -> GroupIndex {
+        if let Some(index) = self.by_name.get(kind).and_then(|by_name| by_name.get(name)) {
+            let group = &mut self.groups[index.0];
+            group.used = group.used.max(now);
             return *index;
         }
-        if !is_common(url) {
+        if !is_common(name) {
             if self.distinct == self.limit {
-                return self.find((OTHER_SERVERS, server_type), now);
+                return self.find((OTHER, kind), now);
             }
             self.distinct += 1;
         }
-        let index = ServerIndex(self.servers.insert(Server {
-            url: url.into(),
-            server_type,
-            series: ServerSeries::register(&*self.recorder, &self.region, url, server_type),
+        let index = GroupIndex(self.groups.insert(Group {
+            name: name.into(),
+            kind,
+            series: G::register(&self.recorder, [&self.region, name, kind], kind),
             sessions: 0,
             used: now,
         }));
-        self.by_name.entry(server_type).or_default().insert(url.into(), index);
+        self.by_name.entry(kind).or_default().insert(name.into(), index);
         index
     }
 
-    /// Removes the servers that nobody has used for so long, with all of their series.
+    /// Removes the groups that nobody has used for so long, with all of their series.
     pub(super) fn remove_idle(&mut self, idle: Duration, now: StreamTime) {
         // The clock may have been set back.
         if now >= self.looked && now.since(self.looked) < LOOK_EVERY {
             return;
         }
         self.looked = now;
-        let Self { region, recorder, distinct, servers, by_name, .. } = self;
-        servers.retain(|_, Server { url, server_type, sessions, used, .. }| {
-            if *sessions > 0 || now < *used + idle || is_common(url) {
+        let Self { region, recorder, distinct, groups, by_name, .. } = self;
+        groups.retain(|_, Group { name, kind, sessions, used, .. }| {
+            if *sessions > 0 || now < *used + idle || is_common(name) {
                 return true;
             }
-            recorder.remove_server(region, url, server_type);
-            if let Some(by_url) = by_name.get_mut(server_type) {
-                by_url.remove(url);
+            recorder.remove(G::LABELS, [region, name, kind]);
+            if let Some(by_name) = by_name.get_mut(kind) {
+                by_name.remove(name);
             }
             *distinct -= 1;
             false
         });
     }
 
-    /// Whether servers beyond the budget share this index.
-    pub(super) fn is_overflow(&self, index: ServerIndex) -> bool {
-        *self.get(index).url == *OTHER_SERVERS
+    /// Whether groups beyond the budget share this index.
+    pub(super) fn is_overflow(&self, index: GroupIndex) -> bool {
+        *self.get(index).name == *OTHER
     }
 
-    pub(super) fn get(&self, index: ServerIndex) -> &Server {
-        &self.servers[index.0]
+    pub(super) fn get(&self, index: GroupIndex) -> &Group<G::Series> {
+        &self.groups[index.0]
     }
 
-    /// Replaces a session's part of the gauges.
-    pub(super) fn replace_health(&self, index: ServerIndex, before: Health, now: Health) {
-        if before == now {
-            return;
-        }
-        let series = &self.get(index).series;
-        let flag = |gauge, was, is| shift(gauge, usize::from(was), usize::from(is));
-        shift(&series.peer_connections, before.peers, now.peers);
-        let (before, now) = (before.judgement, now.judgement);
-        flag(&series.one_way_audio, before.one_way_audio, now.one_way_audio);
-        flag(&series.degraded_any, before.is_degraded(), now.is_degraded());
-        flag(&series.hidden, before.hidden, now.hidden);
-        for ((gauge, was), is) in series.degraded.iter().zip(before.signals()).zip(now.signals()) {
-            flag(gauge, was, is);
-        }
+    pub(super) fn get_mut(&mut self, index: GroupIndex) -> &mut Group<G::Series> {
+        &mut self.groups[index.0]
     }
 }
 
-fn is_common(url: &str) -> bool {
-    url == OTHER_SERVERS || url == NO_SERVER.0
+/// The servers of a region.
+pub(super) type Servers = Groups<ByServer>;
+
+/// Replaces a session's part of the gauges of its server.
+pub(super) fn replace_health(series: &ServerSeries, before: Health, now: Health) {
+    if before == now {
+        return;
+    }
+    let flag = |gauge, was, is| shift(gauge, usize::from(was), usize::from(is));
+    shift(&series.peer_connections, before.peers, now.peers);
+    let (before, now) = (before.judgement, now.judgement);
+    flag(&series.one_way_audio, before.one_way_audio, now.one_way_audio);
+    flag(&series.degraded_any, before.is_degraded(), now.is_degraded());
+    flag(&series.hidden, before.hidden, now.hidden);
+    for ((gauge, was), is) in series.degraded.iter().zip(before.signals()).zip(now.signals()) {
+        flag(gauge, was, is);
+    }
+    for (gauge, evidence) in series.evidence.iter().zip(Evidence::ALL) {
+        flag(gauge, before.evidence == Some(evidence), now.evidence == Some(evidence));
+    }
+    for (gauge, by) in series.limited.iter().zip(Limitation::ALL) {
+        flag(gauge, before.limited == Some(by), now.limited == Some(by));
+    }
+}
+
+/// Replaces a session's part of the gauges of one of its groups.
+pub(super) fn replace_degraded(series: &GroupSeries, before: Health, now: Health) {
+    let degraded = |health: Health| usize::from(health.judgement.is_degraded());
+    shift(&series.degraded, degraded(before), degraded(now));
+}
+
+fn is_common(name: &str) -> bool {
+    name == OTHER || name == NONE
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no population comes near 2^53")]
@@ -159,8 +242,8 @@ fn shift(gauge: &Gauge, minus: usize, plus: usize) {
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Health {
     peers: usize,
-    /// Without the concealment, which differs from frame to frame.
-    judgement: Judgement,
+    /// Without the measures, which differ from frame to frame.
+    pub(super) judgement: Judgement,
 }
 
 impl Health {
@@ -168,7 +251,7 @@ impl Health {
     pub(super) const NONE: Self = Self { peers: 0, judgement: Judgement::NONE };
 
     pub(super) const fn new(peers: usize, judgement: Judgement) -> Self {
-        Self { peers, judgement: Judgement { concealment: None, ..judgement } }
+        Self { peers, judgement: Judgement { concealment: None, loss_percent: None, ..judgement } }
     }
 }
 
@@ -178,8 +261,8 @@ pub(super) struct Meeting {
     pub(super) sessions: usize,
     /// The live sessions that have a row.
     pub(super) detailed: usize,
-    on_server: HashMap<ServerIndex, usize>,
-    participants: HashMap<(Box<str>, ServerIndex), usize>,
+    on_server: HashMap<GroupIndex, usize>,
+    participants: HashMap<(Box<str>, GroupIndex), usize>,
 }
 
 /// The meetings of a region that have a live session.
@@ -197,13 +280,14 @@ impl Meetings {
     }
 
     /// Counts a session of a participant on a server.
-    pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: ServerIndex) {
+    pub(super) fn join(&mut self, servers: &mut Servers, meeting_id: &str, peer_id: &str, on: GroupIndex) {
         let meeting = match self.0.entry_ref(meeting_id) {
             EntryRef::Occupied(entry) => entry.into_mut(),
             EntryRef::Vacant(entry) => entry.insert_with_key(meeting_id.into(), Meeting::default()),
         };
-        let Server { series, sessions, .. } = &mut servers.servers[on.0];
-        *sessions += 1;
+        let server = servers.get_mut(on);
+        server.enter();
+        let series = &server.series;
         meeting.sessions += 1;
         series.sessions.increment(1);
         if increment(meeting.on_server.entry(on).or_default()) {
@@ -219,13 +303,13 @@ impl Meetings {
         &mut self,
         servers: &mut Servers,
         (meeting_id, peer_id): (&str, &str),
-        on: ServerIndex,
+        on: GroupIndex,
         until: StreamTime,
     ) {
         let Some(meeting) = self.0.get_mut(meeting_id) else { return };
-        let Server { series, sessions, used, .. } = &mut servers.servers[on.0];
-        *sessions -= 1;
-        *used = (*used).max(until);
+        let server = servers.get_mut(on);
+        server.leave(until);
+        let series = &server.series;
         meeting.sessions -= 1;
         series.sessions.decrement(1);
         if decrement(&mut meeting.on_server, &on) {

@@ -10,11 +10,11 @@ use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::counters::Baseline;
+use super::counters::{Baseline, SendBaseline};
 use super::detail::DetailRow;
-use super::population::{Health, ServerIndex};
+use super::population::{GroupIndex, Health};
 use super::time::StreamTime;
-use callsight_frame::{Frame, Peer};
+use callsight_frame::{Frame, JoinState, Peer};
 
 /// A session: its watermark, the baselines of its counters, and its series while it is live.
 pub(super) struct Session {
@@ -32,6 +32,10 @@ pub(super) struct Session {
     /// Of an ended session, the hash of both: a flood leaves many of them.
     owner: u64,
     pub(super) peers: Peers,
+    /// Allocated by the first frame that tells what the session sends.
+    pub(super) sent: Option<Box<SendBaseline>>,
+    /// How far its attempt to join was in its last frame that told.
+    pub(super) join: Option<JoinState>,
     /// Whether the peers' baselines are the counters of the last frame.
     pub(super) followed: bool,
     /// `None` unless the session is live.
@@ -40,7 +44,9 @@ pub(super) struct Session {
 
 /// The part of a session that only a live one has.
 pub(super) struct Live {
-    pub(super) server: ServerIndex,
+    pub(super) server: GroupIndex,
+    pub(super) client: GroupIndex,
+    pub(super) path: GroupIndex,
     pub(super) health: Health,
     pub(super) detail: DetailRow,
 }
@@ -208,6 +214,8 @@ impl Session {
             peer_id: frame.peer_id.as_str().into(),
             owner: 0,
             peers: Peers::default(),
+            sent: None,
+            join: None,
             followed: false,
             live: None,
         }
@@ -219,6 +227,8 @@ impl Session {
         self.meeting_id = Box::default();
         self.peer_id = Box::default();
         self.peers = Peers::default();
+        self.sent = None;
+        self.join = None;
         self.followed = false;
     }
 

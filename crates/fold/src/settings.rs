@@ -27,6 +27,8 @@ pub struct Limits {
     pub peers_per_session: usize,
     /// Servers with series of their own per region; further ones are aggregated as `other`.
     pub server_urls: usize,
+    /// Releases with series of their own per region; further ones are aggregated as `other`.
+    pub apps: usize,
 }
 
 /// When a session counts as degraded.
@@ -36,6 +38,11 @@ pub struct Thresholds {
     pub rtt: Duration,
     /// A higher ratio of concealed, audible samples degrades it, 0 to 1.
     pub concealment: f64,
+    /// A higher ratio of lost packets among those that it sends degrades it, 0 to 1. Of received
+    /// ones it only tells the reason.
+    pub loss: f64,
+    /// A longer attempt to join degrades it.
+    pub join: Duration,
 }
 
 /// All settings of a fold.
@@ -43,7 +50,7 @@ pub struct Thresholds {
 pub struct FoldSettings {
     /// A session without a frame for this long is removed, and a frame this old is late.
     pub idle_timeout: Duration,
-    /// The series of a server that nobody has used for this long are removed.
+    /// The series of a server, a release or a path that nobody has used for this long are removed.
     pub server_idle: Duration,
     /// How much detail has series.
     pub detail: DetailLevel,
@@ -64,8 +71,13 @@ impl Default for FoldSettings {
             server_idle: Duration::from_secs(15 * 60),
             detail: DetailLevel::Pair,
             pair_max_sessions: 50,
-            limits: Limits { sessions_per_meeting: 1000, peers_per_session: 256, server_urls: 256 },
-            thresholds: Thresholds { rtt: Duration::from_millis(300), concealment: 0.05 },
+            limits: Limits { sessions_per_meeting: 1000, peers_per_session: 256, server_urls: 256, apps: 64 },
+            thresholds: Thresholds {
+                rtt: Duration::from_millis(300),
+                concealment: 0.05,
+                loss: 0.05,
+                join: Duration::from_secs(10),
+            },
         }
     }
 }

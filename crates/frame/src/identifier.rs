@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
+use super::quick::Blank;
 use super::reject::{Reason, Rejection};
 
 /// Maximum length of an identifier, in bytes.
@@ -26,14 +27,19 @@ fn check(text: &str) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::BadIdentifier, detail))
 }
 
+/// Whether a text is an identifier.
+pub(super) fn is_identifier(text: &str) -> bool {
+    check(text).is_ok()
+}
+
 /// An identifier for any text, the same in every language.
 ///
 /// A text that is an identifier already stays as it is. Any other, also an empty one, becomes `id-`
 /// and the first 32 hexadecimal digits, in lower case, of the SHA-256 of its UTF-8 bytes: stable,
 /// and irreversible unless the text can be guessed.
 ///
-/// An e-mail address is mostly an identifier already, so it stays readable, and so do short names.
-/// Hash what must not be read with a secret key first.
+/// An e-mail address is mostly an identifier already, so it stays readable, and so do short names:
+/// [`hidden_identifier_of`] shows neither.
 ///
 /// ```
 /// use callsight_frame::identifier_of;
@@ -43,15 +49,28 @@ fn check(text: &str) -> Result<(), Rejection> {
 /// ```
 #[must_use]
 pub fn identifier_of(text: &str) -> Cow<'_, str> {
-    if check(text).is_ok() {
-        return Cow::Borrowed(text);
-    }
+    if is_identifier(text) { Cow::Borrowed(text) } else { Cow::Owned(hidden_identifier_of(text)) }
+}
+
+/// An identifier for a text that must not be read in labels, the same in every language.
+///
+/// It is `id-` and the first 32 hexadecimal digits, in lower case, of the SHA-256 of the text's
+/// bytes, whatever the text is. Whoever can guess the text can verify the guess: hash an address
+/// with a secret key (HMAC) first if its owner must stay unknown to those who see the labels.
+///
+/// ```
+/// use callsight_frame::hidden_identifier_of;
+///
+/// assert_eq!(hidden_identifier_of("ana@example.com"), "id-8e43ca37701228e74983efdbd0cff5c1");
+/// ```
+#[must_use]
+pub fn hidden_identifier_of(text: impl AsRef<[u8]>) -> String {
     let mut identifier = String::from("id-");
     for byte in &Sha256::digest(text)[..16] {
         // Writing to a String never fails.
         let _ = write!(identifier, "{byte:02x}");
     }
-    Cow::Owned(identifier)
+    identifier
 }
 
 /// `[A-Za-z0-9._:@-]`, without a branch.
@@ -84,6 +103,12 @@ macro_rules! identifiers {
             #[must_use]
             pub const fn as_str(self) -> &'a str {
                 self.0
+            }
+        }
+
+        impl Blank for $name<'_> {
+            fn blank() -> Self {
+                Self("")
             }
         }
 

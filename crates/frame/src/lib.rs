@@ -3,7 +3,8 @@
 //! Clients of many versions and languages write frames, and one bad client must neither stop the
 //! pipeline nor write what it likes into labels. So the decoder accepts what a client could
 //! naturally write (either [`Form`]; unknown keys; whole numbers for floats) and rejects anything
-//! else as a whole frame, with a [`Reason`] from a closed vocabulary.
+//! else as a whole frame, with a [`Reason`] from a closed vocabulary. A [`Decoder`] also reads the
+//! packets of videocall.rs, as frames.
 //!
 //! Absent is not zero: every optional value is an `Option`. Counters are cumulative since the
 //! session began, so a lost, repeated or late frame does not falsify the next one.
@@ -34,6 +35,7 @@
 
 mod identifier;
 mod neteq;
+mod packet;
 mod quick;
 mod reject;
 mod server_url;
@@ -45,8 +47,12 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-pub use identifier::{App, MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId, identifier_of};
-pub use neteq::{NetEq, Operation};
+pub use identifier::{
+    App, MAX_IDENTIFIER_BYTES, MeetingId, PeerId, SessionId, hidden_identifier_of, identifier_of,
+};
+pub use neteq::{AudioRates, NetEq, Operation};
+use packet::PacketReader;
+pub use packet::first_packet;
 use quick::{Bytes, Quick};
 use reject::locate;
 pub use reject::{Reason, Rejection};
@@ -84,6 +90,8 @@ mod range {
     pub(super) const PIXELS: u64 = 65_535;
     /// Six years of samples at 48 kHz.
     pub(super) const COUNT: u64 = 10_000_000_000_000;
+    /// Of a second of audio, a hundred times as many as there are packets or decisions.
+    pub(super) const PER_SECOND: u64 = 10_000;
 }
 
 wire_map! {
@@ -105,7 +113,7 @@ wire_map! {
         path("path"): optional Path, "The network path to the server, or to the peer of a direct call.";
         send("send"): optional Sending, "The media that this session sends: what arrives of it, and what limits it.";
         join("join"): optional Join, "How the session's attempt to join the call goes.";
-    }
+    } beside rates: Vec<Option<AudioRates>>, "For each of the peers, what a packet of videocall.rs has instead of counts. Empty for frames of our own forms, which have no place for it.";
 
     /// The elected server.
     "server" struct Server<'a> {
@@ -274,10 +282,13 @@ impl<'a> Frame<'a> {
             path: None,
             send: None,
             join: None,
+            rates: Vec::new(),
         }
     }
 
     /// Decodes a frame of either form. The frame borrows its text from the message.
+    ///
+    /// Packets of videocall.rs need memory of their own: [`Decoder`] reads them too.
     ///
     /// # Errors
     /// A [`Rejection`] when the frame breaks a rule of the specification.
@@ -308,7 +319,11 @@ impl<'a> Frame<'a> {
         let mut deserializer = rmp_serde::Deserializer::from_read_ref(message);
         // The library rejects the level at which its count reaches zero.
         deserializer.set_max_depth(MAX_NESTING + 1);
-        let frame = Self::read(&mut deserializer).map_err(|error| Rejection::from_decoder(&error))?;
+        let frame = Self::read(&mut deserializer).map_err(|error| {
+            let Rejection { reason, detail } = Rejection::from_decoder(&error);
+            let hint = packet::hint(message).map(|hint| format!("; {hint}")).unwrap_or_default();
+            Rejection::new(reason, detail + &hint)
+        })?;
         // A bool has one byte, so any further byte of the message is one, or of another type.
         match bool::deserialize(&mut deserializer) {
             Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(frame),
@@ -365,30 +380,54 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Decodes frames one after the other in the same memory.
+/// Decodes frames one after the other in the same memory: frames of either form, and packets of
+/// videocall.rs.
+///
+/// This is the one function that knows what may be on a stream.
 #[derive(Default)]
 pub struct Decoder {
     /// The memory of the last frame's peers, empty.
     peers: Vec<Peer<'static>>,
+    packets: PacketReader,
 }
 
 impl Decoder {
-    /// Decodes a frame of either form and lends it to `then`. [`Frame::decode`] returns an owned
-    /// frame instead.
+    /// Decodes a message and lends its frame to `then`. [`Frame::decode`] returns an owned frame
+    /// instead.
+    ///
+    /// `server_id` is that of the message's [subject](subject::Subject), if it is known: the relays
+    /// of videocall.rs remove the server's address from their packets, so it names the server.
     ///
     /// # Errors
-    /// Those of [`Frame::decode`].
-    pub fn with<T>(&mut self, message: &[u8], then: impl FnOnce(&Frame<'_>) -> T) -> Result<T, Rejection> {
-        let frame = Frame::decode_into(message, std::mem::take(&mut self.peers))?;
+    /// A [`Rejection`] when the message breaks a rule of the specification.
+    pub fn with<T>(
+        &mut self,
+        message: &[u8],
+        server_id: Option<&str>,
+        then: impl FnOnce(&Frame<'_>) -> T,
+    ) -> Result<T, Rejection> {
+        let peers = std::mem::take(&mut self.peers);
+        let is_packet = packet::begins(message);
+        let frame = if is_packet {
+            self.packets.read(message, server_id, peers)?
+        } else {
+            Frame::decode_into(message, peers)?
+        };
         let result = then(&frame);
-        let mut peers = frame.peers;
-        peers.clear();
-        // An empty list can have any lifetime, and collecting it in place keeps the memory.
-        #[expect(clippy::unnecessary_filter_map, reason = "a filter would keep the lifetime")]
-        let nothing = peers.into_iter().filter_map(|_| None).collect();
-        self.peers = nothing;
+        let Frame { peers, rates, .. } = frame;
+        self.peers = emptied(peers);
+        if is_packet {
+            self.packets.keep(rates);
+        }
         Ok(result)
     }
+}
+
+/// Empties a list and keeps its memory for values of another lifetime.
+fn emptied<T, U>(mut values: Vec<T>) -> Vec<U> {
+    values.clear();
+    // An empty list can have any lifetime, and collecting it in place keeps the memory.
+    values.into_iter().filter_map(|_| None).collect()
 }
 
 /// Reads a frame from other formats of serde, for people and scripts: JSON has the shape of the

@@ -5,6 +5,7 @@
 
 use super::range;
 use super::wire::wire_map;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 macro_rules! operations {
     ($($field:ident $name:ident $label:literal $meaning:literal;)+) => {
@@ -38,6 +39,12 @@ macro_rules! operations {
             pub const fn counts(&self) -> [Option<u64>; Operation::ALL.len()] {
                 [$(self.$field,)+]
             }
+
+            /// The counts that a function tells of each operation.
+            #[must_use]
+            pub fn of_counts(count: impl Fn(Operation) -> Option<u64>) -> Self {
+                Self { $($field: count(Operation::$name),)+ }
+            }
         }
     };
 }
@@ -52,4 +59,32 @@ operations! {
     comfort_noise ComfortNoise "comfort_noise" "Played noise while the sender was silent.";
     dtmf Dtmf "dtmf" "Played a telephone tone.";
     undefined Undefined "undefined" "Any other operation.";
+}
+
+/// What a packet of videocall.rs says of the audio from a peer, in place of cumulative counts: how
+/// much of it there was in the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AudioRates {
+    /// Packets received, per second.
+    pub packets: f64,
+    /// NetEQ's decisions per second, in the order of [`Operation::ALL`].
+    pub operations: [f64; Operation::ALL.len()],
+}
+
+/// For people: as `{"packets_per_sec": …, "neteq_per_sec": {"normal": …}}`. Neither form of a frame
+/// has a place for rates.
+impl Serialize for AudioRates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Operations<'a>(&'a AudioRates);
+        impl Serialize for Operations<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let labels = Operation::ALL.iter().map(|operation| operation.label());
+                serializer.collect_map(labels.zip(&self.0.operations))
+            }
+        }
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("packets_per_sec", &self.packets)?;
+        map.serialize_entry("neteq_per_sec", &Operations(self))?;
+        map.end()
+    }
 }

@@ -42,7 +42,8 @@ macro_rules! reasons {
 reasons! {
     /// The message is longer than 64 KiB.
     TooLarge = "too_large";
-    /// Not MessagePack, cut short, followed by other bytes, or a value of the wrong type.
+    /// Not MessagePack nor a packet, cut short, followed by other bytes, or a value of the wrong
+    /// type.
     Malformed = "malformed";
     /// `v` is not 1.
     UnsupportedVersion = "unsupported_version";
@@ -59,8 +60,8 @@ reasons! {
     NotFinite = "not_finite";
     /// A number is negative or above its range, a count is not whole, or `seq` is 0.
     OutOfRange = "out_of_range";
-    /// The subject is not `health.diagnostics.{region}.{service_type}.{server_id}`, or names
-    /// another region.
+    /// The subject is not `health.diagnostics.{region}.{service_type}.{server_id}`, ends with what
+    /// is no partition, or names another region.
     BadSubject = "bad_subject";
 }
 

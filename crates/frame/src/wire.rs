@@ -161,18 +161,20 @@ impl<'de> Value<'de> for u64 {
 /// A field is `name("key"): required Type, "meaning";` or `… optional …`, and a number has its
 /// maximum as `Type [maximum]`. They are in the order of the compact form, which only grows at the
 /// end. An error gains the key on its way out of each map, so
-/// that it names the value's path. Attributes such as `#[derive(Default)]` go to the struct.
+/// that it names the value's path. Attributes such as `#[derive(Default)]` go to the struct. What
+/// stands `beside` the fields is not on the wire of either form.
 macro_rules! wire_map {
     ($(
         $(#[$attribute:meta])*
         $map:literal struct $name:ident $(<$lt:lifetime>)? {
             $($field:ident($key:literal): $need:ident $type:ty $([$max:expr])?, $meaning:literal;)+
-        }
+        } $(beside $beside:ident: $beside_type:ty, $beside_meaning:literal;)?
     )+) => {$(
         $(#[$attribute])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name $(<$lt>)? {
             $(#[doc = $meaning] pub $field: $crate::wire::wire_map!(@type $need $type),)+
+            $(#[doc = $beside_meaning] pub $beside: $beside_type,)?
         }
 
         impl $(<$lt>)? $name $(<$lt>)? {
@@ -210,7 +212,10 @@ macro_rules! wire_map {
                             .flatten()
                             .map(|read| read.0);)+
                         while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
+                        Ok($name {
+                            $($field: wire_map!(@take $need $key $field),)+
+                            $($beside: Default::default(),)?
+                        })
                     }
 
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -226,45 +231,50 @@ macro_rules! wire_map {
                                 _ => { map.next_value::<serde::de::IgnoredAny>()?; }
                             }
                         }
-                        Ok($name { $($field: wire_map!(@take $need $key $field),)+ })
+                        Ok($name {
+                            $($field: wire_map!(@take $need $key $field),)+
+                            $($beside: Default::default(),)?
+                        })
                     }
                 }
                 deserializer.deserialize_any($crate::wire::Reader::<MapVisitor, Self>::new())
             }
         }
 
-        impl<'de $(: $lt, $lt)?> $crate::quick::Quick<'de> for $name $(<$lt>)? {
+        impl $(<$lt>)? $crate::quick::Blank for $name $(<$lt>)? {
+            #[inline(always)]
+            fn blank() -> Self {
+                $name {
+                    $($field: $crate::quick::Blank::blank(),)+
+                    $($beside: Default::default(),)?
+                }
+            }
+        }
+
+        impl<'de $(: $lt, $lt: 'de)?> $crate::quick::QuickMap<'de> for $name $(<$lt>)? {
             #[inline]
-            fn quick(bytes: &mut $crate::quick::Bytes<'de>, _max: u64) -> Option<Self> {
+            fn fill(&mut self, bytes: &mut $crate::quick::Bytes<'de>) -> Option<()> {
                 use $crate::quick::Fields;
                 use $crate::wire::wire_map;
 
                 match bytes.fields()? {
                     Fields::InOrder(mut left) => {
-                        $(let mut $field: Option<$type> = None;)+
-                        // Older clients end the array before the newest fields, which then cost one
-                        // comparison together.
-                        'fields: {
-                            $(
-                                if left == 0 {
-                                    break 'fields;
-                                }
-                                left -= 1;
-                                $field = bytes.slot(wire_map!(@max $($max)?))?;
-                            )+
-                        }
+                        // Older clients end the array before the newest fields, which then cost
+                        // one comparison together.
+                        $(wire_map!(@in_order $need self $field left bytes [$($max)?]);)+
                         // The careful decoder skips fields of newer clients.
-                        (left == 0).then_some($name { $($field: wire_map!(@quick $need $field),)+ })
+                        (left == 0).then_some(())
                     }
                     Fields::Named(count) => {
-                        $(let mut $field: Option<$type> = None;)+
+                        $(wire_map!(@absent $need $field $type);)+
                         for _ in 0..count {
                             match bytes.text()? {
-                                $($key => $field = bytes.slot(wire_map!(@max $($max)?))?,)+
+                                $($key => wire_map!(@named $need self $field bytes [$($max)?]),)+
                                 _ => return None,
                             }
                         }
-                        Some($name { $($field: wire_map!(@quick $need $field),)+ })
+                        $(wire_map!(@found $need self $field);)+
+                        Some(())
                     }
                 }
             }
@@ -310,8 +320,27 @@ macro_rules! wire_map {
         $field.ok_or_else(|| locate($crate::wire::missing(), $key, ""))?
     };
     (@take optional $key:literal $field:ident) => { $field };
-    (@quick required $field:ident) => { $field? };
-    (@quick optional $field:ident) => { $field };
+    (@in_order required $map:ident $field:ident $left:ident $bytes:ident [$($max:expr)?]) => {
+        $left = usize::checked_sub($left, 1)?;
+        $map.$field = $crate::quick::Quick::quick($bytes, wire_map!(@max $($max)?))?;
+    };
+    (@in_order optional $map:ident $field:ident $left:ident $bytes:ident [$($max:expr)?]) => {
+        if $left == 0 {
+            return Some(());
+        }
+        $left -= 1;
+        $bytes.slot(wire_map!(@max $($max)?), &mut $map.$field)?;
+    };
+    (@absent required $field:ident $type:ty) => { let mut $field: Option<$type> = None; };
+    (@absent optional $field:ident $type:ty) => {};
+    (@named required $map:ident $field:ident $bytes:ident [$($max:expr)?]) => {
+        $bytes.slot(wire_map!(@max $($max)?), &mut $field)?
+    };
+    (@named optional $map:ident $field:ident $bytes:ident [$($max:expr)?]) => {
+        $bytes.slot(wire_map!(@max $($max)?), &mut $map.$field)?
+    };
+    (@found required $map:ident $field:ident) => { $map.$field = $field?; };
+    (@found optional $map:ident $field:ident) => {};
     (@present required $value:expr) => { true };
     (@present optional $value:expr) => { $value.is_some() };
 }

@@ -7,7 +7,7 @@
 
 use serde::de::{Deserialize, Deserializer};
 
-use super::quick::{Bytes, Quick};
+use super::quick::{Blank, Bytes, Quick};
 use super::wire::Value;
 
 macro_rules! words {
@@ -30,7 +30,7 @@ macro_rules! words {
                 match self { $(Self::$word => $text,)+ Self::Other => "other" }
             }
 
-            fn named(text: &str) -> Self {
+            pub(super) fn named(text: &str) -> Self {
                 match text { $($text => Self::$word,)+ _ => Self::Other }
             }
         }
@@ -46,6 +46,12 @@ macro_rules! words {
         impl<'a> Quick<'a> for $name {
             fn quick(bytes: &mut Bytes<'a>, _max: u64) -> Option<Self> {
                 bytes.text().map(Self::named)
+            }
+        }
+
+        impl Blank for $name {
+            fn blank() -> Self {
+                Self::Other
             }
         }
 

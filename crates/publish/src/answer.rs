@@ -41,10 +41,14 @@ struct AckError {
 /// (`STREAM_DUPLICATE_MESSAGE_CONFLICT`), or with too many others (`STREAM_TOO_MANY_REQUESTS`).
 const TEMPORARY: [u64; 2] = [10158, 10167];
 
+/// A stream that was declared before its subjects had the meeting's partition is none for them.
+const NO_STREAM: &str = "no stream takes the subject, or its stream has no leader; if it lasts, create or update the \
+     stream with `callsight streams apply`";
+
 impl Answer {
     pub(super) fn read(status: Option<StatusCode>, payload: &[u8]) -> Self {
         if status.is_some_and(|status| status == StatusCode::NO_RESPONDERS) {
-            return Self::Later("no stream for the subject, or it has no leader");
+            return Self::Later(NO_STREAM);
         }
         match serde_json::from_slice(payload) {
             Ok(Ack { error: Some(error), .. }) => {

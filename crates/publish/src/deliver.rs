@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::window::{Outgoing, Window};
-use crate::{Counters, PublishError, PublisherConfig, add};
+use crate::{Counters, PublishError, PublisherConfig, Settlement, add};
 
 /// Maximum number of frames or answers handled at once.
 const BATCH: usize = 256;
@@ -40,7 +40,8 @@ const SETBACKS_TO_LOG: u32 = 4;
 
 pub(super) struct Delivery {
     client: Client,
-    subject: Subject,
+    /// The subject without the meeting's partition, for logs.
+    subject: String,
     inbox: String,
     answers: ReadyChunks<Subscriber>,
     frames: mpsc::Receiver<Outgoing>,
@@ -65,7 +66,7 @@ struct Closed;
 impl Delivery {
     pub(super) async fn new(
         client: Client,
-        subject: Subject,
+        subject: String,
         config: PublisherConfig,
         frames: mpsc::Receiver<Outgoing>,
         counters: Arc<Counters>,
@@ -163,11 +164,16 @@ impl Delivery {
                 add(&self.counters.retried, 1);
             }
             let mut headers = HeaderMap::new();
-            headers.insert(header::NATS_MESSAGE_ID, outgoing.message_id);
+            headers.insert(header::NATS_MESSAGE_ID, outgoing.message_id.as_str());
             let reply = Subject::from(format!("{}.{number}", self.inbox));
             let sent = self
                 .client
-                .publish_with_reply_and_headers(self.subject.clone(), reply, headers, outgoing.payload)
+                .publish_with_reply_and_headers(
+                    outgoing.subject.clone(),
+                    reply,
+                    headers,
+                    outgoing.payload.clone(),
+                )
                 .await;
             match sent {
                 Ok(()) => {}
@@ -183,12 +189,14 @@ impl Delivery {
         let Some(number) = number else { return };
         match Answer::read(message.status, &message.payload) {
             Answer::Stored { duplicate } => {
-                if self.window.settle(number).is_some() {
+                if let Some(outgoing) = self.window.settle(number) {
                     if std::mem::take(&mut self.setbacks) > 0 {
                         self.waits = waits(&self.config);
+                        self.counters.set_back(None);
                     }
                     add(&self.counters.acknowledged, 1);
                     add(&self.counters.duplicates, duplicate.into());
+                    outgoing.tell(if duplicate { Settlement::Duplicate } else { Settlement::Stored });
                 }
             }
             Answer::Later(why) => {
@@ -205,10 +213,11 @@ impl Delivery {
     fn back_off(&mut self, now: Instant, why: &'static str) {
         if self.paused_until.is_none_or(|until| until <= now) {
             self.setbacks = self.setbacks.saturating_add(1);
+            self.counters.set_back(Some(why));
             self.paused_until = self.waits.next().map(|wait| now + wait);
             if self.setbacks >= SETBACKS_TO_LOG && self.setbacks.is_power_of_two() {
                 tracing::warn!(
-                    subject = %self.subject,
+                    subject = self.subject,
                     waiting = self.window.len() + self.frames.len(),
                     setbacks = self.setbacks,
                     reason = why,
@@ -225,7 +234,7 @@ impl Delivery {
         if now >= self.log_refusals_from {
             self.log_refusals_from = now + LOG_EVERY;
             tracing::warn!(
-                subject = %self.subject,
+                subject = %outgoing.subject,
                 message_id = outgoing.message_id,
                 bytes = outgoing.payload.len(),
                 failed = self.counters.failed.load(Ordering::Relaxed),
@@ -233,6 +242,7 @@ impl Delivery {
                 "stream rejected a frame permanently"
             );
         }
+        outgoing.tell(Settlement::Rejected);
     }
 
     fn report(&self) {
@@ -251,7 +261,11 @@ impl Delivery {
         add(&self.counters.failed, lost);
         self.counters.in_flight.store(0, Ordering::Relaxed);
         if lost > 0 {
-            tracing::warn!(subject = %self.subject, lost, "NATS client was closed before all frames were acknowledged");
+            tracing::warn!(
+                subject = self.subject,
+                lost,
+                "NATS client was closed before all frames were acknowledged"
+            );
         }
     }
 }

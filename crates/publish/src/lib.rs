@@ -11,6 +11,9 @@
 //! [`window`](PublisherConfig::window) unacknowledged frames, and retries what the stream did not
 //! store, oldest first, after a bounded wait with jitter.
 //!
+//! Each frame's subject ends with the partition of its meeting, so one shard of the exporter reads
+//! all frames of a meeting, whichever relays publish them.
+//!
 //! Retries are safe: each frame has the header `Nats-Msg-Id: {session_id}:{seq}`, and the stream
 //! drops a duplicate that arrives within its duplicate window of 2 minutes. A later duplicate is
 //! stored twice and ignored by the exporter, which tracks the last `seq` of every session.
@@ -18,6 +21,9 @@
 //! All acks arrive in one inbox, with the frame's number in the reply subject. async-nats's
 //! `jetstream::Context` would allocate a future, a timer and a channel for each ack and limit them
 //! a second time.
+//!
+//! A service that answers for each frame, such as one that clients post frames to, tracks it:
+//! [`Publisher::publish_tracked`] returns a future of what becomes of the frame.
 //!
 //! Invariant: every accepted frame is either acknowledged by the stream or counted as failed, and
 //! no call but [`Publisher::room`], [`Publisher::flush`] and [`Publisher::shutdown`] waits.
@@ -57,17 +63,20 @@ mod answer;
 mod deliver;
 mod window;
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_nats::Subject;
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use callsight_frame as frame;
-use callsight_frame::subject::{Region, publish_subject};
-use callsight_frame::{Form, Frame, Rejection, Seq, SessionId};
+use callsight_frame::subject::{MeetingPartition, Region, publish_subject};
+use callsight_frame::{Form, Frame, MeetingId, Rejection, Seq, SessionId};
 use deliver::Delivery;
 use window::Outgoing;
 
@@ -82,8 +91,7 @@ pub struct PublisherConfig {
     pub region: Region,
     /// Kind of service, such as `relay` or `sfu`: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub service_type: String,
-    /// Name of the relay, in the same characters. It decides which shard of the exporter reads its
-    /// frames.
+    /// Name of the relay, in the same characters.
     pub server_id: String,
     /// Maximum number of frames that are sent and not yet acknowledged; 1 to [`MAX_WINDOW`].
     pub window: usize,
@@ -157,7 +165,10 @@ pub enum PublishError {
     #[error("exporters would reject the frame: {0}")]
     Invalid(#[source] Rejection),
     /// A flush timed out before everything was acknowledged.
-    #[error("{unsettled} frames were not acknowledged in time; check that a stream has the subject")]
+    #[error(
+        "{unsettled} frames were not acknowledged in time; check that a stream takes the subject \
+         (`callsight streams apply`)"
+    )]
     FlushTimeout {
         /// Accepted frames that are neither acknowledged nor failed.
         unsettled: u64,
@@ -199,6 +210,39 @@ struct Counters {
     overflowed: AtomicU64,
     failed: AtomicU64,
     in_flight: AtomicU64,
+    setback: Mutex<Option<&'static str>>,
+}
+
+impl Counters {
+    fn set_back(&self, why: Option<&'static str>) {
+        *self.setback.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The stream stores it.
+    Stored,
+    /// The stream had stored it already, such as when its sender retries after a lost answer.
+    Duplicate,
+    /// The stream rejected it permanently; the log says why.
+    Rejected,
+    /// The publisher was dropped, or its client was closed, before the stream answered: the stream
+    /// may have it or not.
+    Lost,
+}
+
+/// A future of what becomes of an accepted frame. Dropping it stops nothing.
+#[derive(Debug)]
+pub struct Tracked(oneshot::Receiver<Settlement>);
+
+impl Future for Tracked {
+    type Output = Settlement;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Settlement> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll(context)).unwrap_or(Settlement::Lost))
+    }
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -210,6 +254,8 @@ fn add(counter: &AtomicU64, count: u64) {
 /// Dropping it loses what is buffered or unacknowledged: call [`Publisher::shutdown`].
 #[derive(Debug)]
 pub struct Publisher {
+    /// Of each partition of meetings, by its number.
+    subjects: Vec<Subject>,
     frames: mpsc::Sender<Outgoing>,
     counters: Arc<Counters>,
     /// Frames with numbers below this are acknowledged or failed. Frames are numbered as they are
@@ -222,7 +268,7 @@ impl Publisher {
     /// Starts a publisher on a connection, which may be shared and need not be established yet.
     ///
     /// The user needs permission to publish to
-    /// `health.diagnostics.{region}.{service_type}.{server_id}` and to subscribe under its inbox
+    /// `health.diagnostics.{region}.{service_type}.{server_id}.*` and to subscribe under its inbox
     /// prefix.
     ///
     /// # Errors
@@ -233,16 +279,21 @@ impl Publisher {
         config: PublisherConfig,
     ) -> Result<Publisher, PublishError> {
         config.check()?;
-        let subject = publish_subject(&config.region, &config.service_type, &config.server_id)
-            .map_err(PublishError::Subject)?;
+        let subject_of = |partition| {
+            publish_subject(&config.region, &config.service_type, &config.server_id, partition)
+                .map_err(PublishError::Subject)
+        };
+        let subject = subject_of(None)?;
+        let subjects =
+            MeetingPartition::all().map(|partition| subject_of(Some(partition)).map(Subject::from));
+        let subjects = subjects.collect::<Result<_, _>>()?;
         let (frames, buffered) = mpsc::channel(config.buffer);
         let (settled_sender, settled) = watch::channel(0);
         let counters = Arc::new(Counters::default());
         let delivery =
-            Delivery::new(client, subject.into(), config, buffered, Arc::clone(&counters), settled_sender)
-                .await?;
+            Delivery::new(client, subject, config, buffered, Arc::clone(&counters), settled_sender).await?;
         let task = tokio::spawn(delivery.run());
-        Ok(Publisher { frames, counters, settled, task })
+        Ok(Publisher { subjects, frames, counters, settled, task })
     }
 
     /// Accepts a frame, to be sent in the compact form, without waiting.
@@ -255,7 +306,7 @@ impl Publisher {
         let room = self.reserve()?;
         let payload = frame.encode(Form::Compact);
         Frame::decode(&payload).map_err(PublishError::Invalid)?;
-        self.accept(room, frame.session_id, frame.seq, payload.into());
+        self.accept(room, frame.meeting_id, frame.session_id, frame.seq, payload.into(), None);
         Ok(())
     }
 
@@ -265,13 +316,32 @@ impl Publisher {
     /// As [`Publisher::publish`], except that the frame is not checked.
     pub fn publish_encoded(
         &self,
+        meeting_id: MeetingId<'_>,
         session_id: SessionId<'_>,
         seq: Seq,
         payload: Bytes,
     ) -> Result<(), PublishError> {
         let room = self.reserve()?;
-        self.accept(room, session_id, seq, payload);
+        self.accept(room, meeting_id, session_id, seq, payload, None);
         Ok(())
+    }
+
+    /// Accepts an encoded frame as [`Publisher::publish_encoded`] does, and returns a future of
+    /// what becomes of it.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_encoded`].
+    pub fn publish_tracked(
+        &self,
+        meeting_id: MeetingId<'_>,
+        session_id: SessionId<'_>,
+        seq: Seq,
+        payload: Bytes,
+    ) -> Result<Tracked, PublishError> {
+        let room = self.reserve()?;
+        let (tracker, tracked) = oneshot::channel();
+        self.accept(room, meeting_id, session_id, seq, payload, Some(tracker));
+        Ok(Tracked(tracked))
     }
 
     fn reserve(&self) -> Result<mpsc::Permit<'_, Outgoing>, PublishError> {
@@ -284,12 +354,22 @@ impl Publisher {
         })
     }
 
-    fn accept(&self, room: mpsc::Permit<'_, Outgoing>, session_id: SessionId<'_>, seq: Seq, payload: Bytes) {
+    fn accept(
+        &self,
+        room: mpsc::Permit<'_, Outgoing>,
+        meeting_id: MeetingId<'_>,
+        session_id: SessionId<'_>,
+        seq: Seq,
+        payload: Bytes,
+        tracker: Option<oneshot::Sender<Settlement>>,
+    ) {
+        let partition = MeetingPartition::of(meeting_id.as_str());
+        let subject = self.subjects[partition.number() as usize].clone();
         let message_id = format!("{session_id}:{}", seq.get());
         // Counted first: a flush waits for as many frames as are counted, so it never waits for too
         // few.
         add(&self.counters.accepted, 1);
-        room.send(Outgoing { message_id, payload });
+        room.send(Outgoing { subject, message_id, payload, tracker });
     }
 
     /// Waits until the buffer has room for a frame, for callers that prefer waiting to dropping.
@@ -299,6 +379,13 @@ impl Publisher {
     /// [`PublishError::Closed`] when the client is closed.
     pub async fn room(&self) -> Result<(), PublishError> {
         self.frames.reserve().await.map(drop).map_err(|_| PublishError::Closed)
+    }
+
+    /// Returns why the stream does not store frames, as of the last one that it did not; `None`
+    /// once it has stored one again. Whether the client is connected, it knows itself.
+    #[must_use]
+    pub fn setback(&self) -> Option<&'static str> {
+        *self.counters.setback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the counts so far.

@@ -10,15 +10,31 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use async_nats::Subject;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// An encoded frame and its message id.
-#[derive(Clone, Debug)]
+use crate::Settlement;
+
+/// An encoded frame, where it goes, and its message id.
+#[derive(Debug)]
 pub(super) struct Outgoing {
+    pub(super) subject: Subject,
     /// `{session_id}:{seq}`
     pub(super) message_id: String,
     pub(super) payload: Bytes,
+    /// Told what became of the frame, if somebody waits for it.
+    pub(super) tracker: Option<oneshot::Sender<Settlement>>,
+}
+
+impl Outgoing {
+    /// Tells whoever waits what became of the frame; they may be gone.
+    pub(super) fn tell(self, settlement: Settlement) {
+        if let Some(tracker) = self.tracker {
+            let _ = tracker.send(settlement);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,12 +83,12 @@ impl Window {
     }
 
     /// Takes the oldest due frame as sent, with whether it was sent before.
-    pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, Outgoing, bool)> {
+    pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, &Outgoing, bool)> {
         let number = self.due.pop_first()?;
         let frame = self.unsettled.get_mut(&number)?;
         frame.sendings = frame.sendings.saturating_add(1);
         self.deadlines.push_back((now + self.ack_timeout, number, frame.sendings));
-        Some((number, frame.outgoing.clone(), frame.sendings > 1))
+        Some((number, &frame.outgoing, frame.sendings > 1))
     }
 
     /// Removes a frame that is acknowledged or failed; `None` if it was settled before.
@@ -126,10 +142,15 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
+    fn outgoing(number: usize) -> Outgoing {
+        let (subject, payload) = (Subject::from("s"), Bytes::new());
+        Outgoing { subject, message_id: format!("s:{number}"), payload, tracker: None }
+    }
+
     fn window_of(count: usize, now: Instant) -> Window {
         let mut window = Window::new(TIMEOUT);
         for number in 0..count {
-            window.admit(Outgoing { message_id: format!("s:{number}"), payload: Bytes::new() });
+            window.admit(outgoing(number));
         }
         while window.send_next(now).is_some() {}
         window
@@ -143,7 +164,7 @@ mod tests {
         assert!(window.settle(1).is_none());
         assert!(!window.send_again(1));
         window.send_all_again();
-        let again: Vec<_> = std::iter::from_fn(|| window.send_next(now)).map(|(n, _, r)| (n, r)).collect();
+        let again: Vec<_> = std::iter::from_fn(|| window.send_next(now).map(|(n, _, r)| (n, r))).collect();
         assert_eq!(again, [(0, true), (2, true)]);
     }
 
@@ -166,8 +187,8 @@ mod tests {
         let mut window = window_of(3, now);
         window.send_again(2);
         window.send_again(0);
-        window.admit(Outgoing { message_id: "s:3".into(), payload: Bytes::new() });
-        let order: Vec<_> = std::iter::from_fn(|| window.send_next(now)).map(|(n, ..)| n).collect();
+        window.admit(outgoing(3));
+        let order: Vec<_> = std::iter::from_fn(|| window.send_next(now).map(|(n, ..)| n)).collect();
         assert_eq!(order, [0, 2, 3]);
     }
 

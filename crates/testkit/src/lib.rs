@@ -12,6 +12,7 @@
 
 mod disk;
 pub mod http;
+pub mod jwt;
 pub mod nats;
 pub mod port;
 pub mod process;

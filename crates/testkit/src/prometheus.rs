@@ -36,14 +36,21 @@ impl Prometheus {
 
     /// Starts one with the shipped configuration and rules, except for the target.
     pub fn start_shipped(target: &str) -> Self {
-        Self::start_with(&shipped(target))
+        Self::start_with(&shipped(&[target]))
     }
 
-    /// [`Self::start_shipped`], scraping every second, for tests that only wait for a series.
-    pub fn start_shipped_and_hurry(target: &str) -> Self {
-        let config = shipped(target);
-        let config = replace(&config, "scrape_interval: 5s", "scrape_interval: 1s");
-        Self::start_with(&replace(&config, "scrape_timeout: 4s", "scrape_timeout: 1s"))
+    /// [`Self::start_shipped`] with several targets, scraping every second, for tests that only
+    /// wait for a series.
+    pub fn start_shipped_and_hurry(targets: &[&str]) -> Self {
+        Self::start_with(&hurried(&shipped(targets)))
+    }
+
+    /// [`Self::start_shipped_and_hurry`] with the optional rules too.
+    pub fn start_with_optional_rules_and_hurry(target: &str) -> Self {
+        let optional = tool::root().join("helm/callsight/files/rules/optional/videocall.yaml");
+        let config = shipped(&[target]);
+        let comment = "# - rules/optional/videocall.yaml";
+        Self::start_with(&hurried(&replace(&config, comment, &format!("- {}", optional.display()))))
     }
 
     /// Starts one with a whole configuration. Paths in it must be absolute.
@@ -102,14 +109,20 @@ impl Prometheus {
     }
 }
 
-/// The shipped configuration with another target, and with the rules at their place in the
+/// The shipped configuration with other targets, and with the rules at their place in the
 /// repository.
-fn shipped(target: &str) -> String {
+fn shipped(targets: &[&str]) -> String {
     let folder = tool::root().join("helm/callsight/files");
     let config = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
     let rules = folder.join("rules/*.yaml");
     let config = replace(&config, "- rules/*.yaml", &format!("- {}", rules.display()));
-    replace(&config, "127.0.0.1:9464", target)
+    replace(&config, "127.0.0.1:9464", &targets.join("\", \""))
+}
+
+/// A configuration that scrapes every second.
+fn hurried(config: &str) -> String {
+    let config = replace(config, "scrape_interval: 5s", "scrape_interval: 1s");
+    replace(&config, "scrape_timeout: 4s", "scrape_timeout: 1s")
 }
 
 fn replace(text: &str, what: &str, by: &str) -> String {

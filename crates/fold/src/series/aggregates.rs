@@ -7,11 +7,11 @@
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 
-use super::catalogue as c;
+use super::catalogue::{self as c, Metric};
 pub use super::histogram::Observations;
 use super::labels::vocabulary;
 pub use super::recorder::{AggregateRecorder, AggregateSeries, AggregateValue, Aggregates};
-use callsight_frame::{Operation, Reason};
+use callsight_frame::{JoinFailure, Operation, Reason};
 
 vocabulary! {
     /// What degrades a session: the values of the label `signal`.
@@ -22,6 +22,39 @@ vocabulary! {
         Audio = "audio",
         /// A peer can't be seen, or its video froze.
         Video = "video",
+        /// The session can't join its call, or not within the threshold.
+        Join = "join",
+        /// Of what the session sends, more is lost than the threshold.
+        Uplink = "uplink",
+    }
+
+    /// What the statistics of a degraded session tell of the reason: the values of the label
+    /// `evidence`.
+    pub Evidence {
+        /// Its path: round trips are long, most of its peers lose packets on the way to it, or it
+        /// could not join because packets did not arrive.
+        Path = "path",
+        /// Some of its peers lose packets on the way to it, and others do not.
+        Peers = "peers",
+        /// Its only peer loses packets on the way to it, and nothing tells on which end of the way.
+        Either = "either",
+        /// What it sends is lost, and nothing else is wrong.
+        Sending = "sending",
+        /// Hardly anything is lost and round trips are short, which leaves a client.
+        Client = "client",
+        /// It reports too little to tell.
+        Unknown = "unknown",
+    }
+
+    /// What limits the video that a session sends, W3C `RTCQualityLimitationReason`: the values of
+    /// the label `reason` there.
+    pub Limitation {
+        /// The processor.
+        Cpu = "cpu",
+        /// The network.
+        Bandwidth = "bandwidth",
+        /// Something else.
+        Other = "other",
     }
 
     /// A budget: the values of the label `limit`.
@@ -34,6 +67,8 @@ vocabulary! {
         PeersPerSession = "peers_per_session",
         /// Servers with series of their own.
         ServerUrls = "server_urls",
+        /// Releases of applications with series of their own.
+        Apps = "apps",
         /// Peers of all sessions together.
         Peers = "peers",
     }
@@ -54,7 +89,7 @@ vocabulary! {
         Ended = "ended",
         /// No frame came for the idle timeout.
         Idle = "idle",
-        /// It continues on another server.
+        /// It continues on another server, or in another release.
         Moved = "moved",
     }
 }
@@ -73,12 +108,32 @@ pub struct ServerSeries {
     pub packets_received: Counter,
     pub packets_lost: Counter,
     pub freezes: Counter,
+    pub(crate) frames_decoded: Counter,
+    pub(crate) frames_dropped: Counter,
+    /// The counters that a part of the clients reports: of audio concealment events, inserted,
+    /// removed and discarded, then of video packets received and lost, the time frozen, and
+    /// requests for packets and pictures.
+    pub(crate) media: [Counter; 9],
+    pub(crate) frame_height: Histogram,
+    pub(crate) send_rtt: Histogram,
+    pub(crate) send_frame_height: Histogram,
+    /// Audio packets sent and lost, then those of video.
+    pub send_packets: [Counter; 4],
+    /// In milliseconds, in the order of [`Limitation::ALL`].
+    pub(crate) send_limited: [Counter; Limitation::ALL.len()],
+    /// Requests of the far end for packets and for pictures.
+    pub(crate) send_requests: [Counter; 2],
+    pub(crate) ice_restarts: Counter,
     pub meetings: Gauge,
     pub sessions: Gauge,
     pub participants: Gauge,
     pub(crate) peer_connections: Gauge,
     /// Degraded sessions, in the order of [`Signal::ALL`].
     pub degraded: [Gauge; Signal::ALL.len()],
+    /// In the order of [`Evidence::ALL`].
+    pub evidence: [Gauge; Evidence::ALL.len()],
+    /// In the order of [`Limitation::ALL`].
+    pub limited: [Gauge; Limitation::ALL.len()],
     pub(crate) one_way_audio: Gauge,
     pub degraded_any: Gauge,
     pub hidden: Gauge,
@@ -116,15 +171,72 @@ impl ServerSeries {
             packets_received: counter!(c::PACKETS_RECEIVED.name, labels.clone()),
             packets_lost: counter!(c::PACKETS_LOST.name, labels.clone()),
             freezes: counter!(c::FREEZES.name, labels.clone()),
+            frames_decoded: counter!(c::FRAMES_DECODED.name, labels.clone()),
+            frames_dropped: counter!(c::FRAMES_DROPPED.name, labels.clone()),
+            media: [
+                &c::CONCEALMENT_EVENTS,
+                &c::INSERTED_SAMPLES,
+                &c::REMOVED_SAMPLES,
+                &c::PACKETS_DISCARDED,
+                &c::VIDEO_PACKETS_RECEIVED,
+                &c::VIDEO_PACKETS_LOST,
+                &c::FREEZE_SECONDS,
+                &c::NACKS,
+                &c::PLIS,
+            ]
+            .map(|metric| counter!(metric.name, labels.clone())),
+            frame_height: histogram!(c::FRAME_HEIGHT.name, labels.clone()),
+            send_rtt: histogram!(c::SEND_RTT.name, labels.clone()),
+            send_frame_height: histogram!(c::SEND_FRAME_HEIGHT.name, labels.clone()),
+            send_packets: [
+                &c::SEND_AUDIO_PACKETS,
+                &c::SEND_AUDIO_PACKETS_LOST,
+                &c::SEND_VIDEO_PACKETS,
+                &c::SEND_VIDEO_PACKETS_LOST,
+            ]
+            .map(|metric| counter!(metric.name, labels.clone())),
+            send_limited: Limitation::ALL
+                .map(|by| counter!(c::SEND_LIMITED_SECONDS.name, with("reason", by.label()))),
+            send_requests: [&c::SEND_NACKS, &c::SEND_PLIS]
+                .map(|metric| counter!(metric.name, labels.clone())),
+            ice_restarts: counter!(c::ICE_RESTARTS.name, labels.clone()),
             meetings: gauge!(c::MEETINGS.name, labels.clone()),
             sessions: gauge!(c::SESSIONS.name, labels.clone()),
             participants: gauge!(c::PARTICIPANTS.name, labels.clone()),
             peer_connections: gauge!(c::PEER_CONNECTIONS.name, labels.clone()),
             degraded: Signal::ALL
                 .map(|signal| gauge!(c::SESSIONS_DEGRADED.name, with("signal", signal.label()))),
+            evidence: Evidence::ALL
+                .map(|evidence| gauge!(c::SESSIONS_EVIDENCE.name, with("evidence", evidence.label()))),
+            limited: Limitation::ALL.map(|by| gauge!(c::SESSIONS_LIMITED.name, with("reason", by.label()))),
             one_way_audio: gauge!(c::SESSIONS_ONE_WAY_AUDIO.name, labels.clone()),
             degraded_any: gauge!(c::SESSIONS_DEGRADED_ANY.name, labels.clone()),
             hidden: gauge!(c::SESSIONS_HIDDEN.name, labels.clone()),
+        })
+    }
+}
+
+/// The aggregate series of live sessions that have something in common.
+#[expect(missing_docs, reason = "each is a metric, which the catalogue describes")]
+pub struct GroupSeries {
+    pub sessions: Gauge,
+    pub degraded: Gauge,
+}
+
+impl GroupSeries {
+    /// Registers the series of a group, whose sessions and degraded sessions two metrics count.
+    #[must_use]
+    pub fn register(
+        recorder: &dyn Recorder,
+        [sessions, degraded]: [&'static Metric; 2],
+        values: [&str; 3],
+    ) -> Self {
+        let labels = sessions.labels.iter().zip(values);
+        let labels: Vec<_> =
+            labels.map(|(name, value)| metrics::Label::new(*name, value.to_owned())).collect();
+        with_local_recorder(recorder, || Self {
+            sessions: gauge!(sessions.name, labels.clone()),
+            degraded: gauge!(degraded.name, labels),
         })
     }
 }
@@ -186,10 +298,18 @@ pub struct RegionSeries {
     pub connected: Gauge,
     /// Age of the newest folded frame; NaN until there is one.
     pub last_folded_age: Gauge,
+    pub(crate) join_time: Histogram,
+    joined: Counter,
+    /// In the order of [`JoinFailure::ALL`].
+    join_failed: Vec<Counter>,
     rejected: Vec<Counter>,
     frames_refused: [Counter; Refusal::ALL.len()],
     refused: [Counter; Limit::ALL.len()],
     removed: [Counter; Removal::ALL.len()],
+}
+
+fn join(region: &str, result: &'static str, reason: &'static str) -> Counter {
+    counter!(c::JOINS.name, "region" => region.to_owned(), "result" => result, "reason" => reason)
 }
 
 impl RegionSeries {
@@ -215,6 +335,12 @@ impl RegionSeries {
             ack_pending: gauge!(c::CONSUMER_ACK_PENDING.name, "region" => region.clone()),
             connected: gauge!(c::CONNECTED.name, "region" => region.clone()),
             last_folded_age: gauge!(c::LAST_FOLDED_AGE.name, "region" => region.clone()),
+            join_time: histogram!(c::JOIN_TIME.name, "region" => region.clone()),
+            joined: join(&region, "joined", "none"),
+            join_failed: JoinFailure::ALL
+                .iter()
+                .map(|reason| join(&region, "failed", reason.label()))
+                .collect(),
             rejected: Reason::ALL
                 .iter()
                 .map(|reason| {
@@ -231,6 +357,11 @@ impl RegionSeries {
             }),
         }
         })
+    }
+
+    /// The counter of attempts to join that failed for a reason, or of those that did not.
+    pub(crate) fn joins(&self, failure: Option<JoinFailure>) -> &Counter {
+        failure.map_or(&self.joined, |reason| &self.join_failed[reason as usize])
     }
 
     /// The counter of frames rejected for a reason.

@@ -28,12 +28,13 @@ use metrics::{
 use super::catalogue::{self, Column, Kind, Metric, Plane, columns};
 use super::judgement::Judgement;
 use super::labels::{self, Labels};
+use super::recorder::seconds;
 
 /// A cell that holds no value. As a float it is a NaN, which no valid frame brings.
 const ABSENT: u64 = u64::MAX;
 
 /// The columns of the widest plane.
-const MAX_COLUMNS: usize = 21;
+const MAX_COLUMNS: usize = 26;
 
 /// One label set and its values. A cell is a float's bits for a gauge and the number itself for a
 /// counter.
@@ -402,6 +403,7 @@ impl RowView {
         }
         Some(match kind {
             Kind::Counter => Value::Count(bits),
+            Kind::Seconds => Value::Measure(seconds(bits)),
             Kind::Age => Value::Measure((now - f64::from_bits(bits)).max(0.0)),
             Kind::Gauge | Kind::Histogram(_) => Value::Measure(f64::from_bits(bits)),
         })
@@ -429,8 +431,8 @@ mod tests {
         store.snapshot(DetailPlane::Pair).first()?.number(metric, 0.0)
     }
 
-    fn session(id: &str) -> [&str; 6] {
-        ["us", "m", id, "p", "https://a", "webtransport"]
+    fn session(id: &str) -> [&str; 8] {
+        ["us", "m", id, "p", "https://a", "webtransport", "web-1", "chrome"]
     }
 
     #[test]
@@ -528,7 +530,9 @@ mod tests {
     fn rows_can_be_asked_for_by_their_first_labels() {
         let store = DetailStore::new(1_000_000);
         let meetings = ["a", "b", "b2", "c"];
-        let open = |meeting| store.open(DetailPlane::Session, &["us", meeting, "s", "p", "none", "none"]);
+        let open = |meeting| {
+            store.open(DetailPlane::Session, &["us", meeting, "s", "p", "none", "none", "web-1", "chrome"])
+        };
         let _rows = meetings.map(open);
         let found = |leading: &[&str]| store.rows(DetailPlane::Session, leading).len();
         assert_eq!([found(&["us"]), found(&["us", "b"]), found(&["us", "d"]), found(&["eu"])], [4, 1, 0, 0]);

@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn a_page_in_both_formats() {
         let store = DetailStore::new(1000);
-        let session = store.open(DetailPlane::Session, &["us", "m", "s1", "p", "none", "none"]).unwrap();
+        let session = store
+            .open(DetailPlane::Session, &["us", "m", "s1", "p", "none", "none", "web-1", "chrome"])
+            .unwrap();
         let pair = store.open(DetailPlane::Pair, &["us", "m", "s1", "p"]).unwrap();
         with_local_recorder(&session, || {
             gauge!(SESSION_RTT.name).set(0.0425);
@@ -229,10 +231,10 @@ callsight_frames_folded_total{region="us"} 3
 process_b_total{x="1"} 2
 # HELP videocall_session_rtt_seconds Round-trip time from the session's client to its elected server, as the client measures it.
 # TYPE videocall_session_rtt_seconds gauge
-videocall_session_rtt_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none"} 0.0425
+videocall_session_rtt_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none",app="web-1",platform="chrome"} 0.0425
 # HELP videocall_session_last_seen_age_seconds Time since the stream received the session's last frame.
 # TYPE videocall_session_last_seen_age_seconds gauge
-videocall_session_last_seen_age_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none"} 2.5
+videocall_session_last_seen_age_seconds{region="us",meeting_id="m",session_id="s1",peer_id="p",server_url="none",server_type="none",app="web-1",platform="chrome"} 2.5
 # HELP videocall_pair_audio_samples_total Samples played of the peer's audio, since the session began.
 # TYPE videocall_pair_audio_samples_total counter
 videocall_pair_audio_samples_total{region="us",meeting_id="m",session_id="s1",peer_id="p"} 48000

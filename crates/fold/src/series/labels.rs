@@ -18,6 +18,7 @@ macro_rules! vocabulary {
 
         impl $name {
             /// All of them, in their order.
+
             $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$word),+];
 
             /// The text of a label or of a setting.

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::catalogue::{CATALOGUE, Kind, Metric, Plane, SERVER};
+use super::catalogue::{CATALOGUE, Kind, Metric};
 use super::histogram::{Buckets, Observations};
 use super::labels::{self, Labels};
 
@@ -59,11 +59,19 @@ impl CounterFn for Count {
     }
 }
 
+/// Milliseconds in seconds.
+#[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+pub(super) const fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1e3
+}
+
 /// The value of a series that stays.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AggregateValue {
     /// The count of a counter.
     Counter(u64),
+    /// The count of a counter of time, in seconds.
+    Seconds(f64),
     /// The value of a gauge; NaN while it is unknown.
     Gauge(f64),
     /// The observations of a histogram.
@@ -87,6 +95,9 @@ impl AggregateSeries {
     #[must_use]
     pub fn value(&self) -> AggregateValue {
         match &self.value {
+            Storage::Counter(count) if self.metric.kind == Kind::Seconds => {
+                AggregateValue::Seconds(seconds(count.0.load(Relaxed)))
+            }
             Storage::Counter(count) => AggregateValue::Counter(count.0.load(Relaxed)),
             Storage::Gauge(bits) => AggregateValue::Gauge(f64::from_bits(bits.load(Relaxed))),
             Storage::Histogram(buckets) => AggregateValue::Histogram(buckets.observations()),
@@ -97,10 +108,13 @@ impl AggregateSeries {
     pub(super) fn write(&self, sink: &mut impl Write) -> io::Result<()> {
         let Self { metric: Metric { name, .. }, labels, value } = self;
         let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        match value {
-            Storage::Counter(count) => writeln!(sink, "{name}{braced} {}", count.0.load(Relaxed)),
-            Storage::Gauge(bits) => writeln!(sink, "{name}{braced} {}", f64::from_bits(bits.load(Relaxed))),
-            Storage::Histogram(buckets) => buckets.write(name, labels, sink),
+        match (value, self.value()) {
+            (Storage::Histogram(buckets), _) => buckets.write(name, labels, sink),
+            (_, AggregateValue::Counter(count)) => writeln!(sink, "{name}{braced} {count}"),
+            (_, AggregateValue::Seconds(value) | AggregateValue::Gauge(value)) => {
+                writeln!(sink, "{name}{braced} {value}")
+            }
+            (_, AggregateValue::Histogram(_)) => Ok(()),
         }
     }
 }
@@ -110,12 +124,24 @@ impl AggregateSeries {
 pub struct AggregateRecorder {
     library: PrometheusRecorder,
     series: Mutex<Registry>,
+    /// The labels that were registered last. A server registers dozens of metrics one after the
+    /// other, whose series share the text: a stranger's URL may have hundreds of bytes.
+    last_labels: Mutex<Arc<str>>,
 }
 
 impl AggregateRecorder {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         // A panic between two operations on the map leaves the map whole.
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self, labels: &str) -> Arc<str> {
+        // A panic while it was replaced leaves one or the other.
+        let mut last = self.last_labels.lock().unwrap_or_else(PoisonError::into_inner);
+        if **last != *labels {
+            *last = labels.into();
+        }
+        Arc::clone(&last)
     }
 
     /// The series of a key, which is made when it is new. `None` unless the catalogue has its name,
@@ -130,7 +156,7 @@ impl AggregateRecorder {
         if !key.labels().map(metrics::Label::key).eq(metric.labels.iter().copied()) {
             return None;
         }
-        let text: Arc<str> = labels::render(key.labels().map(|label| (label.key(), label.value()))).into();
+        let text = self.shared(&labels::render(key.labels().map(|label| (label.key(), label.value()))));
         let mut registry = self.registry();
         if let Some(series) = registry.get(&(place, Arc::clone(&text))) {
             return Some(Arc::clone(series));
@@ -141,19 +167,19 @@ impl AggregateRecorder {
         Some(series)
     }
 
-    /// Removes the aggregates of a server. A handle that is kept longer writes into memory that
-    /// nobody shows, and a server that returns begins again at zero.
-    pub(crate) fn remove_server(&self, region: &str, server_url: &str, server_type: &str) {
-        let server: Arc<str> =
-            labels::render(SERVER.iter().copied().zip([region, server_url, server_type])).into();
+    /// Removes the series of the metrics whose first labels have these names, where they have these
+    /// values. A handle that is kept longer writes into memory that nobody shows, and a series that
+    /// returns begins again at zero.
+    pub(crate) fn remove(&self, names: &[&str], values: [&str; 3]) {
+        let text: Arc<str> = labels::render(names.iter().copied().zip(values)).into();
         let mut registry = self.registry();
-        for (place, _) in CATALOGUE.iter().enumerate().filter(|(_, metric)| metric.plane == Plane::Aggregate)
+        for (place, _) in CATALOGUE.iter().enumerate().filter(|(_, metric)| metric.labels.starts_with(names))
         {
-            // The last value ends with a quote, so no other server's labels begin like these.
+            // The last value ends with a quote, so no other labels begin like these.
             let keys: Vec<_> = registry
-                .range((place, Arc::clone(&server))..)
+                .range((place, Arc::clone(&text))..)
                 .map(|(key, _)| key)
-                .take_while(|(at, labels)| *at == place && labels.starts_with(&*server))
+                .take_while(|(at, labels)| *at == place && labels.starts_with(&*text))
                 .cloned()
                 .collect();
             for key in keys {
@@ -176,8 +202,9 @@ impl Recorder for AggregateRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        let series =
-            self.register(key, |kind| (kind == Kind::Counter).then(|| Storage::Counter(Arc::default())));
+        let series = self.register(key, |kind| {
+            matches!(kind, Kind::Counter | Kind::Seconds).then(|| Storage::Counter(Arc::default()))
+        });
         match series.as_deref().map(|series| &series.value) {
             Some(Storage::Counter(count)) => Counter::from_arc(Arc::clone(count)),
             _ => self.library.register_counter(key, metadata),
@@ -223,7 +250,14 @@ impl Aggregates {
     pub fn new() -> Self {
         let library = PrometheusBuilder::new().build_recorder();
         let page = library.handle();
-        Self { recorder: Arc::new(AggregateRecorder { library, series: Mutex::default() }), page }
+        Self {
+            recorder: Arc::new(AggregateRecorder {
+                library,
+                series: Mutex::default(),
+                last_labels: Mutex::new(Arc::from("")),
+            }),
+            page,
+        }
     }
 
     /// The recorder, for handles and macros.
@@ -293,6 +327,15 @@ mod tests {
         ] {
             assert!(page.contains(line), "{page}");
         }
+    }
+
+    #[test]
+    fn the_series_of_a_server_share_the_text_of_their_labels() {
+        let aggregates = Aggregates::new();
+        let _server = ServerSeries::register(&**aggregates.recorder(), "us", "https://a", "webrtc");
+        let series = aggregates.series();
+        let texts: std::collections::BTreeSet<_> = series.iter().map(|one| one.labels.as_ptr()).collect();
+        assert!(texts.len() * 2 < series.len(), "{} texts of {} series", texts.len(), series.len());
     }
 
     #[test]

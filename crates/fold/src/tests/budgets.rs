@@ -7,8 +7,8 @@ const AGE: &str = "videocall_session_last_seen_age_seconds";
 const CAN_SEE: &str = "videocall_pair_can_see";
 
 /// Series of a row: the detail planes take them whole.
-const SESSION: usize = 4;
-const PAIR: usize = 21;
+const SESSION: usize = 10;
+const PAIR: usize = 26;
 
 fn limited(limits: Limits) -> World {
     World::with(FoldSettings { limits, ..FoldSettings::default() }, 1_000_000)

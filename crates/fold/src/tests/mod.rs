@@ -1,12 +1,14 @@
 //! The promises of the fold, read off the page that Prometheus would see.
 
 mod budgets;
+mod fields;
 mod growth;
 mod hostile;
 mod live;
 mod memory;
 mod population;
 mod properties;
+mod rates;
 mod reference;
 
 use std::collections::BTreeMap;

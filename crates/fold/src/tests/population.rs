@@ -44,7 +44,7 @@ fn when_everybody_has_left_the_counts_are_zero_and_still_there() {
     for name in ["meetings", "sessions", "participants", "peer_connections"] {
         assert_eq!(world.values(&format!("videocall_{name}"), &[]), [0.0, 0.0], "{name}");
     }
-    assert_eq!(world.values("videocall_sessions_degraded", &[]), [0.0; 6]);
+    assert_eq!(world.values("videocall_sessions_degraded", &[]), [0.0; 10]);
     assert!(world.details().is_empty());
     assert_eq!(world.detail.live_series(crate::series::detail::DetailPlane::Pair), 0);
 }
@@ -189,6 +189,7 @@ fn a_session_that_is_degraded_by_several_signals_is_counted_once() {
 
 #[test]
 fn rows_tell_by_what_their_session_and_peer_are_degraded() {
+    use crate::series::aggregates::Evidence;
     use crate::series::detail::DetailPlane;
     use crate::series::judgement::Judgement;
     let mut world = World::new();
@@ -199,7 +200,13 @@ fn rows_tell_by_what_their_session_and_peer_are_degraded() {
         world.detail.snapshot(plane).iter().map(crate::series::detail::RowView::judgement).collect::<Vec<_>>()
     };
     let bad_audio = Judgement { audio: true, microphone: true, ..Judgement::NONE };
-    let session = Judgement { rtt: true, one_way_audio: true, concealment: Some(0.25), ..bad_audio };
+    let session = Judgement {
+        rtt: true,
+        one_way_audio: true,
+        concealment: Some(0.25),
+        evidence: Some(Evidence::Path),
+        ..bad_audio
+    };
     assert_eq!(judged(DetailPlane::Session), [session]);
     let bob = Judgement { camera: true, concealment: Some(0.25), ..bad_audio };
     let carol = Judgement { one_way_audio: true, ..bad_audio };

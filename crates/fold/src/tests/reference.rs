@@ -13,9 +13,10 @@ fn reference() -> String {
         let (title, about) = match plane {
             Plane::Aggregate => (
                 "Aggregates",
-                "By region and server. Always on and bounded; dashboards and alerts use these. Sessions without \
-                 an elected server count under `none`, servers beyond the budget under `other`. All series of a \
-                 server are removed when no session has been on it for `--server-idle`; `none` and `other` stay.",
+                "By region and server, release or path. Always on and bounded; dashboards and alerts use these. \
+                 Sessions without an elected server or a known release count under `none`, servers and releases \
+                 beyond the budget under `other`. All series of a server, release or path are removed when no \
+                 session has been on it for `--server-idle`; `none` and `other` stay.",
             ),
             Plane::Session => (
                 "Session detail",
@@ -30,6 +31,11 @@ fn reference() -> String {
             Plane::Own => (
                 "Callsight's own",
                 "About the exporter itself. The standard `process_*` metrics are served too.",
+            ),
+            Plane::Ingest => (
+                "The way in",
+                "About [`callsight ingest`](ingest.md), which serves these and the standard `process_*` \
+                 metrics, and none of the above.",
             ),
         };
         // Writing into a String can't fail.

@@ -173,6 +173,7 @@ fn the_sizes_are_those_of_a_frame_with_every_field() {
     };
     let frame = Frame {
         peers: (1..9).map(peer).collect(),
+        rates: Vec::new(),
 
         version: Version,
         meeting_id: MeetingId::new("weekly-planning").unwrap(),

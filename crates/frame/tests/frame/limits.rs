@@ -1,7 +1,8 @@
 //! Each limit with exactly its reason, and what is taken generously.
 
 use callsight_frame::{
-    Form, Frame, MAPS, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, Reason, Rejection, Seq, ServerType,
+    Client, Form, Frame, MAPS, MAX_FRAME_BYTES, MAX_NESTING, MAX_PEERS, Platform, Reason, Rejection, Seq,
+    ServerType,
 };
 use serde_json::json;
 
@@ -493,9 +494,14 @@ fn keys_are_strings_and_the_last_of_two_counts() {
     let Message::Map(entries) = &mut twice else { unreachable!() };
     entries.push((Message::text("seq"), Message::Uint(9)));
     entries.push((Message::text("ended"), Message::Nil));
+    let ios = (Message::text("platform"), Message::text("ios"));
+    entries.push((Message::text("client"), Message::Map(vec![ios])));
     let twice = twice.bytes();
     let frame = Frame::decode(&twice).unwrap();
     assert_eq!((frame.seq.get(), frame.ended), (9, None));
+    // The last whole map counts, and nothing of the first.
+    assert_eq!(frame.client, Some(Client { app: None, platform: Some(Platform::Ios) }));
+    assert_eq!(Frame::decode_carefully(&twice), Ok(frame));
 
     let mut number = full();
     let Message::Map(entries) = &mut number else { unreachable!() };

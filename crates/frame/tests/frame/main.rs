@@ -10,6 +10,8 @@ mod limits;
 #[cfg(test)]
 mod message;
 #[cfg(test)]
+mod packet;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod vectors;

@@ -47,6 +47,15 @@ impl Message {
             to.push(marker);
             to.extend(u32::try_from(length).expect("a short value").to_be_bytes());
         };
+        // As short as encoders write it: the quick decoder reads nothing else.
+        let shortest = |few: u8, up_to: usize, more: u8, count: usize, to: &mut Vec<u8>| {
+            let count = u16::try_from(count).expect("a short value");
+            let [high, low] = count.to_be_bytes();
+            match usize::from(count) <= up_to {
+                true => to.push(few | low),
+                false => to.extend([more, high, low]),
+            }
+        };
         match self {
             Self::Nil => to.push(0xc0),
             Self::Bool(value) => to.push(0xc2 + u8::from(*value)),
@@ -68,7 +77,10 @@ impl Message {
                 to.extend(value.to_be_bytes());
             }
             Self::Str(text) => {
-                length(0xdb, text.len(), to);
+                match u8::try_from(text.len()) {
+                    Ok(bytes @ 32..) => to.extend([0xd9, bytes]),
+                    _ => shortest(0xa0, 31, 0xda, text.len(), to),
+                }
                 to.extend(text.as_bytes());
             }
             Self::Bin(bytes) => {
@@ -81,11 +93,11 @@ impl Message {
                 to.extend(bytes);
             }
             Self::Array(elements) => {
-                length(0xdd, elements.len(), to);
+                shortest(0x90, 15, 0xdc, elements.len(), to);
                 elements.iter().for_each(|element| element.write(to));
             }
             Self::Map(entries) => {
-                length(0xdf, entries.len(), to);
+                shortest(0x80, 15, 0xde, entries.len(), to);
                 for (key, value) in entries {
                     key.write(to);
                     value.write(to);

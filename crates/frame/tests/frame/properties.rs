@@ -175,6 +175,7 @@ impl Draw<'_> {
             video_enabled: self.some(Self::flag),
             tab_visible: self.some(Self::flag),
             peers: texts.peers.iter().map(|peer_id| self.peer(peer_id)).collect(),
+            rates: Vec::new(),
             client: self.some(|draw| Client {
                 app: draw.some(|_| App::new(&texts.ids[3]).unwrap()),
                 platform: draw.some(|draw| draw.word(Platform::ALL)),

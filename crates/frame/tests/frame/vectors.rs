@@ -1,6 +1,7 @@
 //! Holds `spec/vectors` to the code, with which clients of other languages test themselves.
 
-use callsight_frame::{Form, Frame, Reason, identifier_of};
+use callsight_frame::subject::MeetingPartition;
+use callsight_frame::{Form, Frame, Reason, hidden_identifier_of, identifier_of};
 use serde_json::Value;
 
 fn read(json: &str) -> Vec<Value> {
@@ -16,10 +17,20 @@ fn message(entry: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn every_text_has_its_identifier() {
+fn every_text_has_its_identifiers() {
     for entry in read(include_str!("../../../../spec/vectors/identifiers.json")) {
         let text = entry["text"].as_str().unwrap();
         assert_eq!(identifier_of(text), entry["identifier"].as_str().unwrap(), "{text:?}");
+        assert_eq!(hidden_identifier_of(text), entry["hidden"].as_str().unwrap(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_meeting_has_its_partition() {
+    for entry in read(include_str!("../../../../spec/vectors/partitions.json")) {
+        let text = entry["text"].as_str().unwrap();
+        let partition = MeetingPartition::of(text).to_string();
+        assert_eq!(partition, entry["partition"].as_str().unwrap(), "{text:?}");
     }
 }
 
