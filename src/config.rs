@@ -33,8 +33,8 @@ pub use layers::{Parsed, environment_name, parse};
 pub use reference::reference;
 pub use settings::{InvalidNatsUrl, Login, NatsConfig, NatsIdentity, NatsTls, NatsUrl};
 pub(crate) use value::{
-    DAY, HOUR, MILLISECOND, MINUTE, duration, duration_between, named, positive, ratio, socket_address,
-    whole, within_a_day, within_an_hour,
+    DAY, HOUR, MILLISECOND, MINUTE, SECOND, duration, duration_between, named, positive, ratio,
+    socket_address, whole, within_a_day, within_an_hour,
 };
 pub(crate) use words::{chain, did_you_mean, nearest, one_line};
 

@@ -165,7 +165,7 @@ pub(crate) enum HttpError {
     /// The answer was not complete within the time limit.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Slow(Duration),
-    #[error("the answer is longer than {0} bytes")]
+    #[error("the answer is longer than {0} bytes; check the address")]
     TooLong(u64),
     /// The connection can't be made, breaks, or does not carry HTTP.
     #[error(transparent)]
@@ -374,7 +374,7 @@ fn read(path: &Path) -> Result<Vec<u8>, AccessError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use super::*;
@@ -421,7 +421,7 @@ mod tests {
     }
 
     /// Serves one connection with this text and ends.
-    fn serve(answer: Vec<u8>) -> Address {
+    pub(crate) fn serve(answer: Vec<u8>) -> Address {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         thread::spawn(move || {
@@ -454,6 +454,6 @@ mod tests {
         assert_eq!((status, sum), (503, LENGTH));
         assert!(longest <= 256 * 1024, "{longest}");
         let long = client.get(&serve(answer), "/readyz", 1000, pieces).await.err().unwrap();
-        assert_eq!(long.to_string(), "the answer is longer than 1000 bytes");
+        assert_eq!(long.to_string(), "the answer is longer than 1000 bytes; check the address");
     }
 }

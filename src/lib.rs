@@ -8,6 +8,7 @@
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and creates
 //!   it;
 //! - [`replay`] reads a part of the stream again, for metrics, alerts and reports about the past;
+//! - `ingest` is the way in for clients that no relay serves;
 //! - `rollout` replaces an exporter with a new version, region by region;
 //! - [`simulate`] generates calls and publishes them with [`callsight_publish`], which relays
 //!   embed;
@@ -24,10 +25,13 @@ pub mod dead_letter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http_client;
+mod http_server;
+mod ingest;
 mod insight;
 mod jetstream_api;
 mod log;
 pub mod nats;
+mod reload;
 mod rollout;
 
 pub mod replay;

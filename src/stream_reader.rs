@@ -34,10 +34,12 @@ use callsight_fold::StreamTime;
 
 /// The messages that one pull request asks for. The client sends the next one when half of them
 /// have arrived.
-const BATCH: usize = 8192;
+const BATCH: usize = 4096;
 
-/// The bytes that one pull request asks for. Of the largest frames, a batch would be half a GiB.
-const BATCH_BYTES: usize = 4 << 20;
+/// The bytes that one pull request asks for: some 900 frames of ten participants. More would only
+/// wait in memory for the fold. The server delivers no message that is larger, so this is twice the
+/// `max_payload` that it has by default.
+const BATCH_BYTES: usize = 2 << 20;
 
 /// The most messages that are returned at a time.
 const CHUNK: usize = 1024;

@@ -64,6 +64,22 @@ pub(crate) struct JudgementArgs {
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio)]
     pub(crate) degraded_concealment: f64,
 
+    /// Share of lost packets, of what it sends, above which a session counts as degraded, from 0
+    /// to 1.
+    ///
+    /// Of received packets, a higher share only tells what hurt the session.
+    #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = ratio)]
+    pub(crate) degraded_loss: f64,
+
+    /// Time after which a session that is still joining counts as degraded, from 1ms to 1m
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = duration_between(MILLISECOND..=MINUTE)
+    )]
+    pub(crate) degraded_join: Duration,
+
     /// Maximum number of distinct values of the label `server_url`
     #[arg(
         long,
@@ -74,9 +90,20 @@ pub(crate) struct JudgementArgs {
     )]
     pub(crate) max_server_urls: usize,
 
-    /// Remove the aggregates of a server after this time without a session, from 1s to 24h.
+    /// Maximum number of distinct values of the label `app`, the releases of applications
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "64",
+        value_parser = whole(1..=PLENTY),
+        help_heading = "Budgets"
+    )]
+    pub(crate) max_apps: usize,
+
+    /// Remove the aggregates of a server, a release or a path after this time without a session,
+    /// from 1s to 24h.
     ///
-    /// Its place among `--max-server-urls` is free again, and a server that returns begins at zero.
+    /// Its place in its budget is free again, and one that returns begins at zero.
     /// Choose several times Prometheus's scrape interval, so that the last values are scraped.
     #[arg(
         long,
@@ -95,8 +122,13 @@ impl JudgementArgs {
         FoldSettings {
             idle_timeout: self.idle_timeout,
             server_idle: self.server_idle,
-            limits: Limits { server_urls: self.max_server_urls, ..default.limits },
-            thresholds: Thresholds { rtt: self.degraded_rtt, concealment: self.degraded_concealment },
+            limits: Limits { server_urls: self.max_server_urls, apps: self.max_apps, ..default.limits },
+            thresholds: Thresholds {
+                rtt: self.degraded_rtt,
+                concealment: self.degraded_concealment,
+                loss: self.degraded_loss,
+                join: self.degraded_join,
+            },
             ..default
         }
     }

@@ -14,8 +14,8 @@ use crate::nats;
 use crate::replay::window::exact;
 use crate::stream_reader::{Extent, Part, ReadError, Record, StreamReader};
 use crate::topology::dead_letter_stream_name;
-use callsight_frame::Frame;
-use callsight_frame::subject::Region;
+use callsight_frame::Decoder;
+use callsight_frame::subject::{Region, Subject};
 
 /// How long the server may be away before the command fails.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -88,11 +88,13 @@ async fn show_stream(
         patience: ANSWER_WITHIN,
     };
     let mut letters = StreamReader::new(context.clone(), part);
+    let mut decoder = Decoder::default();
     while let Some(records) = letters.next().await.map_err(cannot_read)? {
         for Record { at, headers, payload, .. } in records {
             let DeadLetter { reason, detail, subject, sequence } = DeadLetter::read(headers.as_ref());
-            let now = match Frame::decode(&payload) {
-                Ok(_) => "ok".to_owned(),
+            let server_id = Subject::parse(subject).ok().map(|subject| subject.server_id);
+            let now = match decoder.with(&payload, server_id, |_| ()) {
+                Ok(()) => "ok".to_owned(),
                 Err(rejection) => rejection.reason.to_string(),
             };
             let (at, bytes) = (exact(at), payload.len());

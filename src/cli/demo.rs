@@ -8,6 +8,7 @@
 
 mod bridge;
 mod bridged;
+mod ingests;
 #[expect(unreachable_pub, reason = "the test kit exports it")]
 mod link;
 mod servers;
@@ -33,8 +34,9 @@ use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, within_an_hour};
 use crate::consume::Reader;
+use crate::ingest::Ingest;
 use crate::serve::{Exporter, ExporterConfig, Glance};
-use crate::simulate::{self, SimulateConfig};
+use crate::simulate::{self, Clients, IngestTarget, SimulateConfig};
 use crate::topology::Deployment;
 use callsight_fold::FoldSettings;
 use callsight_frame::subject::Region;
@@ -44,14 +46,16 @@ use callsight_frame::subject::Region;
 const TERMINAL_LINE: Duration = Duration::from_secs(1);
 const LOG_LINE: Duration = Duration::from_secs(5);
 
-/// Interval between two frames of a simulated session.
+/// Interval between two frames of a simulated session, and between two packets of videocall.rs,
+/// whose clients have no other.
 const FRAME_INTERVAL: Duration = Duration::from_secs(2);
+const PACKET_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Idle timeout: short, so that the series of crashed sessions disappear while one watches.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Run everything on this machine: NATS, the exporter, simulated calls, and Prometheus if it is
-/// installed
+/// Run everything on this machine: NATS, the exporter, the way in over HTTP, simulated calls, and
+/// Prometheus if it is installed
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Bridge")]
 pub(crate) struct DemoArgs {
@@ -152,13 +156,17 @@ fn servers_per_region(text: &str) -> Result<usize, String> {
 
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CallArgs { sessions, scenario, .. } = self.calls;
+        let CallArgs { sessions, client, scenario, .. } = self.calls;
         let bridged = match self.bridged {
             Some(1) => ", bridged".to_owned(),
             Some(servers) => format!(", bridged, {servers} servers each"),
             None => String::new(),
         };
-        write!(f, "regions {}{bridged}; {sessions} sessions; scenario {scenario}", joined(&self.regions))
+        write!(
+            f,
+            "regions {}{bridged}; {sessions} sessions; clients {client}; scenario {scenario}",
+            joined(&self.regions)
+        )
     }
 }
 
@@ -184,6 +192,9 @@ struct Stage {
     prometheus: Option<DemoServer>,
     /// Address for the exporter, which Prometheus needs before the exporter starts.
     metrics: SocketAddr,
+    /// Where a part of the clients sends its frames.
+    targets: Vec<IngestTarget>,
+    ingests: Vec<Ingest>,
     reader: Reader,
 }
 
@@ -197,8 +208,11 @@ impl Stage {
             None => single::start(&config.regions, folder).await?,
         };
         let metrics = free_address(9464)?;
-        let prometheus = servers::prometheus(metrics, folder.path())?;
-        Ok(Self { nats, prometheus, metrics, reader })
+        let targets = ingests::plan(&nats.ingests)?;
+        let scraped: Vec<_> = targets.iter().map(|target| target.address).chain([metrics]).collect();
+        let prometheus = servers::prometheus(&scraped, folder.path())?;
+        let ingests = ingests::start(&nats.ingests, &targets, folder.path()).await?;
+        Ok(Self { nats, prometheus, metrics, targets, ingests, reader })
     }
 
     /// Runs the exporter and the calls until `stop`, which may have completed already.
@@ -209,7 +223,7 @@ impl Stage {
     ) -> Result<(), CliError> {
         let exporter = Exporter::start(self.nats.feeds(), self.exporter_config()).await;
         let exporter = exporter.map_err(CliError::other)?;
-        print(&self.addresses(&exporter))?;
+        print(&self.addresses(&exporter)?)?;
         let (over, _) = watch::channel(false);
         let calls = self.calls(config).into_iter().map(|(client, calls)| {
             let mut ending = over.subscribe();
@@ -252,12 +266,17 @@ impl Stage {
                 regions: regions.clone(),
                 sessions: sessions.max(1),
                 meeting_size: 4,
-                interval: FRAME_INTERVAL,
+                interval: match config.calls.client {
+                    Clients::Videocall => PACKET_INTERVAL,
+                    _ => FRAME_INTERVAL,
+                },
                 seed: seed.wrapping_add(index as u64),
+                clients: config.calls.client,
                 scenario: config.calls.scenario,
                 rhythm: config.calls.rhythm,
                 leave_at_end: true,
                 quiet: true,
+                ingest: self.targets.clone(),
                 ..SimulateConfig::default()
             };
             (client.clone(), calls)
@@ -278,7 +297,7 @@ impl Stage {
         }
     }
 
-    fn addresses(&self, exporter: &Exporter) -> String {
+    fn addresses(&self, exporter: &Exporter) -> Result<String, CliError> {
         let prometheus = match &self.prometheus {
             Some(prometheus) => format!(
                 "Prometheus  http://{address}/graph?g0.expr=videocall_sessions&g0.tab=0\n\
@@ -288,10 +307,15 @@ impl Stage {
             None => "Prometheus  not found; `./dev demo` downloads it".to_owned(),
         };
         let (nats, address) = (&self.nats.addresses, exporter.address());
-        format!(
+        let ingest = |target: &IngestTarget| format!("http://{} ({})", target.address, target.region);
+        let ingests: Vec<_> = self.targets.iter().map(ingest).collect();
+        let command = self.targets.first().map(ingests::command).transpose()?.unwrap_or_default();
+        Ok(format!(
             "Callsight   http://{address}/\nmetrics     http://{address}/metrics\n{prometheus}\n\
-             NATS        {nats}\nCtrl-C stops everything.\n\n"
-        )
+             ingest      {}\nNATS        {nats}\n\nA frame of your own:\n\n  {command}\n\n\
+             Ctrl-C stops everything.\n\n",
+            ingests.join("  ")
+        ))
     }
 
     /// Cuts the link for a while if configured, and never completes.
@@ -351,6 +375,9 @@ impl Stage {
     }
 
     async fn stop(self) {
+        for ingest in self.ingests {
+            ingest.stop().await;
+        }
         if let Some(prometheus) = self.prometheus {
             prometheus.stop().await;
         }

@@ -16,7 +16,9 @@ use super::CliError;
 use super::dead_letters::{self, DeadLetterArgs};
 use crate::config::{named, open, read_bounded};
 use crate::insight::words::plural;
-use callsight_frame::{Form, Frame, MAPS, MAX_IDENTIFIER_BYTES, MAX_PEERS, Rejection, Version};
+use callsight_frame::{
+    AudioRates, Decoder, Form, Frame, MAPS, MAX_IDENTIFIER_BYTES, MAX_PEERS, Rejection, Version, first_packet,
+};
 
 /// Encode, decode and check health frames
 #[derive(Clone, Debug, clap::Args)]
@@ -123,9 +125,20 @@ fn encode(input: &[u8], args: &EncodeArgs, output: &mut impl Write) -> Result<()
 }
 
 fn decode(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
+    /// The frame, with what a packet has beside it.
+    #[derive(serde::Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        frame: &'a Frame<'a>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        rates: &'a [Option<AudioRates>],
+    }
+    let mut decoder = Decoder::default();
     for (index, message) in messages(input).enumerate() {
-        let frame = Frame::decode(message).map_err(|rejection| rejected(index, rejection))?;
-        let shown = serde_json::to_string_pretty(&frame).map_err(CliError::other)?;
+        let shown = decoder
+            .with(message, None, |frame| serde_json::to_string_pretty(&Shown { frame, rates: &frame.rates }))
+            .map_err(|rejection| rejected(index, rejection))?
+            .map_err(CliError::other)?;
         writeln!(output, "{shown}").map_err(unwritten)?;
     }
     Ok(())
@@ -133,10 +146,11 @@ fn decode(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
 
 fn check(input: &[u8], output: &mut impl Write) -> Result<(), CliError> {
     let (mut frames, mut rejected) = (0, 0);
+    let mut decoder = Decoder::default();
     for message in messages(input) {
         frames += 1;
-        let written = match Frame::decode(message) {
-            Ok(frame) => writeln!(output, "ok: {}", summary(message, &frame)),
+        let written = match decoder.with(message, None, |frame| summary(message, frame)) {
+            Ok(summary) => writeln!(output, "ok: {summary}"),
             Err(rejection) => {
                 rejected += 1;
                 writeln!(output, "{rejection}")
@@ -204,8 +218,12 @@ fn rejected(index: usize, rejection: Rejection) -> CliError {
 }
 
 fn summary(message: &[u8], frame: &Frame<'_>) -> String {
-    // The first byte of an array is 9x, dc or dd.
-    let form = if matches!(message.first(), Some(0x90..=0x9f | 0xdc | 0xdd)) { "compact" } else { "named" };
+    let form = match message.first() {
+        _ if first_packet(message).is_some() => "packet",
+        // The first byte of an array.
+        Some(0x90..=0x9f | 0xdc | 0xdd) => "compact",
+        _ => "named",
+    };
     let peers = plural(frame.peers.len() as u64, "remote peer");
     format!(
         "{form}, {} bytes, meeting {}, session {}, peer {}, seq {}{}, {peers}",
@@ -219,7 +237,8 @@ fn summary(message: &[u8], frame: &Frame<'_>) -> String {
 }
 
 /// Splits the input into its frames. From the first byte that is not MessagePack on, the rest is
-/// one message, so that the decoder says what is wrong with it; so is an empty input.
+/// one message, so that the decoder says what is wrong with it; so is an empty input. After a
+/// packet of videocall.rs, which does not tell its length, there are only packets.
 fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut first = true;
     std::iter::from_fn(move || {
@@ -227,6 +246,11 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
             return None;
         }
         first = false;
+        if let Some(length) = first_packet(rest) {
+            let (packet, after) = rest.split_at(length);
+            rest = after;
+            return Some(packet);
+        }
         let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(rest));
         let length = match IgnoredAny::deserialize(&mut deserializer) {
             Ok(_) => usize::try_from(deserializer.position()).unwrap_or(rest.len()),
@@ -274,7 +298,11 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use clap::Parser;
+    use protobuf::{Message, MessageField};
+    use videocall_types::protos::health_packet::{HealthPacket, NetEqStats, PeerStats};
 
     use super::*;
 
@@ -340,6 +368,62 @@ mod tests {
             String::from_utf8(frame(&["check"], b"").0).unwrap(),
             "malformed: the message is cut short\n"
         );
+    }
+
+    /// Two packets of videocall.rs, one after the other.
+    fn two_packets() -> Vec<u8> {
+        let packet = |timestamp_ms| HealthPacket {
+            session_id: "7".into(),
+            meeting_id: "standup".into(),
+            reporting_user_id: b"ana@example.com".to_vec(),
+            timestamp_ms,
+            active_server_rtt_ms: 48.5,
+            peer_stats: HashMap::from([(
+                "bo".into(),
+                PeerStats {
+                    neteq_stats: MessageField::some(NetEqStats {
+                        packets_per_sec: 47.5,
+                        ..NetEqStats::default()
+                    }),
+                    ..PeerStats::default()
+                },
+            )]),
+            ..HealthPacket::default()
+        };
+        [1_767_225_600_000, 1_767_225_605_000]
+            .iter()
+            .flat_map(|at| packet(*at).write_to_bytes().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn packets_are_shown_with_their_rates_and_checked() {
+        let packets = two_packets();
+        let json = text(&["decode"], &packets);
+        let shown: Vec<Value> =
+            serde_json::Deserializer::from_str(&json).into_iter().collect::<Result<_, _>>().unwrap();
+        assert_eq!(shown.len(), 2);
+        assert_eq!(shown[0]["rates"][0]["packets_per_sec"], 47.5);
+        assert_eq!(shown[0]["rates"][0]["neteq_per_sec"]["expand"], 0.0);
+        assert_eq!(shown[1]["seq"], 1_767_225_605_000_u64);
+        assert_eq!(shown[0]["server"]["url"], "relay://unknown");
+        assert!(!json.contains("ana@example.com"), "{json}");
+        // As a frame it has no rates any more.
+        let (frames, done) = frame(&["encode"], json.as_bytes());
+        done.unwrap();
+        assert!(!text(&["decode"], &frames).contains("rates"));
+        let checked = text(&["check"], &packets);
+        let ana = callsight_frame::hidden_identifier_of("ana@example.com");
+        let first = format!(
+            "ok: packet, 64 bytes, meeting standup, session 7, peer {ana}, seq 1767225600000, 1 remote peer"
+        );
+        assert_eq!(checked.lines().next(), Some(&*first));
+        let (output, done) = frame(&["check"], &packets[..packets.len() - 1]);
+        let output = String::from_utf8(output).unwrap();
+        assert!(output.ends_with("\nmalformed: the packet is cut short\n"), "{output}");
+        assert_eq!(done.unwrap_err().to_string(), "1 of 2 frames rejected");
+        let (output, _) = frame(&["check"], b"\x12\x01m\x0a\x017");
+        assert!(String::from_utf8(output).unwrap().contains("must begin with its session_id"));
     }
 
     #[test]

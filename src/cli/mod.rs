@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod error;
 mod frame;
+mod ingest;
 mod log;
 mod monitoring;
 mod process;
@@ -17,6 +18,7 @@ mod serve;
 mod simulate;
 mod sources;
 mod streams;
+mod token;
 mod tool;
 
 use std::env;
@@ -42,6 +44,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(Box<serve::ServeArgs>),
+    Ingest(Box<ingest::IngestArgs>),
     Simulate(Box<simulate::SimulateArgs>),
     // Log lines would break the progress bar.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
@@ -51,6 +54,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Streams(streams::StreamsArgs),
     Frame(frame::FrameArgs),
+    Token(token::TokenCommandArgs),
     Rollout(rollout::RolloutArgs),
 }
 
@@ -83,7 +87,8 @@ impl Command {
     /// Validates the settings, of which some count from a present moment.
     fn prepare(self, now: OffsetDateTime) -> Result<Prepared, ConfigError> {
         Ok(match self {
-            Self::Serve(args) => prepared(args.validate()?, serve::run),
+            Self::Serve(args) => serve::prepare(*args)?,
+            Self::Ingest(args) => ingest::prepare(*args)?,
             Self::Simulate(args) => prepared(args.validate()?, simulate::run),
             Self::Replay(args) => prepared(args.validate(now)?, replay::run),
             Self::Demo(args) => prepared(args.validate()?, demo::run),
@@ -91,6 +96,10 @@ impl Command {
             Self::Frame(args) => Prepared {
                 settings: format!("{args:?}"),
                 run: Box::new(|| frame::run(args, io::stdin(), io::stdout())),
+            },
+            Self::Token(args) => Prepared {
+                settings: format!("{args:?}"),
+                run: Box::new(|| token::run(args, io::stdin(), io::stdout())),
             },
             Self::Rollout(args) => args.prepare()?,
         })

@@ -2,7 +2,7 @@
 //!
 //! A demo with rules and intervals of its own would prove nothing about production.
 //!
-//! Invariant: only the target differs from the shipped files.
+//! Invariant: only the targets differ from the shipped files.
 
 use std::fs;
 use std::io;
@@ -12,23 +12,25 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = include_str!("../../helm/callsight/files/prometheus.yml");
 
 /// Target in the shipped configuration: the default address of `serve`.
-const TARGET: &str = "127.0.0.1:9464";
+const TARGET: &str = "\"127.0.0.1:9464\"";
 
-const RULES: [(&str, &str); 3] = [
+const RULES: [(&str, &str); 4] = [
     ("recording.yaml", include_str!("../../helm/callsight/files/rules/recording.yaml")),
     ("calls.yaml", include_str!("../../helm/callsight/files/rules/calls.yaml")),
     ("pipeline.yaml", include_str!("../../helm/callsight/files/rules/pipeline.yaml")),
+    ("ingest.yaml", include_str!("../../helm/callsight/files/rules/ingest.yaml")),
 ];
 
 /// Writes configuration and rules into a folder, and returns the configuration's path.
-pub(super) fn write(folder: &Path, target: SocketAddr) -> io::Result<PathBuf> {
+pub(super) fn write(folder: &Path, targets: &[SocketAddr]) -> io::Result<PathBuf> {
     let rules = folder.join("rules");
     fs::create_dir_all(&rules)?;
     for (name, text) in RULES {
         fs::write(rules.join(name), text)?;
     }
     let config = folder.join("prometheus.yml");
-    fs::write(&config, CONFIG.replace(TARGET, &target.to_string()))?;
+    let targets: Vec<_> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+    fs::write(&config, CONFIG.replace(TARGET, &targets.join(", ")))?;
     Ok(config)
 }
 
@@ -37,14 +39,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_rules_are_written_and_the_target_is_replaced() {
+    fn all_rules_are_written_and_the_targets_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let config = write(folder.path(), "127.0.0.1:19464".parse().unwrap()).unwrap();
+        let targets = ["127.0.0.1:19464", "127.0.0.1:19465"].map(|target| target.parse().unwrap());
+        let config = write(folder.path(), &targets).unwrap();
         let text = fs::read_to_string(config).unwrap();
-        assert!(text.contains("\"127.0.0.1:19464\"") && !text.contains(TARGET), "{text}");
+        assert!(
+            text.contains(r#"["127.0.0.1:19464", "127.0.0.1:19465"]"#) && !text.contains(TARGET),
+            "{text}"
+        );
+        // Beside them is a folder of optional ones.
         let names = |folder: PathBuf| {
-            let mut names: Vec<_> =
-                fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+            let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            let mut names: Vec<_> = files
+                .filter(|path| path.is_file())
+                .map(|path| path.file_name().unwrap().to_owned())
+                .collect();
             names.sort();
             names
         };

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs};
+use super::process::{Prepared, prepared};
 use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, service_stop_signal};
 use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, within_an_hour};
 use crate::consume::Reader;
 use crate::nats::{self, Refusals};
+use crate::serve::trim::share_arena;
 use crate::serve::{Exporter, ExporterConfig, Feed};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
@@ -134,9 +136,10 @@ struct BudgetArgs {
 
     /// Maximum number of live series of sessions and pairs, in all meetings together.
     ///
-    /// A series takes about 100 bytes of memory. Beyond this and the other budgets, new series are
+    /// A session takes 10 and a pair 26, whether its client reports all of them or not, and each
+    /// about 100 bytes of memory at most. Beyond this and the other budgets, new series are
     /// refused and counted; existing ones stay correct.
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = whole(1..=PLENTY))]
+    #[arg(long, value_name = "N", default_value = "125000", value_parser = whole(1..=PLENTY))]
     max_series: usize,
 
     /// Maximum number of sessions of a meeting with their own series
@@ -210,6 +213,16 @@ impl fmt::Display for ServeConfig {
         }
         write!(f, "; NATS {nats}")
     }
+}
+
+/// Prepares the exporter.
+pub(super) fn prepare(args: ServeArgs) -> Result<Prepared, ConfigError> {
+    let Prepared { settings, run } = prepared(args.validate()?, run);
+    let run = Box::new(|| {
+        share_arena();
+        run()
+    });
+    Ok(Prepared { settings, run })
 }
 
 /// Serves until a signal, or until the exporter fails.

@@ -12,7 +12,7 @@ use super::process::print;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, HOUR, NatsConfig, duration, duration_between, positive, whole};
 use crate::nats;
-use crate::simulate::{self, Rhythm, Scenario, SimulateError};
+use crate::simulate::{self, Clients, Rhythm, Scenario, SimulateError};
 use crate::topology::ensure_streams;
 use callsight_frame::MAX_PEERS;
 use callsight_frame::subject::Region;
@@ -83,6 +83,13 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=10_000_000_usize))]
     pub(crate) sessions: usize,
 
+    /// What the clients are, and so what their frames report.
+    ///
+    /// With `videocall`, 0 frames are acknowledged: the counts at the end say what NATS was sent,
+    /// and what no stream was there to store is gone.
+    #[arg(long, value_name = "KIND", default_value = "mix")]
+    pub(crate) client: Clients,
+
     /// Scenario that the calls follow
     #[arg(long, value_name = "NAME", default_value = "steady")]
     pub(crate) scenario: Scenario,
@@ -105,10 +112,17 @@ pub(crate) struct CallArgs {
 impl CallArgs {
     /// Checks that the scenario has something to affect.
     pub(super) fn check(&self, regions: &[Region]) -> Result<(), ConfigError> {
-        if regions.iter().any(|region| self.scenario.affects(region)) {
-            return Ok(());
+        let Self { scenario, client, .. } = self;
+        if !regions.iter().any(|region| scenario.affects(region)) {
+            return rejected(format!("`--scenario {scenario}` affects region apac; add that region"));
         }
-        rejected(format!("`--scenario {}` affects region apac; add that region", self.scenario))
+        if !scenario.shows_in(*client) {
+            return rejected(format!(
+                "`--scenario {scenario}` does not show in what `--client {client}` reports; choose \
+                 `--client browser` or `--client mix`"
+            ));
+        }
+        Ok(())
     }
 
     /// Returns the seed of the flag, or a random one.
@@ -138,11 +152,13 @@ impl SimulateArgs {
             duration: self.calls.duration,
             frames: self.frames,
             seed: self.calls.seed(),
+            clients: self.calls.client,
             scenario: self.calls.scenario,
             rhythm: self.calls.rhythm,
             rate: self.rate,
             leave_at_end: self.leave_at_end,
             quiet: false,
+            ingest: Vec::new(),
         };
         let config = SimulateCommandConfig { nats: self.nats.validate("relay")?, create: self.create, calls };
         Ok((self.process, config))
@@ -153,8 +169,11 @@ impl fmt::Display for SimulateCommandConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { nats, calls, .. } = self;
         let regions = joined(&calls.regions);
-        let simulate::SimulateConfig { sessions, seed, scenario, .. } = calls;
-        write!(f, "regions {regions}; {sessions} sessions; scenario {scenario}; seed {seed}; NATS {nats}")
+        let simulate::SimulateConfig { sessions, seed, clients, scenario, .. } = calls;
+        write!(
+            f,
+            "regions {regions}; {sessions} sessions; clients {clients}; scenario {scenario}; seed {seed}; NATS {nats}"
+        )
     }
 }
 

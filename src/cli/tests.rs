@@ -31,11 +31,15 @@ fn sample(flag: &str) -> &'static str {
         "stream" | "jetstream-domain" | "jetstream-prefix" => "us=other",
         "region-nats-url" => "us=nats://other:4333",
         "nats-fallback-url" => "nats://other:4333",
-        "create" | "check-config" | "via-gateway" | "nats-tls-first" => "true",
+        "create" | "check-config" | "via-gateway" | "nats-tls-first" | "without-tokens" => "true",
         "listen" => "0.0.0.0:1",
-        "ready-max-lag" | "idle-timeout" | "server-idle" | "degraded-rtt" => "7s",
+        "ready-max-lag" | "idle-timeout" | "server-idle" | "degraded-rtt" | "degraded-join" => "7s",
         "detail" => "session",
-        "degraded-concealment" => "0.5",
+        "degraded-concealment" | "degraded-loss" => "0.5",
+        "ack-timeout" | "drain" => "7s",
+        "allow-origin" => "https://app.example",
+        "token-preset" => "jitsi",
+        "trusted-proxy" => "10.0.0.0/8",
         "log-format" => "json",
         "log-level" => "debug",
         _ => "3",
@@ -48,40 +52,42 @@ fn the_declaration_is_sound() {
 }
 
 #[test]
-fn every_flag_of_serve_can_be_set_in_the_environment_and_in_the_file() {
+fn every_flag_of_a_service_can_be_set_in_the_environment_and_in_the_file() {
     let declared = Cli::command();
-    let command = declared.find_subcommand("serve").unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("callsight.toml");
-    let parse = |line: &[&str], environment: &dyn Fn(&str) -> Option<OsString>| {
-        let arguments: Vec<_> = ["callsight", "serve"].iter().chain(line).map(OsString::from).collect();
-        match config::parse::<Cli>(&arguments, environment) {
-            Ok(Parsed::Command(cli)) => format!("{cli:?}"),
-            Ok(Parsed::Show(_)) => panic!("unexpected help"),
-            Err(error) => panic!("{line:?}: {error}"),
+    for service in ["serve", "ingest"] {
+        let command = declared.find_subcommand(service).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("callsight.toml");
+        let parse = |line: &[&str], environment: &dyn Fn(&str) -> Option<OsString>| {
+            let arguments: Vec<_> = ["callsight", service].iter().chain(line).map(OsString::from).collect();
+            match config::parse::<Cli>(&arguments, environment) {
+                Ok(Parsed::Command(cli)) => format!("{cli:?}"),
+                Ok(Parsed::Show(_)) => panic!("unexpected help"),
+                Err(error) => panic!("{line:?}: {error}"),
+            }
+        };
+
+        let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert!(flags.len() > 15, "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| *flag != "config") {
+            let region: &[&str] = if flag == "region" { &[] } else { &["--region=us"] };
+            let argument = format!("--{flag}={}", sample(flag));
+            let by_flag = parse(&[region, &[&argument]].concat(), &|_| None);
+            assert_ne!(by_flag, parse(&["--region=us"], &|_| None), "--{flag} changes nothing");
+
+            let name = config::environment_name(flag);
+            let by_environment = parse(region, &|asked| (asked == name).then(|| sample(flag).into()));
+            assert_eq!(by_environment, by_flag, "{name}");
+
+            fs::write(&path, format!("{flag} = '{}'", sample(flag))).unwrap();
+            let config = format!("--config={}", path.display());
+            let by_file = parse(&[region, &[&config]].concat(), &|_| None);
+            assert_eq!(
+                by_file,
+                by_flag.replace("{ config: None", &format!("{{ config: Some({path:?})")),
+                "{flag} in a file"
+            );
         }
-    };
-
-    let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-    assert!(flags.len() > 15, "{flags:?}");
-    for flag in flags.into_iter().filter(|flag| *flag != "config") {
-        let region: &[&str] = if flag == "region" { &[] } else { &["--region=us"] };
-        let argument = format!("--{flag}={}", sample(flag));
-        let by_flag = parse(&[region, &[&argument]].concat(), &|_| None);
-        assert_ne!(by_flag, parse(&["--region=us"], &|_| None), "--{flag} changes nothing");
-
-        let name = config::environment_name(flag);
-        let by_environment = parse(region, &|asked| (asked == name).then(|| sample(flag).into()));
-        assert_eq!(by_environment, by_flag, "{name}");
-
-        fs::write(&path, format!("{flag} = '{}'", sample(flag))).unwrap();
-        let config = format!("--config={}", path.display());
-        let by_file = parse(&[region, &[&config]].concat(), &|_| None);
-        assert_eq!(
-            by_file,
-            by_flag.replace("{ config: None", &format!("{{ config: Some({path:?})")),
-            "{flag} in a file"
-        );
     }
 }
 
@@ -107,7 +113,7 @@ fn serve_has_the_documented_defaults() {
     assert_eq!(config.exporter.fold, FoldSettings::default());
     assert_eq!(config.exporter.create, None);
     assert_eq!(config.exporter.reader.durable(), "callsight-main");
-    assert_eq!(config.exporter.max_series, 100_000);
+    assert_eq!(config.exporter.max_series, 125_000);
 }
 
 #[test]
@@ -286,7 +292,7 @@ fn a_demo_has_an_odd_number_of_servers_in_each_region() {
 }
 
 #[test]
-fn a_scenario_needs_a_region_that_it_affects() {
+fn a_scenario_needs_a_region_and_clients_that_it_affects() {
     let shown = |line: &str| {
         let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
         check(&arguments, &|_| None, &|_| Err(io::Error::other("no file")))
@@ -296,6 +302,24 @@ fn a_scenario_needs_a_region_that_it_affects() {
         let error = shown(&line("us")).unwrap_err();
         assert_eq!(error, "`--scenario apac-rtt-spike` affects region apac; add that region");
         shown(&line("us,apac-2")).unwrap();
+        for (scenario, client, problem) in [
+            ("uplink", "neteq", true),
+            ("processor", "neteq", true),
+            ("processor", "videocall", true),
+            ("join", "videocall", true),
+            ("join", "neteq", false),
+            ("network", "neteq", false),
+            ("network", "videocall", false),
+        ] {
+            let line =
+                |client: &str| format!("callsight {command} us --scenario {scenario} --client {client}");
+            let error = format!(
+                "`--scenario {scenario}` does not show in what `--client {client}` reports; choose \
+                 `--client browser` or `--client mix`"
+            );
+            assert_eq!(shown(&line(client)).err(), problem.then_some(error));
+            shown(&line("browser")).unwrap();
+        }
     }
 }
 

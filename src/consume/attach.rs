@@ -3,7 +3,6 @@
 //! Invariant: an attached consumer delivers everything that it was not acknowledged, in order,
 //! before the rest.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
@@ -13,7 +12,10 @@ use time::OffsetDateTime;
 
 use super::clock::Reading;
 use super::handover::{Handover, HandoverError};
-use super::server_state::{ConsumerState, StreamState, consumer_state, reset_consumer, stream_state};
+use super::partitions::{self, Share};
+use super::server_state::{
+    ConsumerState, StreamState, consumer_state, filter_consumer, reset_consumer, stream_state,
+};
 use super::set_back::{self, Position};
 use super::source::{Reader, Source, SourceKind};
 use crate::jetstream_api::AskError;
@@ -60,6 +62,22 @@ pub(super) enum AttachError {
     )]
     NoPartitions { stream: String },
     #[error(
+        "stream {stream} takes {subject}, under which it would store frames that no shard reads; give it the subjects \
+         that `callsight streams plan` shows"
+    )]
+    UnreadSubject { stream: String, subject: String },
+    #[error(
+        "durable consumer {durable} does not deliver the partitions of meetings, m0 to m63, which stream {stream} \
+         takes; change its filter with `callsight streams apply --region {region} --deployment {exporters}`, or \
+         restart with --create"
+    )]
+    WithoutMeetings { durable: String, stream: String, region: Region, exporters: String },
+    #[error(
+        "durable consumer {durable} can't be changed to deliver the partitions of meetings: {reason}; allow the user to \
+         create it, or change it with `callsight streams apply`"
+    )]
+    Filter { durable: String, reason: AskError },
+    #[error(
         "durable consumer {0} reads other subjects; correct its filter (`callsight streams plan` shows it), or delete \
          it, and --create makes a new one"
     )]
@@ -104,21 +122,31 @@ pub(super) struct Attached {
     pub(super) acknowledged: u64,
     /// The stream sequence up to which nothing needs folding any more.
     pub(super) taken: u64,
+    /// How many frames up to there a filter left out that has since been changed.
+    pub(super) passed_over: u64,
     /// What is beyond that and was counted by old shards.
     pub(super) handover: Handover,
     pub(super) messages: pull::Stream,
 }
 
-/// Attaches to the consumer. What was delivered to anybody before and not acknowledged is delivered
-/// again, first and at once: one acknowledgement covers a whole batch, so a later one would cover
-/// it unread.
+/// Attaches to the consumer. A durable that is made anew begins after what was `folded`, but not
+/// after a frame whose letter is not stored: if this process dies, its successor has to get that
+/// one. `unsettled` is the first such frame. `left_out` is whether a filter leaves out frames, or
+/// left out some that are not counted yet. What was delivered to anybody before and not
+/// acknowledged is delivered again, first and at once: one acknowledgement covers a whole batch, so
+/// a later one would cover it unread.
 pub(super) async fn attach(
     context: Context,
     config: &ConsumerConfig,
     folded: Option<Position>,
+    unsettled: Option<u64>,
+    left_out: &mut bool,
 ) -> Result<Attached, AttachError> {
-    let state = find_stream(&context, config).await?;
-    check_partitions(&state, config)?;
+    let mut state = find_stream(&context, config).await?;
+    if config.reader.shard.is_some() {
+        state.ask_origin(&context).await;
+    }
+    partitions::check(&state, config, Share::Whole)?;
     let source = &config.source;
     let (stream, durable) = (source.stream.clone(), config.reader.durable());
     let folded = folded.filter(|folded| folded.stream_created == state.created);
@@ -127,19 +155,27 @@ pub(super) async fn attach(
         None => None,
     };
     let folded = folded.map(|folded| kept.unwrap_or(folded.taken));
-    let (consumer, floor, handover) = find_consumer(&context, config, &state, folded).await?;
+    let settled = folded.map(|folded| unsettled.map_or(folded, |first| folded.min(first.saturating_sub(1))));
+    let (consumer, found, handover) = find_consumer(&context, config, &state, settled, left_out).await?;
+    let floor = found.ack_floor.stream_seq;
+    let is_changed = *left_out && Share::of(&found.config, config) == Some(Share::Whole);
     // A mirror that is behind fetches the same messages again.
     let last = if source.is_mirror() { floor } else { state.state.last_seq };
     // A durable may be past what the stream has, or has anew, after a power loss. The server itself
     // corrects that only at its start.
     let begin = match kept {
         Some(kept) if floor > kept => Some(kept + 1),
+        // The server counts what waits for another filter only from a given sequence.
+        _ if is_changed && floor <= last => Some(floor + 1),
         _ => (floor > last).then(|| last + 1),
     };
     // This answer says where deliveries begin. A later one might not: pull requests of a
     // predecessor that vanished are still served, and what they got would seem to have been taken.
     let (at_reset, reading) = reset(&context, &stream, &durable, begin).await?;
     let messages = stream_reader::open(&consumer).await.map_err(AttachError::unreachable)?;
+    let taken = folded.unwrap_or(floor.min(last));
+    let passed_over = if is_changed { partitions::passed_over(&context, config, taken).await? } else { 0 };
+    *left_out &= !is_changed;
     Ok(Attached {
         stream,
         stream_created: state.created,
@@ -149,7 +185,8 @@ pub(super) async fn attach(
         delivered: at_reset.delivered.consumer_seq,
         waiting: at_reset.num_pending,
         acknowledged: at_reset.ack_floor.stream_seq,
-        taken: folded.unwrap_or(floor.min(last)),
+        taken,
+        passed_over,
         handover,
         messages,
     })
@@ -177,36 +214,22 @@ async fn reset(
     })
 }
 
-/// Checks that a shard's filters match the stream's subjects. A mirror has the subjects that the
-/// stream gave its messages, but not the transform.
-pub(super) fn check_partitions(state: &StreamState, config: &ConsumerConfig) -> Result<(), AttachError> {
-    let ConsumerConfig { source, reader, .. } = config;
-    if reader.shard.is_some() && !source.is_mirror() && !state.has_partitions() {
-        return Err(AttachError::NoPartitions { stream: source.stream.clone() });
-    }
-    Ok(())
-}
-
-/// Checks that a durable delivers all that its reader is to fold. Anybody may change it while it is
-/// read.
-pub(super) fn check(found: &ConsumerState, config: &ConsumerConfig) -> Result<(), AttachError> {
+/// Checks that a durable delivers what its reader is to fold, and returns its share. Anybody may
+/// change it while it is read.
+pub(super) fn check(found: &ConsumerState, config: &ConsumerConfig) -> Result<Share, AttachError> {
     let durable = || config.reader.durable();
     let ConsumerState { config: found, paused, .. } = found;
     if found.ack_policy != AckPolicy::All {
         return Err(AttachError::WrongAckPolicy(durable()));
     }
-    let single = Some(&found.filter_subject).filter(|subject| !subject.is_empty());
-    let subjects: BTreeSet<_> = found.filter_subjects.iter().chain(single).cloned().collect();
-    if subjects != config.reader.subjects(&config.source.region).into_iter().collect() {
-        return Err(AttachError::WrongSubjects(durable()));
-    }
+    let share = Share::of(found, config).ok_or_else(|| AttachError::WrongSubjects(durable()))?;
     if found.headers_only {
         return Err(AttachError::HeadersOnly(durable()));
     }
     if *paused {
         return Err(AttachError::Paused(durable()));
     }
-    Ok(())
+    Ok(share)
 }
 
 async fn find_stream(context: &Context, config: &ConsumerConfig) -> Result<StreamState, AttachError> {
@@ -245,14 +268,15 @@ async fn create_streams(
     }
 }
 
-/// Finds or creates the durable, and returns it with its acknowledgement floor, which the reset
-/// moves past what was removed from the stream.
+/// Finds or creates the durable, and returns it with its state. The reset moves its acknowledgement
+/// floor past what was removed from the stream.
 async fn find_consumer(
     context: &Context,
     config: &ConsumerConfig,
     state: &StreamState,
-    folded: Option<u64>,
-) -> Result<(Consumer<pull::Config>, u64, Handover), AttachError> {
+    settled: Option<u64>,
+    left_out: &mut bool,
+) -> Result<(Consumer<pull::Config>, ConsumerState, Handover), AttachError> {
     let ConsumerConfig { source, reader, create, lookback, .. } = config;
     let (stream, durable) = (&source.stream, reader.durable());
     let found = match consumer_state(context, stream, &durable).await {
@@ -265,10 +289,11 @@ async fn find_consumer(
         return Err(AttachError::NoConsumer { durable, stream, region, flags: reader.flags() });
     }
     let handover = Handover::read(context, reader, stream, state.state.last_seq, found.is_some()).await?;
-    let found = match found {
+    let mut found = match found {
         Some(found) => found,
         None => {
-            let begin = beginning(state, folded, handover.begin(), *lookback);
+            *left_out |= handover.leaves_out_meetings();
+            let begin = beginning(state, settled, handover.begin(), *lookback);
             tracing::info!(stream, durable, ?begin, "creating the durable consumer");
             let config = pull::Config {
                 durable_name: Some(durable.clone()),
@@ -282,21 +307,30 @@ async fn find_consumer(
             consumer_state(context, stream, &durable).await.map_err(AttachError::unreachable)?.0
         }
     };
-    check(&found, config)?;
+    if check(&found, config)? == Share::OfServers {
+        *left_out = true;
+        if create.is_some() {
+            tracing::info!(stream, durable, "letting the partitions of meetings through its filter");
+            let changed = filter_consumer(context, stream, &durable, reader.subjects(&source.region)).await;
+            changed.map_err(|reason| AttachError::Filter { durable: durable.clone(), reason })?;
+            found = consumer_state(context, stream, &durable).await.map_err(AttachError::unreachable)?.0;
+        }
+        partitions::check(state, config, check(&found, config)?)?;
+    }
     let consumer = context.get_consumer_from_stream(&durable, stream).await;
-    Ok((consumer.map_err(AttachError::unreachable)?, found.ack_floor.stream_seq, handover))
+    Ok((consumer.map_err(AttachError::unreachable)?, found, handover))
 }
 
-/// Where a new durable begins: after what this process folded of this very stream, else after what
+/// Where a new durable begins: after what this process settled of this very stream, else after what
 /// the old shards counted (`before`), else `lookback` before now. Now is the server's: the local
 /// clock may be wrong.
 fn beginning(
     stream: &StreamState,
-    folded: Option<u64>,
+    settled: Option<u64>,
     before: Option<u64>,
     lookback: Duration,
 ) -> DeliverPolicy {
-    match folded.filter(|taken| *taken <= stream.state.last_seq).or(before) {
+    match settled.filter(|taken| *taken <= stream.state.last_seq).or(before) {
         Some(last) => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
         None => DeliverPolicy::ByStartTime { start_time: stream.server_time - lookback },
     }

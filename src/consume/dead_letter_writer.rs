@@ -123,7 +123,12 @@ impl DeadLetterWriter {
 
     /// Whether letters wait whose frames must not be acknowledged yet.
     pub(super) fn holds_acknowledgement(&self) -> bool {
-        self.waiting.iter().any(|waiting| !waiting.lost)
+        self.first_unsettled().is_some()
+    }
+
+    /// The stream sequence of the first such frame.
+    pub(super) fn first_unsettled(&self) -> Option<u64> {
+        self.waiting.iter().find(|waiting| !waiting.lost).map(|waiting| waiting.letter.sequence)
     }
 
     /// Sends letters and those that wait, and returns when they are stored or can't be stored now.

@@ -12,12 +12,13 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::attach::{Attached, check, check_partitions};
+use super::attach::{Attached, check};
 use super::catch_up::{Behind, CatchUp};
 use super::dead_letter_writer::Rejected;
 use super::heartbeat::{Heartbeat, stopped};
 use super::intake::BrokenOrder;
 use super::missed::{Received, Removals};
+use super::partitions::{self, Share};
 use super::poll::{POLL, Poll, polls};
 use super::progress::{Mark, Progress};
 use super::server_state::{ConsumerState, LastMessage};
@@ -131,7 +132,9 @@ impl Consumer {
     async fn handle_poll(&mut self, poll: Poll, deliveries: &mut Deliveries) -> Result<(), End> {
         let Poll { state, reading, stream } = poll;
         self.heartbeat.intake.follow(reading);
-        check(&state, &self.config)?;
+        let share = check(&state, &self.config)?;
+        // Somebody changed the filter before it left anything out.
+        self.left_out &= share != Share::Whole;
         if let Some(stream) = stream {
             if state.is_current() && stream.is_current() {
                 self.heartbeat.health.answered(reading.asked);
@@ -142,7 +145,7 @@ impl Consumer {
             self.heartbeat.freshness.update(&stream, self.heartbeat.intake.clock());
             // Readiness follows at once.
             self.heartbeat.beat();
-            check_partitions(&stream, &self.config)?;
+            partitions::check(&stream, &self.config, share)?;
             self.compare(&state, &stream.state, deliveries)?;
         }
         #[expect(clippy::cast_precision_loss, reason = "no stream holds 2^53 frames")]

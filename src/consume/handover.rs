@@ -10,18 +10,35 @@
 
 use async_nats::jetstream::{Context, ErrorCode};
 
+use super::partitions::Share;
 use super::server_state::{ConsumerState, consumer_state};
 use super::source::Reader;
 use crate::jetstream_api::AskError;
 use crate::topology::{Shard, durable_name};
-use callsight_frame::subject::Subject;
+use callsight_frame::subject::{Partition, Subject};
 
 /// How far the old shards counted the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Handover {
-    /// A shard, or `None` for a deployment without shards, and the last stream sequence that it
-    /// counted.
-    floors: Vec<(Option<Shard>, u64)>,
+    floors: Vec<Floor>,
+}
+
+/// How far an old shard counted its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Floor {
+    /// `None` for a deployment without shards.
+    shard: Option<Shard>,
+    /// What its durable delivered of them.
+    share: Share,
+    /// The last stream sequence that it counted.
+    sequence: u64,
+}
+
+impl Floor {
+    fn covers(&self, partition: Partition, sequence: u64) -> bool {
+        let delivered = self.share == Share::Whole || matches!(partition, Partition::Server(_));
+        sequence <= self.sequence && delivered && self.shard.is_none_or(|shard| shard.has(partition))
+    }
 }
 
 /// Why the old shards' work cannot be taken over.
@@ -63,7 +80,10 @@ impl Handover {
                 Ok((state, _)) if !begun && state.num_waiting > 0 => {
                     return Err(HandoverError::StillRead { durable });
                 }
-                Ok((state, _)) => floors.push((shard, floor(&state, last))),
+                Ok((state, _)) => {
+                    let (share, sequence) = (Share::of_other(&state.config), floor(&state, last));
+                    floors.push(Floor { shard, share, sequence });
+                }
                 Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) && begun => {}
                 Err(error) if error.is(ErrorCode::CONSUMER_NOT_FOUND) => {
                     return Err(HandoverError::Missing { durable, stream: stream.to_owned() });
@@ -76,16 +96,21 @@ impl Handover {
 
     /// The stream sequence up to which all old shards counted their partitions.
     pub(super) fn begin(&self) -> Option<u64> {
-        self.floors.iter().map(|(_, floor)| *floor).min()
+        self.floors.iter().map(|floor| floor.sequence).min()
+    }
+
+    /// Whether an old shard read from before meetings had partitions: nobody counted those.
+    pub(super) fn leaves_out_meetings(&self) -> bool {
+        self.floors.iter().any(|floor| floor.share == Share::OfServers)
     }
 
     /// Whether an old shard counted a message.
     pub(super) fn covers(&self, subject: &str, sequence: u64) -> bool {
-        self.floors.iter().any(|(_, floor)| sequence <= *floor)
-            && Subject::parse(subject).ok().and_then(|subject| subject.partition).is_some_and(|partition| {
-                let of = |shard: &Option<Shard>| shard.is_none_or(|shard| shard.has(partition));
-                self.floors.iter().any(|(shard, floor)| of(shard) && sequence <= *floor)
-            })
+        self.floors.iter().any(|floor| sequence <= floor.sequence)
+            && Subject::parse(subject)
+                .ok()
+                .and_then(|subject| subject.partition)
+                .is_some_and(|partition| self.floors.iter().any(|floor| floor.covers(partition, sequence)))
     }
 }
 
@@ -102,22 +127,32 @@ mod tests {
 
     #[test]
     fn each_partition_was_counted_as_far_as_its_shard_had_come() {
-        let floors = vec![("1/2".parse().ok(), 10), ("2/2".parse().ok(), 20)];
-        let handover = Handover { floors };
-        assert_eq!(handover.begin(), Some(10));
-        let covers = |partition: u32, sequence| {
-            handover.covers(&format!("health.diagnostics.us.relay.r1.{partition}"), sequence)
+        let floor = |shard: &str, share, sequence| Floor { shard: shard.parse().ok(), share, sequence };
+        let of = |share| Handover { floors: vec![floor("1/2", share, 10), floor("2/2", share, 20)] };
+        let (whole, servers) = (of(Share::Whole), of(Share::OfServers));
+        let covers = |handover: &Handover, partition: &str, sequence| {
+            handover.covers(&format!("health.diagnostics.us.relay.r1{partition}"), sequence)
         };
-        assert!(covers(0, 10) && !covers(0, 11));
-        assert!(covers(1, 11) && covers(1, 20) && !covers(1, 21));
-        assert!(!handover.covers("health.diagnostics.us.relay.r1", 5), "nobody filtered for it");
+        for (even, odd) in [(".0", ".1"), (".m0", ".m1")] {
+            assert!(covers(&whole, even, 10) && !covers(&whole, even, 11));
+            assert!(covers(&whole, odd, 11) && covers(&whole, odd, 20) && !covers(&whole, odd, 21));
+        }
+        assert!(
+            covers(&servers, ".1", 20) && !covers(&servers, ".m1", 20),
+            "it did not get those of meetings"
+        );
+        assert_eq!((servers.leaves_out_meetings(), whole.leaves_out_meetings()), (true, false));
+        assert_eq!(whole.begin(), Some(10));
+        assert!(!covers(&whole, "", 5), "nobody filtered for it");
     }
 
     #[test]
     fn whoever_was_alone_counted_everything() {
-        let handover = Handover { floors: vec![(None, 7)] };
-        assert!(handover.covers("health.diagnostics.us.relay.r1.63", 7));
-        assert!(!handover.covers("health.diagnostics.us.relay.r1.63", 8));
+        let handover = Handover { floors: vec![Floor { shard: None, share: Share::Whole, sequence: 7 }] };
+        for partition in ["63", "m63"] {
+            assert!(handover.covers(&format!("health.diagnostics.us.relay.r1.{partition}"), 7));
+            assert!(!handover.covers(&format!("health.diagnostics.us.relay.r1.{partition}"), 8));
+        }
         let nothing = Handover::default();
         assert_eq!(nothing.begin(), None);
         assert!(!nothing.covers("health.diagnostics.us.relay.r1.63", 1));

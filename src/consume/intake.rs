@@ -286,11 +286,11 @@ impl Intake {
         payload: &[u8],
         fold: impl FnOnce(&mut Fold, &Frame<'_>) -> Outcome,
     ) -> Result<Outcome, Rejection> {
-        let region = Subject::parse(subject)?.region;
+        let Subject { region, server_id, .. } = Subject::parse(subject)?;
         if region != self.region.as_str() {
             let detail = format!("region {region} in the stream of region {}", self.region);
             return Err(Rejection::new(Reason::BadSubject, detail));
         }
-        self.decoder.with(payload, |frame| fold(&mut self.fold, frame))
+        self.decoder.with(payload, Some(server_id), |frame| fold(&mut self.fold, frame))
     }
 }

@@ -9,6 +9,9 @@
 //! Its part of what was removed is computed from its share of the frames that waited at the poll
 //! before.
 //!
+//! A shard's durable from before meetings had partitions passes their frames over. Once its filter
+//! is changed, these are counted exactly ([`super::partitions`]).
+//!
 //! What was removed while no exporter ran is counted from the durable's acknowledgement floor. A
 //! purge moves that too, and so remains unknown then.
 //!
@@ -58,7 +61,7 @@ impl Missed {
                 up_to_sequence = last,
                 recently = recent + frames,
                 suppressed,
-                "frames were removed from the stream before they were read"
+                "frames were removed from the stream or passed over before they were read"
             );
         }
     }
@@ -73,7 +76,7 @@ impl Missed {
     pub(super) fn warning(&self) -> Option<String> {
         let (frames, ago) = self.recent(Instant::now())?;
         Some(format!(
-            "{frames} frames were removed from the stream before they were read, the last {} s ago; no series \
+            "{frames} frames were removed from the stream or passed over before they were read, the last {} s ago; no series \
              has them (this warning stays for {} min)",
             ago.as_secs(),
             WARNED.as_secs() / 60

@@ -24,6 +24,7 @@ mod health;
 mod heartbeat;
 mod intake;
 mod missed;
+mod partitions;
 mod pauses;
 mod poll;
 mod progress;
@@ -85,6 +86,8 @@ pub struct Consumer {
     own: Arc<RegionSeries>,
     /// When the stream was created that was last attached to.
     stream_created: Option<OffsetDateTime>,
+    /// Whether a filter leaves frames out, or left out some that are not counted yet.
+    left_out: bool,
     /// Whether the sessions that were live before the start have been restored.
     restored: bool,
     /// The last problem, and how often it is logged.
@@ -176,6 +179,7 @@ impl Consumer {
             config,
             own,
             stream_created: None,
+            left_out: false,
             restored: false,
             problem: String::new(),
             problems: RateLimit::new(LOG_AGAIN),
@@ -194,7 +198,9 @@ impl Consumer {
         let mut pauses = Pauses::new();
         loop {
             let tried = Instant::now();
-            let attaching = attach(self.context.clone(), &self.config, self.position());
+            let (context, position) = (self.context.clone(), self.position());
+            let unsettled = self.letters.first_unsettled();
+            let attaching = attach(context, &self.config, position, unsettled, &mut self.left_out);
             let Ok(attached) = self.heartbeat.unless_stopped(&mut shutdown, attaching).await else { break };
             let began = Instant::now();
             let ended = match attached {
@@ -262,7 +268,7 @@ impl Consumer {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
         let region = self.config.source.region.clone();
-        let Attached { stream_created, delivered, taken, acknowledged, .. } = attached;
+        let Attached { stream_created, delivered, taken, acknowledged, passed_over, .. } = attached;
         if self.stream_created.replace(stream_created).is_some_and(|before| before != stream_created) {
             tracing::warn!(
                 stream = attached.stream,
@@ -273,6 +279,7 @@ impl Consumer {
         let handover = std::mem::take(&mut attached.handover);
         let missed = self.heartbeat.intake.resume(delivered, taken, acknowledged, handover);
         self.missed.count(missed, acknowledged);
+        self.missed.count(passed_over, taken);
         self.heartbeat.intake.follow(attached.reading);
         if !self.restored {
             self.restore(&attached, shutdown).await?;

@@ -99,6 +99,8 @@ pub(super) struct LastMessage {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct StreamConfig {
+    #[serde(default)]
+    subjects: Vec<String>,
     subject_transform: Option<SubjectTransform>,
 }
 
@@ -129,9 +131,10 @@ impl StreamState {
         self.mirror.as_ref().map(|mirror| (mirror.lag, mirror.active))
     }
 
-    /// Asks the origin of a mirror for its end, which the mirror can't be beyond. If the mirror has
-    /// not heard from it recently, that also tells how many messages the mirror lacks: its own
-    /// number is as old as its last contact, and mostly zero.
+    /// Asks the origin of a mirror for its end, which the mirror can't be beyond, and for the
+    /// subjects of its messages. If the mirror has not heard from it recently, that also tells how
+    /// many messages the mirror lacks: its own number is as old as its last contact, and mostly
+    /// zero.
     pub(super) async fn ask_origin(&mut self, context: &Context) {
         let Some(mirror) = &mut self.mirror else { return };
         let asked = timeout(ORIGIN_WITHIN, stream_state(context, &mirror.name)).await;
@@ -139,7 +142,12 @@ impl StreamState {
         if mirror.active.is_none_or(|active| active >= HEARD_RECENTLY) {
             mirror.lag = mirror.lag.max(origin.state.last_seq.saturating_sub(self.state.last_seq));
         }
-        self.origin = Some(origin.state);
+        (self.origin, self.config) = (Some(origin.state), origin.config);
+    }
+
+    /// The subjects of its messages before they are stored; of a mirror, once its origin answered.
+    pub(super) fn subjects(&self) -> &[String] {
+        &self.config.subjects
     }
 
     /// Whether the stream appends the partitions that shards filter for.
@@ -174,6 +182,24 @@ pub(super) async fn stream_state(context: &Context, stream: &str) -> Result<Stre
     ask(context, format!("STREAM.INFO.{stream}"), &json!({})).await
 }
 
+/// Changes the filter of a consumer. An update replaces the whole configuration, of which the
+/// client's types know only a part.
+pub(super) async fn filter_consumer(
+    context: &Context,
+    stream: &str,
+    durable: &str,
+    subjects: Vec<String>,
+) -> Result<(), AskError> {
+    let mut found: Value = ask(context, format!("CONSUMER.INFO.{stream}.{durable}"), &json!({})).await?;
+    let mut config = found["config"].take();
+    config["filter_subjects"] = subjects.into();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("filter_subject");
+    }
+    let request = json!({ "stream_name": stream, "config": config, "action": "update" });
+    ask(context, format!("CONSUMER.CREATE.{stream}.{durable}"), &request).await.map(|_: Value| ())
+}
+
 /// Sets a consumer back to its acknowledgement floor, or lets it begin with a stream sequence, and
 /// returns its state then.
 pub(super) async fn reset_consumer(
@@ -206,6 +232,12 @@ mod tests {
                 origin: None,
             }
         }
+
+        pub(in super::super) fn declare(&mut self, subjects: &[&str], destination: &str) {
+            let transform = SubjectTransform { source: String::new(), destination: destination.to_owned() };
+            let subjects = subjects.iter().map(ToString::to_string).collect();
+            self.config = StreamConfig { subjects, subject_transform: Some(transform) };
+        }
     }
 
     #[test]
@@ -233,8 +265,7 @@ mod tests {
             ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(8,2)}}", false),
             ("health.diagnostics.us.{{wildcard(1)}}.{{wildcard(2)}}", false),
         ] {
-            stream.config.subject_transform =
-                Some(SubjectTransform { source: String::new(), destination: dest.to_owned() });
+            stream.declare(&[], dest);
             assert_eq!(stream.has_partitions(), has, "{dest}");
         }
     }

@@ -114,6 +114,12 @@ impl Reader {
         self.shard.map(|shard| shard.subjects(region)).unwrap_or_default()
     }
 
+    /// What `--deployment` of `callsight streams` calls its exporters.
+    pub(super) fn exporters(&self) -> String {
+        let Self { deployment, shard, .. } = self;
+        shard.map_or_else(|| deployment.to_string(), |shard| format!("{deployment}/{}", shard.of()))
+    }
+
     /// The flags that name it.
     pub(super) fn flags(&self) -> String {
         let Self { deployment, shard, .. } = self;

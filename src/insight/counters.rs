@@ -38,6 +38,11 @@ pub(crate) struct Grown {
     pub(crate) operations: u64,
     pub(crate) expands: u64,
     pub(crate) freezes: u64,
+    pub(crate) video_received: u64,
+    pub(crate) video_lost: u64,
+    /// Packets of audio and video.
+    pub(crate) sent: u64,
+    pub(crate) sent_lost: u64,
     /// Of round-trip times; only where they were asked for.
     pub(crate) rtt: Buckets,
 }
@@ -69,6 +74,10 @@ impl Grown {
             (&mut self.operations, other.operations),
             (&mut self.expands, other.expands),
             (&mut self.freezes, other.freezes),
+            (&mut self.video_received, other.video_received),
+            (&mut self.video_lost, other.video_lost),
+            (&mut self.sent, other.sent),
+            (&mut self.sent_lost, other.sent_lost),
         ] {
             *own = combine(*own, other);
         }
@@ -82,6 +91,16 @@ impl Grown {
     /// The share of the audio packets that were lost on the way.
     pub(crate) fn lost_ratio(&self) -> Option<f64> {
         ratio(self.lost, self.lost + self.received)
+    }
+
+    /// The share of the video packets that were lost on the way.
+    pub(crate) fn video_lost_ratio(&self) -> Option<f64> {
+        ratio(self.video_lost, self.video_lost + self.video_received)
+    }
+
+    /// The share of the sent packets that the far end lacks.
+    pub(crate) fn sent_lost_ratio(&self) -> Option<f64> {
+        ratio(self.sent_lost.min(self.sent), self.sent)
     }
 
     /// The share of NetEQ's decisions that stretched audio because packets were missing.

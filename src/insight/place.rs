@@ -12,6 +12,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::cause::{Cause, SETTLED, cause};
+use super::client::Clients;
 use super::counters::ServerKey;
 use super::population::Population;
 use super::spell::{Clocks, Spell, Spells};
@@ -27,6 +29,8 @@ pub(crate) struct JudgedRegion {
     pub(crate) since: Option<String>,
     /// Why its state is unknown.
     pub(crate) why: Option<String>,
+    #[serde(flatten)]
+    pub(crate) diagnosis: Diagnosis,
     #[serde(flatten)]
     pub(crate) people: Population,
     #[serde(skip)]
@@ -56,9 +60,33 @@ pub(crate) struct JudgedServer {
     pub(crate) state: State,
     pub(crate) since: Option<String>,
     #[serde(flatten)]
+    pub(crate) diagnosis: Diagnosis,
+    #[serde(flatten)]
     pub(crate) people: Population,
     #[serde(skip)]
     pub(crate) spell: Option<Spell<Clocks>>,
+}
+
+/// The cause of a bad place, with the numbers that speak for it in words; nothing while it is not
+/// bad.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Diagnosis {
+    pub(crate) cause: Option<Cause>,
+    pub(crate) evidence: Option<String>,
+}
+
+impl Diagnosis {
+    /// Diagnoses a bad place by its people, and by those of all releases.
+    pub(crate) fn of(
+        people: &Population,
+        clients: &Clients,
+        spell: Option<Spell<Clocks>>,
+        rtt_limit_ms: f64,
+    ) -> Self {
+        let young = spell.is_some_and(|spell| !spell.before && spell.lasted() < SETTLED);
+        let (cause, evidence) = cause(people, clients, rtt_limit_ms, young);
+        Self { cause: Some(cause), evidence: Some(evidence) }
+    }
 }
 
 impl JudgedRegion {
@@ -69,11 +97,27 @@ impl JudgedRegion {
             RegionView::Still { .. } => (State::Silent, None),
             RegionView::Lost { why, .. } => (State::Unknown, Some(why.clone())),
         };
-        Self { region, state, since: None, why, people, view, sessions_before: 0, spell: None }
+        Self {
+            region,
+            state,
+            since: None,
+            why,
+            diagnosis: Diagnosis::default(),
+            people,
+            view,
+            sessions_before: 0,
+            spell: None,
+        }
     }
 
-    /// Compares with the past: whether it has become silent, and since when it is bad.
-    pub(crate) fn follow(&mut self, sessions_before: u64, spells: &mut Spells, at: Clocks) {
+    /// Compares with the past: whether it has become silent, and since when it is bad and by what.
+    pub(crate) fn follow(
+        &mut self,
+        sessions_before: u64,
+        spells: &mut Spells,
+        at: Clocks,
+        rtt_limit_ms: f64,
+    ) {
         self.sessions_before = sessions_before;
         if self.state == State::Idle && sessions_before >= MANY {
             self.state = State::Silent;
@@ -84,6 +128,9 @@ impl JudgedRegion {
             RegionView::Still { since, .. } | RegionView::Lost { since, .. } => since,
         };
         self.since = since.map(rfc3339);
+        if self.state == State::Bad {
+            self.diagnosis = Diagnosis::of(&self.people, &self.people.clients, self.spell, rtt_limit_ms);
+        }
     }
 }
 
@@ -91,13 +138,17 @@ impl JudgedServer {
     /// Judges a server by its people, unless the view of its region is not `current`.
     pub(crate) fn new(key: ServerKey, people: Population, current: bool) -> Self {
         let state = if current { State::of(&people) } else { State::Unknown };
-        Self { key, state, since: None, people, spell: None }
+        Self { key, state, since: None, diagnosis: Diagnosis::default(), people, spell: None }
     }
 
-    /// Compares with the past: since when it is bad.
-    pub(crate) fn follow(&mut self, spells: &mut Spells, at: Clocks) {
+    /// Compares with the past: since when it is bad, and by what, for which it asks the releases of
+    /// its region.
+    pub(crate) fn follow(&mut self, clients: &Clients, spells: &mut Spells, at: Clocks, rtt_limit_ms: f64) {
         self.spell = spells.follow((self.key.region.clone(), Some(self.key.clone())), self.state, at);
         self.since = self.spell.map(|spell| rfc3339(spell.first.wall));
+        if self.state == State::Bad {
+            self.diagnosis = Diagnosis::of(&self.people, clients, self.spell, rtt_limit_ms);
+        }
     }
 
     /// Orders by severity: bad ones, then more degraded sessions, then longer round trips.

@@ -8,9 +8,10 @@
 
 use serde::{Serialize, Serializer};
 
+use super::client::{self, Clients};
 use super::counters::{Grown, ratio};
 use super::quantile::percentile;
-use callsight_fold::series::aggregates::Signal;
+use callsight_fold::series::aggregates::{Evidence, Limitation, Signal};
 
 /// The people of a place. As JSON, what is not known is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -25,14 +26,27 @@ pub(crate) struct Population {
     pub(crate) sessions_degraded: u64,
     pub(crate) sessions_degraded_ratio: f64,
     /// In the order of [`Signal::ALL`].
-    #[serde(serialize_with = "by_label")]
+    #[serde(serialize_with = "by_signal")]
     pub(crate) sessions_degraded_by: [u64; Signal::ALL.len()],
+    /// By what their own statistics tell of the reason, in the order of [`Evidence::ALL`].
+    #[serde(serialize_with = "by_evidence")]
+    pub(crate) sessions_degraded_evidence: [u64; Evidence::ALL.len()],
+    /// Sessions whose sent video was limited for most of the time, in the order of
+    /// [`Limitation::ALL`].
+    #[serde(serialize_with = "by_limitation")]
+    pub(crate) sessions_limited: [u64; Limitation::ALL.len()],
+    /// By release and platform; of a server they are not known.
+    #[serde(skip_serializing_if = "Clients::is_empty", serialize_with = "client::serialize")]
+    pub(crate) clients: Clients,
     pub(crate) rtt_p50_ms: Option<f64>,
     pub(crate) rtt_p95_ms: Option<f64>,
     pub(crate) rtt_p99_ms: Option<f64>,
     /// Of the last minute, as are the following.
     pub(crate) audio_concealed_ratio: Option<f64>,
     pub(crate) audio_packets_lost_ratio: Option<f64>,
+    pub(crate) video_packets_lost_ratio: Option<f64>,
+    /// Of what the sessions send, as the far end tells them.
+    pub(crate) sent_packets_lost_ratio: Option<f64>,
     pub(crate) neteq_expand_ratio: Option<f64>,
     pub(crate) video_freezes_per_minute: Option<f64>,
 }
@@ -74,8 +88,11 @@ impl Population {
         self.sessions += other.sessions;
         self.sessions_hidden += other.sessions_hidden;
         self.sessions_degraded += other.sessions_degraded;
-        for (own, other) in self.sessions_degraded_by.iter_mut().zip(other.sessions_degraded_by) {
-            *own += other;
+        add(&mut self.sessions_degraded_by, other.sessions_degraded_by);
+        add(&mut self.sessions_degraded_evidence, other.sessions_degraded_evidence);
+        add(&mut self.sessions_limited, other.sessions_limited);
+        for (key, counts) in &other.clients {
+            self.clients.entry(key.clone()).or_default().add(*counts);
         }
         self.sessions_degraded_ratio = fine(ratio(self.sessions_degraded, self.sessions).unwrap_or(0.0));
         for (own, other) in [
@@ -84,6 +101,8 @@ impl Population {
             (&mut self.rtt_p99_ms, other.rtt_p99_ms),
             (&mut self.audio_concealed_ratio, other.audio_concealed_ratio),
             (&mut self.audio_packets_lost_ratio, other.audio_packets_lost_ratio),
+            (&mut self.video_packets_lost_ratio, other.video_packets_lost_ratio),
+            (&mut self.sent_packets_lost_ratio, other.sent_packets_lost_ratio),
             (&mut self.neteq_expand_ratio, other.neteq_expand_ratio),
             (&mut self.video_freezes_per_minute, other.video_freezes_per_minute),
         ] {
@@ -105,6 +124,8 @@ impl Population {
     pub(crate) fn take_minute(&mut self, grown: &Grown, seconds: f64) {
         self.audio_concealed_ratio = grown.concealed_ratio().map(fine);
         self.audio_packets_lost_ratio = grown.lost_ratio().map(fine);
+        self.video_packets_lost_ratio = grown.video_lost_ratio().map(fine);
+        self.sent_packets_lost_ratio = grown.sent_lost_ratio().map(fine);
         self.neteq_expand_ratio = grown.expand_ratio().map(fine);
         #[expect(clippy::cast_precision_loss, reason = "nothing freezes 2^53 times a minute")]
         let freezes = (seconds > 0.0).then(|| tenth(grown.freezes as f64 * 60.0 / seconds));
@@ -116,8 +137,25 @@ impl Population {
     }
 }
 
-fn by_label<S: Serializer>(counts: &[u64; Signal::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+fn add<const N: usize>(sums: &mut [u64; N], more: [u64; N]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
+    }
+}
+
+fn by_signal<S: Serializer>(counts: &[u64; Signal::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(Signal::ALL.map(|signal| (signal.label(), counts[signal as usize])))
+}
+
+fn by_evidence<S: Serializer>(counts: &[u64; Evidence::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Evidence::ALL.map(|evidence| (evidence.label(), counts[evidence as usize])))
+}
+
+fn by_limitation<S: Serializer>(
+    counts: &[u64; Limitation::ALL.len()],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Limitation::ALL.map(|by| (by.label(), counts[by as usize])))
 }
 
 /// Rounds to a tenth, which is enough for milliseconds and seconds.
@@ -142,14 +180,18 @@ mod tests {
             participants: 9,
             sessions_hidden: 1,
             sessions_degraded: 4,
-            sessions_degraded_by: [3, 2, 1],
+            sessions_degraded_by: [3, 2, 1, 0, 4],
+            sessions_degraded_evidence: [1, 0, 0, 2, 0, 1],
+            sessions_limited: [2, 0, 1],
             ..Population::default()
         };
         let mut both = Population::default();
         both.merge(&server);
         both.merge(&Population { sessions_degraded: 1, ..server });
         assert_eq!((both.sessions, both.sessions_degraded, both.sessions_degraded_ratio), (20, 5, 0.25));
-        assert_eq!(both.sessions_degraded_by, [6, 4, 2]);
+        assert_eq!(both.sessions_degraded_by, [6, 4, 2, 0, 8]);
+        assert_eq!(both.sessions_degraded_evidence, [2, 0, 0, 4, 0, 2]);
+        assert_eq!(both.sessions_limited, [4, 0, 2]);
         assert_eq!((both.meetings, both.participants, both.sessions_hidden), (6, 18, 2));
     }
 

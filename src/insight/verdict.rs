@@ -9,9 +9,9 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::cause::{Cause, numbers};
 use super::counters::ServerKey;
-use super::evidence::{Cause, SETTLED, cause, numbers};
-use super::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
+use super::place::{Diagnosis, JudgedRegion, JudgedServer, RegionView, rfc3339};
 use super::population::Population;
 use super::spell::{Clocks, Spell};
 use super::state::State;
@@ -36,7 +36,7 @@ pub(crate) struct MomentVerdict {
     /// Whether it was bad already when this exporter began to look.
     pub(crate) since_before: bool,
     pub(crate) cause: Option<Cause>,
-    /// Network or client, with the numbers that speak for it.
+    /// The cause in words, with the numbers that speak for it.
     pub(crate) evidence: String,
 }
 
@@ -53,13 +53,13 @@ impl MomentVerdict {
         let bad_server = servers.iter().find(|server| server.state == State::Bad);
         let mut verdict = if let [region] = *bad {
             match servers.iter().find(|server| holds_the_trouble(server, region)) {
-                Some(server) => Self::bad_server(server, rtt_limit_ms),
-                None => Self::bad_region(region, rtt_limit_ms),
+                Some(server) => Self::bad_server(server),
+                None => Self::bad_region(region),
             }
         } else if !bad.is_empty() {
             Self::bad_regions(&bad, regions.len(), all, rtt_limit_ms)
         } else if let Some(server) = bad_server {
-            Self::bad_server(server, rtt_limit_ms)
+            Self::bad_server(server)
         } else {
             Self::calm(regions, &unknown, all, rtt_limit_ms)
         };
@@ -69,13 +69,13 @@ impl MomentVerdict {
         verdict
     }
 
-    fn bad_region(region: &JudgedRegion, rtt_limit_ms: f64) -> Self {
+    fn bad_region(region: &JudgedRegion) -> Self {
         let place = format!("in {}", region.region);
-        let verdict = Self::bad(&place, &region.people, region.spell, rtt_limit_ms);
+        let verdict = Self::bad(&place, &region.people, region.spell, region.diagnosis.clone());
         Self { region: Some(region.region.clone()), ..verdict }
     }
 
-    fn bad_server(server: &JudgedServer, rtt_limit_ms: f64) -> Self {
+    fn bad_server(server: &JudgedServer) -> Self {
         let ServerKey { region, server_url, server_type } = server.key.clone();
         let host = server_url.split_once("://").map_or(&*server_url, |(_, host)| host);
         let place = match host {
@@ -83,7 +83,7 @@ impl MomentVerdict {
             "other" => format!("in {region} on other servers"),
             host => format!("in {region} on {host}"),
         };
-        let verdict = Self::bad(&place, &server.people, server.spell, rtt_limit_ms);
+        let verdict = Self::bad(&place, &server.people, server.spell, server.diagnosis.clone());
         let (server_url, server_type) = (Some(server_url), Some(server_type));
         Self { region: Some(region), server_url, server_type, ..verdict }
     }
@@ -99,10 +99,11 @@ impl MomentVerdict {
             bad.iter().for_each(|region| people.merge(&region.people));
         }
         let spell = bad.iter().filter_map(|region| region.spell).min_by_key(|spell| spell.first.wall);
-        Self::bad(&place, &people, spell, rtt_limit_ms)
+        let diagnosis = Diagnosis::of(&people, &people.clients, spell, rtt_limit_ms);
+        Self::bad(&place, &people, spell, diagnosis)
     }
 
-    fn bad(place: &str, people: &Population, spell: Option<Spell<Clocks>>, rtt_limit_ms: f64) -> Self {
+    fn bad(place: &str, people: &Population, spell: Option<Spell<Clocks>>, diagnosis: Diagnosis) -> Self {
         let signals = frequent(people);
         let Population { sessions, sessions_degraded, sessions_degraded_ratio, meetings_degraded, .. } =
             people;
@@ -118,15 +119,13 @@ impl MomentVerdict {
             let before = if spell.before { "before " } else { "" };
             sentence.push_str(&format!(", since {before}{} UTC", clock(spell.first.wall)));
         }
-        let young = spell.is_some_and(|spell| !spell.before && spell.lasted() < SETTLED);
-        let (cause, evidence) = cause(people, rtt_limit_ms, young);
         Self {
             sentence,
             signals: signals.into_iter().map(Signal::label).collect(),
             since: spell.map(|spell| rfc3339(spell.first.wall)),
             since_before: spell.is_some_and(|spell| spell.before),
-            cause,
-            evidence,
+            cause: diagnosis.cause,
+            evidence: diagnosis.evidence.unwrap_or_default(),
             ..Self::of(State::Bad, people)
         }
     }
@@ -292,7 +291,8 @@ mod tests {
             sessions,
             sessions_degraded: degraded,
             sessions_degraded_ratio: if sessions == 0 { 0.0 } else { degraded as f64 / sessions as f64 },
-            sessions_degraded_by: [rtt, audio, 0],
+            sessions_degraded_by: [rtt, audio, 0, 0, 0],
+            sessions_degraded_evidence: [rtt, 0, 0, 0, 0, degraded - rtt],
             rtt_p95_ms: Some(if rtt > 0 { 452.4 } else { 78.0 }),
             audio_packets_lost_ratio: Some(0.041),
             audio_concealed_ratio: Some(0.0),
@@ -313,14 +313,15 @@ mod tests {
                 bad_looks: 61,
                 before: false,
             });
+            region.diagnosis = Diagnosis::of(&region.people, &region.people.clients, region.spell, 300.0);
         }
         region
     }
 
     fn server(region: &str, url: &str, people: Population) -> JudgedServer {
-        let JudgedRegion { state, people, spell, .. } = self::region(region, people);
+        let JudgedRegion { state, people, spell, diagnosis, .. } = self::region(region, people);
         let key = ServerKey::from([region, url, "webrtc"].map(Into::into));
-        JudgedServer { key, state, since: None, people, spell }
+        JudgedServer { key, state, since: None, diagnosis, people, spell }
     }
 
     fn on(regions: &[JudgedRegion], servers: &[JudgedServer]) -> MomentVerdict {
@@ -430,22 +431,14 @@ mod tests {
     }
 
     #[test]
-    fn the_evidence_tells_network_from_client() {
-        let verdict = |people: Population| {
-            let verdict = on(&[region("us", people)], &[]);
-            (verdict.cause.unwrap(), verdict.evidence)
-        };
-        let text = "Network: round trips are long in all of the 38. RTT p95 452 ms (limit 300), 4.1 % of packets lost, 0 % of audio concealed";
-        assert_eq!(verdict(people(120, 38, 0)), (Cause::Rtt, text.to_owned()));
-        let (cause, text) = verdict(people(120, 0, 38));
-        assert!(cause == Cause::Loss && text.starts_with("Network: packets are lost"), "{text}");
-        let clean =
-            Population { audio_packets_lost_ratio: Some(0.001), sessions_hidden: 7, ..people(120, 0, 38) };
-        let (cause, text) = verdict(clean);
-        assert!(cause == Cause::Clients && text.starts_with("Clients rather than the network"), "{text}");
-        assert!(
-            text.contains("0.1 % of packets lost") && text.ends_with("7 hidden tabs not judged"),
-            "{text}"
-        );
+    fn the_verdict_has_the_cause_of_its_place() {
+        let verdict = on(&[region("us", people(120, 38, 0))], &[]);
+        assert_eq!(verdict.cause, Some(Cause::Network));
+        let text = "Network: round trips are long in all of the 38. RTT p95 452 ms (limit 300), \
+            4.1 % of audio packets lost, 0 % of audio concealed";
+        assert_eq!(verdict.evidence, text);
+        assert_eq!(on(&[region("us", people(120, 0, 0))], &[]).cause, None);
+        let both = on(&[region("us", people(120, 38, 0)), region("apac", people(120, 30, 0))], &[]);
+        assert!(both.evidence.starts_with("Network: round trips are long in all of the 68."), "{both:?}");
     }
 }

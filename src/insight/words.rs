@@ -20,6 +20,8 @@ pub(crate) const fn signal(signal: Signal) -> &'static str {
         Signal::Rtt => "RTT",
         Signal::Audio => "audio",
         Signal::Video => "video",
+        Signal::Join => "joins",
+        Signal::Uplink => "uplinks",
     }
 }
 

@@ -26,7 +26,7 @@ use callsight_fold::series::aggregates::{Aggregates, RegionSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, REMEMBERED, SessionBudget, StreamTime};
 use callsight_frame::subject::{Region, Subject};
-use callsight_frame::{Frame, Reason, Rejection};
+use callsight_frame::{Decoder, Frame, Reason, Rejection};
 
 /// The budget for detail series and for sessions: none is refused, since a replay is for what live
 /// series leave out. The number leaves room for arithmetic.
@@ -103,6 +103,7 @@ pub enum WindowState {
 pub struct Engine {
     config: EngineConfig,
     regions: Vec<RegionFold>,
+    decoder: Decoder,
     aggregates: Aggregates,
     detail: DetailStore,
     steps: Peekable<Box<dyn Iterator<Item = StreamTime> + Send>>,
@@ -139,6 +140,7 @@ impl Engine {
             now: config.since(),
             config,
             regions,
+            decoder: Decoder::default(),
             aggregates,
             detail,
             steps: steps.peekable(),
@@ -159,7 +161,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the sinks, and [`SinkError::Stopped`].
-    pub fn take(&mut self, region: usize, record: &Record) -> Result<WindowState, SinkError> {
+    pub fn take(&mut self, index: usize, record: &Record) -> Result<WindowState, SinkError> {
         // The clock of a stream's server may be set back; time is not.
         let now = self.now.max(record.at);
         self.look_until(now, false)?;
@@ -169,7 +171,7 @@ impl Engine {
             return Ok(WindowState::Over);
         }
         let within = now >= from;
-        let Some(RegionFold { region, fold, own }) = self.regions.get_mut(region) else {
+        let Some(RegionFold { region, .. }) = self.regions.get(index) else {
             return Ok(WindowState::Open);
         };
         let account = &mut self.account;
@@ -179,36 +181,60 @@ impl Engine {
         } else {
             account.warm_up += 1;
         }
-        let read = read(region, record);
-        let fate = match &read {
-            Ok(frame) if !self.config.filter.wants(frame) => {
-                account.passed_over += u64::from(within);
-                return Ok(WindowState::Open);
-            }
-            Ok(frame) => {
-                // As the timer does live: idle sessions are removed before the next frame.
-                fold.tick(now);
-                if !within {
-                    fold.warm(frame, record.at, now);
-                    return Ok(WindowState::Open);
-                }
-                own.received.increment(1);
-                Fate::Taken(frame, fold.frame(frame, record.at, now))
-            }
+        let server_id = server_id(region, record);
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let read = server_id.and_then(|server_id| {
+            decoder.with(&record.payload, Some(server_id), |frame| self.fold(index, record, frame, within))
+        });
+        self.decoder = decoder;
+        match read {
+            Ok(folded) => folded?,
             // A rejected frame has no meeting to filter by.
-            Err(_) if !within || !self.config.filter.is_open() => return Ok(WindowState::Open),
+            Err(_) if !within || !self.config.filter.is_open() => {}
             Err(rejection) => {
-                own.received.increment(1);
-                own.rejected(rejection.reason).increment(1);
-                Fate::Rejected(rejection)
+                if let Some(RegionFold { own, .. }) = self.regions.get(index) {
+                    own.received.increment(1);
+                    own.rejected(rejection.reason).increment(1);
+                }
+                self.hand_on(index, record, Fate::Rejected(&rejection))?;
             }
-        };
-        account.count(&fate);
+        }
+        Ok(WindowState::Open)
+    }
+
+    /// Folds the frame of a record, unless the filter excludes it.
+    fn fold(
+        &mut self,
+        index: usize,
+        record: &Record,
+        frame: &Frame<'_>,
+        within: bool,
+    ) -> Result<(), SinkError> {
+        if !self.config.filter.wants(frame) {
+            self.account.passed_over += u64::from(within);
+            return Ok(());
+        }
+        let Some(RegionFold { fold, own, .. }) = self.regions.get_mut(index) else { return Ok(()) };
+        // As the timer does live: idle sessions are removed before the next frame.
+        fold.tick(self.now);
+        if !within {
+            fold.warm(frame, record.at, self.now);
+            return Ok(());
+        }
+        own.received.increment(1);
+        let outcome = fold.frame(frame, record.at, self.now);
+        self.hand_on(index, record, Fate::Taken(frame, outcome))
+    }
+
+    /// Counts what became of a message, and hands it to the sinks.
+    fn hand_on(&mut self, index: usize, record: &Record, fate: Fate<'_>) -> Result<(), SinkError> {
+        self.account.count(&fate);
+        let Some(RegionFold { region, .. }) = self.regions.get(index) else { return Ok(()) };
         let seen = Seen { region, record, fate };
         for sink in &mut self.sinks {
             sink.frame(&seen)?;
         }
-        Ok(WindowState::Open)
+        Ok(())
     }
 
     /// Shows the remaining steps and finishes the sinks. Returns the account and the sinks'
@@ -251,13 +277,14 @@ impl Engine {
     }
 }
 
-fn read<'a>(region: &Region, record: &'a Record) -> Result<Frame<'a>, Rejection> {
-    let named = Subject::parse(&record.subject)?.region;
+/// The server that published a record, whose subject must be of the region.
+fn server_id<'a>(region: &Region, record: &'a Record) -> Result<&'a str, Rejection> {
+    let Subject { region: named, server_id, .. } = Subject::parse(&record.subject)?;
     if named != region.as_str() {
         let detail = format!("region {named} in the stream of region {region}");
         return Err(Rejection::new(Reason::BadSubject, detail));
     }
-    Frame::decode(&record.payload)
+    Ok(server_id)
 }
 
 #[cfg(test)]
@@ -267,8 +294,10 @@ mod tests {
     use super::super::sample::Table;
     use super::*;
     use crate::replay::account::Account;
-    use callsight_fold::series::catalogue::{SAMPLES, SESSIONS};
+    use callsight_fold::series::catalogue::{PACKETS_RECEIVED, SAMPLES, SESSIONS};
     use callsight_frame::{Form, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
+    use protobuf::{Message, MessageField};
+    use videocall_types::protos::health_packet::{HealthPacket, NetEqStats, PeerStats};
 
     /// Stops the replay at its third step, as a signal does.
     struct Stopping(Control, u32);
@@ -380,5 +409,65 @@ mod tests {
             assert_eq!(servers, expected, "{at}");
         }
         assert_eq!(seen.lock().unwrap().len(), 301);
+    }
+
+    /// For each step, its second, and the audio packets that each server has counted.
+    #[derive(Clone, Default)]
+    struct Packets(Arc<Mutex<Vec<(u64, String, f64)>>>);
+
+    impl Sink for Packets {
+        fn step(&mut self, step: &Step) -> Result<(), SinkError> {
+            let second = u64::try_from(step.at.unix_nanos() / 1_000_000_000).unwrap();
+            for (labels, values) in step.tables[Table::index_of(&PACKETS_RECEIVED).unwrap()].iter() {
+                let url = labels.values::<2>()[1].to_string();
+                self.0.lock().unwrap().push((second, url, values[0]));
+            }
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: &Account) -> Result<Vec<String>, SinkError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn packets_count_from_the_windows_beginning_and_name_their_relay() {
+        let counted = Packets::default();
+        let config = EngineConfig {
+            regions: vec!["us".parse().unwrap()],
+            window: Window::aligned(second(10_000), second(10_020), Duration::from_secs(10)),
+            filter: Filter::default(),
+            fold: FoldSettings::default(),
+            mirror: false,
+        };
+        let mut engine = Engine::new(config, vec![Box::new(counted.clone())], Control::default());
+        let stats = PeerStats {
+            neteq_stats: MessageField::some(NetEqStats { packets_per_sec: 50.0, ..NetEqStats::default() }),
+            ..PeerStats::default()
+        };
+        for at in [9_990, 9_995, 10_000, 10_005, 10_005, 10_012] {
+            let packet = HealthPacket {
+                session_id: "7".into(),
+                meeting_id: "standup".into(),
+                reporting_user_id: b"ana@example.com".to_vec(),
+                timestamp_ms: at * 1000,
+                active_server_rtt_ms: 48.5,
+                peer_stats: [("bo".to_owned(), stats.clone())].into(),
+                ..HealthPacket::default()
+            };
+            let record = Record {
+                sequence: 1,
+                at: second(at),
+                subject: "health.diagnostics.us.websocket.Relay-1".into(),
+                headers: None,
+                payload: packet.write_to_bytes().unwrap().into(),
+            };
+            engine.take(0, &record).unwrap();
+        }
+        let (account, _) = engine.finish().unwrap();
+        assert_eq!((account.warm_up, account.folded, account.repeated, account.rejected()), (2, 3, 1, 0));
+        let expected = [(10_000, 250.0), (10_010, 500.0), (10_020, 850.0)];
+        let expected = expected.map(|(at, packets)| (at, "relay://relay-1".to_owned(), packets));
+        assert_eq!(*counted.0.lock().unwrap(), expected);
     }
 }

@@ -36,8 +36,10 @@ const OWN: &[&Metric] = &[
 /// Every table that a replay can fill, in the order of the catalogue.
 static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
     let is_detail = |metric: &Metric| matches!(metric.plane, Plane::Session | Plane::Pair);
-    let wanted =
-        |metric: &Metric| metric.plane != Plane::Own || OWN.iter().any(|own| own.name == metric.name);
+    let wanted = |metric: &Metric| match metric.plane {
+        Plane::Own => OWN.iter().any(|own| own.name == metric.name),
+        plane => plane != Plane::Ingest,
+    };
     let single = |metric: &&&'static Metric| wanted(metric) && !is_detail(metric);
     DetailPlane::ALL
         .map(Table::of_plane)
@@ -117,7 +119,7 @@ impl Table {
                 let buckets = edges.map(|edge| column("_bucket", Some(("le", edge))));
                 buckets.chain([column("_sum", None), column("_count", None)]).collect()
             }
-            Kind::Counter | Kind::Gauge | Kind::Age => vec![column("", None)],
+            Kind::Counter | Kind::Seconds | Kind::Gauge | Kind::Age => vec![column("", None)],
         };
         let family = Family { metric, columns: 0..columns.len(), together: true };
         Self { labels: metric.labels, families: vec![family], columns }
@@ -192,7 +194,7 @@ impl Rows {
     fn push(&mut self, series: Arc<AggregateSeries>) {
         match series.value() {
             AggregateValue::Counter(count) => self.values.push(count as f64),
-            AggregateValue::Gauge(value) => self.values.push(value),
+            AggregateValue::Seconds(value) | AggregateValue::Gauge(value) => self.values.push(value),
             AggregateValue::Histogram(seen) => {
                 self.values.extend(seen.cumulative().map(|count| count as f64));
                 self.values.extend([seen.sum, seen.count() as f64]);

@@ -108,9 +108,14 @@ impl Exporters {
     /// # Errors
     /// A shard does not answer, or not with metrics.
     pub(crate) async fn reading(&self) -> Result<MetricsReading, ExporterError> {
+        self.reading_up_to(PAGE_LIMIT).await
+    }
+
+    /// Scrapes every shard at once, up to `limit` bytes of each.
+    async fn reading_up_to(&self, limit: u64) -> Result<MetricsReading, ExporterError> {
         let at = Instant::now();
         let mut page = MetricsPage::default();
-        let shards = self.ask("/metrics", &[200], PAGE_LIMIT, |body| MetricsPage::read(body)).await?;
+        let shards = self.ask("/metrics", &[200], limit, |body| MetricsPage::read(body)).await?;
         shards.into_iter().for_each(|shard| page.append(shard));
         Ok(MetricsReading { at, page })
     }
@@ -133,5 +138,32 @@ impl Exporters {
             }
         };
         try_join_all(self.endpoints.iter().map(ask)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_client::HttpAccess;
+    use crate::http_client::tests::serve;
+
+    #[tokio::test]
+    async fn a_page_of_metrics_is_read_up_to_its_limit() {
+        let body = "# HELP callsight_build_info The version.\n".repeat(100_000);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        let read = async |limit| {
+            let exporters = Exporters {
+                name: "green".to_owned(),
+                endpoints: vec![serve([head.as_bytes(), body.as_bytes()].concat())],
+                http: HttpClient::probing(&HttpAccess::default()).unwrap(),
+            };
+            exporters.reading_up_to(limit).await
+        };
+        let length = body.len() as u64;
+        assert!(read(length).await.is_ok());
+        let error = read(length - 1).await.unwrap_err();
+        let source = error.source().unwrap().to_string();
+        assert_eq!(source, format!("the answer is longer than {} bytes; check the address", length - 1));
+        assert!(error.to_string().starts_with("green does not answer at http://127.0.0.1:"), "{error}");
     }
 }

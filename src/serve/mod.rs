@@ -2,19 +2,12 @@
 //!
 //! Invariant: an exporter stops in order: consumers acknowledge what they folded before HTTP ends.
 
-mod basic_auth;
-mod connections;
-mod gate;
 mod glance;
-mod http;
-pub(crate) mod negotiate;
-mod open_files;
 pub(crate) mod readiness;
 mod routes;
 mod scrape;
 mod triage;
-mod trim;
-mod web_config;
+pub(crate) mod trim;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,18 +22,21 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 pub use glance::Glance;
-pub use web_config::WebConfigError;
 
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
+pub use crate::http_server::WebConfigError;
+use crate::http_server::{self, Gate, PROBES};
 use crate::nats::Refusals;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, SessionBudget};
 use callsight_frame::subject::Region;
-use gate::Gate;
 use routes::{State, routes};
 use scrape::Scraper;
 use triage::{Fixed, Triage};
+
+/// How many connections are open at a time.
+const MAX_CONNECTIONS: usize = 256;
 
 /// The configuration of an exporter.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,10 +108,7 @@ impl Exporter {
     /// file is not valid.
     pub async fn start(feeds: Vec<Feed>, config: ExporterConfig) -> Result<Self, ServeError> {
         let mut background = JoinSet::new();
-        let gate = match &config.web_config {
-            None => Arc::new(Gate::open()),
-            Some(path) => Gate::kept_by(path, &mut background)?,
-        };
+        let gate = Gate::new(config.web_config.as_deref(), PROBES, &mut background)?;
         let listening = TcpListener::bind(config.listen).await;
         let cannot = |source| ServeError::Listen { address: config.listen, source };
         let listener = listening.map_err(cannot)?;
@@ -159,6 +152,7 @@ impl Exporter {
             max_series: config.max_series,
             rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
             concealment_limit: config.fold.thresholds.concealment,
+            loss_limit: config.fold.thresholds.loss,
             started: OffsetDateTime::now_utc(),
         };
         let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
@@ -171,10 +165,10 @@ impl Exporter {
             triage.clone(),
             Arc::clone(&gate),
         );
-        let http = tokio::spawn(http::serve(listener, gate, routes(state), stopping));
+        let http = tokio::spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));
         background.spawn(triage.keep());
         background.spawn(trim::keep_trimmed());
-        tracing::info!(%address, open_files = open_files::raise_limit(), "serving");
+        tracing::info!(%address, open_files = http_server::raise_limit(), "serving");
         Ok(Self {
             address,
             regions,

@@ -12,12 +12,12 @@ use warp::http::{Response, StatusCode, header};
 use warp::reply::Reply;
 use warp::{Filter, Rejection};
 
-use super::gate::Gate;
-use super::negotiate::{self, Encoding};
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
 use super::triage::{Document, Drill, DrillError, Triage, api_headers};
 use crate::consume::RegionHealth;
+use crate::http_server::Gate;
+use crate::http_server::negotiate::{self, Encoding};
 
 /// The state that the routes read.
 #[derive(Clone)]

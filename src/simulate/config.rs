@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::device::Clients;
+use super::http::IngestTarget;
 use super::scenario::{Rhythm, Scenario};
 use callsight_frame::subject::Region;
 
@@ -26,7 +28,9 @@ pub struct SimulateConfig {
     pub frames: Option<u64>,
     /// Seed of all random numbers, session ids included.
     pub seed: u64,
-    /// What happens to the network and to the number of sessions.
+    /// How the clients come to know what they report.
+    pub clients: Clients,
+    /// What happens to networks, clients and the number of sessions.
     pub scenario: Scenario,
     pub rhythm: Rhythm,
     /// Frames per second of all sessions together, more than 0; replaces `interval`.
@@ -36,6 +40,9 @@ pub struct SimulateConfig {
     pub leave_at_end: bool,
     /// Whether to omit the progress line.
     pub quiet: bool,
+    /// Where a part of the clients sends its frames over HTTP, at most one per region. Packets of
+    /// videocall.rs never go there.
+    pub ingest: Vec<IngestTarget>,
 }
 
 impl SimulateConfig {

@@ -1,19 +1,25 @@
 //! The driver of a simulation: publishes a world's frames when they are due.
 //!
 //! Invariant: a frame is dropped only when the run is stopped. While a buffer is full, the
-//! world waits.
+//! world waits. Packets of videocall.rs are published as its relays do, without an answer, so what
+//! becomes of them is not known.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::Client;
 use tokio::time::{Instant, interval_at};
 
 use super::config::SimulateConfig;
-use super::world::{Event, World};
+use super::device::Clients;
+use super::http::Requests;
+use super::world::{Event, Relay, World};
+use crate::http_client::AddressError;
+use callsight_publish::frame::subject::publish_subject;
 use callsight_publish::{PublishError, PublishStats, Publisher, PublisherConfig};
 
 /// Time to wait for the last acks.
@@ -28,8 +34,8 @@ const BURST: u32 = 256;
 /// The counts of a finished run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimulationSummary {
-    /// Sum over all publishers. The simulator waits for room in a buffer, so `overflowed` should be
-    /// 0.
+    /// Sum over all relays. The simulator waits for room in a buffer, so `overflowed` should be 0;
+    /// packets of videocall.rs are only `accepted`.
     pub stats: PublishStats,
     /// Time until the last ack.
     pub elapsed: Duration,
@@ -51,6 +57,24 @@ pub enum SimulateError {
     /// A relay's publisher did not start, or its client was closed.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// A packet was not published.
+    #[error("cannot publish a packet; check the connection to NATS")]
+    Packet(#[source] async_nats::PublishError),
+    /// The address of an ingest can't be written as a URL.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The system has no thread left for the requests of clients.
+    #[error("cannot start a thread for the requests of clients")]
+    Thread(#[source] io::Error),
+    /// A client has no token.
+    #[error("cannot sign a token; use a secret of at least 32 bytes")]
+    Token,
+    /// The thread that sends the requests of clients has ended.
+    #[error("the requests of clients are not sent any more; the log says why")]
+    Sender,
+    /// The run is over, and packets may still be in this process.
+    #[error("the last packets were not sent, for NATS can't be reached; check the connection")]
+    Unsent,
     /// The run is over, and the streams have not acknowledged everything.
     #[error(
         "{unsettled} of {} frames were not acknowledged; check that every region has a stream",
@@ -72,44 +96,113 @@ pub enum SimulateError {
 /// # Errors
 /// [`SimulateError`]; [`SimulateError::Unacknowledged`] has the summary too.
 pub async fn run(
-    client: async_nats::Client,
+    client: Client,
     config: SimulateConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<SimulationSummary, SimulateError> {
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut world = World::new(&config, wall_clock.as_millis() as u64);
-    let mut publishers = Vec::with_capacity(world.relays().len());
+    let mut outlets = Vec::with_capacity(world.relays().len());
     for relay in world.relays() {
-        let config = PublisherConfig::new(relay.region.clone(), "relay", relay.server_id.clone());
-        publishers.push(Publisher::start(client.clone(), config).await?);
+        outlets.push(Outlet::open(&client, &config, relay).await?);
     }
 
     let (started, sessions) = (Instant::now(), AtomicUsize::new(0));
     let over = tokio::select! {
         biased;
         () = shutdown => Over::Time,
-        never = show_progress(&publishers, &sessions), if !config.quiet => match never {},
-        over = drive(&config, &mut world, &publishers, &sessions, started) => over?,
+        never = show_progress(&outlets, &sessions), if !config.quiet => match never {},
+        over = drive(&config, &mut world, &outlets, &sessions, started) => over?,
     };
     let end = Instant::now() + FLUSH_TIMEOUT;
     if over == Over::Time && config.leave_at_end {
         // Without time for this there is none for the flush either, which then reports what is
         // missing.
-        tokio::time::timeout_at(end, leave(&mut world, &publishers)).await.unwrap_or(Ok(()))?;
+        tokio::time::timeout_at(end, leave(&mut world, &outlets)).await.unwrap_or(Ok(()))?;
     }
-    let flushed = flush(&publishers, end).await;
+    let flushed = flush(&outlets, end).await;
     if !config.quiet && io::stderr().is_terminal() {
         // Ends the line of the progress.
         let _ = writeln!(io::stderr());
     }
-    let summary = SimulationSummary { stats: total(&publishers), elapsed: started.elapsed() };
+    let summary = SimulationSummary { stats: total(&outlets), elapsed: started.elapsed() };
 
-    match flushed {
-        Ok(()) => Ok(summary),
-        Err(PublishError::FlushTimeout { unsettled }) => {
-            Err(SimulateError::Unacknowledged { unsettled, summary })
+    match flushed? {
+        0 => Ok(summary),
+        unsettled => Err(SimulateError::Unacknowledged { unsettled, summary }),
+    }
+}
+
+/// The way from a relay to its stream.
+enum Outlet {
+    /// Frames, each until the stream has acknowledged it, and those of clients that send their own.
+    Frames(Publisher, Option<Requests>),
+    /// Packets as a relay of videocall.rs publishes them: without an id, and nobody answers.
+    Packets { client: Client, subject: String, sent: AtomicU64 },
+}
+
+impl Outlet {
+    async fn open(client: &Client, config: &SimulateConfig, relay: &Relay) -> Result<Self, SimulateError> {
+        let Relay { region, service_type, server_id, .. } = relay;
+        if config.clients == Clients::Videocall {
+            let subject =
+                publish_subject(region, service_type, server_id, None).map_err(PublishError::Subject)?;
+            return Ok(Self::Packets { client: client.clone(), subject, sent: AtomicU64::new(0) });
         }
-        Err(error) => Err(error.into()),
+        let target = config.ingest.iter().find(|target| target.region == *region);
+        let requests = target.map(|target| Requests::open(target, config.sessions)).transpose()?;
+        let config = PublisherConfig::new(region.clone(), *service_type, server_id.clone());
+        Ok(Self::Frames(Publisher::start(client.clone(), config).await?, requests))
+    }
+
+    /// Publishes a frame, or the packet in its place, once there is room.
+    async fn publish(&self, event: Event<'_>) -> Result<(), SimulateError> {
+        match self {
+            Self::Frames(publisher, requests) => {
+                if let Some(requests) = requests.as_ref().filter(|requests| requests.take(&event.frame)) {
+                    return requests.publish(&event.frame).await;
+                }
+                publisher.room().await?;
+                publisher.publish(&event.frame)?;
+            }
+            Self::Packets { client, subject, sent } => {
+                let packet = event.packet.unwrap_or_default();
+                client.publish(subject.clone(), packet.into()).await.map_err(SimulateError::Packet)?;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the stream has acknowledged all frames, or until all packets are sent. Returns
+    /// the number of frames that it has not acknowledged by then.
+    async fn flush(&self, end: Instant) -> Result<u64, SimulateError> {
+        match self {
+            Self::Frames(publisher, requests) => {
+                let unsettled = match publisher.flush(end.saturating_duration_since(Instant::now())).await {
+                    Err(PublishError::FlushTimeout { unsettled }) => unsettled,
+                    flushed => flushed.map(|_| 0)?,
+                };
+                Ok(match requests {
+                    Some(requests) => unsettled + requests.flush(end).await,
+                    None => unsettled,
+                })
+            }
+            Self::Packets { client, .. } => match tokio::time::timeout_at(end, client.flush()).await {
+                Ok(Ok(())) => Ok(0),
+                Ok(Err(_)) | Err(_) => Err(SimulateError::Unsent),
+            },
+        }
+    }
+
+    fn stats(&self) -> PublishStats {
+        match self {
+            Self::Frames(publisher, None) => publisher.stats(),
+            Self::Frames(publisher, Some(requests)) => sum(publisher.stats(), requests.stats()),
+            Self::Packets { sent, .. } => {
+                PublishStats { accepted: sent.load(Ordering::Relaxed), ..PublishStats::default() }
+            }
+        }
     }
 }
 
@@ -126,7 +219,7 @@ enum Over {
 async fn drive(
     config: &SimulateConfig,
     world: &mut World,
-    publishers: &[Publisher],
+    outlets: &[Outlet],
     sessions: &AtomicUsize,
     started: Instant,
 ) -> Result<Over, SimulateError> {
@@ -147,7 +240,7 @@ async fn drive(
             tokio::task::yield_now().await;
         }
         if let Some(event) = world.advance() {
-            publish(publishers, &event).await?;
+            outlets[event.relay].publish(event).await?;
             frames += 1;
             burst += 1;
         }
@@ -155,53 +248,47 @@ async fn drive(
     Ok(Over::Count)
 }
 
-async fn leave(world: &mut World, publishers: &[Publisher]) -> Result<(), SimulateError> {
+async fn leave(world: &mut World, outlets: &[Outlet]) -> Result<(), SimulateError> {
     while let Some(event) = world.leave_next() {
-        publish(publishers, &event).await?;
+        outlets[event.relay].publish(event).await?;
     }
     Ok(())
 }
 
-/// Publishes a frame through the publisher of its relay, once there is room.
-async fn publish(publishers: &[Publisher], event: &Event<'_>) -> Result<(), SimulateError> {
-    let publisher = &publishers[event.relay];
-    publisher.room().await?;
-    Ok(publisher.publish(&event.frame)?)
-}
-
-/// Flushes all publishers. A timeout has the unsettled frames of all of them.
-async fn flush(publishers: &[Publisher], end: Instant) -> Result<(), PublishError> {
+/// Flushes all outlets, and returns the number of unsettled frames of all of them.
+async fn flush(outlets: &[Outlet], end: Instant) -> Result<u64, SimulateError> {
     let mut unsettled = 0;
-    for publisher in publishers {
-        match publisher.flush(end.saturating_duration_since(Instant::now())).await {
-            Err(PublishError::FlushTimeout { unsettled: more }) => unsettled += more,
-            flushed => drop(flushed?),
-        }
+    for outlet in outlets {
+        unsettled += outlet.flush(end).await?;
     }
-    if unsettled > 0 { Err(PublishError::FlushTimeout { unsettled }) } else { Ok(()) }
+    Ok(unsettled)
 }
 
-fn total(publishers: &[Publisher]) -> PublishStats {
-    publishers.iter().map(Publisher::stats).fold(PublishStats::default(), |sum, stats| PublishStats {
-        accepted: sum.accepted + stats.accepted,
-        acknowledged: sum.acknowledged + stats.acknowledged,
-        duplicates: sum.duplicates + stats.duplicates,
-        retried: sum.retried + stats.retried,
-        overflowed: sum.overflowed + stats.overflowed,
-        failed: sum.failed + stats.failed,
-        ..sum
-    })
+fn total(outlets: &[Outlet]) -> PublishStats {
+    outlets.iter().map(Outlet::stats).fold(PublishStats::default(), sum)
+}
+
+fn sum(one: PublishStats, other: PublishStats) -> PublishStats {
+    PublishStats {
+        accepted: one.accepted + other.accepted,
+        acknowledged: one.acknowledged + other.acknowledged,
+        duplicates: one.duplicates + other.duplicates,
+        retried: one.retried + other.retried,
+        overflowed: one.overflowed + other.overflowed,
+        failed: one.failed + other.failed,
+        ..one
+    }
 }
 
 /// Writes a line of progress from time to time, on a terminal over the one before.
-async fn show_progress(publishers: &[Publisher], sessions: &AtomicUsize) -> Infallible {
+async fn show_progress(outlets: &[Outlet], sessions: &AtomicUsize) -> Infallible {
     let terminal = io::stderr().is_terminal();
     let every = Duration::from_secs(if terminal { 1 } else { 10 });
     let mut ticks = interval_at(Instant::now() + every, every);
     let (mut before, mut since) = (0, Instant::now());
     loop {
         let now = ticks.tick().await;
-        let PublishStats { accepted, acknowledged, .. } = total(publishers);
+        let PublishStats { accepted, acknowledged, .. } = total(outlets);
         let seconds = now.duration_since(since).as_secs_f64().max(0.001);
         let rate = (accepted - before) as f64 / seconds;
         (before, since) = (accepted, now);

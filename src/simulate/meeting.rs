@@ -13,7 +13,8 @@ const OCCASIONS: [&str; 8] =
 #[derive(Debug)]
 pub(super) struct Meeting {
     pub(super) id: String,
-    /// Clients in the order of joining, including crashed ones that nobody has missed yet.
+    /// Clients in the order of joining, including crashed ones that nobody has missed yet. Those
+    /// that are not connected yet have their place too.
     pub(super) members: Vec<usize>,
     size: usize,
     pool: usize,
@@ -61,6 +62,14 @@ impl Meetings {
             self.open[found.pool].retain(|open| *open != meeting);
         }
         true
+    }
+
+    /// Moves a client that is connected now behind those that were before it.
+    pub(super) fn connect(&mut self, meeting: usize, client: usize) {
+        let Some(found) = self.meetings.get_mut(meeting) else { return };
+        if let Some(position) = found.members.iter().position(|member| *member == client) {
+            found.members[position..].rotate_left(1);
+        }
     }
 
     pub(super) fn leave(&mut self, meeting: usize, client: usize) {
@@ -113,5 +122,13 @@ mod tests {
         }
         assert_eq!(meetings.meetings.len(), 0);
         assert!(meetings.open[0].is_empty());
+    }
+    #[test]
+    fn members_are_in_the_order_of_connecting() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut meetings = Meetings::new(1, 100, 1);
+        let meeting = (0..4).map(|client| meetings.join(0, client, &mut rng)).last().unwrap();
+        meetings.connect(meeting, 1);
+        assert_eq!(meetings.get(meeting).unwrap().members, [0, 2, 3, 1]);
     }
 }

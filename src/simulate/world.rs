@@ -9,10 +9,11 @@ use std::time::Duration;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::client::{Client, Place};
+use super::client::{Client, Former, NewClient, Place};
 use super::config::SimulateConfig;
+use super::device::{Clients, Device, Kind, videocall_server};
 use super::meeting::Meetings;
-use super::scenario::{Path, Rhythm, Scenario};
+use super::scenario::{Rhythm, Scenario, ServerState};
 use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 
@@ -25,6 +26,9 @@ const CENSUS: Duration = Duration::from_millis(200);
 /// Time until the others notice a crash.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
 
+/// Share of people who try again after they could not join.
+const TRIES_AGAIN: f64 = 0.8;
+
 /// Share of joins to a meeting with people of all regions.
 const INTERNATIONAL: f64 = 0.15;
 
@@ -33,6 +37,8 @@ const INTERNATIONAL: f64 = 0.15;
 pub struct Relay {
     /// Region of the relay.
     pub region: Region,
+    /// Kind of service, as in the subject.
+    pub service_type: &'static str,
     /// Name of the relay, as in the subject.
     pub server_id: String,
     /// Address that clients report as the elected server.
@@ -45,7 +51,10 @@ pub struct Event<'a> {
     /// Time since the world began.
     pub due: Duration,
     pub relay: usize,
+    /// What the client has to report.
     pub frame: Frame<'a>,
+    /// What its relay publishes instead of the frame, of a client of videocall.rs.
+    pub packet: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +62,9 @@ enum Due {
     /// A new person joins in a region.
     Join { region: usize },
     /// A person is back after a crash.
-    Return { region: usize, meeting: usize, peer_id: String, crashed: usize, serial: u64 },
+    Return { region: usize, meeting: usize, crashed: usize, former: Former },
+    /// A person who could not join tries again on the same relay.
+    Retry { relay: usize, meeting: usize, former: Former },
     /// A session sends a frame.
     Speak { client: usize, serial: u64 },
     /// The others notice a crash.
@@ -74,6 +85,7 @@ struct RegionSessions {
 /// Meetings, clients and networks, from a seed. See the [module](super).
 #[derive(Debug)]
 pub struct World {
+    kinds: Clients,
     scenario: Scenario,
     rhythm: Rhythm,
     interval: Duration,
@@ -90,8 +102,8 @@ pub struct World {
     free: Vec<usize>,
     joined: u64,
     population: Vec<RegionSessions>,
-    /// Each region's path, as of the last census.
-    paths: Vec<Path>,
+    /// Each relay's state, as of the last census.
+    servers: Vec<ServerState>,
     /// Client whose last frame may still be borrowed.
     gone: Option<usize>,
     /// Next index of [`World::leave_next`].
@@ -109,6 +121,10 @@ impl World {
         let regions = config.regions.clone();
         let relay = |region: &Region, number: usize| Relay {
             region: region.clone(),
+            service_type: match config.clients {
+                Clients::Videocall => videocall_server((number - 1) % RELAYS).label(),
+                _ => "relay",
+            },
             server_id: format!("relay-{region}-{number}"),
             url: format!("https://relay-{region}-{number}.example.com:4433"),
         };
@@ -121,6 +137,7 @@ impl World {
             .map(|region| RegionSessions { usual: share(region), expected: share(region), present: 0 })
             .collect();
         let mut world = Self {
+            kinds: config.clients,
             scenario: config.scenario,
             rhythm: config.rhythm,
             interval: config.effective_interval(),
@@ -135,12 +152,12 @@ impl World {
             free: Vec::new(),
             joined: 0,
             population,
-            paths: Vec::new(),
+            servers: Vec::new(),
             gone: None,
             left: 0,
             regions,
         };
-        world.update_paths();
+        world.update_servers();
         for region in 0..world.regions.len() {
             let count = world.population[region].usual;
             world.plan_joins(region, count, world.interval);
@@ -167,16 +184,19 @@ impl World {
         self.agenda.peek().map_or(Duration::MAX, |Reverse((due, ..))| *due)
     }
 
-    /// Processes the next event; `None` if it is not a frame.
+    /// Processes the next event; `None` if nothing is to be published.
     pub fn advance(&mut self) -> Option<Event<'_>> {
         self.remove_gone();
         let Reverse((now, _, due)) = self.agenda.pop()?;
         self.now = now;
         let speaker = match due {
-            Due::Join { region } => self.join(region, None),
-            Due::Return { region, meeting, peer_id, crashed, serial } => {
-                self.miss(crashed, serial);
-                self.join(region, Some((meeting, peer_id)))
+            Due::Join { region } => self.join(region, None, None),
+            Due::Return { region, meeting, crashed, former } => {
+                self.miss(crashed, former.serial);
+                self.join(region, None, Some((meeting, former)))
+            }
+            Due::Retry { relay, meeting, former } => {
+                self.join(relay / RELAYS, Some(relay), Some((meeting, former)))
             }
             Due::Speak { client, serial } => self.speak(client, serial)?,
             Due::Miss { client, serial } => {
@@ -198,7 +218,9 @@ impl World {
         while self.left < self.clients.len() {
             let index = self.left;
             self.left += 1;
-            if self.clients[index].as_ref().is_some_and(|client| !client.crashed) {
+            // A packet of videocall.rs says no goodbye.
+            let speaks = |client: &Client| !client.crashed && client.device.kind != Kind::Videocall;
+            if self.clients[index].as_deref().is_some_and(speaks) {
                 self.utter(index, true)?;
                 return self.event(index);
             }
@@ -211,8 +233,12 @@ impl World {
         let relay = client.place.relay;
         let meeting = self.meetings.get(client.place.meeting)?;
         let time_ms = self.started_at_ms + self.now.as_millis() as u64;
-        let frame = client.frame(&meeting.id, &self.relays[relay].url, time_ms, &self.clients);
-        Some(Event { due: self.now, relay, frame })
+        let frame = client.frame(&meeting.id, &self.relays[relay].url, self.now, time_ms, &self.clients);
+        let packet = (client.device.kind == Kind::Videocall).then(|| client.packet(&frame, &self.clients));
+        if packet.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
+        Some(Event { due: self.now, relay, frame, packet })
     }
 
     fn plan(&mut self, after: Duration, due: Due) {
@@ -227,25 +253,36 @@ impl World {
         }
     }
 
-    /// Adds a client that joins, or is back in a meeting under the old name, and sends its first
-    /// frame.
-    fn join(&mut self, region: usize, back: Option<(usize, String)>) -> usize {
+    /// Adds a client that joins, on some relay or on a certain one, or is back in a meeting under
+    /// the old name, and sends its first frame.
+    fn join(&mut self, region: usize, relay: Option<usize>, back: Option<(usize, Former)>) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.clients.push(None);
             self.clients.len() - 1
         });
-        let (meeting, name) = match back {
-            Some((meeting, name)) if self.meetings.rejoin(meeting, index) => (meeting, Some(name)),
+        let (meeting, former) = match back {
+            Some((meeting, former)) if self.meetings.rejoin(meeting, index) => (meeting, Some(former)),
             _ => {
                 let abroad = self.regions.len() > 1 && self.rng.random_bool(INTERNATIONAL);
                 let pool = if abroad { self.regions.len() } else { region };
                 (self.meetings.join(pool, index, &mut self.rng), None)
             }
         };
-        let relay = region * RELAYS + self.rng.random_range(0..RELAYS);
+        let relay = relay.unwrap_or_else(|| region * RELAYS + self.rng.random_range(0..RELAYS));
         self.joined += 1;
-        let place = Place { region, relay, meeting };
-        let client = Client::join(self.joined, place, self.now, name, &mut self.rng);
+        let device = Device::draw(self.kinds, relay % RELAYS, &mut self.rng);
+        let luck = self.rng.random_range(0.0..1.0);
+        let server = self.servers[relay];
+        let new = NewClient {
+            serial: self.joined,
+            place: Place { region, relay, meeting },
+            former,
+            conditions: self.scenario.conditions(server, &device, luck),
+            fails: self.scenario.fails_join(server, luck),
+            device,
+            luck,
+        };
+        let client = Client::join(new, self.now, self.interval, &mut self.rng);
         self.clients[index] = Some(Box::new(client));
         let population = &mut self.population[region];
         population.present += 1;
@@ -257,18 +294,18 @@ impl World {
     /// Processes a session's turn: it sends a frame, perhaps its last, or crashes.
     fn speak(&mut self, index: usize, serial: u64) -> Option<usize> {
         let client = self.clients[index].as_mut().filter(|client| client.serial == serial)?;
-        let leaves = client.leaves_at <= self.now;
+        let leaves = client.leaves_at <= self.now && !client.attempt.is_going_on();
         if leaves && client.crashes {
             client.crashed = true;
             let Place { region, meeting, .. } = client.place;
-            let (departing, peer_id) = (client.departing, client.peer_id.clone());
+            let (departing, former) = (client.departing, client.former());
             self.plan(MISSED_AFTER, Due::Miss { client: index, serial });
             if !departing {
                 self.population[region].present -= 1;
                 if self.rng.random_bool(0.6) {
                     self.population[region].expected += 1;
                     let after = MISSED_AFTER.mul_f64(self.rng.random_range(0.2..0.9));
-                    self.plan(after, Due::Return { region, meeting, peer_id, crashed: index, serial });
+                    self.plan(after, Due::Return { region, meeting, crashed: index, former });
                 }
             }
             return None;
@@ -279,14 +316,22 @@ impl World {
     /// Prepares a client's frame and plans the next one.
     fn utter(&mut self, index: usize, ended: bool) -> Option<usize> {
         let mut client = self.clients[index].take()?;
-        let meeting = self.meetings.get(client.place.meeting);
-        let members = meeting.map_or(&[][..], |meeting| &meeting.members);
-        client.act(self.now, &mut self.rng);
-        client.measure(self.now, members, &self.clients, &self.paths, &mut self.rng);
+        let Place { region, relay, meeting } = client.place;
+        if client.try_to_join(self.now) {
+            self.meetings.connect(meeting, index);
+        }
+        client.conditions = self.scenario.conditions(self.servers[relay], &client.device, client.luck);
+        let members = self.meetings.get(meeting).map_or(&[][..], |meeting| &meeting.members);
+        client.measure(self.now, members, &self.clients, &mut self.rng);
         client.ended = ended;
         if ended {
             self.gone = Some(index);
-            self.population[client.place.region].present -= usize::from(!client.departing);
+            self.population[region].present -= usize::from(!client.departing);
+            if client.attempt.has_failed() && self.rng.random_bool(TRIES_AGAIN) {
+                self.population[region].expected += 1;
+                let former = client.former();
+                self.plan(CENSUS, Due::Retry { relay, meeting, former });
+            }
         } else {
             self.plan(self.interval, Due::Speak { client: index, serial: client.serial });
         }
@@ -315,14 +360,16 @@ impl World {
         }
     }
 
-    fn update_paths(&mut self) {
+    fn update_servers(&mut self) {
         let Self { scenario, rhythm, now, .. } = *self;
-        self.paths = self.regions.iter().map(|region| scenario.path(region, rhythm, now)).collect();
+        let state = |region, number| scenario.server(region, number == 0, rhythm, now);
+        let of_region = |region| (0..RELAYS).map(move |number| state(region, number));
+        self.servers = self.regions.iter().flat_map(of_region).collect();
     }
 
     /// Corrects the number of sessions.
     fn census(&mut self) {
-        self.update_paths();
+        self.update_servers();
         for region in 0..self.regions.len() {
             let RegionSessions { usual, present, expected } = self.population[region];
             let wanted = (usual as f64 * self.scenario.crowd(self.rhythm, self.now)).round() as usize;
@@ -348,6 +395,7 @@ impl World {
             let index = self.rng.random_range(0..self.clients.len());
             if let Some(client) = &mut self.clients[index]
                 && client.place.region == region
+                && client.attempt.is_joined()
                 && !(client.crashed || client.departing || client.ended)
             {
                 client.departing = true;

@@ -225,9 +225,25 @@ mod tests {
             ("description", json!("x"), json!("y")),
             // It is there already.
             ("placement", Value::Null, json!({"cluster": "us"})),
+            ("subjects", json!(["a.*"]), json!(["a.*", "a.*.m0"])),
         ] {
             let step = stream_step(json!({key: new}), json!({key: old}), false);
             assert_eq!((step.action, step.changes.len()), (Action::Change, 1), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_lets_more_through_is_harmless_and_one_that_lets_less_is_not() {
+        let name = Name::Consumer { stream: "A".to_owned(), durable: "c".to_owned() };
+        let step = |old: Value, new: Value| {
+            let declared = Declared { name: name.clone(), config: object(json!({"filter_subjects": new})) };
+            Step::new(&declared, Some(&running(json!({"filter_subjects": old}))), false)
+        };
+        assert_eq!(step(json!(["a.1"]), json!(["a.1", "a.m1"])).action, Action::Change);
+        for (old, new) in [(json!(["a.1", "a.m1"]), json!(["a.1"])), (Value::Null, json!(["a.1"]))] {
+            let step = step(old.clone(), new);
+            assert_eq!(step.action, Action::Refused, "{old}");
+            assert!(step.changes[0].refused.as_ref().unwrap().contains("skipped permanently"), "{old}");
         }
     }
 

@@ -73,8 +73,10 @@ mod tests {
         let names: Vec<_> = shards.iter().map(|one| one.durable_name.as_deref().unwrap()).collect();
         assert_eq!(names, ["callsight-green-1of3", "callsight-green-2of3", "callsight-green-3of3"]);
         let subjects: Vec<_> = shards.iter().flat_map(|one| &one.filter_subjects).collect();
-        assert_eq!(subjects.len(), 64);
-        assert!(shards[0].filter_subjects.contains(&"health.diagnostics.us.*.*.0".to_owned()));
+        assert_eq!(subjects.len(), 128);
+        for subject in ["health.diagnostics.us.*.*.0", "health.diagnostics.us.*.*.m0"] {
+            assert!(shards[0].filter_subjects.contains(&subject.to_owned()), "{subject}");
+        }
     }
 
     #[test]

@@ -101,10 +101,12 @@ impl Reconciler {
             let running = self.running(&one.name).await?;
             steps.push(Step::new(one, running.as_ref(), allow_destructive));
         }
-        // A mirror inherits settings from its stream if that exists.
         steps.sort_by_key(|step| match step.name {
-            Name::Stream(_) => step.config.contains_key("mirror").into(),
-            Name::Consumer { .. } => 2_u8,
+            // A filter lets new subjects through before the stream takes the first frame of them.
+            Name::Consumer { .. } if step.action == Action::Change => 0_u8,
+            // A mirror inherits settings from its stream if that exists.
+            Name::Stream(_) => 1 + u8::from(step.config.contains_key("mirror")),
+            Name::Consumer { .. } => 3,
         });
         Ok(steps)
     }

@@ -60,6 +60,8 @@ fn judge_stream(stream: &str, change: &Change, running: &Running) -> Risk {
         "sealed" => Destructive("this would permanently stop the stream from storing frames".to_owned()),
         "placement" => match (&running.cluster, change.new["cluster"].as_str()) {
             (Some(old), Some(new)) if old == new && change.new["tags"].is_null() => Harmless,
+            // Without clusters there is nowhere else.
+            (None, _) if change.old.is_null() => Harmless,
             (old, new) => Destructive(format!(
                 "this would relocate the stream and its data from {} to {}",
                 old.as_deref().unwrap_or("its current place"),
@@ -73,8 +75,7 @@ fn judge_stream(stream: &str, change: &Change, running: &Running) -> Risk {
             _ => Harmless,
         },
         "subjects" => {
-            let covered = |old: &&str| texts(&change.new).any(|new| covers(new, old));
-            let gone: Vec<_> = texts(&change.old).filter(|old| !covered(old)).collect();
+            let gone = uncovered(change);
             if gone.is_empty() || running.messages == 0 {
                 Harmless
             } else {
@@ -112,6 +113,8 @@ fn judge_consumer(stream: &str, durable: &str, change: &Change) -> Risk {
             "the server can't change it; delete the durable yourself (nats consumer rm {stream} {durable}) and \
              apply again: the new one does not keep the old one's position"
         )),
+        // Without a filter, a durable delivers everything.
+        "filter_subjects" if !change.old.is_null() && uncovered(change).is_empty() => Risk::Harmless,
         "filter_subject" | "filter_subjects" => {
             Risk::Destructive("frames that no longer match would be skipped permanently".to_owned())
         }
@@ -140,6 +143,11 @@ fn below(change: &Change, used: u64, what: &str) -> Risk {
 
 fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// Returns the subjects of the old list that the new one does not match.
+fn uncovered(change: &Change) -> Vec<&str> {
+    texts(&change.old).filter(|old| !texts(&change.new).any(|new| covers(new, old))).collect()
 }
 
 /// Returns whether a subject with wildcards matches everything that another one does.

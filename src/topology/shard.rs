@@ -1,8 +1,9 @@
-//! Shards: several exporters divide a region that outgrows one, by server.
+//! Shards: several exporters divide a region that outgrows one, by meeting or by server.
 //!
-//! The stream appends the partition of the server to each subject. A shard filters for its share of
-//! the partitions through a durable of its own. The number of shards is part of the durable's name,
-//! so that layouts with different numbers of shards never share a durable.
+//! Each subject ends with a partition: of the meeting, which the publisher gave, or of the server,
+//! which the stream appended. A shard filters for its share of both kinds through a durable of its
+//! own. The number of shards is part of the durable's name, so that layouts with different numbers
+//! of shards never share a durable.
 //!
 //! Invariant: the shards of a layout get every frame exactly once.
 
@@ -10,11 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::deployment::Deployment;
-use callsight_frame::subject::Region;
-
-/// Number of partitions into which servers are hashed. Shards divide them, so there are more than
-/// anyone has shards.
-pub(super) const PARTITIONS: u32 = 64;
+use callsight_frame::subject::{MeetingPartition, PARTITIONS, Partition, Region};
 
 /// One of the exporters that share a region: `2/3` is the second of three, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,15 +43,16 @@ impl Shard {
         self.of
     }
 
-    /// Returns the partitions of its share.
-    pub fn partitions(self) -> impl Iterator<Item = u32> {
-        (0..PARTITIONS).filter(move |partition| self.has(*partition))
+    /// Returns the partitions of its share, of servers and of meetings.
+    pub fn partitions(self) -> impl Iterator<Item = Partition> {
+        let servers = (0..PARTITIONS).map(Partition::Server);
+        servers.chain(MeetingPartition::all().map(Partition::Meeting)).filter(move |one| self.has(*one))
     }
 
     /// Returns whether a partition belongs to its share.
     #[must_use]
-    pub const fn has(self, partition: u32) -> bool {
-        partition % self.of == self.number - 1
+    pub const fn has(self, partition: Partition) -> bool {
+        partition.number() % self.of == self.number - 1
     }
 
     /// Returns whether it has a partition in common with a shard of any layout.
@@ -66,7 +64,7 @@ impl Shard {
     /// Returns the subjects of its share in a region's stream.
     #[must_use]
     pub fn subjects(self, region: &Region) -> Vec<String> {
-        self.partitions().map(|partition| format!("health.diagnostics.{region}.*.*.{partition}")).collect()
+        self.partitions().map(|partition| format!("{}.{partition}", servers(region))).collect()
     }
 }
 
@@ -90,6 +88,18 @@ impl fmt::Display for Shard {
     }
 }
 
+/// Returns the subjects that all servers of a region publish to where they give no partition.
+pub(super) fn servers(region: &Region) -> String {
+    format!("health.diagnostics.{region}.*.*")
+}
+
+/// Returns the subjects that all servers of a region publish to where they give the meeting's
+/// partition. No wildcard: under any other last token, a frame would be stored that no shard reads.
+pub(super) fn meetings(region: &Region) -> impl Iterator<Item = String> {
+    let servers = servers(region);
+    MeetingPartition::all().map(move |partition| format!("{servers}.{partition}"))
+}
+
 /// Returns the name of the durable consumer of a deployment or of one of its shards:
 /// `callsight-main`, `callsight-main-2of3`.
 #[must_use]
@@ -108,10 +118,13 @@ mod tests {
     #[test]
     fn every_partition_is_of_one_shard() {
         for of in [1, 2, 3, 7, 64] {
-            let mut partitions: Vec<_> = Shard::all(of).flat_map(Shard::partitions).collect();
-            partitions.sort_unstable();
-            assert!(partitions.into_iter().eq(0..PARTITIONS), "{of}");
-            assert!(Shard::all(of).all(|shard| shard.partitions().count() >= 1), "{of}");
+            let shares: Vec<Vec<_>> = Shard::all(of).map(|shard| shard.partitions().collect()).collect();
+            let all = (0..PARTITIONS).map(Partition::Server);
+            for partition in all.chain(MeetingPartition::all().map(Partition::Meeting)) {
+                let readers = shares.iter().filter(|share| share.contains(&partition)).count();
+                assert_eq!(readers, 1, "{partition} of {of}");
+            }
+            assert!(shares.iter().all(|share| share.len() >= 2), "{of}");
         }
     }
 
@@ -139,7 +152,7 @@ mod tests {
     #[test]
     fn a_share_is_of_the_region() {
         let subjects = "64/64".parse::<Shard>().unwrap().subjects(&"eu-west".parse().unwrap());
-        assert_eq!(subjects, ["health.diagnostics.eu-west.*.*.63"]);
+        assert_eq!(subjects, ["health.diagnostics.eu-west.*.*.63", "health.diagnostics.eu-west.*.*.m63"]);
         let (half, third): (Shard, Shard) = ("1/2".parse().unwrap(), "3/3".parse().unwrap());
         assert!(half.shares_with(third));
         assert!(!half.shares_with("2/4".parse().unwrap()));

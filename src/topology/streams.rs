@@ -14,8 +14,8 @@ use async_nats::jetstream::stream::{
 use time::OffsetDateTime;
 
 use super::deployment::Deployment;
-use super::shard::PARTITIONS;
-use callsight_frame::subject::Region;
+use super::shard::{meetings, servers};
+use callsight_frame::subject::{PARTITIONS, Region};
 
 /// Time for which frames are kept for replay.
 const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
@@ -44,14 +44,13 @@ pub fn stream_name(region: &Region) -> String {
 }
 
 /// Returns a region's stream: three days on disk, oldest frames deleted first, and the server's
-/// partition appended to each subject.
+/// partition appended to each subject without one.
 #[must_use]
 pub fn stream_config(region: &Region, replicas: usize) -> Config {
-    let subject = format!("health.diagnostics.{region}");
     Config {
         name: stream_name(region),
         description: Some(format!("Callsight health frames of region {region}")),
-        subjects: vec![format!("{subject}.*.*")],
+        subjects: std::iter::once(servers(region)).chain(meetings(region)).collect(),
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
         discard: DiscardPolicy::Old,
@@ -61,9 +60,9 @@ pub fn stream_config(region: &Region, replicas: usize) -> Config {
         num_replicas: replicas,
         allow_direct: true,
         subject_transform: Some(SubjectTransform {
-            source: format!("{subject}.*.*"),
+            source: servers(region),
             destination: format!(
-                "{subject}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{partition({PARTITIONS},2)}}}}"
+                "health.diagnostics.{region}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{partition({PARTITIONS},2)}}}}"
             ),
         }),
         ..Config::default()
@@ -194,8 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_appends_the_partition_of_the_server() {
+    fn the_stream_appends_the_partition_of_the_server_and_takes_those_of_meetings() {
         let config = stream_config(&"us".parse().unwrap(), 1);
+        assert_eq!(config.subjects.len(), 65);
+        assert_eq!(config.subjects[..2], ["health.diagnostics.us.*.*", "health.diagnostics.us.*.*.m0"]);
+        assert_eq!(config.subjects[64], "health.diagnostics.us.*.*.m63");
         let transform = config.subject_transform.unwrap();
         assert_eq!(transform.source, "health.diagnostics.us.*.*");
         assert_eq!(

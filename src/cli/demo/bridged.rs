@@ -83,10 +83,11 @@ pub(super) async fn start(per_region: usize, folder: &TempDir) -> Result<RegionS
         members.map(|server| server.clients).collect()
     };
     let regions = regions()?;
-    let (mut relays, mut operators) = (Vec::new(), Vec::new());
+    let (mut relays, mut ingests, mut operators) = (Vec::new(), Vec::new(), Vec::new());
     for region in regions.clone() {
         let servers = addresses(region.as_str());
-        relays.push((connect_as(&servers, "relay").await?, vec![region]));
+        relays.push((connect_as(&servers, "relay").await?, vec![region.clone()]));
+        ingests.push((connect_as(&servers, "ingest").await?, region));
         operators.push(async_nats::jetstream::new(connect_as(&servers, "operator").await?));
     }
     let exporter = connect_as(&addresses(REGIONS[0]), "global").await?;
@@ -102,6 +103,7 @@ pub(super) async fn start(per_region: usize, folder: &TempDir) -> Result<RegionS
         addresses: places.join("\n            "),
         servers,
         relays,
+        ingests,
         sources: vec![Source::new(hub, SourceKind::Own), Source::new(other, SourceKind::Mirror)],
         exporter,
         bridge: Some(bridge),

@@ -87,6 +87,8 @@ pub(super) struct RegionServers {
     pub(super) addresses: String,
     /// The connections of relays, each with the regions next to its server.
     pub(super) relays: Vec<(Client, Vec<Region>)>,
+    /// The connections of the way in over HTTP, each with its region.
+    pub(super) ingests: Vec<(Client, Region)>,
     /// The stream of each region, and the exporter's connection, which reads them all.
     pub(super) sources: Vec<Source>,
     pub(super) exporter: Client,
@@ -105,9 +107,9 @@ impl RegionServers {
     }
 
     pub(super) async fn stop(self) {
-        let Self { servers, relays, exporter, mut bridge, .. } = self;
+        let Self { servers, relays, ingests, exporter, mut bridge, .. } = self;
         // They would log the loss of their servers.
-        drop((relays, exporter));
+        drop((relays, ingests, exporter));
         if let Some(bridge) = &mut bridge {
             bridge.disconnect();
         }
@@ -117,11 +119,11 @@ impl RegionServers {
     }
 }
 
-/// Starts Prometheus, if it is installed, with one target.
-pub(super) fn prometheus(metrics: SocketAddr, folder: &Path) -> Result<Option<DemoServer>, CliError> {
+/// Starts Prometheus, if it is installed, with these targets.
+pub(super) fn prometheus(targets: &[SocketAddr], folder: &Path) -> Result<Option<DemoServer>, CliError> {
     let Some(prometheus) = find_tool("prometheus") else { return Ok(None) };
     let address = free_address(9090)?;
-    let config = monitoring::write(folder, metrics)
+    let config = monitoring::write(folder, targets)
         .map_err(|error| CliError::caused("cannot write Prometheus's configuration", error))?;
     let mut command = Command::new(prometheus);
     command

@@ -30,6 +30,7 @@ pub(super) async fn start(regions: &[Region], folder: &TempDir) -> Result<Region
         servers: vec![server],
         addresses: format!("nats://{address}"),
         relays: vec![(client.clone(), regions.to_vec())],
+        ingests: regions.iter().map(|region| (client.clone(), region.clone())).collect(),
         sources: regions.iter().map(|region| Source::new(region.clone(), SourceKind::Own)).collect(),
         exporter: client,
         bridge: None,

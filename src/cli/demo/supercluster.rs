@@ -13,7 +13,7 @@ use std::path::Path;
 pub const CLUSTERS: [&str; 3] = ["us", "apac", "arbiter"];
 
 /// Users of `permissions`.
-pub const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
+pub const USERS: [&str; 7] = ["relay", "ingest", "exporter", "global", "replay", "operator", "system"];
 
 /// Text of the gateway's section in a server's file, and only there.
 const GATEWAY: &str = r#"include "gateway.conf" }"#;

@@ -179,7 +179,10 @@ fn report_command(engine: &EngineConfig, target: &Target) -> String {
             ("--idle-timeout", duration(fold.idle_timeout)),
             ("--degraded-rtt", duration(fold.thresholds.rtt)),
             ("--degraded-concealment", fold.thresholds.concealment.to_string()),
+            ("--degraded-loss", fold.thresholds.loss.to_string()),
+            ("--degraded-join", duration(fold.thresholds.join)),
             ("--max-server-urls", fold.limits.server_urls.to_string()),
+            ("--max-apps", fold.limits.apps.to_string()),
             ("--server-idle", duration(fold.server_idle)),
         ]
     };

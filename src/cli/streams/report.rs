@@ -168,6 +168,18 @@ fn short(traffic: &Traffic, shortage: &Shortage) -> String {
 
 /// Renders a change as `max_age: 3days → 1day`.
 fn shown(Change { key, old, new, .. }: &Change) -> String {
+    if let (Value::Array(old), Value::Array(new)) = (old, new) {
+        let only = |sign: &str, these: &[Value], others: &[Value]| {
+            let only: Vec<_> = these.iter().filter(|one| !others.contains(one)).collect();
+            match &only[..] {
+                [] => None,
+                [one] => Some(format!("{sign} {one}")),
+                [first, .., last] => Some(format!("{sign} {first} … {last} ({})", only.len())),
+            }
+        };
+        let changes: Vec<_> = [only("+", new, old), only("-", old, new)].into_iter().flatten().collect();
+        return format!("{key}: {}", changes.join(", "));
+    }
     let value = |value: &Value| match value.as_i64() {
         _ if value.is_null() => "unset".to_owned(),
         Some(-1) => "unlimited".to_owned(),
@@ -203,6 +215,10 @@ mod tests {
         assert_eq!(age, "max_age: 3days → 1h");
         assert_eq!(change("max_bytes", json!(-1), json!(4_u64 << 30)), "max_bytes: unlimited → 4 GiB");
         assert_eq!(change("max_bytes", json!(100), json!(2048)), "max_bytes: 100 bytes → 2 KiB");
+        let subjects = change("subjects", json!(["a.*"]), json!(["a.*", "a.*.m0", "a.*.m1", "a.*.m2"]));
+        assert_eq!(subjects, "subjects: + \"a.*.m0\" … \"a.*.m2\" (3)");
+        let other = change("filter_subjects", json!(["a"]), json!(["b"]));
+        assert_eq!(other, "filter_subjects: + \"b\", - \"a\"");
         let placed = change("placement", Value::Null, json!({"cluster": "us"}));
         assert_eq!(placed, "placement: unset → {\"cluster\":\"us\"}");
     }

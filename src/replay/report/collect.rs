@@ -9,8 +9,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::scores::{Point, Scoreboard};
-use super::signals::{By, narrow};
-use crate::insight::counters::{Grown, ServerKey};
+use super::signals::{By, PerSignal, narrow};
+use crate::insight::client::{ClientCounts, ClientKey, Clients};
+use crate::insight::counters::{Grown, ServerKey, ratio};
+use crate::insight::population::{Population, tenth};
 use crate::insight::quantile::percentile;
 use crate::insight::state::Threshold;
 use crate::replay::account::Account;
@@ -18,6 +20,7 @@ use crate::replay::engine::EngineConfig;
 use crate::replay::sample::{Step, Table};
 use crate::replay::seen::{Fate, Seen};
 use crate::replay::window::Window;
+use callsight_fold::series::aggregates::{Evidence, Limitation};
 use callsight_fold::series::catalogue::{self as c, Metric};
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::judgement::Judgement;
@@ -44,21 +47,61 @@ pub(crate) struct ScopeStep {
     pub(crate) participants: u32,
     pub(crate) meetings: u32,
     /// Sessions that are degraded, by [`By`].
-    pub(crate) degraded: [u32; 4],
+    pub(crate) degraded: PerSignal<u32>,
     /// Meetings with such a session.
-    pub(crate) meetings_degraded: [u32; 4],
+    pub(crate) meetings_degraded: PerSignal<u32>,
     /// Of each live session's last round-trip time.
     pub(crate) rtt: Option<Quantiles>,
     /// The share of NetEQ's decisions since the step before that were to expand.
     pub(crate) expand: Option<f64>,
     /// The share of the samples played since then that were concealed and audible.
     pub(crate) concealed: Option<f64>,
+    /// The shares of the audio and video packets since then that were lost on the way, and of those
+    /// that were sent.
+    pub(crate) lost: Option<f64>,
+    pub(crate) video_lost: Option<f64>,
+    pub(crate) sent_lost: Option<f64>,
+    /// What the degraded sessions tell of the reason, in the order of [`Evidence::ALL`].
+    pub(crate) evidence: [u32; Evidence::ALL.len()],
+    /// Sessions whose sent video is limited, in the order of [`Limitation::ALL`].
+    pub(crate) limited: [u32; Limitation::ALL.len()],
+    pub(crate) hidden: u32,
 }
 
 impl ScopeStep {
     /// Whether the scope is bad by a signal.
     pub(super) fn is_bad(&self, by: By, threshold: Threshold) -> bool {
         threshold.is_met(self.degraded[by as usize].into(), self.sessions.into())
+    }
+
+    /// The people of the scope at this step.
+    pub(super) fn people(&self, clients: Clients) -> Population {
+        let milliseconds = |seconds: f64| Some(tenth(seconds * 1e3));
+        let [rtt_p50_ms, rtt_p95_ms, rtt_p99_ms] =
+            self.rtt.map_or([None; 3], |quantiles| quantiles.map(milliseconds));
+        let degraded = self.degraded[By::Any as usize];
+        Population {
+            meetings: self.meetings.into(),
+            meetings_degraded: Some(self.meetings_degraded[By::Any as usize].into()),
+            participants: self.participants.into(),
+            sessions: self.sessions.into(),
+            sessions_hidden: self.hidden.into(),
+            sessions_degraded: degraded.into(),
+            sessions_degraded_ratio: ratio(degraded.into(), self.sessions.into()).unwrap_or_default(),
+            sessions_degraded_by: By::SIGNALS.map(|by| self.degraded[by as usize].into()),
+            sessions_degraded_evidence: self.evidence.map(Into::into),
+            sessions_limited: self.limited.map(Into::into),
+            clients,
+            rtt_p50_ms,
+            rtt_p95_ms,
+            rtt_p99_ms,
+            audio_concealed_ratio: self.concealed,
+            audio_packets_lost_ratio: self.lost,
+            video_packets_lost_ratio: self.video_lost,
+            sent_packets_lost_ratio: self.sent_lost,
+            neteq_expand_ratio: self.expand,
+            video_freezes_per_minute: None,
+        }
     }
 
     /// The index of the step with the most degraded sessions, the earliest of several.
@@ -68,11 +111,26 @@ impl ScopeStep {
 }
 
 /// A region, or all together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) name: String,
     pub(crate) moments: Vec<ScopeStep>,
+    /// The releases at the worst step so far, the earliest of several.
+    pub(super) clients: Clients,
+    worst: u32,
     sums: Grown,
+}
+
+impl Scope {
+    /// The most degraded sessions at a step, by signal.
+    pub(super) fn most_degraded(&self) -> PerSignal<u32> {
+        self.moments.iter().fold(PerSignal::default(), |mut most, moment| {
+            for (most, now) in most.iter_mut().zip(moment.degraded) {
+                *most = now.max(*most);
+            }
+            most
+        })
+    }
 }
 
 /// A server's round-trip times, by point, each the largest of its steps.
@@ -105,14 +163,15 @@ pub(crate) struct Collected {
 #[derive(Default)]
 struct Tally<'a> {
     moment: ScopeStep,
+    clients: HashMap<(Cow<'a, str>, Cow<'a, str>), ClientCounts>,
     rtt: Vec<f64>,
-    meetings: HashMap<Cow<'a, str>, [bool; 4]>,
+    meetings: HashMap<Cow<'a, str>, PerSignal<bool>>,
     participants: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl Collected {
     pub(crate) fn new(config: EngineConfig, command: String) -> Self {
-        let name = |name: &str| Scope { name: name.to_owned(), moments: Vec::new(), sums: Grown::default() };
+        let name = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
         let mut scopes: Vec<_> = config.regions.iter().map(|region| name(region.as_str())).collect();
         if scopes.len() > 1 {
             scopes.insert(0, name("all regions"));
@@ -179,22 +238,29 @@ impl Collected {
         let mut by_server: BTreeMap<[Cow<'_, str>; 3], (usize, Vec<f64>)> = BTreeMap::new();
         let rtt_of = column(DetailPlane::Session, &c::SESSION_RTT);
         for (labels, values, judgement) in step.tables[DetailPlane::Session as usize].judged() {
-            let [region, meeting, session, peer, url, kind] = labels.values();
+            let [region, meeting, session, peer, url, kind, app, platform] = labels.values();
             let rtt = rtt_of(values);
             for scope in self.scopes_of(&region) {
                 tallies[scope].add(meeting.clone(), peer.clone(), rtt, &judgement);
+                tallies[scope].add_client(app.clone(), platform.clone(), &judgement);
             }
             let score = self
                 .sessions
                 .enter(&session, || [region.as_ref(), meeting.as_ref(), peer.as_ref()].map(Into::into));
             score.on(&url);
+            score.of(&app, &platform, &judgement);
             self.sessions.see(&session, index, Point::of_session(rtt, &judgement));
             let (sessions, times) = by_server.entry([region, url, kind]).or_default();
             *sessions += 1;
             times.extend(Some(rtt).filter(|rtt| !rtt.is_nan()));
         }
         for (tally, scope) in tallies.into_iter().zip(&mut self.scopes) {
-            scope.moments.push(tally.close());
+            let (moment, clients) = tally.close();
+            let degraded = moment.degraded[By::Any as usize];
+            if scope.moments.is_empty() || degraded > scope.worst {
+                (scope.worst, scope.clients) = (degraded, clients);
+            }
+            scope.moments.push(moment);
         }
         let point = index / self.stride();
         for (labels, (sessions, times)) in by_server {
@@ -241,11 +307,21 @@ impl Collected {
         add(&c::SAMPLES, |sums, _, value| sums.samples += value);
         add(&c::CONCEALED_SAMPLES, |sums, _, value| sums.concealed += value);
         add(&c::SILENT_CONCEALED_SAMPLES, |sums, _, value| sums.silent += value);
+        add(&c::PACKETS_RECEIVED, |sums, _, value| sums.received += value);
+        add(&c::PACKETS_LOST, |sums, _, value| sums.lost += value);
+        add(&c::VIDEO_PACKETS_RECEIVED, |sums, _, value| sums.video_received += value);
+        add(&c::VIDEO_PACKETS_LOST, |sums, _, value| sums.video_lost += value);
+        add(&c::SEND_AUDIO_PACKETS, |sums, _, value| sums.sent += value);
+        add(&c::SEND_VIDEO_PACKETS, |sums, _, value| sums.sent += value);
+        add(&c::SEND_AUDIO_PACKETS_LOST, |sums, _, value| sums.sent_lost += value);
+        add(&c::SEND_VIDEO_PACKETS_LOST, |sums, _, value| sums.sent_lost += value);
         for (scope, now) in self.scopes.iter_mut().zip(sums) {
             let before = std::mem::replace(&mut scope.sums, now);
             let Some(moment) = scope.moments.last_mut() else { continue };
             let grown = scope.sums.since(&before);
             (moment.expand, moment.concealed) = (grown.expand_ratio(), grown.concealed_ratio());
+            (moment.lost, moment.video_lost) = (grown.lost_ratio(), grown.video_lost_ratio());
+            moment.sent_lost = grown.sent_lost_ratio();
         }
     }
 }
@@ -282,10 +358,22 @@ impl<'a> Tally<'a> {
             self.moment.degraded[by] += u32::from(is);
             meeting_is[by] |= is;
         }
+        if let Some(evidence) = judgement.evidence {
+            self.moment.evidence[evidence as usize] += 1;
+        }
+        if let Some(by) = judgement.limited {
+            self.moment.limited[by as usize] += 1;
+        }
+        self.moment.hidden += u32::from(judgement.hidden);
         self.participants.insert((meeting, peer));
     }
 
-    fn close(mut self) -> ScopeStep {
+    fn add_client(&mut self, app: Cow<'a, str>, platform: Cow<'a, str>, judgement: &Judgement) {
+        let degraded = judgement.is_degraded().into();
+        self.clients.entry((app, platform)).or_default().add(ClientCounts { sessions: 1, degraded });
+    }
+
+    fn close(mut self) -> (ScopeStep, Clients) {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         self.moment.meetings = count(self.meetings.len());
         self.moment.participants = count(self.participants.len());
@@ -293,7 +381,10 @@ impl<'a> Tally<'a> {
             *meetings = count(self.meetings.values().filter(|is| is[by]).count());
         }
         self.moment.rtt = quantiles(self.rtt);
-        self.moment
+        let clients = self.clients.into_iter().map(|((app, platform), counts)| {
+            (ClientKey { app: app.into_owned(), platform: platform.into_owned() }, counts)
+        });
+        (self.moment, clients.collect())
     }
 }
 
@@ -370,13 +461,12 @@ mod tests {
             sessions: 4,
             participants: 3,
             meetings: 2,
-            degraded: [2, 1, 0, 2],
-            meetings_degraded: [1, 1, 0, 1],
+            degraded: [2, 1, 0, 0, 0, 2],
+            meetings_degraded: [1, 1, 0, 0, 0, 1],
             rtt: Some([0.5, 0.6, 0.6]),
-            expand: None,
-            concealed: None,
+            ..ScopeStep::default()
         };
-        assert_eq!(tally.close(), expected);
+        assert_eq!(tally.close().0, expected);
     }
 
     #[test]

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::collect::{Collected, Scope, ScopeStep};
 use super::scores::Scoreboard;
-use super::signals::By;
+use super::signals::{By, PerSignal};
 use super::verdict::{ScopeSpell, WindowVerdict};
 use crate::replay::account::Account;
 use crate::replay::window::rfc3339;
+use callsight_fold::series::aggregates::{Evidence, Limitation};
+use callsight_frame::{CandidateType, Protocol};
 
 /// The number of the worst that are listed.
 pub(super) const TOP: usize = 20;
@@ -38,7 +40,13 @@ pub(super) fn figures(collected: &Collected, account: &Account, verdict: &Window
         "from": rfc3339(config.window.from),
         "to": rfc3339(config.window.to),
         "step_seconds": config.window.step.as_secs_f64(),
-        "verdict": { "state": verdict.state, "sentence": verdict.sentence, "spell": verdict.spell.map(spell) },
+        "verdict": {
+            "state": verdict.state,
+            "sentence": verdict.sentence,
+            "cause": verdict.cause,
+            "evidence": verdict.evidence,
+            "spell": verdict.spell.map(spell),
+        },
         "peak": verdict.peak.map(|peak| moment(&collected.whole().moments[peak], &rfc3339(collected.at[peak]))),
         "frames": {
             "messages": account.messages,
@@ -68,7 +76,7 @@ fn scope(scope: &Scope, collected: &Collected) -> Value {
 }
 
 fn moment(moment: &ScopeStep, at: &str) -> Value {
-    let object = |counts: [u32; 4]| -> Value {
+    let object = |counts: PerSignal<u32>| -> Value {
         By::ALL.into_iter().map(|by| (by.label(), counts[by as usize])).collect()
     };
     json!({
@@ -81,7 +89,16 @@ fn moment(moment: &ScopeStep, at: &str) -> Value {
         "rtt_seconds": moment.rtt.map(|[p50, p95, p99]| json!({ "p50": p50, "p95": p95, "p99": p99 })),
         "neteq_expand_ratio": moment.expand,
         "audio_concealed_ratio": moment.concealed,
+        "audio_packets_lost_ratio": moment.lost,
+        "video_packets_lost_ratio": moment.video_lost,
+        "sent_packets_lost_ratio": moment.sent_lost,
+        "sessions_degraded_evidence": labelled(Evidence::ALL.map(Evidence::label), moment.evidence),
+        "sessions_limited": labelled(Limitation::ALL.map(Limitation::label), moment.limited),
     })
+}
+
+fn labelled<const N: usize>(labels: [&str; N], counts: [u32; N]) -> Value {
+    labels.into_iter().zip(counts).collect()
 }
 
 fn worst(worst: &Scoreboard) -> Value {
@@ -93,11 +110,15 @@ fn worst(worst: &Scoreboard) -> Value {
             "meeting_id": meeting,
             "peer_id": participant,
             "server_url": score.server,
+            "client": score.client,
+            "candidate_type": score.path.0.map(CandidateType::label),
+            "protocol": score.path.1.map(Protocol::label),
             "frames": score.frames,
             "steps": score.steps,
             "steps_degraded": score.bad_steps(),
             "most_rtt_seconds": f64::from(score.most_rtt),
             "most_concealed_ratio": f64::from(score.most_concealed),
+            "most_lost_ratio": f64::from(score.most_lost),
         })
     });
     json!({ "seen": worst.seen(), "degraded": worst.degraded(), "worst": top.collect::<Vec<_>>() })
@@ -130,6 +151,8 @@ mod tests {
         assert_eq!(figures["all"]["steps"].as_array().unwrap().len(), 3);
         assert_eq!(figures["peak"]["sessions_degraded"]["any"], 20);
         assert_eq!(figures["peak"]["meetings"], 12);
+        assert_eq!(figures["peak"]["sessions_degraded_evidence"]["path"], 20);
+        assert_eq!(figures["verdict"]["cause"], "network");
         assert!(figures["verdict"]["spell"]["ended"].is_null());
     }
 }

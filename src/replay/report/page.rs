@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use super::charts::{Axis, Chart, Line};
 use super::collect::{Collected, Scope, ScopeStep};
 use super::figures::{self, TOP};
-use super::signals::By;
+use super::signals::{By, PerSignal};
 use super::tables::{self, DRILLED};
 use super::text::{self, clock, day};
 use super::verdict::WindowVerdict;
@@ -122,14 +122,14 @@ impl Page<'_> {
 
     fn blast(&self) -> Vec<Chart<'_>> {
         let scope = self.collected.whole();
-        type Part = (fn(&ScopeStep) -> u32, fn(&ScopeStep) -> [u32; 4]);
+        type Part = (fn(&ScopeStep) -> u32, fn(&ScopeStep) -> PerSignal<u32>);
         let parts: [(&str, Part); 2] = [
             ("sessions", (|moment| moment.sessions, |moment| moment.degraded)),
             ("meetings", (|moment| moment.meetings, |moment| moment.meetings_degraded)),
         ];
         let chart = |(what, (all, degraded)): (&str, Part)| {
             let live = self.line(scope, ("live", "live"), |moment| all(moment).into());
-            let by = By::ALL.map(|by| {
+            let by = By::shown(scope.most_degraded()).map(|by| {
                 let name = if by == By::Any { by.label() } else { by.words() };
                 self.line(scope, (name, by.label()), |moment| degraded(moment)[by as usize].into())
             });
@@ -166,6 +166,7 @@ impl Page<'_> {
         self.by_region(
             &[
                 (("expand", "video"), |moment| moment.expand.unwrap_or(f64::NAN)),
+                (("lost", "audio"), |moment| moment.lost.unwrap_or(f64::NAN)),
                 (("concealed", "p95"), |moment| moment.concealed.unwrap_or(f64::NAN)),
             ],
             (190.0, 0.01, percent),

@@ -14,9 +14,10 @@ use std::cmp::Reverse;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use super::signals::{By, narrow};
+use super::signals::{By, PerSignal, narrow};
 use crate::insight::worst::WorstList;
 use callsight_fold::series::judgement::Judgement;
+use callsight_frame::{CandidateType, Protocol};
 
 /// A session or pair at one step, or at a point of its timeline: the worst of the point's steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +26,10 @@ pub(crate) struct Point {
     pub(crate) rtt: f32,
     /// Share of the audio that was concealed, NaN if unknown.
     pub(crate) concealed: f32,
+    /// Share of the packets that were lost on the way here, NaN if unknown.
+    pub(crate) lost: f32,
     /// What degraded it, by [`By`].
-    pub(crate) by: [bool; 4],
+    pub(crate) by: PerSignal<bool>,
     /// The peer's microphone was on, and nothing was heard that was asked for.
     pub(crate) deaf: bool,
     /// The peer's camera was on, and nothing was seen that was asked for.
@@ -35,12 +38,20 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    const NONE: Self =
-        Self { rtt: f32::NAN, concealed: f32::NAN, by: [false; 4], deaf: false, blind: false, there: false };
+    const NONE: Self = Self {
+        rtt: f32::NAN,
+        concealed: f32::NAN,
+        lost: f32::NAN,
+        by: [false; By::ALL.len()],
+        deaf: false,
+        blind: false,
+        there: false,
+    };
 
     pub(super) fn of_session(rtt: f64, judgement: &Judgement) -> Self {
         let concealed = judgement.concealment.unwrap_or(f32::NAN);
-        Self { rtt: narrow(rtt), concealed, by: By::all_of(judgement), there: true, ..Self::NONE }
+        let lost = judgement.loss_percent.map_or(f32::NAN, |percent| f32::from(percent) / 100.0);
+        Self { rtt: narrow(rtt), concealed, lost, by: By::all_of(judgement), there: true, ..Self::NONE }
     }
 
     pub(super) fn of_pair(can_listen: bool, can_see: bool, judgement: &Judgement) -> Self {
@@ -53,6 +64,7 @@ impl Point {
     fn merge(&mut self, other: &Self) {
         self.rtt = self.rtt.max(other.rtt);
         self.concealed = self.concealed.max(other.concealed);
+        self.lost = self.lost.max(other.lost);
         for (was, is) in self.by.iter_mut().zip(other.by) {
             *was |= is;
         }
@@ -68,16 +80,22 @@ pub(crate) struct Score {
     /// Region, meeting and participant; of a pair the remote one.
     pub(crate) names: [Box<str>; 3],
     pub(crate) server: Box<str>,
+    /// Release and platform, and the candidate and protocol of the path, of a session that tells
+    /// them.
+    pub(crate) client: Box<str>,
+    pub(crate) path: (Option<CandidateType>, Option<Protocol>),
     /// Frames of the window that were folded in time.
     pub(crate) frames: u64,
     /// The longest round trip, in seconds; 0 if none is known.
     pub(crate) most_rtt: f32,
     /// The largest share of concealed audio.
     pub(crate) most_concealed: f32,
+    /// The largest share of packets that were lost on the way here.
+    pub(crate) most_lost: f32,
     /// Steps at which it was live.
     pub(crate) steps: u32,
     /// Steps at which it was degraded, by [`By`].
-    pub(crate) bad: [u32; 4],
+    pub(crate) bad: PerSignal<u32>,
     /// Steps at which a microphone that was on was not heard.
     pub(crate) deaf: u32,
     /// The first step at which it was degraded, and the last.
@@ -92,6 +110,15 @@ impl Score {
         if *self.server != *server {
             self.server = server.into();
         }
+    }
+
+    pub(super) fn of(&mut self, app: &str, platform: &str, judgement: &Judgement) {
+        let known = [app, platform].into_iter().filter(|word| *word != "none");
+        let client = known.collect::<Vec<_>>().join(" on ");
+        if *self.client != *client {
+            self.client = client.into();
+        }
+        self.path = (judgement.candidate_type, judgement.protocol);
     }
 
     /// Steps at which it was degraded by anything.
@@ -180,6 +207,7 @@ impl Scoreboard {
         }
         score.most_rtt = score.most_rtt.max(sight.rtt);
         score.most_concealed = score.most_concealed.max(sight.concealed);
+        score.most_lost = score.most_lost.max(sight.lost);
         let at = step / self.stride;
         let is_new = score.timeline.is_none();
         if is_new && !room {
@@ -250,7 +278,7 @@ mod tests {
         let names: Vec<_> = worst.top(9).into_iter().map(|(name, _)| name).collect();
         assert_eq!((names, worst.seen(), worst.degraded()), (vec!["far", "long", "short"], 4, 3));
         let short = worst.top(9)[2].1;
-        assert_eq!((short.span, short.steps, short.bad), (Some((1, 1)), 3, [1, 0, 0, 1]));
+        assert_eq!((short.span, short.steps, short.bad), (Some((1, 1)), 3, [1, 0, 0, 0, 0, 1]));
     }
 
     #[test]

@@ -12,15 +12,19 @@ pub(crate) enum By {
     Rtt,
     Audio,
     Video,
+    Join,
+    Uplink,
     /// At least one of these.
     Any,
 }
 
 impl By {
     /// All of them, in the order in which they are counted.
-    pub(crate) const ALL: [Self; 4] = [Self::Rtt, Self::Audio, Self::Video, Self::Any];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Rtt, Self::Audio, Self::Video, Self::Join, Self::Uplink, Self::Any];
     /// Those that are one signal.
-    pub(crate) const SIGNALS: [Self; 3] = [Self::Rtt, Self::Audio, Self::Video];
+    pub(crate) const SIGNALS: [Self; Signal::ALL.len()] =
+        [Self::Rtt, Self::Audio, Self::Video, Self::Join, Self::Uplink];
 
     /// As series are labelled.
     pub(crate) const fn label(self) -> &'static str {
@@ -39,10 +43,21 @@ impl By {
     }
 
     /// Which of them apply to a judged row.
-    pub(super) const fn all_of(judgement: &Judgement) -> [bool; 4] {
-        [judgement.rtt, judgement.audio, judgement.video, judgement.is_degraded()]
+    pub(super) const fn all_of(judgement: &Judgement) -> PerSignal<bool> {
+        let Judgement { rtt, audio, video, join, uplink, .. } = *judgement;
+        [rtt, audio, video, join, uplink, judgement.is_degraded()]
+    }
+
+    /// Those to show: joins and uplinks only where a session was degraded by them, since many
+    /// clients report neither.
+    pub(super) fn shown(degraded: PerSignal<u32>) -> impl Iterator<Item = Self> {
+        let rare = |by: Self| matches!(by, Self::Join | Self::Uplink);
+        Self::ALL.into_iter().filter(move |by| !rare(*by) || degraded[*by as usize] > 0)
     }
 }
+
+/// A value for each of [`By::ALL`].
+pub(crate) type PerSignal<T> = [T; By::ALL.len()];
 
 /// A measure in half the memory.
 #[expect(clippy::cast_possible_truncation, reason = "a chart shows no more than three digits")]

@@ -11,7 +11,7 @@ use super::charts::{Axis, Chart, Line, spark, strip};
 use super::collect::{Collected, Scope, ScopeStep};
 use super::figures::TOP;
 use super::scores::{Point, Score, Scoreboard};
-use super::signals::By;
+use super::signals::{By, PerSignal};
 use super::text::{clock, escape};
 use super::verdict::ScopeSpell;
 use crate::insight::counters::ServerKey;
@@ -19,6 +19,7 @@ use crate::insight::words::{count, duration, percent, seconds};
 use crate::replay::account::Account;
 use callsight_fold::series::detail::DetailPlane;
 use callsight_fold::series::labels::Labels;
+use callsight_frame::{CandidateType, Protocol};
 
 /// The number of servers that are shown.
 pub(super) const SERVERS: usize = 16;
@@ -37,7 +38,9 @@ pub(super) struct SpellRow<'a> {
 }
 
 pub(super) fn spells<'a>(collected: &'a Collected, axis: &Axis) -> Vec<SpellRow<'a>> {
-    let row = |region: &'a Scope| By::ALL.map(|by| spell_row(region, by, collected, axis));
+    let row = |region: &'a Scope| {
+        By::shown(region.most_degraded()).map(move |by| spell_row(region, by, collected, axis))
+    };
     collected.regions().iter().flat_map(row).collect()
 }
 
@@ -56,7 +59,7 @@ fn spell_row<'a>(region: &'a Scope, by: By, collected: &Collected, axis: &Axis) 
             (at(spell.began(collected)), ended, duration(window.step.saturating_mul(steps)))
         }
     };
-    let most = |pick: fn(&ScopeStep) -> ([u32; 4], u32)| {
+    let most = |pick: fn(&ScopeStep) -> (PerSignal<u32>, u32)| {
         let all = region.moments.iter().map(pick).map(|(some, all)| (some[by as usize], all));
         let (some, all) = all.fold((0, 0), |most, now| if now.0 > most.0 { now } else { most });
         match some {
@@ -127,11 +130,20 @@ pub(super) fn sessions(collected: &Collected, axis: &Axis) -> Vec<WorstRow> {
         row.charts.push(small("Round-trip time", "p95", rtt, limit, seconds));
         row.charts.push(concealed(title, score, collected, axis));
         row.details.push(band(score, axis, "live", "live", |point| point.there));
-        for by in By::SIGNALS {
+        for by in By::shown(score.bad).filter(|by| *by != By::Any) {
             row.details.push(band(score, axis, by.words(), by.label(), |point| point.by[by as usize]));
         }
         let frames = format!("{}, participant {participant}", count(score.frames));
         row.details.push(("frames", escape(&frames)));
+        row.details.extend(lost(score));
+        if !score.client.is_empty() {
+            row.details.push(("client", escape(&score.client)));
+        }
+        let path = (score.path.0.map(CandidateType::label), score.path.1.map(Protocol::label));
+        let path: Vec<_> = [path.0, path.1].into_iter().flatten().collect();
+        if !path.is_empty() {
+            row.details.push(("path", path.join(" over ")));
+        }
         row
     };
     worst(&collected.sessions, row)
@@ -152,6 +164,7 @@ pub(super) fn pairs(collected: &Collected, axis: &Axis) -> Vec<WorstRow> {
         add("camera on, not seen", "any", |point| point.blind);
         add("degraded by audio", "audio", |point| point.by[By::Audio as usize]);
         add("degraded by video", "video", |point| point.by[By::Video as usize]);
+        row.details.extend(lost(score));
         row
     };
     worst(&collected.pairs, row)
@@ -174,18 +187,27 @@ impl WorstRow {
         let by: Vec<_> =
             By::SIGNALS.into_iter().filter(|by| score.bad[*by as usize] > 0).map(By::label).collect();
         let first = |(first, _): (usize, usize)| clock(collected.at[first], collected.config.window);
-        let concealed = score.most_concealed;
         Self {
             names,
             first: score.span.map(first).unwrap_or_default(),
             lasted: lasting(score.bad_steps(), collected),
             by: by.join(", "),
             own,
-            concealed: if concealed > 0.0 { percent(concealed.into()) } else { "–".to_owned() },
+            concealed: share(score.most_concealed),
             charts: Vec::new(),
             details: Vec::new(),
         }
     }
+}
+
+/// The largest share of packets that were lost on the way here, if any was.
+fn lost(score: &Score) -> Option<(&'static str, String)> {
+    (score.most_lost > 0.0).then(|| ("packets lost", format!("up to {}", share(score.most_lost))))
+}
+
+/// The largest share of something; a dash if there was none.
+fn share(most: f32) -> String {
+    if most > 0.0 { percent(most.into()) } else { "–".to_owned() }
 }
 
 /// The duration of a number of steps.

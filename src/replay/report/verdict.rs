@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::collect::{Collected, Scope, ScopeStep};
 use super::signals::By;
 use super::text::clock;
+use crate::insight::cause::{Cause, reason};
 use crate::insight::counters::ratio;
 use crate::insight::quantile::percentile;
 use crate::insight::spell::Spell;
@@ -60,7 +61,9 @@ pub(crate) struct WindowVerdict {
     pub(crate) state: &'static str,
     /// The verdict in one sentence.
     pub(crate) sentence: String,
-    /// The numbers that support it.
+    /// The probable cause, if it was bad.
+    pub(crate) cause: Option<Cause>,
+    /// The cause in words, and the numbers that support it.
     pub(crate) evidence: String,
     /// The bad time of all regions together.
     pub(crate) spell: Option<ScopeSpell>,
@@ -117,10 +120,14 @@ impl WindowVerdict {
                 format!("{who} degraded ({}) {until}; at the peak, {sessions} in {meetings}.", list(&by))
             }
         };
+        let diagnosis = spell.map(|_| reason(&moment.people(whole.clients.clone()), &whole.clients, false));
+        let (cause, why) = diagnosis.unzip();
+        let numbers = evidence(collected, spell);
         Self {
             state: if spell.is_some() { "bad" } else { "good" },
             sentence,
-            evidence: evidence(collected, spell),
+            cause,
+            evidence: why.into_iter().chain([numbers]).collect::<Vec<_>>().join(" "),
             spell,
             peak: Some(peak),
         }
@@ -197,9 +204,12 @@ fn evidence(collected: &Collected, spell: Option<ScopeSpell>) -> String {
     let within =
         |step: usize| spell.is_some_and(|spell| (spell.steps.first..=spell.steps.last).contains(&step));
     type Measure = (&'static str, fn(f64) -> String, fn(&ScopeStep) -> Option<f64>);
-    let measures: [Measure; 2] = [
+    let measures: [Measure; 5] = [
         ("RTT p95", seconds, |moment| moment.rtt.map(|[_, p95, _]| p95)),
         ("audio concealed", percent, |moment| moment.concealed),
+        ("audio packets lost", percent, |moment| moment.lost),
+        ("video packets lost", percent, |moment| moment.video_lost),
+        ("sent packets lost", percent, |moment| moment.sent_lost),
     ];
     for (what, show, value) in measures {
         let most = moments.iter().filter_map(value).fold(f64::NAN, f64::max);
@@ -246,11 +256,13 @@ pub(super) mod tests {
             sessions,
             participants: sessions,
             meetings: sessions.div_ceil(4),
-            degraded: [degraded, 0, 0, degraded],
-            meetings_degraded: [degraded.div_ceil(4), 0, 0, degraded.div_ceil(4)],
+            degraded: [degraded, 0, 0, 0, 0, degraded],
+            meetings_degraded: [degraded.div_ceil(4), 0, 0, 0, 0, degraded.div_ceil(4)],
             rtt: (sessions > 0).then_some(if degraded > 0 { [0.1, 0.5, 0.6] } else { [0.05, 0.06, 0.07] }),
             expand: Some(0.01),
             concealed: Some(0.02),
+            evidence: [degraded, 0, 0, 0, 0, 0],
+            ..ScopeStep::default()
         };
         let several = usize::from(regions.len() > 1);
         let mut all = vec![Vec::new(); regions.len() + several];
@@ -287,7 +299,7 @@ pub(super) mod tests {
         );
         assert_eq!(
             verdict.evidence,
-            "RTT p95 up to 500 ms, 500 ms usually; audio concealed up to 2.0 %, 2.0 % usually; 0 of 0 sessions \
+            "Network: round trips are long in all of the 20. RTT p95 up to 500 ms, 500 ms usually; audio concealed up to 2.0 %, 2.0 % usually; 0 of 0 sessions \
              (0 %) were degraded at some point."
         );
     }
@@ -301,7 +313,7 @@ pub(super) mod tests {
             "Regions us and apac were degraded (RTT) from 20:00:01 to the end of the window (1s so far); at the \
              peak, 40 of 50 sessions in 10 of 13 meetings."
         );
-        assert_eq!((verdict.state, verdict.peak), ("bad", Some(2)));
+        assert_eq!((verdict.state, verdict.peak, verdict.cause), ("bad", Some(2), Some(Cause::Network)));
     }
 
     #[test]
@@ -314,7 +326,7 @@ pub(super) mod tests {
     #[test]
     fn it_may_have_been_nothing() {
         let few = WindowVerdict::of(&collected(&[("us", &[CALM, (40, 2), CALM])]));
-        assert_eq!((few.state, few.spell), ("good", None));
+        assert_eq!((few.state, few.spell, few.cause), ("good", None, None));
         assert_eq!(
             few.sentence,
             "No region was bad: at most 2 of 40 sessions were degraded at a time, at 20:00:01."

@@ -85,6 +85,8 @@ fn gather(gathered: &mut HashMap<Box<str>, GatheredRow>, rows: &Rows, step: u32)
 /// Steps that are gathered into runs.
 pub(super) struct Spill {
     folder: PathBuf,
+    /// [`RUN_VALUES`]
+    run_values: usize,
     gathered: Gathered,
     steps: u32,
     runs: Vec<Run>,
@@ -93,7 +95,7 @@ pub(super) struct Spill {
 impl Spill {
     /// Gathers into memory and nameless files in the folder, the tables that are `wanted` alone.
     pub(super) fn new(folder: PathBuf, wanted: Vec<bool>) -> Self {
-        Self { folder, gathered: Gathered::new(wanted), steps: 0, runs: Vec::new() }
+        Self { folder, run_values: RUN_VALUES, gathered: Gathered::new(wanted), steps: 0, runs: Vec::new() }
     }
 
     /// Takes the next step.
@@ -102,7 +104,7 @@ impl Spill {
         self.gathered.push(step, self.steps);
         self.steps += 1;
         let of_step = self.gathered.values - before;
-        let most = RUN_VALUES.max(of_step.saturating_mul(RUN_STEPS));
+        let most = self.run_values.max(of_step.saturating_mul(RUN_STEPS));
         if self.gathered.values >= most { self.end_run() } else { Ok(()) }
     }
 
@@ -219,5 +221,54 @@ impl SpilledSeries {
             taken = run..run + 1;
         }
         if series.steps.is_empty() { Ok(()) } else { visit(&series) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callsight_fold::StreamTime;
+    use callsight_fold::series::aggregates::{Aggregates, ServerSeries};
+    use callsight_fold::series::catalogue::SESSIONS;
+    use callsight_fold::series::detail::DetailStore;
+
+    use super::*;
+
+    #[test]
+    fn so_many_values_are_in_memory_and_all_others_in_a_file() {
+        const STEPS: u32 = 100;
+        let aggregates = Aggregates::new();
+        let server = ServerSeries::register(&**aggregates.recorder(), "us", "https://a", "webrtc");
+        let read = || Step::read(StreamTime::default(), &aggregates, &DetailStore::new(1));
+        let of_step: usize = read().tables.iter().flat_map(Rows::iter).map(|(_, values)| values.len()).sum();
+        let folder = tempfile::tempdir().unwrap();
+        // With few values it is eight steps.
+        for (run_values, steps) in [(20 * of_step, 20), (of_step, RUN_STEPS)] {
+            let wanted = vec![true; Table::all().len()];
+            let mut spill = Spill { run_values, ..Spill::new(folder.path().to_owned(), wanted) };
+            for step in 0..STEPS {
+                server.sessions.set(f64::from(step));
+                spill.push(&read()).unwrap();
+                let rows = spill.gathered.tables.iter().flat_map(HashMap::values);
+                let held: usize = rows.map(|row| row.values.len()).sum();
+                assert!(held < steps * of_step, "{held} values after step {step}");
+            }
+            assert_eq!(spill.runs.len(), STEPS as usize / steps);
+
+            // Nothing is lost, and all comes back in order.
+            let mut spilled = spill.complete().unwrap();
+            let mut seen = Vec::new();
+            let families = Table::all().iter().flat_map(|table| &table.families);
+            for (place, family) in families.enumerate() {
+                let is_sessions = family.metric.name == SESSIONS.name;
+                let visit = &mut |series: &RowSeries| {
+                    if is_sessions {
+                        seen.extend(series.steps.iter().copied().zip(series.columns[0].iter().copied()));
+                    }
+                    Ok::<_, io::Error>(())
+                };
+                spilled.visit(place, visit).unwrap();
+            }
+            assert_eq!(seen, (0..STEPS).map(|step| (step, f64::from(step))).collect::<Vec<_>>());
+        }
     }
 }

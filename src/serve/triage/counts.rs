@@ -5,11 +5,15 @@
 //!
 //! Invariant: the counts are exact at every level of detail.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::insight::client::{ClientKey, Clients};
 use crate::insight::counters::ServerKey;
 use crate::insight::population::ServerCounts;
-use callsight_fold::series::aggregates::{AggregateSeries, AggregateValue, Aggregates, Signal};
+use callsight_fold::series::aggregates::{
+    AggregateSeries, AggregateValue, Aggregates, Evidence, Limitation, Signal,
+};
 use callsight_fold::series::catalogue::{self as c, Kind, Metric, Plane};
 use callsight_frame::Operation;
 
@@ -18,6 +22,8 @@ use callsight_frame::Operation;
 pub(super) struct Counts {
     pub(super) servers: BTreeMap<ServerKey, ServerCounts>,
     pub(super) regions: BTreeMap<String, RegionCounts>,
+    /// By region, and then by release and platform.
+    pub(super) clients: BTreeMap<String, Clients>,
 }
 
 /// The exporter's own series of a region.
@@ -43,7 +49,10 @@ impl Counts {
             let Metric { name, kind, plane, labels, .. } = *series.metric();
             match (plane, kind) {
                 (_, Kind::Histogram(_)) if !(with_rtt && name == c::RTT.name) => {}
-                (Plane::Aggregate, _) => counts.take_server(&series),
+                (Plane::Aggregate, _) if labels.starts_with(c::SESSIONS.labels) => {
+                    counts.take_server(&series)
+                }
+                (Plane::Aggregate, _) if labels == c::CLIENT_SESSIONS.labels => counts.take_client(&series),
                 (Plane::Own, _) if labels.first() == Some(&"region") => counts.take_region(&series),
                 _ => {}
             }
@@ -76,12 +85,30 @@ impl Counts {
                     people.sessions_degraded_by[*signal as usize] = value;
                 }
             }
+            name if name == c::SESSIONS_EVIDENCE.name => {
+                if let Some(evidence) = Evidence::ALL.iter().find(|evidence| evidence.label() == part) {
+                    people.sessions_degraded_evidence[*evidence as usize] = value;
+                }
+            }
+            name if name == c::SESSIONS_LIMITED.name => {
+                if let Some(by) = Limitation::ALL.iter().find(|by| by.label() == part) {
+                    people.sessions_limited[*by as usize] = value;
+                }
+            }
             name if name == c::SAMPLES.name => grown.samples = value,
             name if name == c::CONCEALED_SAMPLES.name => grown.concealed = value,
             name if name == c::SILENT_CONCEALED_SAMPLES.name => grown.silent = value,
             name if name == c::PACKETS_RECEIVED.name => grown.received = value,
             name if name == c::PACKETS_LOST.name => grown.lost = value,
             name if name == c::FREEZES.name => grown.freezes = value,
+            name if name == c::VIDEO_PACKETS_RECEIVED.name => grown.video_received = value,
+            name if name == c::VIDEO_PACKETS_LOST.name => grown.video_lost = value,
+            name if name == c::SEND_AUDIO_PACKETS.name || name == c::SEND_VIDEO_PACKETS.name => {
+                grown.sent += value;
+            }
+            name if name == c::SEND_AUDIO_PACKETS_LOST.name || name == c::SEND_VIDEO_PACKETS_LOST.name => {
+                grown.sent_lost += value;
+            }
             name if name == c::NETEQ_OPERATIONS.name => {
                 grown.operations += value;
                 if part == Operation::Expand.label() {
@@ -89,6 +116,17 @@ impl Counts {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn take_client(&mut self, series: &AggregateSeries) {
+        let [region, app, platform] = series.labels().values().map(Cow::into_owned);
+        let clients = self.clients.entry(region).or_default();
+        let client = clients.entry(ClientKey { app, platform }).or_default();
+        let value = whole(&series.value());
+        match series.metric().name {
+            name if name == c::CLIENT_SESSIONS.name => client.sessions = value,
+            _ => client.degraded = value,
         }
     }
 
@@ -125,7 +163,7 @@ impl Counts {
 fn whole(value: &AggregateValue) -> u64 {
     match value {
         AggregateValue::Counter(count) => *count,
-        AggregateValue::Gauge(value) => *value as u64,
+        AggregateValue::Gauge(value) | AggregateValue::Seconds(value) => *value as u64,
         AggregateValue::Histogram(observed) => observed.count(),
     }
 }
@@ -135,8 +173,9 @@ mod tests {
     use metrics::with_local_recorder;
 
     use super::*;
+    use crate::insight::client::ClientCounts;
     use crate::insight::population::Population;
-    use callsight_fold::series::aggregates::{Limit, Refusal, RegionSeries, ServerSeries};
+    use callsight_fold::series::aggregates::{GroupSeries, Limit, Refusal, RegionSeries, ServerSeries};
 
     #[test]
     fn all_that_is_read_is_what_was_written() {
@@ -144,6 +183,8 @@ mod tests {
         let recorder = aggregates.recorder();
         let server = ServerSeries::register(&**recorder, "us", "https://a", "webtransport");
         let _other = ServerSeries::register(&**recorder, "us", "https://b", "websocket");
+        let client = [&c::CLIENT_SESSIONS, &c::CLIENT_SESSIONS_DEGRADED];
+        let client = GroupSeries::register(&**recorder, client, ["us", "web-1", "chrome"]);
         let own = RegionSeries::register(&**recorder, "us");
         with_local_recorder(&**recorder, || {
             server.meetings.set(3.0);
@@ -159,11 +200,18 @@ mod tests {
             server.packets_received.increment(95);
             server.packets_lost.increment(5);
             server.freezes.increment(7);
+            server.send_packets[0].increment(400);
+            server.send_packets[1].increment(8);
+            server.send_packets[2].increment(600);
+            server.evidence[Evidence::Peers as usize].set(4.0);
+            server.limited[Limitation::Cpu as usize].set(2.0);
             server.neteq[Operation::Normal as usize].increment(30);
             server.neteq[Operation::Expand as usize].increment(10);
             for rtt in [0.02, 0.02, 0.35, 9.0] {
                 server.rtt.record(rtt);
             }
+            client.sessions.set(9.0);
+            client.degraded.set(3.0);
             own.connected.set(1.0);
             own.last_folded_age.set(f64::NAN);
             own.folded.increment(40);
@@ -183,11 +231,19 @@ mod tests {
             sessions: 12,
             sessions_hidden: 2,
             sessions_degraded: 4,
-            sessions_degraded_by: [0, 3, 2],
+            sessions_degraded_by: [0, 3, 2, 0, 0],
+            sessions_degraded_evidence: [0, 4, 0, 0, 0, 0],
+            sessions_limited: [2, 0, 0],
             ..Population::default()
         };
         assert_eq!(people, &expected);
         assert_eq!((grown.concealed_ratio(), grown.lost_ratio()), (Some(0.1), Some(0.05)));
+        assert_eq!(grown.sent_lost_ratio(), Some(0.008));
+        let client = ClientKey { app: "web-1".to_owned(), platform: "chrome".to_owned() };
+        assert_eq!(
+            counts.clients["us"],
+            Clients::from([(client, ClientCounts { sessions: 9, degraded: 3 })])
+        );
         assert_eq!((grown.expand_ratio(), grown.freezes), (Some(0.25), 7));
         let rtt = [0.5, 0.75, 1.0].map(|quantile| grown.rtt.quantile(quantile));
         assert_eq!((rtt, grown.rtt.count()), ([Some(0.025), Some(0.4), Some(5.0)], 4.0));

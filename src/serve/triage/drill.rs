@@ -13,11 +13,13 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::sessions::{SessionSummary, signals};
+use super::findings::findings;
+use super::sessions::{Limits, SessionSummary, hundredths, signals};
 use super::summary::VERSION;
 use crate::insight::population::{fine, tenth};
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
+use callsight_fold::series::judgement::Judgement;
 use callsight_frame::{MeetingId, SessionId};
 
 /// The most sessions and pairs of a meeting that are returned.
@@ -68,13 +70,13 @@ fn id(text: &str, kind: &'static str, valid: fn(&str) -> bool) -> Result<String,
 
 /// A session's view of one peer.
 #[derive(Debug, Serialize)]
-struct Pair {
+pub(super) struct Pair {
     region: String,
     session_id: String,
     /// The participant whose session it is, if it is live.
-    participant_id: Option<String>,
+    pub(super) participant_id: Option<String>,
     /// The peer that it receives.
-    peer_id: String,
+    pub(super) peer_id: String,
     hears: Option<bool>,
     sees: Option<bool>,
     /// Whether the peer's microphone and camera are on.
@@ -84,11 +86,29 @@ struct Pair {
     audio_wanted: bool,
     video_wanted: bool,
     degraded_by: Vec<&'static str>,
+    /// Of audio or video, whichever is higher, since the frame before, to the hundredth.
+    pub(super) packets_lost_ratio: Option<f64>,
     audio_concealed_ratio: Option<f64>,
     audio_buffer_ms: Option<f64>,
     audio_target_ms: Option<f64>,
     video_frames_per_second: Option<f64>,
+    video_height: Option<f64>,
     video_freezes_total: Option<f64>,
+    screen_frames_per_second: Option<f64>,
+    #[serde(skip)]
+    pub(super) judgement: Judgement,
+}
+
+/// What a session sends, as it tells itself.
+#[derive(Debug, Serialize)]
+struct Sending {
+    rtt_ms: Option<f64>,
+    /// Of the largest layer, as is the height.
+    video_frames_per_second: Option<f64>,
+    video_height: Option<f64>,
+    bitrate_kbps: Option<f64>,
+    /// The bandwidth that is estimated to be there for it.
+    available_kbps: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -107,6 +127,9 @@ struct MeetingDetail {
 struct SessionDetail {
     version: u32,
     session: SessionSummary,
+    /// What the numbers mean, in words.
+    findings: Vec<String>,
+    sends: Sending,
     /// What the session receives from each peer.
     receives: Vec<Pair>,
     /// What other sessions of the meeting receive from its participant.
@@ -118,6 +141,7 @@ pub(super) fn into(
     detail: &DetailStore,
     regions: &[String],
     drill: &Drill,
+    limits: Limits,
     now: f64,
 ) -> Result<Bytes, DrillError> {
     let answer = match drill {
@@ -133,7 +157,7 @@ pub(super) fn into(
         Drill::Session(id) => {
             let rows = detail.snapshot(DetailPlane::Session);
             let found = rows.iter().find(|row| row.labels().get("session_id").as_deref() == Some(id));
-            let session = found.and_then(|row| SessionDetail::find(detail, regions, row, now));
+            let session = found.and_then(|row| SessionDetail::find(detail, regions, row, limits, now));
             let Some(session) = session else { return Err(DrillError::NotFound(id.clone(), "session")) };
             serde_json::to_vec(&session)
         }
@@ -146,14 +170,25 @@ pub(super) fn into(
 
 impl SessionDetail {
     /// Reads the meeting of a session; `None` if the session has just ended.
-    fn find(detail: &DetailStore, regions: &[String], row: &RowView, now: f64) -> Option<Self> {
+    fn find(
+        detail: &DetailStore,
+        regions: &[String],
+        row: &RowView,
+        limits: Limits,
+        now: f64,
+    ) -> Option<Self> {
         let [_, meeting_id, session_id] = row.labels().values();
         let meeting = MeetingDetail::find(detail, regions, &meeting_id, now);
-        let session = meeting.sessions.into_iter().find(|session| session.session_id == session_id)?;
+        let (own, peers): (Vec<_>, Vec<_>) =
+            meeting.sessions.into_iter().partition(|session| session.session_id == session_id);
+        let session = own.into_iter().next()?;
         let (receives, others): (Vec<_>, Vec<_>) =
             meeting.pairs.into_iter().partition(|pair| pair.session_id == session_id);
-        let received_by = others.into_iter().filter(|pair| pair.peer_id == session.participant_id).collect();
-        Some(Self { version: VERSION, session, receives, received_by })
+        let received_by: Vec<_> =
+            others.into_iter().filter(|pair| pair.peer_id == session.participant_id).collect();
+        let findings = findings(&session, &peers, &receives, &received_by, limits);
+        let sends = Sending::of(row, now);
+        Some(Self { version: VERSION, session, findings, sends, receives, received_by })
     }
 }
 
@@ -207,12 +242,30 @@ impl Pair {
             peer_camera_on: judgement.camera,
             audio_wanted: !judgement.audio_unwanted,
             video_wanted: !judgement.video_unwanted,
-            degraded_by: signals(&judgement),
+            degraded_by: signals(&judgement).collect(),
+            packets_lost_ratio: hundredths(judgement.loss_percent),
             audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
             audio_buffer_ms: milliseconds(&c::PAIR_AUDIO_BUFFER),
             audio_target_ms: milliseconds(&c::PAIR_AUDIO_TARGET),
             video_frames_per_second: value(&c::PAIR_VIDEO_FPS).map(tenth),
+            video_height: value(&c::PAIR_VIDEO_HEIGHT),
             video_freezes_total: value(&c::PAIR_FREEZES),
+            screen_frames_per_second: value(&c::PAIR_SCREEN_FPS).map(tenth),
+            judgement,
+        }
+    }
+}
+
+impl Sending {
+    fn of(row: &RowView, now: f64) -> Self {
+        let value = |metric| row.number(metric, now);
+        let kilobits = |metric| value(metric).map(|bytes| tenth(bytes * 8.0 / 1e3));
+        Self {
+            rtt_ms: value(&c::SESSION_SEND_RTT).map(|seconds| tenth(seconds * 1e3)),
+            video_frames_per_second: value(&c::SESSION_SEND_FPS).map(tenth),
+            video_height: value(&c::SESSION_SEND_HEIGHT),
+            bitrate_kbps: kilobits(&c::SESSION_SEND_BYTE_RATE),
+            available_kbps: kilobits(&c::SESSION_AVAILABLE_BYTE_RATE),
         }
     }
 }
@@ -223,7 +276,8 @@ mod tests {
 
     use super::*;
     use callsight_fold::series::detail::Row;
-    use callsight_fold::series::judgement::Judgement;
+
+    const LIMITS: Limits = Limits { rtt_ms: 300.0, concealment: 0.05, loss: 0.05 };
 
     fn open(store: &DetailStore, plane: DetailPlane, labels: &[&str], bad: usize) -> Row {
         let row = store.open(plane, labels).unwrap();
@@ -244,14 +298,15 @@ mod tests {
             let id = format!("s{session}");
             // The last ones are the worst.
             let bad = [997, 998, 999].iter().position(|last| *last == session).map_or(0, |place| place + 1);
-            rows.push(open(&store, DetailPlane::Session, &["us", "m", &id, &id, "none", "none"], bad));
+            let labels = ["us", "m", &id, &id, "none", "none", "none", "none"];
+            rows.push(open(&store, DetailPlane::Session, &labels, bad));
             for peer in ["p", "q", "r"] {
                 rows.push(open(&store, DetailPlane::Pair, &["us", "m", &id, peer], bad));
             }
         }
         let regions = ["us".to_owned()];
         let read = |drill: Result<Drill, DrillError>| -> Value {
-            serde_json::from_slice(&into(&store, &regions, &drill.unwrap(), 0.0).unwrap()).unwrap()
+            serde_json::from_slice(&into(&store, &regions, &drill.unwrap(), LIMITS, 0.0).unwrap()).unwrap()
         };
         let meeting = read(Drill::meeting("m"));
         assert_eq!((&meeting["sessions_total"], &meeting["pairs_total"]), (&1000.into(), &3000.into()));

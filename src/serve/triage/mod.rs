@@ -8,12 +8,13 @@
 //!
 //! [`counts`] reads the aggregates and [`sessions`] the session rows; [`summary`] has them judged
 //! by [`crate::insight`] and puts the answer together with [`history`]; [`drill`] shows one meeting
-//! or session; [`page`] is the document.
+//! or session, and [`findings`] says what its numbers mean; [`page`] is the document.
 //!
 //! Invariant: a viewer reads what the keeper left, and never touches the series.
 
 mod counts;
 mod drill;
+mod findings;
 mod history;
 mod page;
 mod sessions;
@@ -128,7 +129,7 @@ impl Triage {
             if shared.fixed.detail == DetailLevel::Off {
                 return Err(DrillError::NoDetail);
             }
-            drill::into(&shared.detail, &shared.fixed.regions, &into, shared.now())
+            drill::into(&shared.detail, &shared.fixed.regions, &into, shared.limits(), shared.now())
         });
         drilled.await.unwrap_or(Err(DrillError::Busy))
     }
@@ -147,9 +148,14 @@ impl Shared {
         self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default().unix_seconds()
     }
 
+    const fn limits(&self) -> Limits {
+        let Fixed { rtt_limit_ms, concealment_limit, loss_limit, .. } = self.fixed;
+        Limits { rtt_ms: rtt_limit_ms, concealment: concealment_limit, loss: loss_limit }
+    }
+
     fn look(&self) {
         let detail = self.fixed.detail != DetailLevel::Off;
-        let limits = Limits { rtt_ms: self.fixed.rtt_limit_ms, concealment: self.fixed.concealment_limit };
+        let limits = self.limits();
         let began = Instant::now();
         let look = Look {
             began,
@@ -178,11 +184,11 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
-    use super::super::gate::Gate;
-    use super::super::http;
+    use super::super::MAX_CONNECTIONS;
     use super::super::routes::{State, routes};
     use super::super::scrape::Scraper;
     use super::*;
+    use crate::http_server::{self, Gate};
 
     #[test]
     fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
@@ -197,7 +203,9 @@ mod tests {
     #[tokio::test]
     async fn detail_that_too_many_ask_for_is_refused_and_all_else_is_answered() {
         let (aggregates, detail) = (Aggregates::new(), DetailStore::new(100));
-        let _row = detail.open(DetailPlane::Session, &["us", "m", "s", "p", "none", "none"]).unwrap();
+        let _row = detail
+            .open(DetailPlane::Session, &["us", "m", "s", "p", "none", "none", "none", "none"])
+            .unwrap();
         let fixed = Fixed {
             deployment: "main".to_owned(),
             regions: vec!["us".to_owned()],
@@ -205,18 +213,19 @@ mod tests {
             max_series: 100,
             rtt_limit_ms: 300.0,
             concealment_limit: 0.05,
+            loss_limit: 0.05,
             started: OffsetDateTime::now_utc(),
         };
         let lag = Duration::from_secs(10);
         let triage = Triage::new(aggregates.clone(), detail.clone(), Vec::new(), lag, fixed);
         let scraper = Scraper::new(aggregates, detail, Vec::new(), lag);
-        let gate = Arc::new(Gate::open());
+        let gate = Gate::new(None, &[], &mut JoinSet::new()).unwrap();
         let state = State::new(scraper, Vec::new(), lag, "main".into(), triage.clone(), Arc::clone(&gate));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (_stop, stopping) = watch::channel(false);
         let mut server = JoinSet::new();
-        server.spawn(http::serve(listener, gate, routes(state), stopping));
+        server.spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));
         let get = async |path: &str| get(&format!("{url}{path}"), &[]).await.unwrap();
 
         let turns = triage.0.turns.acquire_many(2).await.unwrap();

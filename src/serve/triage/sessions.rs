@@ -14,10 +14,11 @@ use serde::Serialize;
 use crate::insight::counters::ServerKey;
 use crate::insight::population::{Part, fine, tenth};
 use crate::insight::worst::WorstList;
-use callsight_fold::series::aggregates::Signal;
+use callsight_fold::series::aggregates::{Evidence, Limitation, Signal};
 use callsight_fold::series::catalogue as c;
 use callsight_fold::series::detail::{DetailPlane, DetailStore, RowView};
 use callsight_fold::series::judgement::Judgement;
+use callsight_frame::{CandidateType, Protocol};
 
 /// The number of worst sessions that are shown.
 pub(super) const WORST: usize = 12;
@@ -43,11 +44,24 @@ pub(super) struct SessionSummary {
     pub(super) participant_id: String,
     pub(super) server_url: String,
     pub(super) server_type: String,
+    pub(super) app: Option<String>,
+    pub(super) platform: Option<String>,
+    /// The local candidate of its path, and the protocol of its first hop.
+    pub(super) candidate_type: Option<&'static str>,
+    pub(super) protocol: Option<&'static str>,
     pub(super) rtt_ms: Option<f64>,
-    /// By which signals it is degraded: `rtt`, `audio`, `video`.
+    /// By which signals it is degraded.
     pub(super) degraded_by: Vec<&'static str>,
+    /// What its own statistics tell of the reason, while it is degraded.
+    pub(super) evidence: Option<&'static str>,
     /// Of the peer whose audio is worst, since the frame before.
     pub(super) audio_concealed_ratio: Option<f64>,
+    /// Of the peer of which most is lost, since the frame before, to the hundredth.
+    pub(super) packets_lost_ratio: Option<f64>,
+    /// Of what it sends, since the frame before.
+    pub(super) sent_packets_lost_ratio: Option<f64>,
+    /// What limited the video that it sends for most of the time since the frame before.
+    pub(super) limited_by: Option<&'static str>,
     pub(super) microphone_on: Option<bool>,
     pub(super) camera_on: Option<bool>,
     pub(super) tab_hidden: bool,
@@ -55,6 +69,8 @@ pub(super) struct SessionSummary {
     /// Live sessions of its meeting in its region, and the degraded ones of them.
     pub(super) meeting_sessions: u64,
     pub(super) meeting_sessions_degraded: u64,
+    #[serde(skip)]
+    pub(super) judgement: Judgement,
 }
 
 /// The limits by which sessions are compared.
@@ -62,6 +78,8 @@ pub(super) struct SessionSummary {
 pub(super) struct Limits {
     pub(super) rtt_ms: f64,
     pub(super) concealment: f64,
+    /// Of what is sent.
+    pub(super) loss: f64,
 }
 
 /// A row, and what of it is needed more than once.
@@ -72,18 +90,20 @@ struct Session<'a> {
     server: [Cow<'a, str>; 3],
     judgement: Judgement,
     rtt_ms: Option<f64>,
+    sent_lost: Option<f64>,
 }
 
-/// The severity of a session: how many signals are bad, then by how much. `None` if nothing is held
-/// against it.
-fn severity(session: &Session<'_>, limits: Limits) -> Option<(usize, u64)> {
-    let Judgement { rtt, audio, video, hidden, concealment, .. } = session.judgement;
-    let signals = [rtt, audio, video].iter().filter(|bad| **bad).count();
+/// The severity of a session: how many signals are bad, then whether others suffer by what it
+/// sends, then by how much it is over its limits. `None` if nothing is held against it.
+fn severity(session: &Session<'_>, limits: Limits) -> Option<(usize, bool, u64)> {
+    let Judgement { hidden, concealment, uplink, .. } = session.judgement;
+    let signals = signals(&session.judgement).count();
     let far = |value: Option<f64>, limit: f64| value.map_or(0.0, |value| value / limit.max(1e-6));
     let concealed = far(concealment.map(f64::from), limits.concealment);
-    let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed);
+    let lost = far(session.sent_lost, limits.loss);
+    let excess = far(session.rtt_ms, limits.rtt_ms).max(concealed).max(lost);
     // No value is below zero, so without a zero's sign the bits are in the order of the values.
-    (!hidden && (signals > 0 || excess > 0.0)).then_some((signals, excess.abs().to_bits()))
+    (!hidden && (signals > 0 || excess > 0.0)).then_some((signals, uplink, excess.abs().to_bits()))
 }
 
 impl Walk {
@@ -136,15 +156,25 @@ impl<'a> Session<'a> {
         let [region, meeting_id, _, _, server_url, server_type] = row.labels().values();
         let server = [region, server_url, server_type];
         let rtt_ms = row.number(&c::SESSION_RTT, 0.0).map(|seconds| seconds * 1e3);
-        Self { row, meeting_id, server, judgement: row.judgement(), rtt_ms }
+        let sent_lost = row.number(&c::SESSION_SEND_LOSS, 0.0);
+        Self { row, meeting_id, server, judgement: row.judgement(), rtt_ms, sent_lost }
     }
 }
 
 /// The signals that degrade a row.
-pub(super) fn signals(judgement: &Judgement) -> Vec<&'static str> {
-    let Judgement { rtt, audio, video, .. } = *judgement;
-    let bad = [(rtt, Signal::Rtt), (audio, Signal::Audio), (video, Signal::Video)];
-    bad.into_iter().filter(|(bad, _)| *bad).map(|(_, signal)| signal.label()).collect()
+pub(super) fn signals(judgement: &Judgement) -> impl Iterator<Item = &'static str> {
+    let signals = Signal::ALL.into_iter().zip(judgement.signals());
+    signals.filter(|(_, bad)| *bad).map(|(signal, _)| signal.label())
+}
+
+/// A ratio that is stored in whole per cent.
+pub(super) fn hundredths(percent: Option<u8>) -> Option<f64> {
+    percent.map(|percent| f64::from(percent) / 100.0)
+}
+
+/// The text of a label, unless it stands for what nobody tells.
+fn told(label: String) -> Option<String> {
+    Some(label).filter(|label| label != "none")
 }
 
 impl SessionSummary {
@@ -153,7 +183,7 @@ impl SessionSummary {
         let value = |metric| row.number(metric, now);
         let state = |metric| value(metric).map(|state| state > 0.0);
         let judgement = row.judgement();
-        let [region, meeting_id, session_id, participant_id, server_url, server_type] =
+        let [region, meeting_id, session_id, participant_id, server_url, server_type, app, platform] =
             row.labels().values().map(Cow::into_owned);
         Self {
             region,
@@ -162,15 +192,24 @@ impl SessionSummary {
             participant_id,
             server_url,
             server_type,
+            app: told(app),
+            platform: told(platform),
+            candidate_type: judgement.candidate_type.map(CandidateType::label),
+            protocol: judgement.protocol.map(Protocol::label),
             rtt_ms: value(&c::SESSION_RTT).map(|seconds| tenth(seconds * 1e3)),
-            degraded_by: signals(&judgement),
+            degraded_by: signals(&judgement).collect(),
+            evidence: judgement.evidence.map(Evidence::label),
             audio_concealed_ratio: judgement.concealment.map(|ratio| fine(f64::from(ratio))),
+            packets_lost_ratio: hundredths(judgement.loss_percent),
+            sent_packets_lost_ratio: value(&c::SESSION_SEND_LOSS).map(fine),
+            limited_by: judgement.limited.map(Limitation::label),
             microphone_on: state(&c::SESSION_AUDIO_ENABLED),
             camera_on: state(&c::SESSION_VIDEO_ENABLED),
             tab_hidden: judgement.hidden,
             last_frame_age_seconds: value(&c::SESSION_LAST_SEEN_AGE).map(tenth),
             meeting_sessions: 0,
             meeting_sessions_degraded: 0,
+            judgement,
         }
     }
 }
@@ -182,10 +221,10 @@ mod tests {
     use super::*;
     use callsight_fold::series::detail::Row;
 
-    const LIMITS: Limits = Limits { rtt_ms: 300.0, concealment: 0.05 };
+    const LIMITS: Limits = Limits { rtt_ms: 300.0, concealment: 0.05, loss: 0.05 };
 
     fn open(store: &DetailStore, region: &str, meeting: &str, session: &str, relay: &str, rtt: f64) -> Row {
-        let labels = [region, meeting, session, session, relay, "webtransport"];
+        let labels = [region, meeting, session, session, relay, "webtransport", "none", "none"];
         let row = store.open(DetailPlane::Session, &labels).unwrap();
         with_local_recorder(&row, || gauge!(c::SESSION_RTT.name).set(rtt / 1e3));
         row.judge(Judgement { rtt: rtt > 300.0, ..Judgement::NONE });
@@ -245,5 +284,43 @@ mod tests {
         assert_eq!((walk.worst[0].meeting_sessions, walk.worst[0].meeting_sessions_degraded), (4, 3));
         assert_eq!(walk.worst[0].degraded_by, ["rtt", "video"]);
         assert_eq!(walk.worst[1].audio_concealed_ratio, Some(0.4));
+    }
+
+    #[test]
+    fn a_failed_join_and_a_lossy_uplink_rank_like_other_signals() {
+        let store = DetailStore::new(1_000_000);
+        let _slow = open(&store, "us", "m", "slow", "https://x", 400.0);
+        let deaf = open(&store, "us", "m", "deaf", "https://x", 20.0);
+        deaf.judge(Judgement { audio: true, concealment: Some(0.9), ..Judgement::NONE });
+        let barred = open(&store, "us", "m", "barred", "https://x", f64::NAN);
+        barred.judge(Judgement { join: true, evidence: Some(Evidence::Path), ..Judgement::NONE });
+        let labels = ["us", "m", "uplink", "ann", "https://x", "webrtc", "web-2", "safari"];
+        let uplink = store.open(DetailPlane::Session, &labels).unwrap();
+        with_local_recorder(&uplink, || gauge!(c::SESSION_SEND_LOSS.name).set(0.18));
+        uplink.judge(Judgement {
+            uplink: true,
+            loss_percent: Some(3),
+            evidence: Some(Evidence::Sending),
+            limited: Some(Limitation::Bandwidth),
+            candidate_type: Some(CandidateType::Relay),
+            protocol: Some(Protocol::Tls),
+            ..Judgement::NONE
+        });
+        let lossy = open(&store, "us", "m", "lossy", "https://x", 20.0);
+        with_local_recorder(&lossy, || gauge!(c::SESSION_SEND_LOSS.name).set(0.049));
+        let worst = Walk::through(&store, LIMITS, 0.0).worst;
+        let names: Vec<_> = worst.iter().map(|session| session.session_id.as_str()).collect();
+        // Deaf ones may be deaf by the uplink of another.
+        assert_eq!(names, ["uplink", "deaf", "slow", "barred", "lossy"]);
+        let first = &worst[0];
+        assert_eq!((&first.degraded_by[..], first.evidence), (&["uplink"][..], Some("sending")));
+        assert_eq!((first.app.as_deref(), first.platform.as_deref()), (Some("web-2"), Some("safari")));
+        assert_eq!((first.candidate_type, first.protocol), (Some("relay"), Some("tls")));
+        assert_eq!((first.packets_lost_ratio, first.sent_packets_lost_ratio), (Some(0.03), Some(0.18)));
+        assert_eq!(first.limited_by, Some("bandwidth"));
+        assert_eq!((&worst[3].degraded_by[..], worst[3].evidence), (&["join"][..], Some("path")));
+        let silent = &worst[4];
+        assert_eq!((&silent.app, &silent.platform, silent.candidate_type), (&None, &None, None));
+        assert_eq!((silent.packets_lost_ratio, silent.limited_by), (None, None));
     }
 }

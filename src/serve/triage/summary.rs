@@ -16,6 +16,7 @@ use super::counts::{Counts, RegionCounts};
 use super::history::{History, HistorySummary, is_due};
 use super::sessions::{SessionSummary, Walk};
 use crate::consume::HealthReport;
+use crate::insight::client::{Clients, outlier};
 use crate::insight::counters::{Grown, ServerKey};
 use crate::insight::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use crate::insight::population::{Part, Population, ServerCounts, tenth};
@@ -42,6 +43,7 @@ pub(in crate::serve) struct Fixed {
     pub(in crate::serve) max_series: usize,
     pub(in crate::serve) rtt_limit_ms: f64,
     pub(in crate::serve) concealment_limit: f64,
+    pub(in crate::serve) loss_limit: f64,
     pub(in crate::serve) started: OffsetDateTime,
 }
 
@@ -58,8 +60,12 @@ pub(super) struct Summary {
     detail: &'static str,
     rtt_limit_ms: f64,
     audio_concealed_limit_ratio: f64,
+    packets_lost_limit_ratio: f64,
     pub(super) verdict: MomentVerdict,
     pub(super) all: Population,
+    /// The release or platform that has most of the degraded sessions although the others are
+    /// mostly fine.
+    client_outlier: Option<String>,
     pub(super) regions: Vec<JudgedRegion>,
     pub(super) servers: Vec<JudgedServer>,
     servers_total: usize,
@@ -148,7 +154,7 @@ impl Memory {
                 .collect(),
         };
         self.keep_known(&mut places);
-        self.compare(&mut places, at);
+        self.compare(&mut places, at, fixed.rtt_limit_ms);
         if self.readings.back().is_none_or(|(last, _)| is_due(*last, at)) {
             self.readings.push_back((at, counts));
         }
@@ -168,7 +174,9 @@ impl Memory {
             detail: fixed.detail.label(),
             rtt_limit_ms: fixed.rtt_limit_ms,
             audio_concealed_limit_ratio: fixed.concealment_limit,
+            packets_lost_limit_ratio: fixed.loss_limit,
             verdict,
+            client_outlier: outlier(&all.clients).map(|outlier| outlier.name),
             all,
             history: self.history.summary(&regions),
             regions,
@@ -201,12 +209,15 @@ impl Memory {
     }
 
     /// Compares places with their past, and adds them to it.
-    fn compare(&mut self, places: &mut Places, at: Clocks) {
+    fn compare(&mut self, places: &mut Places, at: Clocks, rtt_limit_ms: f64) {
         for (index, region) in places.regions.iter_mut().enumerate() {
-            region.follow(self.history.most_sessions(index), &mut self.spells, at);
+            region.follow(self.history.most_sessions(index), &mut self.spells, at, rtt_limit_ms);
         }
+        let nobody = Clients::new();
         for server in &mut places.servers {
-            server.follow(&mut self.spells, at);
+            let region = places.regions.iter().find(|region| region.region == server.key.region);
+            let clients = region.map_or(&nobody, |region| &region.people.clients);
+            server.follow(clients, &mut self.spells, at, rtt_limit_ms);
         }
         self.spells.keep_servers(&places.servers.iter().map(|server| &server.key).collect());
         self.history.follow(at, &places.regions);
@@ -240,6 +251,8 @@ fn places(
             }
             places.servers.push(JudgedServer::new(key.clone(), on_it, view == RegionView::Current));
         }
+        people.clients = counts.clients.get(&report.region).cloned().unwrap_or_default();
+        people.clients.retain(|_, client| client.sessions > 0);
         people.take_minute(&region_grown, seconds);
         if let Some(walk) = &mut walk {
             let part = walk.regions.entry(report.region.clone()).or_default();

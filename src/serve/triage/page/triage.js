@@ -5,7 +5,10 @@
 const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
 const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'can\'t tell' };
 const NOT_READY = { starting: 'starts', catching_up: 'late', behind: 'late' };
-const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video' };
+const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video', join: 'joins', uplink: 'uplinks' };
+const CAUSES = { network: 'Network', uplink: 'Uplink', processor: 'Processor', client: 'Client', unclear: 'Unclear' };
+const LIMITED = { cpu: 'processor', bandwidth: 'bandwidth', other: 'something else' };
+const LOSSY = 0.02, CLIENTS = 4;
 const FILL = { bad: 'b3141c', watch: 'b26a00', silent: 'b26a00', good: '146c38', idle: '5a6474', unknown: '5a6474' };
 
 const $ = (id) => document.getElementById(id);
@@ -40,6 +43,8 @@ function age(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   return seconds < 100 ? `${Math.round(seconds)} s` : seconds < 6000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
+const bitrate = (kbps) => !isNumber(kbps) ? '–' : kbps < 995 ? `${Math.round(kbps)} kbit/s` : `${(kbps / 1000).toFixed(1)} Mbit/s`;
+const picture = (height, rate) => [isNumber(height) ? `${whole(height)}p` : '', isNumber(rate) ? `${whole(rate)}/s` : ''].filter(Boolean).join(' ') || '–';
 const clock = (date) => Number.isNaN(date.getTime()) ? '–' : `${date.toISOString().slice(11, 19)} UTC`;
 const host = (url) => {
   const name = String(url ?? '').replace(/^[a-z]+:\/\//, '');
@@ -147,13 +152,16 @@ function showVerdict(answer) {
   attribute(document.body, 'data-state', state);
   attribute($('verdict'), 'data-state', state);
   text($('sentence'), String(verdict.sentence));
-  text($('evidence'), String(verdict.evidence));
+  const evidence = String(verdict.evidence), cause = CAUSES[verdict.cause] ?? '';
+  const reason = cause !== '' && evidence.startsWith(`${cause}: `) ? evidence.slice(cause.length + 2) : evidence;
+  text($('cause'), cause);
+  text($('reason'), reason.charAt(0).toUpperCase() + reason.slice(1));
   const since = Date.parse(verdict.since), now = Date.parse(answer.as_of);
   text($('lasting'), Number.isNaN(since) ? '' : `${verdict.since_before ? 'more than ' : 'for '}${lasting((now - since) / 1000)}`);
   const place = verdict.region ? ` in ${verdict.region}` : '';
   document.title = `${WORDS[state]}${place} · Callsight`;
   attribute($('icon'), 'href', `data:image/svg+xml,%3Csvg xmlns='${SVG}' viewBox='0 0 8 8'%3E%3Ccircle cx='4' cy='4' r='4' fill='%23${FILL[state]}'/%3E%3C/svg%3E`);
-  announce([state, verdict.region, verdict.server_url, list(verdict.signals).join()].join(), String(verdict.sentence));
+  announce([state, verdict.region, verdict.server_url, list(verdict.signals).join(), cause].join(), `${verdict.sentence}${cause && `. Cause: ${cause}`}`);
 }
 
 // A reader is told when the verdict becomes another, not each time that a number in it moves.
@@ -174,17 +182,26 @@ function tile(id, value, note, over) {
   element.classList.toggle('over', Boolean(over));
 }
 
+/* What is lost of what is received and of what is sent, in the last minute. */
+function losses(people) {
+  const known = [['audio', people.audio_packets_lost_ratio], ['video', people.video_packets_lost_ratio], ['sent', people.sent_packets_lost_ratio]]
+    .filter(([, ratio]) => isNumber(ratio));
+  return { most: known.length === 0 ? null : Math.max(...known.map(([, ratio]) => ratio)), each: known.map(([what, ratio]) => `${what} ${percent(ratio)}`).join(' · ') };
+}
+
 function showNumbers(answer) {
   const all = answer.all, by = all.sessions_degraded_by, limit = answer.rtt_limit_ms;
-  tile('tile-sessions', whole(all.sessions), `in ${whole(all.meetings)} meetings`);
+  tile('tile-sessions', whole(all.sessions), by.join > 0 ? `${whole(by.join)} can't join` : `in ${whole(all.meetings)} meetings`);
   const hit = isNumber(all.meetings_degraded) ? ` in ${whole(all.meetings_degraded)} meetings` : '';
   tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`);
   $('tile-degraded').classList.toggle('bad', answer.verdict.state === 'bad');
   $('numbers').classList.toggle('old', lost.size > 0);
   tile('tile-rtt', milliseconds(all.rtt_p95_ms), `p50 ${milliseconds(all.rtt_p50_ms)} · ${whole(by.rtt)} bad`, all.rtt_p95_ms > limit);
-  tile('tile-lost', percent(all.audio_packets_lost_ratio), 'of audio, last minute', all.audio_packets_lost_ratio >= 0.02);
+  const loss = losses(all);
+  tile('tile-lost', percent(loss.most), loss.each || 'last minute', loss.most >= LOSSY);
   tile('tile-audio', percent(all.audio_concealed_ratio), `${whole(by.audio)} bad · expand ${percent(all.neteq_expand_ratio)}`, all.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
   tile('tile-video', isNumber(all.video_freezes_per_minute) ? `${whole(all.video_freezes_per_minute)}/min` : '–', `${whole(by.video)} bad`);
+  tile('tile-limited', whole(all.sessions_limited.cpu), `bandwidth limits ${whole(all.sessions_limited.bandwidth)}`);
   tile('tile-hidden', whole(all.sessions_hidden), 'not judged');
 }
 
@@ -203,17 +220,27 @@ function remark(cell, state, name, note = '') {
   text(label.children[2], note);
 }
 
+/* The cause of a bad place; readers of screens are told its evidence, others see it as a title. */
+const because = (cell) => cell.append(make('span'), make('span', 'unseen'));
+function blame(cell, place) {
+  text(cell.children[0], place.cause ? (CAUSES[place.cause] ?? String(place.cause)).toLowerCase() : '–');
+  text(cell.children[1], place.evidence ? `: ${place.evidence}` : '');
+  attribute(cell, 'title', String(place.evidence ?? ''));
+  cell.classList.toggle('zero', !place.cause);
+}
+
 function createRegion() {
-  const row = cells(12, { 2: 'number', 3: 'number', 4: 'number', 5: 'number', 6: 'number', 7: 'chart', 8: 'chart', 9: 'chart', 10: 'number', 11: 'number' });
+  const row = cells(15, { 2: 'cause', 3: 'number', 4: 'number', 5: 'number', 6: 'number', 7: 'number', 8: 'number', 9: 'number', 10: 'chart', 11: 'chart', 12: 'chart', 13: 'number', 14: 'number' });
   mark(row.cells[0]);
+  because(row.cells[2]);
   const share = make('span', 'share'), bar = make('span', 'bar');
   bar.append(make('i'));
   bar.setAttribute('aria-hidden', 'true');
   share.append(make('b'), bar, make('span', 'quiet'));
   row.cells[1].append(share);
-  row.cells[7].append(chart(['limit', 'thin', 'line']));
-  row.cells[8].append(chart(['base', 'area', 'line']));
-  row.cells[9].append(chart(['base', 'area', 'line']));
+  row.cells[10].append(chart(['limit', 'thin', 'line']));
+  row.cells[11].append(chart(['base', 'area', 'line']));
+  row.cells[12].append(chart(['base', 'area', 'line']));
   return row;
 }
 
@@ -237,22 +264,23 @@ function showRegions(answer) {
     bar.firstElementChild.style.width = `${Math.min(100, 100 * region.sessions_degraded_ratio)}%`;
     text(of, `${whole(region.sessions_degraded)} of ${whole(region.sessions)}`);
     const by = region.sessions_degraded_by;
-    count(row, 2, by.rtt, region.state === 'bad' && by.rtt * 3 >= region.sessions_degraded);
-    count(row, 3, by.audio, region.state === 'bad' && by.audio * 3 >= region.sessions_degraded);
-    count(row, 4, by.video, region.state === 'bad' && by.video * 3 >= region.sessions_degraded);
-    marked(row, 5, milliseconds(region.rtt_p50_ms), region.rtt_p50_ms > limit);
-    marked(row, 6, milliseconds(region.rtt_p95_ms), region.rtt_p95_ms > limit);
+    Object.keys(SIGNALS).forEach((signal, index) => count(row, 3 + index, by[signal], region.state === 'bad' && by[signal] * 3 >= region.sessions_degraded));
+    blame(row.cells[2], region);
+    marked(row, 8, milliseconds(region.rtt_p50_ms), region.rtt_p50_ms > limit);
+    marked(row, 9, milliseconds(region.rtt_p95_ms), region.rtt_p95_ms > limit);
     const before = past.get(region.region);
     const p95 = list(before?.rtt_p95_ms), p50 = list(before?.rtt_p50_ms), bad = shares(before), sessions = list(before?.sessions);
-    draw(row.cells[7].firstElementChild, [across(limit, topRtt), line(p50, moments, span, topRtt), line(p95, moments, span, topRtt)],
+    draw(row.cells[10].firstElementChild, [across(limit, topRtt), line(p50, moments, span, topRtt), line(p95, moments, span, topRtt)],
       `RTT p95 in the last five minutes: ${extent(p95, milliseconds)}; p50 ${extent(p50, milliseconds)}`);
-    draw(row.cells[8].firstElementChild, [across(0, 1), line(bad, moments, span, topShare, true), line(bad, moments, span, topShare)],
+    draw(row.cells[11].firstElementChild, [across(0, 1), line(bad, moments, span, topShare, true), line(bad, moments, span, topShare)],
       `degraded share in the last five minutes: ${extent(bad, percent)}`);
     const topSessions = Math.max(1, most(sessions) * 1.05);
-    draw(row.cells[9].firstElementChild, [across(0, 1), line(sessions, moments, span, topSessions, true), line(sessions, moments, span, topSessions)],
+    draw(row.cells[12].firstElementChild, [across(0, 1), line(sessions, moments, span, topSessions, true), line(sessions, moments, span, topSessions)],
       `sessions in the last five minutes: ${extent(sessions, whole)}`);
-    marked(row, 10, percent(region.audio_packets_lost_ratio), region.audio_packets_lost_ratio >= 0.02);
-    marked(row, 11, percent(region.audio_concealed_ratio), region.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+    const loss = losses(region);
+    marked(row, 13, percent(loss.most), loss.most >= LOSSY);
+    attribute(row.cells[13], 'title', loss.each);
+    marked(row, 14, percent(region.audio_concealed_ratio), region.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
   }, 'No regions');
 }
 
@@ -260,8 +288,9 @@ function showServers(answer) {
   const servers = list(answer.servers);
   text($('servers-more'), answer.servers_total > servers.length ? `worst ${servers.length} of ${answer.servers_total}` : '');
   rows($('servers').querySelector('tbody'), servers, (server) => JSON.stringify([server.region, server.server_url, server.server_type]), () => {
-    const row = cells(5, { 3: 'number', 4: 'number' });
+    const row = cells(6, { 3: 'number', 4: 'cause', 5: 'number' });
     mark(row.cells[0]);
+    because(row.cells[4]);
     return row;
   }, (row, server) => {
     remark(row.cells[0], server.state, host(server.server_url));
@@ -271,11 +300,36 @@ function showServers(answer) {
     put(row, 2, String(server.server_type), true);
     put(row, 3, `${whole(server.sessions_degraded)} of ${whole(server.sessions)}`);
     row.cells[3].classList.toggle('strong', server.state === 'bad');
-    marked(row, 4, milliseconds(server.rtt_p95_ms), server.rtt_p95_ms > answer.rtt_limit_ms);
+    blame(row.cells[4], server);
+    marked(row, 5, milliseconds(server.rtt_p95_ms), server.rtt_p95_ms > answer.rtt_limit_ms);
   }, 'No sessions on any server');
 }
 
+/* Releases are worth a table only if there are several to compare, or one stands out. */
+function showClients(answer) {
+  const clients = list(answer.all.clients), outlier = answer.client_outlier;
+  const named = clients.filter((client) => client.app !== 'none' || client.platform !== 'none');
+  const share = (client) => client.sessions > 0 ? client.sessions_degraded / client.sessions : 0;
+  const stands = (client) => Boolean(outlier) && [client.app, client.platform].includes(outlier);
+  $('clients').hidden = named.length < 2 && !named.some(stands);
+  const worst = [...clients].sort((a, b) => stands(b) - stands(a) || b.sessions_degraded - a.sessions_degraded || b.sessions - a.sessions).slice(0, CLIENTS);
+  const more = clients.length > worst.length ? `worst ${worst.length} of ${clients.length}` : '';
+  text($('clients-more'), [outlier ? `${outlier} stands out` : '', more].filter(Boolean).join(', '));
+  const word = (name) => name === 'none' ? 'not told' : name === 'other' ? '(others)' : String(name);
+  rows($('clients').querySelector('tbody'), worst, (client) => JSON.stringify([client.app, client.platform]), () => cells(5, { 2: 'number', 3: 'number', 4: 'number' }), (row, client) => {
+    put(row, 0, word(client.app), true);
+    put(row, 1, word(client.platform));
+    put(row, 2, whole(client.sessions));
+    count(row, 3, client.sessions_degraded, stands(client));
+    marked(row, 4, percent(share(client)), stands(client));
+  }, 'No sessions');
+}
+
 const wrongs = (session) => session.tab_hidden ? 'tab hidden' : list(session.degraded_by).map((signal) => SIGNALS[signal] ?? String(signal)).join(', ') || '–';
+
+const joined = (parts, between) => parts.filter((part) => part !== null && part !== undefined && part !== '').map(String).join(between) || '–';
+const release = (session) => joined([session.app, session.platform], ' ');
+const route = (session) => joined([session.candidate_type, session.protocol], ' ');
 
 function opener(cell, id) {
   const button = make('button', 'open id');
@@ -308,7 +362,7 @@ function showWorst(answer) {
   const note = answer.detail === 'off' ? 'detail is off' : held && latest.size > 0 ? 'order kept while you point at it' : '';
   text($('worst-note'), note);
   rows(body, sessions, (session) => String(session.session_id), (session) => {
-    const row = cells(6, { 1: 'id', 3: 'number', 4: 'number' });
+    const row = cells(9, { 1: 'id', 5: 'number', 6: 'number', 7: 'number' });
     opener(row.cells[0], String(session.session_id));
     return row;
   }, (row, session) => {
@@ -317,9 +371,12 @@ function showWorst(answer) {
     old(row, session.region);
     put(row, 1, String(session.meeting_id), true);
     put(row, 2, String(session.region));
-    marked(row, 3, milliseconds(session.rtt_ms), session.rtt_ms > answer.rtt_limit_ms);
-    marked(row, 4, percent(session.audio_concealed_ratio), session.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
-    put(row, 5, wrongs(session), true);
+    put(row, 3, release(session), true);
+    put(row, 4, route(session), true);
+    marked(row, 5, milliseconds(session.rtt_ms), session.rtt_ms > answer.rtt_limit_ms);
+    marked(row, 6, percent(session.sent_packets_lost_ratio), session.sent_packets_lost_ratio > answer.packets_lost_limit_ratio);
+    marked(row, 7, percent(session.audio_concealed_ratio), session.audio_concealed_ratio > answer.audio_concealed_limit_ratio);
+    put(row, 8, wrongs(session), true);
     attribute(row, 'title', `${session.meeting_sessions_degraded} of ${session.meeting_sessions} sessions of the meeting are degraded`);
   }, answer.detail === 'off' ? 'Sessions have no detail here: the exporter runs with --detail off.' : 'No sessions');
 }
@@ -366,7 +423,8 @@ function showPipeline(answer) {
     count(row, 4, region.rejected_last_minute, true);
     attribute(row.cells[4], 'title', `in the last minute; ${whole(region.rejected_total)} in total`);
   }, 'No regions');
-  text($('series'), `${whole(pipeline.live_series)} of ${whole(pipeline.max_series)} (${percent(pipeline.live_series / pipeline.max_series)})`);
+  text($('series'), `${percent(pipeline.live_series / pipeline.max_series)} of ${whole(pipeline.max_series)}`);
+  attribute($('series'), 'title', `${whole(pipeline.live_series)} live`);
   const counts = [...refused].map(([what, much]) => `${what} ${whole(much)}`).join(', ');
   text($('refused'), `${counts || 'nothing'}, 1 min`);
   $('refused').classList.toggle('is-bad', counts !== '');
@@ -379,11 +437,13 @@ function show(answer) {
   text($('deployment'), `${answer.deployment} · ${answer.callsight_version}`);
   const all = list(answer.regions);
   lost = new Set(all.filter((region) => region.state === 'unknown').map((region) => String(region.region)));
+  limits = answer;
   known = lost.size === 0 ? 'live' : lost.size < all.length ? 'partly' : 'old';
   showVerdict(answer);
   showNumbers(answer);
   showRegions(answer);
   showServers(answer);
+  showClients(answer);
   showWorst(answer);
   showPipeline(answer);
 }
@@ -391,12 +451,15 @@ function show(answer) {
 // ---- one session, and its meeting ----
 
 let opened = null;
+// The last answer: by its limits what a session tells is marked.
+let limits = {};
 
 function openSession(id) {
   opened = id;
   text($('drill-heading'), `Session ${id}`);
   text($('drill-problem'), 'Loading');
-  $('drill-facts').replaceChildren();
+  for (const part of ['drill-facts', 'sends', 'findings']) $(part).replaceChildren();
+  for (const heading of ['receives-heading', 'received-heading']) text($(heading).firstElementChild, '');
   for (const table of ['receives', 'received', 'meeting']) $(table).tBodies[0].replaceChildren();
   if (!$('drill').open) $('drill').showModal();
   loadSession();
@@ -424,42 +487,60 @@ const flow = (arrives, on, wanted, word) => !on ? 'off' : !wanted ? 'not asked f
   : arrives === true ? word : arrives === false ? `✕ not ${word}` : '–';
 
 function showPairs(table, pairs, nameOf, empty) {
-  rows($(table).tBodies[0], pairs, (pair) => `${pair.session_id} ${pair.peer_id}`, () => cells(7, { 2: 'number', 3: 'number', 5: 'number', 6: 'number' }), (row, pair) => {
+  const bad = pairs.filter((pair) => list(pair.degraded_by).length > 0).length, word = $(`${table}-heading`).firstElementChild;
+  attribute(word, 'data-state', bad > 0 ? 'bad' : pairs.length > 0 ? 'good' : 'unknown');
+  text(word, pairs.length === 0 ? '' : bad > 0 ? `✕ ${bad} of ${pairs.length} bad` : pairs.length === 1 ? '✓ the one is fine' : `✓ all ${pairs.length} are fine`);
+  rows($(table).tBodies[0], pairs, (pair) => `${pair.session_id} ${pair.peer_id}`, () => cells(9, { 1: 'number', 3: 'number', 4: 'number', 6: 'number', 7: 'number', 8: 'number' }), (row, pair) => {
     put(row, 0, nameOf(pair), true);
     row.cells[0].className = 'id';
     const audio = [pair.hears, pair.peer_microphone_on, pair.audio_wanted];
     const video = [pair.sees, pair.peer_camera_on, pair.video_wanted];
-    marked(row, 1, flow(...audio, 'heard'), missed(...audio));
-    marked(row, 2, percent(pair.audio_concealed_ratio), list(pair.degraded_by).includes('audio') && pair.hears !== false);
-    put(row, 3, milliseconds(pair.audio_buffer_ms));
-    attribute(row.cells[3], 'title', `NetEQ target: ${milliseconds(pair.audio_target_ms)}`);
-    marked(row, 4, flow(...video, 'seen'), missed(...video));
-    put(row, 5, pair.peer_camera_on ? whole(pair.video_frames_per_second) : '–');
-    put(row, 6, whole(pair.video_freezes_total));
+    marked(row, 1, percent(pair.packets_lost_ratio), pair.packets_lost_ratio > limits.packets_lost_limit_ratio);
+    marked(row, 2, flow(...audio, 'heard'), missed(...audio));
+    marked(row, 3, percent(pair.audio_concealed_ratio), list(pair.degraded_by).includes('audio') && pair.hears !== false);
+    put(row, 4, milliseconds(pair.audio_buffer_ms));
+    attribute(row.cells[4], 'title', `NetEQ target: ${milliseconds(pair.audio_target_ms)}`);
+    marked(row, 5, flow(...video, 'seen'), missed(...video));
+    put(row, 6, pair.peer_camera_on && pair.video_wanted ? picture(pair.video_height, pair.video_frames_per_second) : '–');
+    put(row, 7, whole(pair.video_freezes_total));
+    put(row, 8, picture(null, pair.screen_frames_per_second));
   }, empty);
 }
 
+/* Facts: a name, a value, and whether it is bad. */
+function showFacts(id, facts) {
+  const parts = facts.map(([name, value, bad]) => {
+    const part = make('div');
+    part.append(make('dt', '', name), make('dd', bad ? 'is-bad' : '', String(value)));
+    return part;
+  });
+  $(id).replaceChildren(...parts);
+}
+
 function showSession(detail, meeting) {
-  const session = detail.session;
-  const facts = [
+  const session = detail.session, sends = detail.sends ?? {}, findings = list(detail.findings);
+  rows($('findings'), [...findings.entries()], ([index]) => String(index), () => make('li'), (item, [, finding]) => text(item, String(finding)));
+  showFacts('drill-facts', [
     ['Participant', session.participant_id], ['Meeting', session.meeting_id], ['Region', session.region],
-    ['Server', `${host(session.server_url)} (${session.server_type})`], ['RTT', milliseconds(session.rtt_ms)], ['Bad', session.tab_hidden ? 'not judged: tab hidden' : wrongs(session)],
+    ['Server', `${host(session.server_url)} (${session.server_type})`], ['Client', release(session)], ['Path', route(session)],
+    ['RTT', milliseconds(session.rtt_ms), session.rtt_ms > limits.rtt_limit_ms],
+    ['Bad', session.tab_hidden ? 'not judged: tab hidden' : wrongs(session), list(session.degraded_by).length > 0],
     ['Microphone', session.microphone_on === null ? '–' : session.microphone_on ? 'on' : 'off'],
     ['Camera', session.camera_on === null ? '–' : session.camera_on ? 'on' : 'off'],
     ['Last frame', isNumber(session.last_frame_age_seconds) ? `${session.last_frame_age_seconds.toFixed(0)} s ago` : '–'],
-  ];
-  const parts = facts.map(([name, value]) => {
-    const part = make('div');
-    part.append(make('dt', '', name), make('dd', '', String(value)));
-    return part;
-  });
-  $('drill-facts').replaceChildren(...parts);
+  ]);
+  showFacts('sends', [
+    ['Lost', percent(session.sent_packets_lost_ratio), session.sent_packets_lost_ratio > limits.packets_lost_limit_ratio],
+    ['RTT of media', milliseconds(sends.rtt_ms)], ['Picture', picture(sends.video_height, sends.video_frames_per_second)],
+    ['Bit rate', bitrate(sends.bitrate_kbps)], ['Available', bitrate(sends.available_kbps)],
+    ['Limited by', session.limited_by ? LIMITED[session.limited_by] ?? String(session.limited_by) : '–', session.limited_by],
+  ]);
   showPairs('receives', list(detail.receives), (pair) => String(pair.peer_id), 'No pairs: the meeting is too large, or the exporter runs with --detail session');
   showPairs('received', list(detail.received_by), (pair) => String(pair.participant_id ?? pair.session_id), 'No other session reports this participant');
   const sessions = list(meeting.sessions), total = meeting.sessions_total;
   text($('meeting-heading'), `The meeting: ${whole(total)} sessions${total > sessions.length ? `, the worst ${sessions.length}` : ''}`);
   rows($('meeting').tBodies[0], sessions, (other) => String(other.session_id), (other) => {
-    const row = cells(7, { 1: 'id', 4: 'number', 5: 'number' });
+    const row = cells(11, { 1: 'id', 6: 'number', 7: 'number', 8: 'number', 9: 'number' });
     opener(row.cells[0], String(other.session_id));
     return row;
   }, (row, other) => {
@@ -467,10 +548,14 @@ function showSession(detail, meeting) {
     put(row, 1, String(other.participant_id), true);
     put(row, 2, String(other.region));
     put(row, 3, host(other.server_url), true);
-    put(row, 4, milliseconds(other.rtt_ms));
-    put(row, 5, percent(other.audio_concealed_ratio));
-    put(row, 6, wrongs(other));
-    row.cells[6].classList.toggle('strong', list(other.degraded_by).length > 0);
+    put(row, 4, release(other), true);
+    put(row, 5, route(other));
+    put(row, 6, milliseconds(other.rtt_ms));
+    put(row, 7, percent(other.packets_lost_ratio));
+    marked(row, 8, percent(other.sent_packets_lost_ratio), other.sent_packets_lost_ratio > limits.packets_lost_limit_ratio);
+    put(row, 9, percent(other.audio_concealed_ratio));
+    put(row, 10, wrongs(other));
+    row.cells[10].classList.toggle('strong', list(other.degraded_by).length > 0);
   }, 'No sessions');
 }
 

@@ -36,7 +36,10 @@ impl Connections {
     /// Returns a slot for a new connection; `None` if all slots are taken and being answered.
     pub(super) fn admit(&self, now: Instant) -> Option<Arc<Slot>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|slot| slot.strong_count() > 0);
+        if open.len() >= self.most {
+            // Looked for only now: one that is closed takes no more than its place in the list.
+            open.retain(|slot| slot.strong_count() > 0);
+        }
         if open.len() >= self.most {
             let silent_since = |slot: &Weak<Slot>| *slot.upgrade()?.silent_since();
             let silent =

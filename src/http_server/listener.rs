@@ -7,10 +7,13 @@
 //! Invariant: every connection has a slot, and every wait for a client has a deadline.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,21 +29,24 @@ use warp::reply::Reply;
 use super::connections::{Connections, Slot};
 use super::gate::Gate;
 
-/// How many connections are open at a time. Beyond that, a new one replaces a silent one.
-const MAX_CONNECTIONS: usize = 256;
-
 /// How long a client may take for the TLS handshake, and for the headers of each request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The maximum size of a request's headers, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// How long open responses may take after the exporter stops.
+/// How long open responses may take after the server stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Serves until `shutdown` turns true, then waits up to [`GRACE`] for open responses.
-pub(super) async fn serve<F>(
+/// The address of the connection that a request came over, an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) SocketAddr);
+
+/// Serves until `shutdown` turns true, then waits up to [`GRACE`] for open responses. At most
+/// `most` connections are open at a time: beyond that, a new one replaces a silent one.
+pub(crate) async fn serve<F>(
     listener: TcpListener,
+    most: usize,
     gate: Arc<Gate>,
     routes: F,
     mut shutdown: watch::Receiver<bool>,
@@ -48,18 +54,16 @@ pub(super) async fn serve<F>(
     F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
     F::Extract: Reply,
 {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(MAX_HEADER_BYTES);
-    let server = Arc::new(HttpServer { http, gate, routes });
-    let connections = Connections::at_most(MAX_CONNECTIONS);
+    let server = Arc::new(HttpServer { http: protocol(), gate, routes });
+    let connections = Connections::at_most(most);
     let open = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, PeerAddress(peer)),
             Err(error) => {
                 // Most likely out of file descriptors, which become free as connections close.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -74,7 +78,7 @@ pub(super) async fn serve<F>(
         let (server, watcher) = (Arc::clone(&server), open.watcher());
         tokio::spawn(async move {
             tokio::select! {
-                () = server.connection(stream, &slot, watcher) => {}
+                () = server.connection(stream, peer, &slot, watcher) => {}
                 () = slot.replaced() => tracing::debug!("a silent connection was replaced by a new one"),
             }
         });
@@ -83,6 +87,13 @@ pub(super) async fn serve<F>(
     if timeout(GRACE, open.shutdown()).await.is_err() {
         tracing::debug!("responses were cut off by the shutdown");
     }
+}
+
+/// HTTP with limits for heads.
+pub(crate) fn protocol() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(MAX_HEADER_BYTES);
+    http
 }
 
 /// The parts that all connections share.
@@ -98,23 +109,24 @@ where
     F::Extract: Reply,
 {
     /// Serves a connection to its end, over TLS if the gate asks for it.
-    async fn connection(&self, stream: TcpStream, slot: &Arc<Slot>, watcher: Watcher) {
+    async fn connection(&self, stream: TcpStream, peer: PeerAddress, slot: &Arc<Slot>, watcher: Watcher) {
         let Some(acceptor) = self.gate.acceptor() else {
-            return self.requests(stream, slot, watcher).await;
+            return self.requests(stream, peer, slot, watcher).await;
         };
         match timeout(HEADERS_WITHIN, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.requests(stream, slot, watcher).await,
+            Ok(Ok(stream)) => self.requests(stream, peer, slot, watcher).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    async fn requests<S>(&self, stream: S, slot: &Arc<Slot>, watcher: Watcher)
+    async fn requests<S>(&self, stream: S, peer: PeerAddress, slot: &Arc<Slot>, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
             let answering = slot.answering();
             let routes = routes.clone();
             async move {

@@ -18,6 +18,7 @@ use yaml_serde::Value;
 
 use super::basic_auth::Users;
 use crate::config::{one_line, read_file};
+use crate::reload;
 use crate::tls::{PemError, authorities, certificates, private_key, provider, refused_key};
 
 /// The web-config file can't be used. Never quotes a secret.
@@ -40,7 +41,7 @@ enum Problem {
          everybody over plain HTTP"
     )]
     Empty,
-    #[error("would remove {}: restart the exporter if that is what you want", .0.join(" and "))]
+    #[error("would remove {}: restart the process if that is what you want", .0.join(" and "))]
     Weaker(Vec<&'static str>),
     #[error("`{key}` must be {expected}")]
     Value { key: String, expected: &'static str },
@@ -161,19 +162,6 @@ impl Sources {
         Ok(WebConfig { tls, users })
     }
 
-    /// Reads the configuration again, for an exporter that must not lose what protects it.
-    ///
-    /// A file that is half written, or restored from the wrong place, may be a valid one of less.
-    pub(super) fn read_again(&self) -> Result<Self, WebConfigError> {
-        let new = Self::read(&self.path)?;
-        let removed: Vec<_> =
-            self.protections().filter(|old| new.protections().all(|new| new != *old)).collect();
-        match removed.is_empty() {
-            true => Ok(new),
-            false => Err(WebConfigError { path: self.path.clone(), problem: Problem::Weaker(removed) }),
-        }
-    }
-
     fn protections(&self) -> impl Iterator<Item = &'static str> {
         let certificates = self.tls.as_ref().is_some_and(|tls| tls.client == ClientAuth::Required);
         [
@@ -188,6 +176,25 @@ impl Sources {
     /// Whether passwords would be sent in clear text.
     pub(super) fn in_the_clear(&self) -> bool {
         self.tls.is_none() && !self.users.is_empty()
+    }
+}
+
+impl reload::Sources for Sources {
+    type Error = WebConfigError;
+
+    const NAME: &'static str = "web config";
+
+    /// Reads the configuration again, for a process that must not lose what protects it.
+    ///
+    /// A file that is half written, or restored from the wrong place, may be a valid one of less.
+    fn read_again(&self) -> Result<Self, WebConfigError> {
+        let new = Self::read(&self.path)?;
+        let removed: Vec<_> =
+            self.protections().filter(|old| new.protections().all(|new| new != *old)).collect();
+        match removed.is_empty() {
+            true => Ok(new),
+            false => Err(WebConfigError { path: self.path.clone(), problem: Problem::Weaker(removed) }),
+        }
     }
 }
 
@@ -290,6 +297,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::reload::Sources as _;
 
     const HASH: &str = "$2y$10$rTC9qXQGtTjSWTS9lBYLtOCh5b2NlbTZ0tsPkKhdLAgvKqyBaLNdW";
 
@@ -415,7 +423,7 @@ mod tests {
             let old = read(old);
             fs::write(&path, new).unwrap();
             let error = old.read_again().err().expect(new).to_string();
-            let expected = format!("would remove {removed}: restart the exporter if that is what you want");
+            let expected = format!("would remove {removed}: restart the process if that is what you want");
             assert!(error.ends_with(&expected), "{error}");
         }
         for (old, new) in [(tls, both.as_str()), (&users, &both), (tls, certificates), (&both, &both)] {
