@@ -1,10 +1,12 @@
-"""Participation and Connections: who is affected?"""
+"""Participation and Connections: who is affected, and does everybody get in?"""
 
 from parts import (
     COUNT,
     DEGRADED,
     DEGRADED_SHARE,
     CONCEALED_SHARE,
+    JOIN_TIME,
+    LOSS_SHARE,
     MEETING,
     PER_SECOND,
     REGION,
@@ -19,14 +21,21 @@ from queries import (
     SESSIONS,
     PLACE,
     BY_SERVER,
+    FAILED,
     IDLE,
+    JOINED,
+    NOT_SENT,
     SERVER_LEGEND,
     TO_SESSION,
     TO_MEETING,
-    TO_MEETING_OF_SERIES,
     rate,
     concealed,
+    otherwise,
+    quantile,
 )
+
+SESSION = "region, meeting_id, session_id, peer_id, server_url, server_type, app, platform"
+COLUMNS = ["peer_id", "meeting_id", "session_id", "app", "platform", "region", "server_type", "server_url"]
 
 
 def make():
@@ -54,7 +63,7 @@ def make():
         "Share of the removed sessions that fell idle: crashes and lost networks.",
         {"unit": "percentunit", "thresholds": steps(0.2, 0.5), "max": 1},
         f"sum({rate('callsight_sessions_removed_total', PLACE, IDLE)})"
-        f" / (sum({rate('callsight_sessions_removed_total', PLACE)}) > 0)",
+        f" / (sum({rate('callsight_sessions_removed_total', PLACE)}) > 0) or vector(0)",
     )
     page.row("Where they are")
     page.graph(
@@ -101,6 +110,36 @@ def make():
             )
         ],
     )
+    page.row("Joining")
+    joins = "sum by ({}) (increase(videocall_joins_total{{{}}}[$__rate_interval]))"
+    page.graph(
+        "Attempts to join",
+        "Each once, when it succeeds or fails; failed ones by reason, which the runbook explains. CallJoinsFail fires"
+        " at 15 %.",
+        COUNT,
+        [
+            (joins.format("region", PLACE + JOINED), "{{region}} joined"),
+            (
+                otherwise(joins.format("region, reason", PLACE + FAILED) + " > 0", "region", "none"),
+                "{{region}} failed {{reason}}",
+            ),
+        ],
+        stacked=True,
+    )
+    page.graph(
+        "Time to join",
+        "Of attempts that succeed. Over 10 s, people give up.",
+        JOIN_TIME,
+        [
+            (
+                otherwise(
+                    f"{quantile(share, 'videocall_join_seconds', 'region', PLACE)} >= 0", "region", "nobody joins"
+                ),
+                f"{{{{region}}}} {name}",
+            )
+            for name, share in (("p50", 0.5), ("p95", 0.95))
+        ],
+    )
     page.row("Which meetings and sessions")
     page.table(
         "Largest meetings",
@@ -114,9 +153,18 @@ def make():
         "Slowest sessions",
         "By current round-trip time. Click a row for that session.",
         RTT,
-        f"topk(20, max by (region, meeting_id, session_id, peer_id, server_url, server_type)"
-        f" (videocall_session_rtt_seconds{{{SESSIONS}}}))",
-        ["peer_id", "meeting_id", "session_id", "region", "server_type", "server_url"],
+        f"topk(20, max by ({SESSION}) (videocall_session_rtt_seconds{{{SESSIONS}}}))",
+        COLUMNS,
+        links=[TO_SESSION],
+    )
+    page.table(
+        "Sessions that lose most of what they send",
+        "Audio or video, whichever is higher: others hear and see them badly. Click a row for that session.",
+        LOSS_SHARE,
+        otherwise(
+            f"topk(20, max by ({SESSION}) (videocall_session_send_loss_ratio{{{SESSIONS}}}))", "peer_id", NOT_SENT
+        ),
+        COLUMNS,
         links=[TO_SESSION],
     )
     pairs = PLACE + ',meeting_id=~"$meeting"'
@@ -135,18 +183,5 @@ def make():
         f"topk(20, {concealed('region, meeting_id, session_id', pairs, 'videocall_pair_audio')})",
         ["session_id", "meeting_id", "region"],
         links=[TO_SESSION],
-    )
-    page.graph(
-        "Sessions of the selected meetings",
-        "Select meetings at the top to follow them. Click a series for its sessions.",
-        COUNT,
-        [
-            (
-                f"topk(20, count by (region, meeting_id) (videocall_session_last_seen_age_seconds{{{SESSIONS}}}))",
-                "{{meeting_id}} {{region}}",
-            )
-        ],
-        links=[TO_MEETING_OF_SERIES],
-        width=24,
     )
     return page

@@ -7,6 +7,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CHAIN = [
     ("callsight-rtt", "RTT SLO"),
     ("callsight-neteq", "NetEQ Health"),
+    ("callsight-cause", "Network or Client"),
     ("callsight-participation", "Participation and Connections"),
     ("callsight-session", "Session Drill-down"),
 ]
@@ -49,6 +50,11 @@ LATENCY = {"unit": "s", "thresholds": steps(1, 5)}
 BYTES = {"unit": "bytes", "thresholds": steps()}
 BYTE_RATE = {"unit": "Bps", "thresholds": steps()}
 FPS = {"unit": "short", "thresholds": steps(20, 10, falling=True)}
+HEIGHT = {"unit": "suffix:p", "thresholds": steps(360, 180, falling=True)}
+PER_MINUTE = {"unit": "short", "thresholds": steps()}
+FREEZES = {"unit": "short", "thresholds": steps(0.5, 1)}
+JOIN_TIME = {"unit": "s", "thresholds": steps(5, 10)}
+SHARE = {"unit": "percentunit", "thresholds": steps(), "max": 1}
 
 
 def variable(name, label, query, description, *, multi=True):
@@ -239,7 +245,9 @@ class Page:
         )
         return self.panels[-1]
 
-    def stat(self, title, description, scale, expression, legend="", *, width=4):
+    def stat(self, title, description, scale, expression, legend="", *, nothing=None, width=4):
+        """With a `legend`, the name of the series stands above its value. `nothing` are the words that stand where
+        there is no value."""
         return self._panel(
             "stat",
             title,
@@ -250,7 +258,7 @@ class Page:
             {
                 "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
                 "orientation": "auto",
-                "textMode": "auto",
+                "textMode": "value_and_name" if legend else "auto",
                 "colorMode": "value",
                 "graphMode": "none",
                 "justifyMode": "auto",
@@ -260,6 +268,7 @@ class Page:
             },
             {},
             [],
+            {"noValue": nothing} if nothing else {},
         )
 
     def graph(self, title, description, scale, queries, *, links=(), width=12, height=8, stacked=False, lines=True):

@@ -1,7 +1,17 @@
-"""Pipeline Health: can the other four be trusted?"""
+"""Pipeline Health: can the others be trusted?"""
 
 from parts import AGE, BYTES, COUNT, LATENCY, NONE_IS_GOOD, ONE_IS_GOOD, PER_SECOND, REGION, STATE, Page, steps
-from queries import PLACE, rate, quantile
+from queries import PLACE, otherwise, rate, quantile
+
+NO_MIRROR = ("region", "no mirror is read")
+
+# Instances of ingest are a job of their own.
+ANY_JOB = 'region=~"$region"'
+NO_INGEST = "no ingest runs"
+
+
+def by_reason(metric, none):
+    return otherwise(f"sum by (region, reason) ({rate(metric, PLACE)}) > 0", "reason", none)
 
 
 def make():
@@ -58,13 +68,13 @@ def make():
         "Mirror lag",
         "Time since a mirror's last contact with its origin. Rising: the bridge is down.",
         AGE,
-        [(f"max by (region) (callsight_mirror_lag_seconds{{{PLACE}}})", "{{region}}")],
+        [(otherwise(f"max by (region) (callsight_mirror_lag_seconds{{{PLACE}}})", *NO_MIRROR), "{{region}}")],
     )
     page.graph(
         "Frames missing in mirrors",
         "They are kept in their region. Falling: the mirror is catching up.",
         {"unit": "short", "thresholds": steps(100, 1000)},
-        [(f"max by (region) (callsight_mirror_lag_frames{{{PLACE}}})", "{{region}}")],
+        [(otherwise(f"max by (region) (callsight_mirror_lag_frames{{{PLACE}}})", *NO_MIRROR), "{{region}}")],
     )
     page.graph(
         "Frames by outcome",
@@ -110,13 +120,13 @@ def make():
         "Rejected frames",
         "docs/frame.md explains the reasons; `callsight frame check --dlq` shows the frames.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
-        [(f"sum by (region, reason) ({rate('callsight_frames_rejected_total', PLACE)}) > 0", "{{region}} {{reason}}")],
+        [(by_reason("callsight_frames_rejected_total", "none is rejected"), "{{region}} {{reason}}")],
     )
     page.graph(
         "Refused frames",
         "Valid, but beyond --max-sessions, of another's session, or far above its watermark: docs/frame.md.",
         {"unit": "cps", "thresholds": steps(0.01, 1)},
-        [(f"sum by (region, reason) ({rate('callsight_frames_refused_total', PLACE)}) > 0", "{{region}} {{reason}}")],
+        [(by_reason("callsight_frames_refused_total", "none is refused"), "{{region}} {{reason}}")],
     )
     page.graph(
         "Implausible growth",
@@ -138,6 +148,56 @@ def make():
         "Difference between clocks in frames and the stream's. Only for comparing logs; nothing depends on it.",
         {"unit": "s", "thresholds": steps()},
         [(quantile(0.95, "callsight_client_clock_skew_seconds", "region", PLACE), "{{region}} p95")],
+    )
+    page.row("In over HTTP")
+    page.graph(
+        "Frames at ingest, by outcome",
+        "What became of the frames of clients that no relay serves. Abandoned: the client hung up.",
+        PER_SECOND,
+        [
+            (
+                otherwise(
+                    f"sum by (region, outcome) ({rate('callsight_ingest_frames_total', ANY_JOB)})", "outcome", NO_INGEST
+                ),
+                "{{region}} {{outcome}}",
+            )
+        ],
+    )
+    page.graph(
+        "Refused by ingest",
+        "docs/ingest.md explains the reasons. Clients hear them too.",
+        {"unit": "cps", "thresholds": steps(0.01, 1)},
+        [
+            (
+                otherwise(
+                    "sum by (region, reason) ("
+                    + rate("callsight_ingest_frames_total", f'{ANY_JOB},outcome!~"stored|duplicate|abandoned"')
+                    + ") > 0",
+                    "reason",
+                    "none is refused",
+                ),
+                "{{region}} {{reason}}",
+            )
+        ],
+    )
+    page.graph(
+        "Acks at ingest",
+        "Time until the stream has a frame. CallsightIngestSlow fires at a p99 of a second.",
+        {"unit": "s", "thresholds": steps(0.1, 1)},
+        [
+            (
+                otherwise(quantile(share, "callsight_ingest_ack_seconds", "region", ANY_JOB), "region", NO_INGEST),
+                f"{{{{region}}}} {name}",
+            )
+            for name, share in (("p50", 0.5), ("p99", 0.99))
+        ],
+    )
+    page.states(
+        "Ingest ready",
+        "When each instance could store frames.",
+        ONE_IS_GOOD,
+        otherwise(f"min by (instance, region) (callsight_ingest_ready{{{ANY_JOB}}})", "instance", NO_INGEST),
+        "{{instance}} {{region}}",
     )
     page.row("To Prometheus")
     page.graph(

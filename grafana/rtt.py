@@ -1,7 +1,7 @@
 """RTT SLO: is it slow, where, since when, and how much of the objective's budget does it use?"""
 
 from parts import DEGRADED, DEGRADED_SHARE, REGION, RTT, SERVER, SERVER_TYPE, SLOW_SHARE, Page, steps
-from queries import WHERE, SERVER_LEGEND, TO_NETEQ, TO_NETEQ_REGION, rate, quantile, slow, degraded_share
+from queries import NOT_SENT, WHERE, SERVER_LEGEND, TO_NETEQ, TO_NETEQ_REGION, degraded_share, otherwise, quantile, slow
 
 
 def make():
@@ -68,11 +68,18 @@ def make():
     page.row("Distribution")
     page.graph(
         "RTT quantiles",
-        "A rising median means everybody; a rising tail alone means some clients' own connections.",
+        "A rising median means everybody; a rising tail alone means some clients' own connections. Sent media: as"
+        " the far end's reports show it, with its queues.",
         RTT,
         [
-            (quantile(share, "videocall_rtt_seconds"), name)
-            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+            *(
+                (quantile(share, "videocall_rtt_seconds"), name)
+                for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+            ),
+            (
+                otherwise(quantile(0.95, "videocall_send_rtt_seconds") + " > 0", "reason", NOT_SENT),
+                "p95 of sent media {{reason}}",
+            ),
         ],
     )
     page.heatmap(

@@ -58,7 +58,7 @@ all, or a new version would go unnoticed. */}}
 {{- if not $active.enabled }}
 {{- fail (printf "active is %s, but colours.%s.enabled is false: the service would lead nowhere" .Values.active .Values.active) }}
 {{- end }}
-{{- range $where, $identity := dict "nats" .Values.nats "streams" .Values.streams }}
+{{- range $where, $identity := dict "nats" .Values.nats "streams" .Values.streams "ingest.nats" .Values.ingest.nats }}
 {{- $given := list }}
 {{- if $identity.creds.secret }}{{ $given = append $given "creds" }}{{ end }}
 {{- if $identity.nkey.secret }}{{ $given = append $given "nkey" }}{{ end }}
@@ -71,6 +71,29 @@ all, or a new version would go unnoticed. */}}
 {{- end }}
 {{- if and $identity.password.secret (not $identity.user) }}
 {{- fail (printf "%s.password.secret needs %s.user too" $where $where) }}
+{{- end }}
+{{- end }}
+{{- with .Values.ingest }}
+{{- if .enabled }}
+{{- $keys := concat .tokenSecrets .tokenKeys }}
+{{- if and (not $keys) (not .withoutTokens) }}
+{{- fail "ingest needs keys that verify tokens: name secrets in ingest.tokenSecrets (HS256) or ingest.tokenKeys (public keys in PEM, or a JWKS), or accept frames of anybody with ingest.withoutTokens=true" }}
+{{- end }}
+{{- if and $keys .withoutTokens }}
+{{- fail "ingest.withoutTokens cannot be used with ingest.tokenSecrets or ingest.tokenKeys" }}
+{{- end }}
+{{- if and (not .region) (gt (len $.Values.regions) 1) }}
+{{- fail (printf "ingest publishes to one region: set ingest.region to one of %s" (join ", " $.Values.regions)) }}
+{{- end }}
+{{- if and .region (not (has .region $.Values.regions)) }}
+{{- fail (printf "ingest.region is %s, which is not in regions: %s" .region (join ", " $.Values.regions)) }}
+{{- end }}
+{{- if and .ingress.enabled (not .ingress.hosts) }}
+{{- fail "ingest.ingress needs ingest.ingress.hosts: the names under which clients reach it" }}
+{{- end }}
+{{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) }}
+{{- fail "ingest.autoscaling.minReplicas must not exceed ingest.autoscaling.maxReplicas" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range concat .Values.nats.urls (.Values.nats.fallbackUrls | default list) }}
@@ -148,22 +171,71 @@ write a large whole one with an exponent. */}}
 {{- printf "%s = %s" (index . 0) (toJson $value) }}
 {{- end }}
 
-{{/* The file that a colour's `callsight serve --config` reads: (list root colour). */}}
-{{- define "callsight.config" -}}
-{{- $root := index . 0 }}
-{{- $colour := index . 1 }}
-{{- $settings := fromYaml (include "callsight.natsSettings" (list $root $root.Values.nats)) }}
-{{- $_ := set $settings "region" $root.Values.regions }}
-{{- $_ := set $settings "deployment" $colour }}
-{{- $_ := set $settings "listen" "0.0.0.0:9464" }}
-{{- if $root.Values.webConfig.secret }}
-{{- $_ := set $settings "web-config" (printf "/etc/callsight/web/%s" $root.Values.webConfig.key) }}
+{{/* The file that a command's `--config` reads: (list command identity webConfig settings root). */}}
+{{- define "callsight.tomlFile" -}}
+{{- $web := index . 2 }}
+{{- $settings := fromYaml (include "callsight.natsSettings" (list (index . 4) (index . 1))) }}
+{{- if $web.secret }}
+{{- $_ := set $settings "web-config" (printf "/etc/callsight/web/%s" $web.key) }}
 {{- end }}
-{{- $settings = mergeOverwrite $settings $root.Values.settings ((index $root.Values.colours $colour).settings | default dict) -}}
-[serve]
+{{- $settings = mergeOverwrite $settings (index . 3) -}}
+[{{ index . 0 }}]
 {{- range $key, $value := $settings }}
 {{ include "callsight.toml" (list $key $value) }}
 {{- end }}
+{{- end }}
+
+{{/* The file of a colour's `callsight serve`: (list root colour). */}}
+{{- define "callsight.config" -}}
+{{- $colour := index . 1 }}
+{{- with index . 0 }}
+{{- $own := (index .Values.colours $colour).settings | default dict }}
+{{- $settings := dict "region" .Values.regions "deployment" $colour "listen" "0.0.0.0:9464" }}
+{{- $settings = mergeOverwrite $settings .Values.settings $own }}
+{{- include "callsight.tomlFile" (list "serve" .Values.nats .Values.webConfig $settings .) }}
+{{- end }}
+{{- end }}
+
+{{/* The file of `callsight ingest`. */}}
+{{- define "callsight.ingestConfig" -}}
+{{- $own := .Values.ingest }}
+{{- $region := $own.region | default (first .Values.regions) }}
+{{- $settings := dict "region" $region "listen" "0.0.0.0:9464" "drain" (printf "%ds" (int $own.drainSeconds)) }}
+{{- if $own.withoutTokens }}
+{{- $_ := set $settings "without-tokens" true }}
+{{- end }}
+{{- range $flag, $prefix := dict "token-secret" "secret" "token-key" "key" }}
+{{- $files := list }}
+{{- range $index, $_ := index $own (eq $prefix "key" | ternary "tokenKeys" "tokenSecrets") }}
+{{- $files = append $files (printf "/etc/callsight/tokens/%s-%d" $prefix $index) }}
+{{- end }}
+{{- if $files }}
+{{- $_ := set $settings $flag $files }}
+{{- end }}
+{{- end }}
+{{- $settings = mergeOverwrite $settings $own.settings }}
+{{- include "callsight.tomlFile" (list "ingest" $own.nats $own.webConfig $settings .) }}
+{{- end }}
+
+{{/* The image of ingest, as YAML: its own, or the active colour's, so that a rollout renews it when the service switches. */}}
+{{- define "callsight.ingestImage" -}}
+{{- .Values.ingest.image | default (index .Values.colours .Values.active).image | default dict | toYaml }}
+{{- end }}
+
+{{/* The probes of a container: a web config. */}}
+{{- define "callsight.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: http, scheme: {{ .scheme }}}
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /livez, port: http, scheme: {{ .scheme }}}
+  periodSeconds: 10
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet: {path: /readyz, port: http, scheme: {{ .scheme }}}
+  periodSeconds: 2
+  timeoutSeconds: 2
 {{- end }}
 
 {{- define "callsight.podSecurity" -}}
