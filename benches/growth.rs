@@ -118,7 +118,9 @@ fn measure(sessions: usize, parties: usize, bytes: usize) -> Result<(), Failure>
         messages.iter_mut().zip(encode(seq)).for_each(|(message, next)| message.clone_from(&next));
         let start = CpuTime.start();
         for message in &messages {
-            decoder.with(message, |frame| world.fold(frame)).map_err(|rejection| rejection.to_string())?;
+            decoder
+                .with(message, None, |frame| world.fold(frame))
+                .map_err(|rejection| rejection.to_string())?;
         }
         rounds.push(CpuTime.end(start));
         world.pass(1000);

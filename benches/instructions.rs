@@ -25,9 +25,15 @@ fn main() -> io::Result<()> {
     match work.as_deref() {
         Some("decode_compact") => counted_decode_compact(&names[0].frame(1000).encode(Form::Compact)),
         Some("decode_named") => counted_decode_named(&names[0].frame(1000).encode(Form::Named)),
+        Some("decode_full") => counted_decode_full(&names[0].full_frame(1000).encode(Form::Compact)),
+        Some("decode_packet") => counted_decode_packet(&names[0].packet(1000)),
         Some("fold") => {
-            let (mut world, mut frames) = joined(&names);
+            let (mut world, mut frames) = joined(&names, common::Names::frame);
             counted_fold(&mut world, &mut frames);
+        }
+        Some("fold_full") => {
+            let (mut world, mut frames) = joined(&names, common::Names::full_frame);
+            counted_fold_full(&mut world, &mut frames);
         }
         Some("join_and_leave") => {
             let lives: Vec<_> = names
@@ -38,7 +44,7 @@ fn main() -> io::Result<()> {
             counted_join_and_leave(&mut world, &lives);
         }
         Some("render") => {
-            let (world, _) = joined(&names);
+            let (world, _) = joined(&names, common::Names::frame);
             let mut page = Vec::with_capacity(1 << 24);
             counted_render(&world, &mut page)?;
             writeln!(io::stdout(), "{} bytes", page.len())?;
@@ -49,9 +55,12 @@ fn main() -> io::Result<()> {
 }
 
 /// A world with every session, and each session's frame.
-fn joined(names: &[common::Names]) -> (common::World, Vec<Frame<'_>>) {
+fn joined<'a>(
+    names: &'a [common::Names],
+    frame: fn(&'a common::Names, u64) -> Frame<'a>,
+) -> (common::World, Vec<Frame<'a>>) {
     let mut world = common::World::new();
-    let frames: Vec<_> = names.iter().map(|names| names.frame(1)).collect();
+    let frames: Vec<_> = names.iter().map(|names| frame(names, 1)).collect();
     frames.iter().for_each(|frame| world.fold(frame));
     (world, frames)
 }
@@ -66,18 +75,37 @@ fn counted_decode_named(message: &[u8]) {
     decode(message);
 }
 
+#[inline(never)]
+fn counted_decode_full(message: &[u8]) {
+    decode(message);
+}
+
+#[inline(never)]
+fn counted_decode_packet(message: &[u8]) {
+    decode(message);
+}
+
 fn decode(message: &[u8]) {
     let mut decoder = Decoder::default();
     for _ in 0..FRAMES {
-        black_box(decoder.with(black_box(message), |frame| frame.peers.len()).ok());
+        black_box(decoder.with(black_box(message), Some("relay-1"), |frame| frame.peers.len()).ok());
     }
 }
 
 #[inline(never)]
 fn counted_fold(world: &mut common::World, frames: &mut [Frame<'_>]) {
+    fold(world, frames, common::advance);
+}
+
+#[inline(never)]
+fn counted_fold_full(world: &mut common::World, frames: &mut [Frame<'_>]) {
+    fold(world, frames, common::advance_full);
+}
+
+fn fold(world: &mut common::World, frames: &mut [Frame<'_>], advance: fn(&mut Frame<'_>, u64)) {
     for seq in 2..2 + FRAMES / frames.len() as u64 {
         for frame in &mut *frames {
-            common::advance(frame, seq);
+            advance(frame, seq);
             world.fold(frame);
         }
         world.pass(u32::try_from(frames.len()).unwrap_or_default());

@@ -17,7 +17,7 @@ use callsight_frame::{Audio, Frame, MeetingId, Peer, PeerId, Seq, Server, Server
 use common::{Failure, World, resident};
 
 /// Series that the detail planes may have.
-const MAX_SERIES: usize = 100_000;
+const MAX_SERIES: usize = 125_000;
 
 /// Participants of a meeting.
 const MEETING: usize = 4;

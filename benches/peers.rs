@@ -96,7 +96,7 @@ fn run(name: &str, mut contender: Box<dyn Contender>, sessions: usize) -> Result
         let start = CpuTime.start();
         for message in &buffer {
             decoder
-                .with(message, |frame| contender.take(frame))
+                .with(message, None, |frame| contender.take(frame))
                 .map_err(|rejection| rejection.to_string())?;
         }
         contender.pass(began.elapsed());

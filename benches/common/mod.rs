@@ -15,12 +15,17 @@ use callsight_fold::series::detail::{DetailPlane, DetailStore};
 use callsight_fold::series::exposition::{Format, write_page};
 use callsight_fold::{DetailLevel, Fold, FoldSettings, SessionBudget, StreamTime};
 use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
+    App, Audio, CandidateType, Client, Frame, Join, JoinState, MeetingId, NetEq, Path, Peer, PeerId,
+    Platform, Protocol, QualityLimitation, Sending, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
 use callsight_testkit::process::memory;
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use protobuf::{Message, MessageField};
 use rustix::time::{ClockId, clock_gettime};
+use videocall_types::protos::health_packet::{
+    HealthPacket, NetEqNetwork, NetEqOperationCounters, NetEqStats, PeerStats, VideoStats,
+};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -130,6 +135,92 @@ impl Names {
         }
     }
 
+    /// Frame `seq` with all that a browser reports beside, and a shared screen.
+    pub(crate) fn full_frame(&self, seq: u64) -> Frame<'_> {
+        let client = Client { app: App::new("web-2.14.0").ok(), platform: Some(Platform::Chrome) };
+        let path = Path {
+            candidate_type: Some(CandidateType::ServerReflexive),
+            protocol: Some(Protocol::Udp),
+            available_outgoing_kbps: Some(measure(self.salt(""), 2000.0)),
+            ice_restarts: Some(1),
+        };
+        let join = Join { state: JoinState::Joined, setup_ms: Some(843.0), reason: None };
+        let sending = Sending {
+            rtt_ms: Some(measure(self.salt(""), 30.0)),
+            fps: Some(30.0),
+            frame_height: Some(720),
+            bitrate_kbps: Some(measure(self.salt(""), 1500.0)),
+            limited: Some(QualityLimitation::default()),
+            ..Sending::default()
+        };
+        let mut frame = Frame {
+            client: Some(client),
+            path: Some(path),
+            join: Some(join),
+            send: Some(sending),
+            ..self.frame(seq)
+        };
+        for peer in &mut frame.peers {
+            (peer.audio_wanted, peer.video_wanted) = (Some(true), Some(true));
+            peer.screen = peer.video.clone();
+        }
+        advance_full(&mut frame, seq);
+        frame
+    }
+
+    /// Frame `seq` as a packet of videocall.rs, with all that its clients report.
+    pub(crate) fn packet(&self, seq: u64) -> Vec<u8> {
+        let peer_stats =
+            self.peers[1..].iter().map(|peer_id| (peer_id.clone(), self.stats(peer_id))).collect();
+        let packet = HealthPacket {
+            session_id: (u64::MAX - u64::from(self.salt(""))).to_string(),
+            meeting_id: self.meeting.clone(),
+            reporting_user_id: self.peers[0].clone().into_bytes(),
+            timestamp_ms: 1_760_000_000_000 + seq * 5000,
+            reporting_audio_enabled: true,
+            reporting_video_enabled: true,
+            peer_stats,
+            active_server_type: "webtransport".into(),
+            active_server_rtt_ms: measure(self.salt(""), 20.0),
+            ..HealthPacket::default()
+        };
+        id(packet.write_to_bytes())
+    }
+
+    /// What a packet says of a peer.
+    fn stats(&self, peer_id: &str) -> PeerStats {
+        let salt = self.salt(peer_id);
+        let operation_counters = MessageField::some(NetEqOperationCounters {
+            normal_per_sec: 94.0,
+            merge_per_sec: 0.6,
+            expand_per_sec: 1.0,
+            accelerate_per_sec: 2.2,
+            fast_accelerate_per_sec: 0.02,
+            preemptive_expand_per_sec: 1.6,
+            ..NetEqOperationCounters::default()
+        });
+        PeerStats {
+            can_listen: true,
+            can_see: true,
+            audio_enabled: true,
+            video_enabled: true,
+            neteq_stats: MessageField::some(NetEqStats {
+                current_buffer_size_ms: measure(salt, 40.0),
+                packets_awaiting_decode: 4.0,
+                packets_per_sec: 50.0,
+                network: MessageField::some(NetEqNetwork { operation_counters, ..NetEqNetwork::default() }),
+                ..NetEqStats::default()
+            }),
+            video_stats: MessageField::some(VideoStats {
+                fps_received: measure(salt, 0.0).min(30.0),
+                frames_buffered: 2.0,
+                bitrate_kbps: u64::from(salt % 2000),
+                ..VideoStats::default()
+            }),
+            ..PeerStats::default()
+        }
+    }
+
     /// A number that differs for each pair of a session and a peer.
     fn salt(&self, peer_id: &str) -> u32 {
         let bytes = self.session.bytes().chain(peer_id.bytes());
@@ -200,8 +291,42 @@ pub(crate) fn advance(frame: &mut Frame<'_>, seq: u64) {
     frame.peers.iter_mut().for_each(|peer| count_on(peer, seq));
 }
 
+/// Turns a frame with everything into frame `seq`, with its counters.
+pub(crate) fn advance_full(frame: &mut Frame<'_>, seq: u64) {
+    advance(frame, seq);
+    if let Some(send) = &mut frame.send {
+        send.audio_packets_sent = Some(seq * 250);
+        send.audio_packets_lost = Some(seq);
+        send.video_packets_sent = Some(seq * 900);
+        send.video_packets_lost = Some(seq * 4);
+        send.nack_count = Some(seq * 3);
+        send.pli_count = Some(seq / 20);
+        send.limited = Some(QualityLimitation {
+            cpu_ms: Some(seq * 40),
+            bandwidth_ms: Some(seq * 90),
+            other_ms: Some(0),
+        });
+    }
+    for peer in &mut frame.peers {
+        if let Some(audio) = &mut peer.audio {
+            audio.concealment_events = Some(seq * 2);
+            audio.inserted_samples = Some(seq * 480);
+            audio.removed_samples = Some(seq * 320);
+            audio.packets_discarded = Some(seq / 7);
+        }
+        for video in [&mut peer.video, &mut peer.screen].into_iter().flatten() {
+            video.packets_received = Some(seq * 900);
+            video.packets_lost = Some(seq * 3);
+            video.freezes_ms = Some(seq * 12);
+            video.frame_height = Some(720);
+            video.nack_count = Some(seq * 2);
+            video.pli_count = Some(seq / 30);
+        }
+    }
+}
+
 #[expect(clippy::panic, reason = "the benchmark itself is wrong")]
-fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
+pub(crate) fn id<T, E: std::fmt::Debug>(value: Result<T, E>) -> T {
     value.unwrap_or_else(|error| panic!("not a valid frame: {error:?}"))
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use callsight::topology::stream_config;
-use callsight_frame::{Form, Seq, SessionId};
+use callsight_frame::{Form, MeetingId, Seq, SessionId};
 use callsight_publish::{Publisher, PublisherConfig};
 use callsight_testkit::region::{REGION, RegionServers};
 use rig::{DEADLINE, Failure};
@@ -36,6 +36,7 @@ const STARTS_MS: u64 = 1_767_225_600_000;
 
 /// An encoded frame of a simulated meeting of four.
 struct Encoded {
+    meeting_id: String,
     session_id: String,
     seq: Seq,
     payload: Bytes,
@@ -75,6 +76,7 @@ fn simulated() -> Result<Vec<Encoded>, Failure> {
     while frames.len() < WARM_UP + FRAMES {
         if let Some(event) = world.advance() {
             frames.push(Encoded {
+                meeting_id: event.frame.meeting_id.to_string(),
                 session_id: event.frame.session_id.to_string(),
                 seq: event.frame.seq,
                 payload: event.frame.encode(Form::Compact).into(),
@@ -101,7 +103,8 @@ async fn measure(replicas: usize, sync: &str, frames: &[Encoded]) -> Result<f64,
 async fn publish(publisher: &Publisher, frames: &[Encoded]) -> Result<(), Failure> {
     for frame in frames {
         publisher.room().await?;
-        publisher.publish_encoded(SessionId::new(&frame.session_id)?, frame.seq, frame.payload.clone())?;
+        let (meeting, session) = (MeetingId::new(&frame.meeting_id)?, SessionId::new(&frame.session_id)?);
+        publisher.publish_encoded(meeting, session, frame.seq, frame.payload.clone())?;
     }
     let stats = publisher.flush(DEADLINE).await?;
     if stats.acknowledged == stats.accepted {

@@ -13,6 +13,7 @@ pub(crate) struct Account {
     pub(crate) rejected: u64,
     pub(crate) refused: u64,
     pub(crate) missed: u64,
+    pub(crate) letters_stored: u64,
     pub(crate) letters_lost: u64,
 }
 
@@ -28,6 +29,7 @@ impl Account {
             rejected: count("frames_rejected"),
             refused: count("frames_refused"),
             missed: count("frames_missed"),
+            letters_stored: count("dead_letters"),
             letters_lost: count("dead_letters_lost"),
         }
     }
@@ -37,9 +39,14 @@ impl Account {
         self.folded + self.repeated + self.rejected + self.refused
     }
 
-    /// Messages of the stream of which nothing is to be expected any more.
+    /// Messages of the stream of which nothing is to be expected any more, unless a letter waits.
     pub(crate) fn settled(&self) -> u64 {
         self.taken() + self.missed
+    }
+
+    /// Whether each rejected message has its letter, stored or lost.
+    pub(crate) fn letters_settled(&self) -> bool {
+        self.letters_stored + self.letters_lost == self.rejected
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callsight_frame::{Form, Frame, Seq, SessionId};
+use callsight_frame::{Form, Frame, MeetingId, Seq, SessionId};
 use callsight_publish::{PublishStats, Publisher, PublisherConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -133,8 +133,9 @@ impl Clients {
 
     async fn send(&mut self, session_id: &str, seq: u64, payload: Vec<u8>) {
         self.publisher.room().await.unwrap();
-        let id = SessionId::new(session_id).unwrap();
-        self.publisher.publish_encoded(id, Seq::new(seq).unwrap(), payload.into()).unwrap();
+        // That of all frames here.
+        let (meeting, id) = (MeetingId::new("standup").unwrap(), SessionId::new(session_id).unwrap());
+        self.publisher.publish_encoded(meeting, id, Seq::new(seq).unwrap(), payload.into()).unwrap();
         assert!(self.published.insert(format!("{session_id}:{seq}")));
     }
 

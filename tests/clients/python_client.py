@@ -78,6 +78,14 @@ def passes(error):
     return not isinstance(error, APIError) or error.code >= 500 or error.err_code in BUSY
 
 
+def partition(meeting):
+    """The last token of the subject: 32-bit FNV-1a of the meeting's id, modulo 64."""
+    value = 0x811C9DC5
+    for byte in meeting.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"m{value % 64}"
+
+
 async def publish(jetstream, subject, content, deadline):
     """Sends until the frame is stored: under the same message id, so that it is stored once."""
     payload = msgpack.packb(content)
@@ -95,7 +103,7 @@ async def publish(jetstream, subject, content, deadline):
 
 
 async def run(args):
-    subject = f"health.diagnostics.{args.region}.relay.python-1"
+    subject = f"health.diagnostics.{args.region}.relay.python-1.{partition(args.meeting)}"
     deadline = time.monotonic() + args.give_up_after
     connection = await nats.connect(args.url.split(","), ping_interval=10, max_outstanding_pings=2)
     acknowledged = 0

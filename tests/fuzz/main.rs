@@ -14,7 +14,7 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
-use callsight_frame::{Frame, MAX_FRAME_BYTES, Rejection};
+use callsight_frame::{Decoder, Frame, MAX_FRAME_BYTES, Rejection};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
@@ -72,7 +72,7 @@ fn give(target: &str, name: &str, input: &[u8], check: &(impl Fn(&[u8]) + panic:
 }
 
 fn decode(input: &[u8]) -> Result<(), Rejection> {
-    let (result, usage) = measure(|| Frame::decode(input).map(drop));
+    let (result, usage) = measure(|| Decoder::default().with(input, None, |_| ()));
     assert!(usage.peak <= MAX_DECODE_BYTES, "to decode {} bytes took {usage:?}", input.len());
     result
 }
@@ -82,6 +82,14 @@ fn any_message_is_a_valid_frame_or_refused_and_takes_little_memory() {
     run("frame", 200_000, |input| {
         let _ = decode(input);
         targets::frame(input);
+    });
+}
+
+#[test]
+fn any_packet_is_a_valid_frame_or_refused_and_takes_little_memory() {
+    run("packet", 100_000, |input| {
+        let _ = decode(input);
+        targets::packet(input);
     });
 }
 
@@ -98,6 +106,16 @@ fn any_subject_is_read_or_refused() {
 #[test]
 fn any_headers_are_answered() {
     run("negotiate", 30_000, targets::negotiate);
+}
+
+#[test]
+fn any_token_is_good_as_it_was_signed_or_refused() {
+    run("token", 100_000, targets::token);
+}
+
+#[test]
+fn any_request_is_answered() {
+    run("request", 60_000, targets::request);
 }
 
 /// A frame of the longest kind that says of each place in turn that four billion values follow.

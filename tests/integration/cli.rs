@@ -33,7 +33,7 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     fs::write(path, "region = 'us'\n[simulate]\nlisten = '0.0.0.0:1'\n").unwrap();
     assert_eq!(
         refused(&["serve", "--config", path]),
-        format!("error: {path}:3: unknown key `listen`; it belongs to `serve`")
+        format!("error: {path}:3: unknown key `listen`; it belongs to `serve` or `ingest`")
     );
     assert_eq!(
         refused(&["serve", "--reigon", "us"]),
@@ -41,7 +41,7 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     );
     assert_eq!(
         refused(&[]),
-        "error: no command given; use `serve`, `simulate`, `replay`, `demo`, `streams`, `frame` or `rollout`"
+        "error: no command given; use `serve`, `ingest`, `simulate`, `replay`, `demo`, `streams`, `frame`, `token` or `rollout`"
     );
     assert!(refused(&["serve"]).starts_with("error: `--region` is required; "));
     assert!(

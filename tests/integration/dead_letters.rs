@@ -12,7 +12,9 @@ use callsight::topology::{dead_letter_stream_config, dead_letter_stream_name, en
 use callsight_frame::{Form, Reason};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
+use protobuf::Message as _;
 use serde_json::Value;
+use videocall_types::protos::health_packet::HealthPacket;
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::frames::frame;
@@ -53,12 +55,26 @@ async fn letters(jetstream: &Context) -> Vec<Message> {
     batch.messages().await.unwrap().try_collect().await.unwrap()
 }
 
+/// A packet of videocall.rs whose round trip is no number.
+fn packet() -> Vec<u8> {
+    let packet = HealthPacket {
+        session_id: "7".into(),
+        meeting_id: "standup".into(),
+        reporting_user_id: b"ana@example.com".to_vec(),
+        timestamp_ms: 1_767_225_600_000,
+        active_server_rtt_ms: f64::NAN,
+        ..HealthPacket::default()
+    };
+    packet.write_to_bytes().unwrap()
+}
+
 /// What no exporter takes, each for a reason of its own.
 fn bad(number: usize) -> (Reason, Vec<u8>) {
     let frame = frame("bad", 1, &["bo"]).encode(Form::Compact);
-    match number % 3 {
+    match number % 4 {
         0 => (Reason::Malformed, b"\xc1 no frame".to_vec()),
-        1 => (Reason::Malformed, frame[..frame.len() / 2].to_vec()),
+        1 => (Reason::NotFinite, packet()),
+        2 => (Reason::Malformed, frame[..frame.len() / 2].to_vec()),
         _ => (Reason::TooLarge, vec![0; 65 * 1024]),
     }
 }
@@ -116,6 +132,9 @@ async fn a_refused_frame_has_its_letter_before_it_is_acknowledged_and_only_one()
         // The stream appends the partition.
         assert!(headers.subject.starts_with(&format!("{SUBJECT}.")), "{headers:?}");
         assert!(!headers.detail.is_empty() && headers.detail != "unknown", "{headers:?}");
+        if *reason == Reason::NotFinite {
+            assert_eq!(headers.detail, "active_server_rtt_ms: NaN");
+        }
         assert_eq!(letter.subject.as_str(), format!("health.deadletter.{REGION}.{}", reason.label()));
         assert!(letter.payload == payload, "the letter of {sequence} is not what was published");
     }
@@ -214,6 +233,36 @@ async fn a_frame_whose_letter_is_lost_is_counted_before_it_is_acknowledged() {
         wait::when(floor, |floor| *floor >= FRAMES)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_letter_that_waits_survives_its_durable_and_its_exporter() {
+    let (_nats, health, jetstream, mut callsight) = start().await;
+    jetstream.delete_stream(dlq()).await.unwrap();
+    health.publish_bytes(SUBJECT, b"\xc1 no frame".to_vec()).await;
+    health.publish(&frame("good", 1, &["bo"])).await;
+    callsight
+        .metrics_when(PATIENCE, "both frames", |scrape| {
+            wait::when(scrape.sum("callsight_frames_received_total", &[]), |received| *received == 2.0)
+        })
+        .await;
+    let stream = jetstream.get_stream(health.durable().await.stream_name).await.unwrap();
+    stream.delete_consumer("callsight-main").await.unwrap();
+    // The exporter makes its durable again, before the frame whose letter waits.
+    wait::eventually_async(PATIENCE, "the durable to be made again", async || {
+        stream.consumer_info("callsight-main").await.map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(counted(&callsight, LOST).await, 0.0);
+    callsight.kill9();
+    ensure_streams(&jetstream, &REGION.parse().unwrap(), 1).await.unwrap();
+    callsight.restart();
+    callsight
+        .metrics_when(PATIENCE, "the letter", |scrape| {
+            wait::when(scrape.sum(STORED, &[]), |stored| *stored == 1.0)
+        })
+        .await;
+    assert!(by_sequence(&letters(&jetstream).await).keys().eq(&[1]));
 }
 
 #[tokio::test]

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Mutex;
 
+use crate::ingest::client::send;
 use crate::kit::callsight::Callsight;
 use crate::kit::http;
-use crate::kit::process::Process;
+use crate::kit::process::{self, Process};
 use crate::kit::scrape::Scrape;
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait::{self, PATIENCE};
@@ -79,12 +81,46 @@ fn assert_all_acknowledged(output: &str) {
     );
 }
 
+/// Sends the request of the command that the demo shows, with the arguments that a shell makes of
+/// it, and asserts that a part of the clients sends to every ingest as well.
+async fn assert_frame_is_taken(demo: &Process) {
+    let command = wait::eventually(PATIENCE, "the command", || {
+        let output = demo.output();
+        let command = output.split_once("\n  curl ").and_then(|(_, rest)| rest.split_once("\n\n"));
+        command.map(|(command, _)| command.to_owned()).ok_or_else(|| output.clone())
+    });
+    let script = format!("printf '%s\\n' {command}");
+    let words = process::run(Command::new("bash").args(["-c", &script]), "", PATIENCE);
+    let words = String::from_utf8(words.stdout).unwrap();
+    let words: Vec<_> = words.lines().collect();
+    let ["-i", url, "-H", token, "-H", kind, "--data-binary", body] = words[..] else { panic!("{words:?}") };
+    let (target, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let headers: Vec<_> = [token, kind].into_iter().filter_map(|header| header.split_once(": ")).collect();
+    let answer = send(target, "POST", &format!("/{path}"), &headers, body.as_bytes()).await.unwrap();
+    assert_eq!(answer.status, 204, "{command}: {}", answer.text());
+
+    let output = demo.output();
+    let ingests = address(&output, "ingest ").unwrap();
+    let ingests: Vec<_> = ingests.split_whitespace().filter(|word| word.starts_with("http://")).collect();
+    assert_eq!(ingests.len(), 2, "one for each region: {output}");
+    for ingest in ingests {
+        wait::eventually_async(PATIENCE, "frames of clients", async || {
+            let page = http::get(&format!("{ingest}/metrics"), &[]).await?;
+            let stored = ("outcome", "stored");
+            let stored = Scrape::parse(page.text()).sum("callsight_ingest_frames_total", &[stored]);
+            wait::when(stored, |stored| *stored > 3.0).map_err(|stored| format!("{stored} at {ingest}"))
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn the_demo_shows_calls_and_cleans_up() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut demo = Callsight::spawn(&["demo", "--duration=8s", "--sessions=40"]);
+    let mut demo = Callsight::spawn(&["demo", "--duration=8s", "--sessions=40", "--seed=7"]);
     let servers = servers(&demo);
     let metrics = metrics_address(&demo);
+    assert_frame_is_taken(&demo).await;
     wait::eventually_async(PATIENCE, "sessions in the metrics", async || {
         let page = http::get(&metrics, &[]).await?;
         wait::when(page.text().contains("\nvideocall_session_rtt_seconds{"), |there| *there)
@@ -101,6 +137,7 @@ async fn the_demo_shows_calls_and_cleans_up() {
         ("metrics ", "http://"),
         ("Prometheus ", "http://"),
         ("alerts ", "http://"),
+        ("ingest ", "http://"),
         ("NATS ", "nats://"),
     ] {
         assert!(
@@ -121,14 +158,16 @@ async fn the_demo_shows_calls_and_cleans_up() {
 #[tokio::test]
 async fn the_demo_stops_when_told_to() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut demo = Callsight::spawn(&["demo", "--sessions=10"]);
+    let mut demo = Callsight::spawn(&["demo", "--sessions=10", "--client=videocall"]);
     let servers = servers(&demo);
     wait::eventually(PATIENCE, "a live line", || {
-        wait::when(demo.output(), |output| output.contains("\nRTT ")).map(drop)
+        wait::when(demo.output(), |output| output.contains("\nRTT p50 ")).map(drop)
     });
     assert!(demo.terminate(Duration::from_secs(10)).success(), "{}", demo.output());
     assert_gone(&servers);
-    assert!(demo.output().contains("\nstopped: "), "{}", demo.output());
+    let output = demo.output();
+    let account = output.lines().find(|line| line.starts_with("stopped: ")).unwrap();
+    assert!(account.ends_with(" frames published, 0 acknowledged"), "nobody acknowledges packets: {account}");
 }
 
 /// How many frames the mirror is behind on each live line that tells it.
@@ -163,6 +202,7 @@ async fn a_bridge_that_is_cut_is_shown_to_fall_behind_and_catch_up() {
         .await;
     };
     lag("the mirror to be up to date", |[seconds, frames]| *seconds < 4.0 && *frames == 0.0).await;
+    assert_frame_is_taken(&demo).await;
     lag("the mirror to hear nothing", |[seconds, _]| *seconds > 8.0).await;
     lag("the mirror to have caught up", |[seconds, frames]| *seconds < 4.0 && *frames == 0.0).await;
     // The live line told the same story, to its end.

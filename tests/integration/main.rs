@@ -27,6 +27,8 @@ mod getstats;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod ingest;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod lifetimes;
@@ -60,3 +62,5 @@ mod tools;
 mod topology;
 #[cfg(test)]
 mod triage;
+#[cfg(test)]
+mod videocall;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use callsight_fold::series::catalogue::{CATALOGUE, Kind, Metric};
+use callsight_fold::series::catalogue::{CATALOGUE, Kind, Metric, Plane};
 use serde_json::Value;
 
 use crate::kit::callsight::{Callsight, REGION};
-use crate::kit::frames::frame;
+use crate::kit::frames::{frame, full_frame};
 use crate::kit::http::Response;
 use crate::kit::nats::Nats;
 use crate::kit::process::temporary_directory;
@@ -22,7 +22,8 @@ const OF_MIRRORS: [&str; 2] = ["callsight_mirror_lag_frames", "callsight_mirror_
 
 /// The metrics that an exporter has which reads a region's own stream.
 fn metrics() -> impl Iterator<Item = &'static Metric> {
-    CATALOGUE.iter().copied().filter(|metric| !OF_MIRRORS.contains(&metric.name))
+    let exporters = CATALOGUE.iter().copied().filter(|metric| metric.plane != Plane::Ingest);
+    exporters.filter(|metric| !OF_MIRRORS.contains(&metric.name))
 }
 
 /// An exporter that has something to tell of every metric, and its page in one of the formats.
@@ -32,11 +33,7 @@ async fn full_page(accept: &str) -> Response {
     let mut callsight = Callsight::serve(&nats, &["--create", "--max-sessions-per-meeting=1"]);
     callsight.ready().await;
     for seq in 1..=2 {
-        let mut full = frame("s1", seq, &["bo"]);
-        let peer = &mut full.peers[0];
-        peer.audio.as_mut().unwrap().silent_concealed_samples = Some(0);
-        peer.video.as_mut().unwrap().frames_buffered = Some(1.5);
-        health.publish(&full).await;
+        health.publish(&full_frame("s1", seq, &["bo"])).await;
     }
     // Beyond the budget, repeated, rejected, and ended: what is only counted when it happens.
     health.publish(&frame("s2", 1, &["bo"])).await;

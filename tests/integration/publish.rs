@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, stream};
 use callsight_frame::{
     Frame, MAX_PEERS, MeetingId, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId,
 };
-use callsight_publish::{MAX_WINDOW, PublishError, PublishStats, Publisher, PublisherConfig};
+use callsight_publish::{MAX_WINDOW, PublishError, PublishStats, Publisher, PublisherConfig, Settlement};
 
 use crate::kit::nats::Nats;
 use crate::kit::wait::{self, PATIENCE};
@@ -64,7 +64,7 @@ async fn what_is_acknowledged_is_what_the_stream_holds() {
 
     let stream = jetstream::new(client.clone()).get_stream("HEALTH_US").await.unwrap();
     let last = stream.get_raw_message(20_000).await.unwrap();
-    assert_eq!(last.subject.as_str(), "health.diagnostics.us.relay.r1");
+    assert_eq!(last.subject.as_str(), "health.diagnostics.us.relay.r1.m56");
     assert_eq!(last.headers.get("Nats-Msg-Id").unwrap().as_str(), "s:20000");
     assert_eq!(Frame::decode(&last.payload).unwrap(), frame(20_000));
 }
@@ -203,10 +203,10 @@ async fn what_the_stream_refuses_for_good_is_given_up() {
     jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
     let publisher = Publisher::start(client.clone(), config()).await.unwrap();
 
-    let session = SessionId::new("s").unwrap();
+    let (meeting, session) = (MeetingId::new("m").unwrap(), SessionId::new("s").unwrap());
     // One beyond what the stream takes, one beyond what the server takes.
     for (seq, bytes) in [(1, 5_000), (2, 2_000_000)] {
-        publisher.publish_encoded(session, Seq::new(seq).unwrap(), vec![0; bytes].into()).unwrap();
+        publisher.publish_encoded(meeting, session, Seq::new(seq).unwrap(), vec![0; bytes].into()).unwrap();
     }
     publish_all(&publisher, 3..=10).await;
     let stats = publisher.flush(PATIENCE).await.unwrap();
@@ -228,4 +228,34 @@ async fn a_closed_client_ends_the_publisher() {
     assert!(matches!(publisher.flush(PATIENCE).await, Err(PublishError::Closed)));
     let stats = publisher.stats();
     assert_eq!(stats.accepted, stats.failed, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_tracked_frame_is_settled_once_and_by_name() {
+    let nats = Nats::start();
+    let client = nats.client().await;
+    let publisher = Publisher::start(client.clone(), config()).await.unwrap();
+    let track = |seq: u64, bytes: usize| {
+        let (meeting, session) = (MeetingId::new("m").unwrap(), SessionId::new("s").unwrap());
+        publisher.publish_tracked(meeting, session, Seq::new(seq).unwrap(), vec![0; bytes].into()).unwrap()
+    };
+    assert_eq!(publisher.setback(), None);
+    let first = track(1, 10);
+    until("a setback", || publisher.setback().is_some_and(|why| why.contains("no stream takes the subject")))
+        .await;
+    // Nobody waits for this one any more, and it is stored nevertheless.
+    drop(track(2, 10));
+    jetstream::new(client.clone()).create_stream(health_stream()).await.unwrap();
+
+    assert_eq!(first.await, Settlement::Stored);
+    assert_eq!(track(1, 10).await, Settlement::Duplicate);
+    assert_eq!(track(3, 5_000).await, Settlement::Rejected);
+    publisher.flush(PATIENCE).await.unwrap();
+    assert_eq!(publisher.setback(), None);
+    assert_eq!(stored(&client).await, 2);
+
+    jetstream::new(client.clone()).delete_stream("HEALTH_US").await.unwrap();
+    let lost = track(4, 10);
+    drop(publisher);
+    assert_eq!(lost.await, Settlement::Lost);
 }

@@ -39,15 +39,6 @@ fn counted(scrape: &Scrape, name: &str) -> f64 {
     scrape.sum(name, &[])
 }
 
-async fn until_folded(callsight: &Callsight, frames: usize) {
-    callsight
-        .metrics_when(PATIENCE, &format!("{frames} folded frames"), |scrape| {
-            wait::when(counted(scrape, "callsight_frames_folded_total"), |folded| *folded >= frames as f64)
-                .map(drop)
-        })
-        .await;
-}
-
 /// Waits until the server knows that everything is folded: it would be delivered again otherwise,
 /// and rightly so.
 async fn until_acknowledged(health: &Health) {
@@ -84,7 +75,7 @@ async fn three_thousand_sessions_are_back_when_it_is_ready() {
     gone.leave(&relay, 2).await;
     crowd.speak(&relay, 2).await;
     relay.settle().await;
-    until_folded(&callsight, 2 * (crowd.len() + gone.len())).await;
+    callsight.folded(PATIENCE, 2 * (crowd.len() + gone.len())).await;
     assert_eq!(callsight.metrics().await.series(AGE).len(), crowd.len());
     until_acknowledged(&health).await;
 
@@ -118,7 +109,7 @@ async fn three_thousand_sessions_are_back_when_it_is_ready() {
     // And they go on from where the sessions were.
     crowd.speak(&relay, 3).await;
     relay.settle().await;
-    until_folded(&callsight, crowd.len()).await;
+    callsight.folded(PATIENCE, crowd.len()).await;
     let scrape = callsight.metrics().await;
     assert_eq!(counted(&scrape, SAMPLES), 9_000.0 * SAMPLES_A_FRAME);
     assert_eq!(counted(&scrape, "callsight_frames_late_total"), 0.0);
@@ -180,7 +171,7 @@ async fn what_is_old_after_an_outage_feeds_the_counters_and_never_the_gauges() {
     let (known, new) = (Crowd::new("known", 40), Crowd::new("new", 40));
     known.speak(&relay, 1).await;
     relay.settle().await;
-    until_folded(&callsight, known.len()).await;
+    callsight.folded(PATIENCE, known.len()).await;
     until_acknowledged(&health).await;
     callsight.kill9();
 
@@ -244,7 +235,7 @@ async fn sessions_that_fell_idle_during_the_restart_do_not_come_back() {
     silent.speak(&relay, 1).await;
     talking.speak(&relay, 1).await;
     relay.settle().await;
-    until_folded(&callsight, 80).await;
+    callsight.folded(PATIENCE, 80).await;
     callsight.kill9();
 
     let last = SystemTime::from(health.stored_at(health.messages().await).await);

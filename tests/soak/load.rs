@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use callsight_frame::{
-    Form, Frame, MeetingId, Peer, PeerId, Reason, Seq, Server, ServerType, ServerUrl, SessionId,
+    App, Form, Frame, MeetingId, Peer, PeerId, Reason, Seq, Server, ServerType, ServerUrl, SessionId,
 };
 use callsight_publish::{PublishStats, Publisher, PublisherConfig};
 use rand::rngs::StdRng;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::FRAME_INTERVAL;
 use crate::kit::callsight::REGION;
-use crate::kit::frames::frame;
+use crate::kit::frames::{frame, full_frame};
 use crate::kit::proxy::Proxy;
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait;
@@ -88,6 +88,8 @@ struct Session {
     name: String,
     participant: String,
     server: String,
+    /// The release of a client that tells all that a browser knows; others tell little.
+    app: Option<String>,
     seq: u64,
     frames_left: u64,
 }
@@ -142,6 +144,8 @@ impl Load {
             name: format!("session-{}", self.begun.sessions),
             participant: format!("participant-{}", self.begun.sessions),
             server: self.servers[server].clone(),
+            // A new one with each server.
+            app: self.rng.random_bool(0.5).then(|| format!("web-{}", self.begun.servers)),
             seq: 0,
             frames_left: self.rng.random_range(FRAMES),
         }
@@ -191,21 +195,23 @@ impl Load {
                 0..3 => {
                     let reason = *Reason::ALL.choose(&mut self.rng).unwrap();
                     let bad = rejected(reason, &meeting.name, session, &others);
-                    self.publish_other(bad).await;
+                    self.publish_other(&meeting.name, bad).await;
                 }
                 // Once more, as a relay does that forgot that it had sent it.
-                3..6 if session.seq > 0 => self.publish_other(encode(session.seq, false)).await,
+                3..6 if session.seq > 0 => {
+                    self.publish_other(&meeting.name, encode(session.seq, false)).await
+                }
                 // The second overtakes the first.
                 6..9 => {
                     for seq in [session.seq + 2, session.seq + 1] {
-                        self.publish(&session.name, seq, encode(seq, false)).await;
+                        self.publish(&meeting.name, &session.name, seq, encode(seq, false)).await;
                     }
                     session.seq += 2;
                 }
                 _ => {
                     let seq = session.seq + 1;
                     let ended = session.frames_left == 0 && self.rng.random_bool(0.5);
-                    self.publish(&session.name, seq, encode(seq, ended)).await;
+                    self.publish(&meeting.name, &session.name, seq, encode(seq, ended)).await;
                     session.seq = seq;
                 }
             }
@@ -213,17 +219,17 @@ impl Load {
         meeting.members.retain(|session| session.frames_left > 0);
     }
 
-    async fn publish(&mut self, session: &str, seq: u64, payload: Vec<u8>) {
+    async fn publish(&mut self, meeting: &str, session: &str, seq: u64, payload: Vec<u8>) {
         let relay = self.relays.choose(&mut self.rng).unwrap();
         relay.room().await.unwrap();
-        let (id, seq) = (SessionId::new(session).unwrap(), Seq::new(seq).unwrap());
-        relay.publish_encoded(id, seq, payload.into()).unwrap();
+        let (meeting, session) = (MeetingId::new(meeting).unwrap(), SessionId::new(session).unwrap());
+        relay.publish_encoded(meeting, session, Seq::new(seq).unwrap(), payload.into()).unwrap();
     }
 
     /// Under a message id that is not a frame's own.
-    async fn publish_other(&mut self, payload: Vec<u8>) {
+    async fn publish_other(&mut self, meeting: &str, payload: Vec<u8>) {
         self.begun.others += 1;
-        self.publish("other", self.begun.others, payload).await;
+        self.publish(meeting, "other", self.begun.others, payload).await;
     }
 
     /// Sessions of one frame each, in one meeting.
@@ -232,22 +238,24 @@ impl Load {
         let meeting = format!("meeting-{}", self.begun.meetings);
         for _ in 0..sessions {
             let session = self.new_session();
-            self.publish(&session.name, 1, payload(&meeting, &session, 1, &[], false)).await;
+            self.publish(&meeting, &session.name, 1, payload(&meeting, &session, 1, &[], false)).await;
         }
     }
 
-    /// Servers with one session each, which sends one frame.
+    /// Servers with one session each, which sends one frame and vanishes, and is of a release of
+    /// its own: one that has ended joins none.
     pub(super) async fn flood_servers(&mut self, servers: usize) {
-        for _ in 0..servers {
-            let session = Session { server: self.new_server(), ..self.new_session() };
-            self.publish(&session.name, 1, payload("lonely", &session, 1, &[], true)).await;
+        for number in 0..servers {
+            let app = Some(format!("web-{}-{number}", self.begun.servers));
+            let session = Session { server: self.new_server(), app, ..self.new_session() };
+            self.publish("lonely", &session.name, 1, payload("lonely", &session, 1, &[], false)).await;
         }
     }
 
     /// A session with one frame, on a server of its own, whose URL is returned.
     pub(super) async fn newcomer(&mut self) -> String {
         let session = Session { server: self.new_server(), ..self.new_session() };
-        self.publish(&session.name, 1, payload("newcomers", &session, 1, &[], false)).await;
+        self.publish("newcomers", &session.name, 1, payload("newcomers", &session, 1, &[], false)).await;
         session.server
     }
 
@@ -314,7 +322,13 @@ pub(super) async fn publish(load: Arc<Mutex<Load>>, end: Instant) {
 
 fn described<'a>(meeting: &'a str, session: &'a Session, seq: u64, peers: &[&'a str]) -> Frame<'a> {
     let server = Server::new(ServerUrl::new(&session.server).unwrap(), ServerType::WebTransport);
-    let frame = frame(&session.name, seq, peers);
+    let mut frame = match &session.app {
+        Some(_) => full_frame(&session.name, seq, peers),
+        None => frame(&session.name, seq, peers),
+    };
+    if let Some((client, app)) = frame.client.as_mut().zip(session.app.as_deref()) {
+        client.app = App::new(app).ok();
+    }
     let rtt_ms = frame.server.as_ref().and_then(|server| server.rtt_ms);
     Frame {
         meeting_id: MeetingId::new(meeting).unwrap(),
@@ -372,6 +386,7 @@ fn each_kind_of_rejected_frame_is_rejected_for_its_reason() {
         participant: "participant".to_owned(),
         server: "https://server-1.example".to_owned(),
         seq: 0,
+        app: Some("web-1".to_owned()),
         frames_left: 1,
     };
     for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::BadSubject) {

@@ -58,8 +58,9 @@ const KEPT: Duration = Duration::from_secs(20);
 /// The budgets, which floods exceed and nothing else does.
 const MAX_SESSIONS: usize = 500;
 const MAX_SERVERS: usize = 64;
+const MAX_APPS: usize = 64;
 
-/// `--max-series`, by default 100,000.
+/// `--max-series`, by default 125,000.
 const MAX_SERIES: usize = 20_000;
 
 /// How often each exporter is scraped in all ways.
@@ -117,7 +118,9 @@ async fn assert_accounted(world: &World, published: Published) {
         let share = stored - began;
         let account = exporter
             .metrics_when(SETTLED_WITHIN, &format!("an account of {share} messages"), |scrape| {
-                wait::when(Account::of(scrape, REGION), |account| account.settled() >= share)
+                wait::when(Account::of(scrape, REGION), |account| {
+                    account.settled() >= share && account.letters_settled()
+                })
             })
             .await;
         assert_eq!(account.settled(), share, "{account:?}");
@@ -126,7 +129,7 @@ async fn assert_accounted(world: &World, published: Published) {
     assert_eq!(began_after(&world.main, REGION), Some(0));
 }
 
-/// Nothing is left of sessions, nor of servers.
+/// Nothing is left of sessions, servers and releases.
 async fn assert_gone(exporter: &Callsight) {
     let deadline = IDLE_TIMEOUT + SERVER_IDLE + SETTLED_WITHIN;
     exporter
@@ -137,11 +140,13 @@ async fn assert_gone(exporter: &Callsight) {
         .await;
 }
 
-/// Whether a metric has series of a session, or of a server that has a name.
+/// Whether a metric has series of a session, or of a server or a release that has a name.
 fn is_anybodys(scrape: &Scrape, name: &str) -> bool {
     let live = ["videocall_sessions", "callsight_live_series"].contains(&name) && scrape.sum(name, &[]) > 0.0;
     live || scrape.series(name).iter().any(|(labels, _)| {
-        labels.contains_key("session_id") || labels.get("server_url").is_some_and(|url| url.contains("://"))
+        labels.contains_key("session_id")
+            || labels.get("server_url").is_some_and(|url| url.contains("://"))
+            || labels.get("app").is_some_and(|app| app.starts_with("web-"))
     })
 }
 
@@ -183,6 +188,7 @@ async fn assert_churned(world: &World) {
     for (metric, labels) in [
         ("callsight_frames_refused_total", ("reason", "max_sessions")),
         ("callsight_refused_total", ("limit", "server_urls")),
+        ("callsight_refused_total", ("limit", "apps")),
     ] {
         assert!(scrape.sum(metric, &[labels]) > 0.0, "the budget {} was never exceeded", labels.1);
     }

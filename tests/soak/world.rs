@@ -28,7 +28,9 @@ use crate::kit::proxy::Proxy;
 use crate::kit::supercluster::SETTLED_WITHIN;
 use crate::kit::wait;
 use crate::load::Load;
-use crate::{IDLE_TIMEOUT, KEPT, MAX_SERIES, MAX_SERVERS, MAX_SESSIONS, SCRAPE_EVERY, SERVER_IDLE, say};
+use crate::{
+    IDLE_TIMEOUT, KEPT, MAX_APPS, MAX_SERIES, MAX_SERVERS, MAX_SESSIONS, SCRAPE_EVERY, SERVER_IDLE, say,
+};
 
 /// The size at which a stream discards its oldest messages, of frames and of dead letters.
 const MAX_BYTES: [i64; 2] = [2 << 20, 1 << 19];
@@ -302,11 +304,12 @@ async fn exporter(link: &Proxy, deployment: &str) -> Callsight {
         format!("--server-idle={}s", SERVER_IDLE.as_secs()),
         format!("--max-sessions={MAX_SESSIONS}"),
         format!("--max-server-urls={MAX_SERVERS}"),
+        format!("--max-apps={MAX_APPS}"),
         format!("--max-series={MAX_SERIES}"),
     ];
     let flags: Vec<_> = std::iter::once("--create").chain(flags.iter().map(String::as_str)).collect();
     let mut exporter = Callsight::serve_at(&link.url(), &flags);
-    exporter.ready().await;
+    exporter.ready_within(SETTLED_WITHIN).await;
     exporter
 }
 

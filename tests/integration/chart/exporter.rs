@@ -1,4 +1,4 @@
-//! The settings that a pod gets, in the hands of the exporter that will get them.
+//! The settings that a pod gets, in the hands of the exporter or ingest that will get them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,9 @@ use std::process::Output;
 use async_nats::jetstream::consumer::pull;
 use serde_json::{Map, Value, json};
 
-use super::{documents, object, read, render, values_of};
+use super::{INGEST, documents, object, read, render, values_of};
+use crate::ingest::client::{SECRET, token};
+use crate::ingest::{Way, frame_of};
 use crate::kit::callsight::Callsight;
 use crate::kit::process::temporary_directory;
 use crate::security::permissions::{User, nats_with_permissions};
@@ -85,14 +87,18 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// What the exporter of a colour says of its settings.
+/// What the exporter of a colour, or the ingest, says of its settings.
 #[track_caller]
-fn checked(args: &[&str], kind: &str, colour: &str) -> String {
+fn checked(args: &[&str], kind: &str, name: &str) -> String {
     let found = documents(&render(args));
-    let container = Container::of(&found, kind, &format!("callsight-{colour}"));
+    let container = Container::of(&found, kind, &format!("callsight-{name}"));
     let output = container.check();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{args:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+
+    // The image's own environment wins over the file.
+    let port = format!("CALLSIGHT_LISTEN=0.0.0.0:{}\n", container.spec["ports"][0]["containerPort"]);
+    assert!(read("Dockerfile").contains(&port), "{args:?}: {port}");
 
     // A file that is named and not mounted would be found out by a pod that does not start.
     let mounted: BTreeSet<_> = container.files.iter().map(|(path, _)| path.clone()).collect();
@@ -143,14 +149,38 @@ fn every_way_to_connect_is_one_that_the_exporter_takes() {
     checked(&["--set", "webConfig.secret=web,webConfig.scheme=HTTPS"], "Deployment", "blue");
 }
 
-/// A value for every setting that the schema knows, so that none has a type that the exporter does
-/// not take.
 #[test]
-fn every_setting_reaches_the_exporter() {
+fn the_ingest_takes_what_the_chart_gives_it() {
+    let said = checked(&["--set", INGEST], "Deployment", "ingest");
+    assert_eq!(
+        said,
+        "config is valid: subject health.diagnostics.us.ingest.HOST; listen 0.0.0.0:9464; tokens with meeting_id \
+         and peer_id; NATS nats://nats:4222\n"
+            .replace("HOST", said.split_once(".ingest.").unwrap().1.split(';').next().unwrap())
+    );
+    for region in super::REGIONS {
+        let args = ["--values", &values_of(region), "--set", "ingest.enabled=true"];
+        let said = checked(&args, "Deployment", "ingest");
+        assert!(said.contains(&format!("health.diagnostics.{region}.ingest.")), "{said}");
+    }
+    let open = "ingest.enabled=true,ingest.withoutTokens=true,regions={us,apac},ingest.region=apac";
+    let said = checked(&["--set", open], "Deployment", "ingest");
+    assert!(said.contains(".apac.ingest.") && said.contains("; without tokens;"), "{said}");
+    checked(&["--set", &format!("{INGEST},ingest.webConfig.secret=web")], "Deployment", "ingest");
+}
+
+/// A value for every setting that the schema knows, so that none has a type that the exporter or
+/// ingest does not take.
+#[test]
+fn every_setting_reaches_the_program() {
     let schema: Value = serde_json::from_str(&read("helm/callsight/values.schema.json")).unwrap();
     let sample = |name: &str, kind: &Value| match (kind["$ref"].as_str(), kind["type"].as_str()) {
         _ if name == "jetstream-prefix" => json!(["apac=JS.apac"]),
         _ if name == "region-nats-url" => json!(["apac=tls://apac:4222"]),
+        _ if name == "allow-origin" => json!(["https://app.example", "*"]),
+        _ if name == "trusted-proxy" => json!(["10.0.0.0/8", "2001:db8::1"]),
+        (Some("#/definitions/texts"), _) => json!(["a.example", "b.example"]),
+        (_, Some("string")) => json!("context.user.id"),
         (Some("#/definitions/byRegion"), _) => json!(["us=US"]),
         (Some("#/definitions/region"), _) => json!("us"),
         (Some("#/definitions/duration"), _) => json!("30s"),
@@ -160,11 +190,19 @@ fn every_setting_reaches_the_exporter() {
         (_, Some("integer")) => kind.get("maximum").cloned().unwrap_or(json!(2_500_000)),
         _ => list(&kind["enum"]).last().unwrap_or_else(|| panic!("no value for {name}: {kind}")).clone(),
     };
-    let settings = schema["definitions"]["settings"]["properties"].as_object().unwrap();
-    let settings: Map<_, _> =
-        settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
-    let set = format!("settings={}", Value::Object(settings));
-    let args = ["--set", "regions={us,apac}", "--set-json", &set];
+    let all = |key: &str, definition: &str| {
+        let settings = schema["definitions"][definition]["properties"].as_object().unwrap();
+        let settings: Map<_, _> =
+            settings.iter().map(|(name, kind)| (name.clone(), sample(name, kind))).collect();
+        format!("{key}={}", Value::Object(settings))
+    };
+    let args = ["--set", INGEST, "--set-json", &all("ingest.settings", "ingestSettings")];
+    let said = checked(&args, "Deployment", "ingest");
+    assert!(
+        said.starts_with("config is valid: ") && said.contains("with context.user.id and context.user.id;"),
+        "{said}"
+    );
+    let args = ["--set", "regions={us,apac}", "--set-json", &all("settings", "settings")];
     let said = checked(&args, "Deployment", "blue");
     assert!(said.starts_with("config is valid: "), "{said}");
     let found = documents(&render(&args));
@@ -210,14 +248,14 @@ fn the_job_declares_what_the_enabled_colours_need_where_they_are() {
     assert!(other.contains("region apac of us, apac: 2 streams, 1 consumers;"), "{other}");
 }
 
-/// The job makes what the exporter needs, both with the permissions of their users and the secrets
-/// from their files.
+/// The job makes what exporter and ingest need, all with the permissions of their users and the
+/// secrets from their files.
 #[tokio::test]
-async fn the_job_and_then_the_exporter_run_with_what_the_chart_gives_them() {
+async fn the_job_and_then_exporter_and_ingest_run_with_what_the_chart_gives_them() {
     let nats = nats_with_permissions();
     let set = "nats.user=exporter,nats.password.secret=a,streams.user=operator,streams.password.secret=b,\
                colours.green.enabled=true,settings.log-format=text";
-    let found = documents(&render(&["--set", set]));
+    let found = documents(&render(&["--set", set, "--set", INGEST]));
     let url = format!("--nats-url={}", nats.url());
 
     for (kind, name) in [("Job", "callsight-streams"), ("Pod", "callsight-streams-verify")] {
@@ -243,4 +281,16 @@ async fn the_job_and_then_the_exporter_run_with_what_the_chart_gives_them() {
         let consumer = User::connect(&nats, "operator").await.jetstream();
         consumer.get_consumer_from_stream::<pull::Config, _, _>(&durable, "HEALTH_US").await.unwrap();
     }
+
+    let folder = temporary_directory();
+    let args =
+        Container::of(&found, "Deployment", "callsight-ingest").arguments(folder.path(), "ingest-secret");
+    let file = |name: &str| folder.path().join("tokens").join(name);
+    fs::write(file("secret-0"), SECRET).unwrap();
+    let other = json!({"kty": "oct", "alg": "HS256", "k": "YW5vdGhlciBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcw"});
+    fs::write(file("key-0"), json!({"keys": [other]}).to_string()).unwrap();
+    let args: Vec<_> = args.iter().skip(1).map(String::as_str).collect();
+    let mut way = Way::start_in(temporary_directory(), &nats.url(), &args);
+    way.ready().await;
+    assert_eq!(way.post(&token("ana"), &frame_of("ana:1", 1, &[])).await.status, 204);
 }

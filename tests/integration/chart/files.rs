@@ -138,7 +138,7 @@ fn every_command_in_compose_is_one_that_callsight_takes() {
         );
         commands += 1;
     }
-    assert_eq!(commands, 5);
+    assert_eq!(commands, 6);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn the_servers_in_compose_have_all_that_their_files_ask_for() {
 }
 
 #[test]
-fn prometheus_in_compose_has_the_rules_and_finds_both_exporters() {
+fn prometheus_in_compose_has_the_rules_and_finds_exporters_and_ingest() {
     let compose = compose();
     let content = compose["configs"]["prometheus"]["content"].as_str().unwrap();
     let directory = temporary_directory();
@@ -176,7 +176,8 @@ fn prometheus_in_compose_has_the_rules_and_finds_both_exporters() {
     assert!(output.status.success() && said.contains("rules found"), "{said}");
 
     let config: Value = yaml_serde::from_str(content).unwrap();
-    for target in texts(&config["scrape_configs"][0]["static_configs"][0]["targets"]) {
+    let jobs = config["scrape_configs"].as_array().unwrap();
+    for target in jobs.iter().flat_map(|job| texts(&job["static_configs"][0]["targets"])) {
         let service = target.split(':').next().unwrap();
         assert!(compose["services"].get(service).is_some(), "{target}");
     }

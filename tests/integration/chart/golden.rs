@@ -5,13 +5,14 @@ use std::{env, fs};
 
 use super::{REGIONS, render, root, values_of};
 
-/// The files of `tests/golden` hold what helm renders for a region, with the rules and dashboards
-/// cut down to a line each: they are files of their own. `UPDATE_GOLDEN=1` writes them anew.
+/// The files of `tests/golden` hold what helm renders for a region with an ingest, with the rules
+/// and dashboards cut down to a line each: they are files of their own. `UPDATE_GOLDEN=1` writes
+/// them anew.
 #[test]
 fn the_manifests_of_the_regions_are_the_golden_ones() {
     for region in REGIONS {
         let path = root().join(format!("tests/golden/callsight-{region}.yaml"));
-        let rendered = shortened(&render(&["--values", &values_of(region)]));
+        let rendered = shortened(&render(&["--values", &values_of(region), "--set", "ingest.enabled=true"]));
         if env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&path, rendered).unwrap();
             continue;

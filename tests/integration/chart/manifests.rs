@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{CHART, REGIONS, documents, files, find, helm, names, object, render, values_of};
+use super::{CHART, INGEST, REGIONS, documents, files, find, helm, names, object, render, values_of};
 use crate::kit::{process, python};
 
 /// The oldest Kubernetes that the chart takes, and the newest whose schemas the validator has.
@@ -33,6 +33,15 @@ const FEATURES: &[(&str, &str)] = &[
         "nats.urls={tls://a:4222,tls://b:4222},nats.tls.ca.secret=ca,nats.tls.clientCertificate.secret=client,nats.tls.first=true",
     ),
     ("streams", "streams.regions={us,apac},streams.hub=us,streams.replicas=3,streams.image.tag=9.9.9"),
+    ("ingest", INGEST),
+    (
+        "ingest-outside",
+        "ingest.ingress.enabled=true,ingest.ingress.hosts={a.example,b.example},ingest.ingress.className=nginx,\
+      ingest.ingress.annotations.note=x,ingest.ingress.tls[0].secretName=a,ingest.ingress.tls[0].hosts={a.example},\
+      ingest.networkPolicy.from[0].namespaceSelector.matchLabels.a=b,ingest.autoscaling.enabled=true,\
+      ingest.settings.allow-origin={https://app.example},ingest.webConfig.secret=web,ingest.webConfig.scheme=HTTPS,\
+      ingest.service.type=LoadBalancer,ingest.service.annotations.note=x",
+    ),
     ("no-streams", "streams.apply=false"),
     ("web", "webConfig.secret=web,webConfig.scheme=HTTPS"),
     ("service-monitor", "monitoring.monitor.enabled=true,monitoring.monitor.labels.release=prometheus"),
@@ -210,6 +219,98 @@ fn services_lead_to_their_colour_and_to_the_active_one() {
             }
         }
     }
+}
+
+/// It reads nothing, so that colours mean nothing to it: not two of it, nor two policies.
+#[test]
+fn there_is_one_ingest_whichever_colours_run() {
+    let monitors =
+        "monitoring.monitor.enabled=true,ingest.ingress.enabled=true,ingest.ingress.hosts={a.example}";
+    for active in ["blue", "green"] {
+        let set = format!("{INGEST},{monitors},colours.green.enabled=true,active={active}");
+        let found = documents(&render(&["--set", &set]));
+        let named = names(&found);
+        for kind in
+            ["Deployment", "Service", "Ingress", "NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"]
+        {
+            let of_kind = named.iter().filter(|name| **name == format!("{kind}/callsight-ingest"));
+            assert_eq!(of_kind.count(), 1, "{kind}: {named:#?}");
+        }
+        let ingests = named.iter().filter(|name| name.contains("ingest"));
+        assert_eq!(ingests.count(), 7, "those, and its settings: {named:#?}");
+        let pods =
+            ["blue", "green", "ingest"].map(|of| object(&found, "Deployment", &format!("callsight-{of}")));
+        for (kind, pointer) in [
+            ("Service", "/spec/selector"),
+            ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+            ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+        ] {
+            for document in found.iter().filter(|document| document["kind"] == kind) {
+                let name = document["metadata"]["name"].as_str().unwrap();
+                let selected = pods.map(|pods| selects(document.pointer(pointer).unwrap(), pods));
+                assert_eq!(selected[2], name == "callsight-ingest", "{kind} {name}");
+                assert!(!selected[2] || selected == [false, false, true], "{kind} {name}: {selected:?}");
+            }
+        }
+    }
+}
+
+/// Whoever deploys a version has it taken by the exporters first, and ingest with the switch.
+#[test]
+fn an_ingest_has_the_image_of_the_active_colour_and_restarts_for_nothing_else() {
+    let template = |set: &str| {
+        let found = documents(&render(&["--set", &format!("{INGEST},image.tag=1.0.0,{set}")]));
+        object(&found, "Deployment", "callsight-ingest")["spec"]["template"].clone()
+    };
+    let image = |template: &Value| template["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
+    let before = template("colours.blue.image.tag=1.1.0");
+    assert!(image(&before).ends_with(":1.1.0"), "{}", image(&before));
+    let staged = "colours.blue.image.tag=1.1.0,colours.green.enabled=true,colours.green.image.tag=1.2.0";
+    for other in [staged, &format!("{staged},settings.idle-timeout=45s,streams.apply=false")] {
+        assert_eq!(template(other), before, "{other}");
+    }
+    assert!(image(&template(&format!("{staged},active=green"))).ends_with(":1.2.0"));
+    assert!(image(&template(&format!("{staged},ingest.image.tag=2.0.0"))).ends_with(":2.0.0"));
+    assert_ne!(template("colours.blue.image.tag=1.1.0,ingest.settings.buffer=9"), before);
+}
+
+#[test]
+fn an_ingest_is_rolled_without_a_moment_in_which_nobody_answers() {
+    let found = documents(&render(&["--set", &format!("{INGEST},ingest.drainSeconds=45")]));
+    let spec = &object(&found, "Deployment", "callsight-ingest")["spec"];
+    assert_eq!(spec["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
+    assert_eq!(spec["replicas"], 2);
+    let pod = &spec["template"]["spec"];
+    // The drain, 2 s for open requests and 5 s for frames that wait.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > 45 + 2 + 5, "{pod}");
+    for constraint in pod["topologySpreadConstraints"].as_array().unwrap() {
+        assert!(selects(
+            &constraint["labelSelector"]["matchLabels"],
+            object(&found, "Deployment", "callsight-ingest")
+        ));
+    }
+    let scaled = documents(&render(&["--set", &format!("{INGEST},ingest.autoscaling.enabled=true")]));
+    let spec = &object(&scaled, "Deployment", "callsight-ingest")["spec"];
+    assert_eq!(spec.get("replicas"), None, "an upgrade would undo the scaling");
+    let scaler = &object(&scaled, "HorizontalPodAutoscaler", "callsight-ingest")["spec"];
+    assert_eq!(scaler["scaleTargetRef"]["name"], "callsight-ingest");
+}
+
+#[test]
+fn only_frames_are_led_in_from_outside_and_only_by_those_who_are_named() {
+    let found = documents(&render(&["--values", &values_of("us"), "--set", "ingest.enabled=true"]));
+    let rules = object(&found, "Ingress", "callsight-ingest")["spec"]["rules"].as_array().unwrap();
+    for path in rules.iter().flat_map(|rule| rule["http"]["paths"].as_array().unwrap()) {
+        assert_eq!((&path["path"], &path["pathType"]), (&json!("/v1/frames"), &json!("Exact")));
+    }
+    assert!(!rules.is_empty());
+    let policy = &object(&found, "NetworkPolicy", "callsight-ingest")["spec"];
+    let from = policy["ingress"][0]["from"].as_array().unwrap();
+    let namespace =
+        |peer: &Value| peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].clone();
+    let from: Vec<_> = from.iter().map(namespace).collect();
+    assert_eq!(from, ["ingress-nginx", "monitoring"]);
+    assert_eq!(policy["egress"], object(&found, "NetworkPolicy", "callsight")["spec"]["egress"]);
 }
 
 /// Two pods of a colour would share its durable, and with it the frames.

@@ -25,6 +25,11 @@ use crate::kit::{process, tool};
 
 const CHART: &str = "helm/callsight";
 
+/// An ingest with a secret and a public key, and what else it needs.
+const INGEST: &str = "ingest.enabled=true,ingest.tokenSecrets[0].secret=calls,ingest.tokenSecrets[0].key=secret,\
+     ingest.tokenKeys[0].secret=calls,ingest.tokenKeys[0].key=jwks.json,ingest.nats.user=ingest,\
+     ingest.nats.password.secret=nats";
+
 /// The values files that a region is installed with.
 const REGIONS: [&str; 2] = ["us", "apac"];
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{documents, files, object, render, root};
+use super::{INGEST, documents, files, object, render, root};
 use crate::kit::process::temporary_directory;
 use crate::kit::prometheus::promtool;
 
@@ -32,11 +32,15 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn the_rules_in_kubernetes_are_those_of_the_project_and_promtool_takes_them() {
-    let found = documents(&render(&["--set", RULES]));
+    let by_default = documents(&render(&["--set", RULES]));
     let sources = files("helm/callsight/files/rules", "yaml");
-    assert_eq!(of_kind(&found, "PrometheusRule").len(), sources.len());
+    assert_eq!(of_kind(&by_default, "PrometheusRule").len(), sources.len());
     assert!(!sources.is_empty());
-    for source in sources {
+
+    let found = documents(&render(&["--set", RULES, "--set", "monitoring.rules.videocall=true"]));
+    let optional = files("helm/callsight/files/rules/optional", "yaml");
+    assert_eq!(of_kind(&found, "PrometheusRule").len(), sources.len() + optional.len());
+    for source in sources.into_iter().chain(optional) {
         let rule = object(&found, "PrometheusRule", &format!("callsight-{}", stem(&source)));
         assert_eq!(rule["apiVersion"], "monitoring.coreos.com/v1");
         assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
@@ -142,6 +146,41 @@ fn a_monitor_finds_each_colour_once_as_a_job_of_its_own() {
         fs::write(&path, scrape_config(endpoint)).unwrap();
         let output = promtool(&["check", "config", path.to_str().unwrap()], "");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A password that the exporter asks for is not sent, in the clear, to an ingest without one.
+#[test]
+fn a_monitor_finds_the_ingest_alone_and_shows_no_password_unasked() {
+    let auth =
+        "monitoring.monitor.basicAuth.password.name=web,monitoring.monitor.basicAuth.password.key=password";
+    for (kind, pods, list) in
+        [("ServiceMonitor", "Service", "endpoints"), ("PodMonitor", "Deployment", "podMetricsEndpoints")]
+    {
+        let set = format!("{INGEST},monitoring.monitor.enabled=true,monitoring.monitor.kind={kind},{auth}");
+        let found = documents(&render(&["--set", &set]));
+        let spec = &object(&found, kind, "callsight-ingest")["spec"];
+        let wanted = spec["selector"]["matchLabels"].as_object().unwrap();
+        let chosen = of_kind(&found, pods).into_iter().filter(|target| {
+            let template = &target["spec"]["template"]["metadata"]["labels"];
+            let labels = if pods == "Service" { &target["metadata"]["labels"] } else { template };
+            wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+        });
+        let chosen: Vec<_> = chosen.map(|target| target["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(chosen, ["callsight-ingest"], "{kind}");
+        let endpoint = &spec[list][0];
+        assert_eq!(
+            endpoint["relabelings"][0],
+            json!({"targetLabel": "job", "replacement": "callsight-ingest"})
+        );
+        assert_eq!(endpoint.get("basicAuth"), None, "{kind}");
+        let web = format!("{set},ingest.webConfig.secret=web,ingest.webConfig.scheme=HTTPS");
+        let found = documents(&render(&["--set", &web]));
+        let endpoint = &object(&found, kind, "callsight-ingest")["spec"][list][0];
+        assert_eq!(
+            (&endpoint["scheme"], &endpoint["basicAuth"]["password"]["key"]),
+            (&json!("https"), &json!("password"))
+        );
     }
 }
 

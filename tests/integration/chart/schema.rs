@@ -5,11 +5,26 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{CHART, read, template, values_of};
+use super::{CHART, INGEST, read, template, values_of};
 
 /// Settings of `serve` that the chart sets itself, from values of other names.
 const OWN: [&str; 8] =
     ["region", "deployment", "shard", "listen", "web-config", "config", "check-config", "nats-"];
+
+/// The same of `ingest`.
+const OF_INGEST: [&str; 11] = [
+    "region",
+    "listen",
+    "web-config",
+    "config",
+    "check-config",
+    "nats-",
+    "server-id",
+    "drain",
+    "token-secret",
+    "token-key",
+    "without-tokens",
+];
 
 #[track_caller]
 fn refused(args: &[&str]) -> String {
@@ -40,6 +55,18 @@ fn typos_and_values_out_of_range_are_refused_by_name() {
         ("settings.nats-url=nats://a", "at '/settings': additional properties 'nats-url' not allowed"),
         ("settings.degraded-concealment=5", "at '/settings/degraded-concealment': maximum"),
         ("nats.url=nats://a", "at '/nats': additional properties 'url' not allowed"),
+        ("ingest.enable=true", "at '/ingest': additional properties 'enable' not allowed"),
+        (
+            "ingest.settings.rate-adress=5",
+            "at '/ingest/settings': additional properties 'rate-adress' not allowed",
+        ),
+        ("ingest.settings.token-preset=zoom", "at '/ingest/settings/token-preset'"),
+        (
+            "ingest.settings.without-tokens=true",
+            "at '/ingest/settings': additional properties 'without-tokens'",
+        ),
+        ("ingest.tokenKeys[0].secret=a", "at '/ingest/tokenKeys/0': missing property 'key'"),
+        ("ingest.replicas=0", "at '/ingest/replicas': minimum"),
         ("nats.urls={http://a}", "at '/nats/urls/0'"),
         ("settings.region-nats-url={apac=nats://me:secret@a}", "at '/settings/region-nats-url/0'"),
         ("nats.fallbackUrl={nats://a}", "at '/nats': additional properties 'fallbackUrl' not allowed"),
@@ -75,6 +102,28 @@ fn what_does_not_go_together_is_refused_with_what_to_do() {
         (
             "streams.nkey.secret=a,streams.user=b,streams.password.secret=c",
             "streams.user cannot be used with streams.nkey: connect as one user",
+        ),
+        (
+            "ingest.enabled=true",
+            "name secrets in ingest.tokenSecrets (HS256) or ingest.tokenKeys (public keys in PEM, or a JWKS), or \
+             accept frames of anybody with ingest.withoutTokens=true",
+        ),
+        (
+            format!("{INGEST},ingest.withoutTokens=true").as_str(),
+            "ingest.withoutTokens cannot be used with ingest.tokenSecrets or ingest.tokenKeys",
+        ),
+        (
+            format!("{INGEST},regions={{us,apac}}").as_str(),
+            "ingest publishes to one region: set ingest.region to one of us, apac",
+        ),
+        (format!("{INGEST},ingest.region=eu").as_str(), "ingest.region is eu, which is not in regions: us"),
+        (
+            format!("{INGEST},ingest.ingress.enabled=true").as_str(),
+            "ingest.ingress needs ingest.ingress.hosts",
+        ),
+        (
+            format!("{INGEST},ingest.nats.creds.secret=a").as_str(),
+            "ingest.nats.user cannot be used with ingest.nats.creds: connect as one user",
         ),
         ("nats.user=a", "nats.user needs nats.password.secret too"),
         ("streams.password.secret=a", "streams.password.secret needs streams.user too"),
@@ -124,24 +173,24 @@ fn no_object_of_the_schema_takes_keys_that_it_does_not_name() {
 }
 
 #[test]
-fn the_settings_are_those_of_serve() {
-    let declared = read("docs/configuration.md");
-    let (_, serve) = declared.split_once("## `callsight serve`").unwrap();
-    let (serve, _) = serve.split_once("\n## ").unwrap();
-    let own = |flag: &&str| OWN.iter().any(|own| flag == own || own.ends_with('-') && flag.starts_with(own));
-    let flags: BTreeSet<_> = serve
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `--")?.split('`').next())
-        .filter(|flag| !own(flag))
-        .collect();
-    let schema = schema();
-    let settings: BTreeSet<_> = schema["definitions"]["settings"]["properties"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
-    assert_eq!(settings, flags, "settings of values.schema.json against docs/configuration.md");
+fn the_settings_are_those_of_the_commands() {
+    let (declared, schema) = (read("docs/configuration.md"), schema());
+    for (command, definition, own) in
+        [("serve", "settings", &OWN[..]), ("ingest", "ingestSettings", &OF_INGEST)]
+    {
+        let (_, section) = declared.split_once(&format!("## `callsight {command}`")).unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let own =
+            |flag: &&str| own.iter().any(|own| flag == own || own.ends_with('-') && flag.starts_with(own));
+        let flags: BTreeSet<_> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `--")?.split('`').next())
+            .filter(|flag| !own(flag))
+            .collect();
+        let settings = schema["definitions"][definition]["properties"].as_object().unwrap();
+        let settings: BTreeSet<_> = settings.keys().map(String::as_str).collect();
+        assert_eq!(settings, flags, "{definition} of values.schema.json against docs/configuration.md");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! to every question.
 
 mod answers;
+mod browsers;
 mod model;
+mod videocall;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,7 +68,7 @@ fn the_json_is_what_grafana_calls_a_dashboard() {
 fn every_panel_says_what_it_shows_in_which_unit_and_when_it_is_bad() {
     let dashboards = Dashboard::all();
     let uids: BTreeSet<_> = dashboards.iter().map(|dashboard| &dashboard.uid).collect();
-    assert_eq!(uids.len(), 5, "{uids:?}");
+    assert_eq!(uids.len(), 6, "{uids:?}");
     for dashboard in &dashboards {
         let mut taken = BTreeSet::new();
         for panel in dashboard.panels() {
@@ -147,6 +149,7 @@ fn one_gets_from_slow_to_whom_with_time_and_place() {
         );
     };
     leads("callsight-rtt", "callsight-neteq");
-    leads("callsight-neteq", "callsight-participation");
+    leads("callsight-neteq", "callsight-cause");
+    leads("callsight-cause", "callsight-participation");
     leads("callsight-participation", "callsight-session");
 }

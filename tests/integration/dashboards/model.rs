@@ -21,6 +21,8 @@ pub(crate) struct Panel {
     /// How many steps there are.
     pub(crate) thresholds: usize,
     pub(crate) expressions: Vec<String>,
+    /// What it says where there is no value.
+    pub(crate) nothing: Option<String>,
     /// Left, top, width, height.
     pub(crate) position: [u64; 4],
     links: Vec<String>,
@@ -67,6 +69,7 @@ impl Dashboard {
                         .iter()
                         .map(|target| string(&target["expr"]))
                         .collect(),
+                    nothing: defaults["noValue"].as_str().map(str::to_owned),
                     position: ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap()),
                     links: list(&defaults["links"]).iter().map(|link| string(&link["url"])).collect(),
                 }

@@ -1,4 +1,5 @@
-//! What `getStats()` of real browsers has, compared with the tables of `docs/frame.md`.
+//! What `getStats()` of real browsers has, and the frames that the browser client makes of it,
+//! compared with the tables of `docs/frame.md`.
 //!
 //! Browsers differ in what they measure, and change with every version, so a table of statistics
 //! rots unless it is compared with them. A page calls itself, and posts what both ends see.
@@ -7,16 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use callsight_frame::Frame;
 use serde_json::Value;
 use warp::Filter;
 use warp::http::StatusCode;
 
 use crate::kit::browser::Browser;
 use crate::kit::firefox::Firefox;
-use crate::kit::wait;
+use crate::kit::{wait, web};
 
 const DOC: &str = include_str!("../../../docs/frame.md");
-const PAGE: &str = include_str!("call.html");
 
 /// RTCP reports come every few seconds, and a browser starts slowly on a busy machine.
 const CALL_WITHIN: Duration = Duration::from_secs(120);
@@ -28,6 +29,8 @@ struct Seen {
     video: BTreeSet<String>,
     /// Of what belongs to no kind of media, such as a candidate pair.
     other: BTreeSet<String>,
+    /// The last frame, as JSON.
+    frame: Value,
     failure: Option<String>,
 }
 
@@ -98,8 +101,8 @@ fn mapped() -> BTreeSet<Statistic> {
 }
 
 /// Whether the table of what browsers lack says that a version of a browser has a statistic.
-fn documented(statistic: &Statistic, column: usize, version: u32) -> bool {
-    let cell = lacking().find(|row| row[0].trim_matches('`') == statistic.name).map(|row| row[column]);
+fn documented(statistic: &str, column: usize, version: u32) -> bool {
+    let cell = lacking().find(|row| row[0].trim_matches('`') == statistic).map(|row| row[column]);
     match cell {
         None | Some("yes") => true,
         Some("no") => false,
@@ -113,30 +116,52 @@ fn lacking() -> impl Iterator<Item = Vec<&'static str>> {
     rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
 }
 
-/// Serves the page of a call, and collects the statistics that it posts.
+/// The fields of a map of the frame that a version of a browser can fill, by their table.
+fn filled(kind: &str, column: usize, version: u32) -> BTreeSet<&'static str> {
+    let mapping = section("\n## From `getStats()`\n", "\n### What browsers lack\n");
+    let table = mapping.split("\n### ").find_map(|part| part.strip_prefix(kind)).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let fields = rows.flat_map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        let mut statistics = named(cells[1]).map(|name| documented(name, column, version)).peekable();
+        // The session's round trip has a substitute; any other field needs all of its statistics.
+        let known = statistics.peek().is_some()
+            && if kind == "Session" { statistics.any(|known| known) } else { statistics.all(|known| known) };
+        cells[0].split('`').skip(1).step_by(2).filter(move |_| known)
+    });
+    fields.collect()
+}
+
+/// Serves the page of a call, and collects the statistics and the frames that it posts.
 async fn serve() -> (String, Arc<Mutex<Seen>>) {
     let seen = Arc::<Mutex<Seen>>::default();
-    let (adding, failing) = (Arc::clone(&seen), Arc::clone(&seen));
-    let json = || warp::post().and(warp::body::bytes());
-    let statistics = warp::path("statistics").and(json()).map(move |body: bytes::Bytes| {
-        adding.lock().unwrap().add(&serde_json::from_slice(&body).unwrap());
-        StatusCode::NO_CONTENT
+    let post = |path, add: fn(&mut Seen, &[u8])| {
+        let seen = Arc::clone(&seen);
+        warp::post().and(path).and(warp::body::bytes()).map(move |body: bytes::Bytes| {
+            add(&mut seen.lock().unwrap(), &body);
+            StatusCode::NO_CONTENT
+        })
+    };
+    let statistics = post(warp::path("statistics").boxed(), |seen, body| {
+        seen.add(&serde_json::from_slice(body).unwrap());
     });
-    let failure = warp::path("failure").and(json()).map(move |body: bytes::Bytes| {
-        failing.lock().unwrap().failure = Some(String::from_utf8_lossy(&body).into_owned());
-        StatusCode::NO_CONTENT
+    let frames =
+        post(warp::path("v1").and(warp::path("frames")).boxed(), |seen, body| match Frame::decode(body) {
+            Ok(frame) => seen.frame = serde_json::to_value(&frame).unwrap(),
+            Err(rejection) => seen.failure = Some(rejection.to_string()),
+        });
+    let failure = post(warp::path("failure").boxed(), |seen, body| {
+        seen.failure = Some(String::from_utf8_lossy(body).into_owned());
     });
-    let page = warp::get().map(|| warp::reply::html(PAGE));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(warp::serve(statistics.or(failure).or(page)).incoming(listener).run());
+    let pages = web::pages(include_str!("call.html"));
+    let url = web::serve(statistics.or(frames).or(failure).or(pages)).await;
     (url, seen)
 }
 
 /// Waits until a call has shown every documented statistic, then verifies that it has no other.
 async fn compare(seen: &Mutex<Seen>, column: usize, version: u32) {
     let (present, absent): (Vec<_>, Vec<_>) =
-        mapped().into_iter().partition(|statistic| documented(statistic, column, version));
+        mapped().into_iter().partition(|statistic| documented(statistic.name, column, version));
     wait::eventually_async(CALL_WITHIN, "every statistic that the table promises", async || {
         let seen = seen.lock().unwrap();
         assert_eq!(seen.failure, None);
@@ -144,7 +169,31 @@ async fn compare(seen: &Mutex<Seen>, column: usize, version: u32) {
         wait::when(missing, Vec::is_empty)
     })
     .await;
+    for (kind, map) in [
+        ("Audio", "/peers/0/audio"),
+        ("Video", "/peers/0/video"),
+        ("Video", "/peers/0/screen"),
+        ("Send", "/send"),
+    ] {
+        let expected = filled(kind, column, version);
+        assert!(expected.len() > 5, "{kind}: {expected:?}");
+        wait::eventually_async(CALL_WITHIN, &format!("{map} to have {expected:?}"), async || {
+            let seen = seen.lock().unwrap();
+            assert_eq!(seen.failure, None);
+            let fields = seen.frame.pointer(map).and_then(Value::as_object).cloned().unwrap_or_default();
+            let fields: BTreeSet<_> = fields.keys().cloned().collect();
+            wait::when(fields, |fields| fields.iter().map(String::as_str).eq(expected.iter().copied()))
+        })
+        .await;
+    }
     let seen = seen.lock().unwrap();
+    for field in filled("Session", column, version) {
+        let pointer = format!("/{}", field.replace('.', "/"));
+        assert!(seen.frame.pointer(&pointer).is_some(), "{field} of {}", seen.frame);
+    }
+    let peer = &seen.frame["peers"][0];
+    assert_eq!((&peer["can_listen"], &peer["can_see"]), (&true.into(), &true.into()), "{peer}");
+    assert_eq!(seen.frame["join"]["state"], "joined");
     let surprising: Vec<_> = absent.iter().filter(|statistic| seen.has(statistic)).collect();
     assert!(surprising.is_empty(), "version {version} has what the table says it lacks: {surprising:?}");
 }
@@ -152,12 +201,7 @@ async fn compare(seen: &Mutex<Seen>, column: usize, version: u32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_has_the_statistics_that_the_mapping_names() {
     let (url, seen) = serve().await;
-    let browser = Browser::start_with(&[
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        "--autoplay-policy=no-user-gesture-required",
-        "--disable-features=WebRtcHideLocalIpsWithMdns",
-    ]);
+    let browser = Browser::start_with(web::CALLING);
     let version = browser.version().await;
     let page = browser.page(640, 480).await;
     page.open(&url).await;

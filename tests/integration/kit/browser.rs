@@ -280,6 +280,11 @@ impl Page {
         self.until("document.readyState === 'complete'").await;
     }
 
+    /// Closes the tab as a user does: the page hears that it goes.
+    pub(crate) async fn close(self) {
+        self.call("Page.close", json!({})).await;
+    }
+
     /// The value of a JavaScript expression; a promise is waited for.
     ///
     /// # Panics

@@ -95,8 +95,13 @@ impl Callsight {
 
     /// Waits until `/readyz` says that it is ready.
     pub(crate) async fn ready(&mut self) {
+        self.ready_within(wait::PATIENCE).await;
+    }
+
+    /// The same, where servers and links break meanwhile.
+    pub(crate) async fn ready_within(&mut self, deadline: Duration) {
         let url = format!("{}/readyz", self.url());
-        wait::eventually_async(wait::PATIENCE, "callsight to be ready", async || {
+        wait::eventually_async(deadline, "callsight to be ready", async || {
             if let Some(status) = self.process.exited() {
                 panic!("callsight ended before it was ready, with {status}:\n{}", self.process.output());
             }
@@ -121,6 +126,16 @@ impl Callsight {
             condition(&Scrape::parse(response.text())).map_err(|seen| format!("{seen:?}"))
         })
         .await
+    }
+
+    /// The metrics once at least so many frames are folded.
+    pub(crate) async fn folded(&self, deadline: Duration, frames: usize) -> Scrape {
+        self.metrics_when(deadline, &format!("{frames} folded frames"), |scrape| {
+            let folded = scrape.sum("callsight_frames_folded_total", &[]);
+            wait::when(folded, |folded| *folded >= frames as f64).map(drop)
+        })
+        .await;
+        self.metrics().await
     }
 
     /// The exporter's process, for its log, its id and SIGSTOP.

@@ -1,7 +1,8 @@
 //! Frames whose values a test can predict.
 
 use callsight_frame::{
-    Audio, Frame, MeetingId, NetEq, Peer, PeerId, Seq, Server, ServerType, ServerUrl, SessionId, Video,
+    App, Audio, CandidateType, Client, Frame, Join, JoinState, MeetingId, NetEq, Path, Peer, PeerId,
+    Platform, Protocol, QualityLimitation, Sending, Seq, Server, ServerType, ServerUrl, SessionId, Video,
 };
 
 /// The server of every frame.
@@ -26,6 +27,55 @@ pub(crate) fn frame<'a>(session_id: &'a str, seq: u64, peers: &[&'a str]) -> Fra
             1_764_000_000_000 + 1_000 * seq,
         )
     }
+}
+
+/// The same with all that a client can tell: something in every metric.
+pub(crate) fn full_frame<'a>(session_id: &'a str, seq: u64, peers: &[&'a str]) -> Frame<'a> {
+    let send = Sending {
+        rtt_ms: Some(51.0),
+        audio_packets_sent: Some(50 * seq),
+        audio_packets_lost: Some(0),
+        video_packets_sent: Some(200 * seq),
+        video_packets_lost: Some(seq),
+        fps: Some(30.0),
+        frame_height: Some(720),
+        bitrate_kbps: Some(1_400.0),
+        limited: Some(QualityLimitation { cpu_ms: Some(10 * seq), ..QualityLimitation::default() }),
+        nack_count: Some(seq),
+        pli_count: Some(1),
+    };
+    let path = Path {
+        candidate_type: Some(CandidateType::Host),
+        protocol: Some(Protocol::Udp),
+        available_outgoing_kbps: Some(2_500.0),
+        ice_restarts: Some(1),
+    };
+    let mut frame = Frame {
+        client: Some(Client { app: App::new("web-2.14.0").ok(), platform: Some(Platform::Chrome) }),
+        path: Some(path),
+        send: Some(send),
+        join: Some(Join { state: JoinState::Joined, setup_ms: Some(812.0), reason: None }),
+        ..frame(session_id, seq, peers)
+    };
+    for peer in &mut frame.peers {
+        let audio = peer.audio.get_or_insert_default();
+        audio.jitter_ms = Some(4.0);
+        audio.silent_concealed_samples = Some(0);
+        audio.concealment_events = Some(seq);
+        audio.inserted_samples = Some(480 * seq);
+        audio.removed_samples = Some(240 * seq);
+        audio.packets_discarded = Some(0);
+        let video = peer.video.get_or_insert_default();
+        video.frames_buffered = Some(1.5);
+        video.packets_received = Some(200 * seq);
+        video.packets_lost = Some(0);
+        video.freezes_ms = Some(0);
+        video.frame_height = Some(360);
+        video.nack_count = Some(0);
+        video.pli_count = Some(0);
+        peer.screen = Some(Video { fps: Some(5.0), frame_height: Some(1080), ..Video::default() });
+    }
+    frame
 }
 
 /// The round trip in frame `seq`, in milliseconds.

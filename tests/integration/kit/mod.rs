@@ -11,7 +11,8 @@ pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod stream;
+pub(crate) mod web;
 
 pub(crate) use callsight_testkit::{
-    http, nats, port, process, prometheus, python, region, supercluster, tool, wait,
+    http, jwt, nats, port, process, prometheus, python, region, supercluster, tool, wait,
 };

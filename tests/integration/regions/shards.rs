@@ -1,12 +1,18 @@
 //! A region that is shared out between several exporters shows what one would show: all of it, and
 //! nothing twice.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull;
-use callsight::topology::{Shard, dead_letter_stream_config, mirror_config, stream_config};
-use callsight_frame::subject::Region;
+use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::stream::Stream;
+use callsight::topology::{Shard, consumer_config, dead_letter_stream_config, mirror_config, stream_config};
+use callsight_frame::subject::{MeetingPartition, Partition, Region, Subject};
 use callsight_frame::{Form, Frame, MeetingId, Server, ServerUrl};
+use callsight_publish::{Publisher, PublisherConfig};
+use futures_util::TryStreamExt;
+use time::OffsetDateTime;
 
 use crate::kit::callsight::{Callsight, REGION};
 use crate::kit::frames::frame;
@@ -22,7 +28,9 @@ const NEVER_IDLE: &str = "--idle-timeout=1h";
 /// So many relays that every one of a few shards gets some.
 const RELAYS: usize = 24;
 
-/// Two sessions on each relay, in a meeting of their own, and frames that name their relay's URL.
+/// Meetings of two sessions each, and frames that name a URL of their meeting. Every other meeting
+/// is on one relay, which publishes without the meeting's partition. The sessions of the rest are
+/// on a relay each, behind the same URL, and these publish with it.
 struct Calls {
     sessions: Vec<String>,
     meetings: Vec<String>,
@@ -35,32 +43,51 @@ impl Calls {
             |prefix: &str, count: usize| (0..count).map(|number| format!("{prefix}{number}")).collect();
         Self {
             sessions: names("s", 2 * RELAYS),
-            meetings: names("m", RELAYS),
+            meetings: names("meeting-", RELAYS),
             urls: names("https://relay.example:1", RELAYS),
         }
     }
 
     fn frame(&self, session: usize, seq: u64) -> Frame<'_> {
-        let relay = session / 2;
+        let meeting = session / 2;
         let common = frame(&self.sessions[session], seq, &[&self.sessions[session ^ 1]]);
         let server = common
             .server
             .clone()
-            .map(|server| Server { url: ServerUrl::new(&self.urls[relay]).unwrap(), ..server });
-        Frame { meeting_id: MeetingId::new(&self.meetings[relay]).unwrap(), server, ..common }
+            .map(|server| Server { url: ServerUrl::new(&self.urls[meeting]).unwrap(), ..server });
+        Frame { meeting_id: MeetingId::new(&self.meetings[meeting]).unwrap(), server, ..common }
     }
 
-    /// Every session says frame `seq`, over its own relay.
+    fn subject(&self, region: &str, session: usize) -> String {
+        let meeting = session / 2;
+        match meeting % 2 {
+            0 => format!("health.diagnostics.{region}.relay.r{meeting}"),
+            _ => {
+                let partition = MeetingPartition::of(&self.meetings[meeting]);
+                format!("health.diagnostics.{region}.relay.r{session}.{partition}")
+            }
+        }
+    }
+
+    async fn say(&self, health: &Health, session: usize, frame: &Frame<'_>) {
+        health.publish_bytes(&self.subject(REGION, session), frame.encode(Form::Compact)).await;
+    }
+
+    /// Every session says frame `seq`.
     async fn speak(&self, health: &Health, seq: u64) {
         for session in 0..self.sessions.len() {
-            say(health, session / 2, &self.frame(session, seq)).await;
+            self.say(health, session, &self.frame(session, seq)).await;
         }
     }
 }
 
-async fn say(health: &Health, relay: usize, frame: &Frame<'_>) {
-    let subject = format!("health.diagnostics.{REGION}.relay.r{relay}");
-    health.publish_bytes(&subject, frame.encode(Form::Compact)).await;
+/// The partition under which a message is stored.
+fn partition(message: &async_nats::jetstream::Message) -> Partition {
+    Subject::parse(&message.subject).unwrap().partition.unwrap()
+}
+
+fn is_of_meeting(partition: Partition) -> bool {
+    matches!(partition, Partition::Meeting(_))
 }
 
 /// The exporters of a layout, each of which makes its durable.
@@ -116,12 +143,21 @@ fn calls(scrape: &Scrape, kept: impl Fn(&str) -> bool) -> BTreeMap<String, f64> 
         .collect()
 }
 
-/// What several exporters show together, none of it twice.
+/// What several exporters show together: none of it twice, but for what is counted by release, path
+/// or region, which adds up.
 fn union(scrapes: &[Scrape], kept: impl Fn(&str) -> bool + Copy) -> BTreeMap<String, f64> {
     let mut union = BTreeMap::new();
     for scrape in scrapes {
         for (series, value) in calls(scrape, kept) {
-            assert_eq!(union.insert(series.clone(), value), None, "{series} is there twice");
+            let adds_up = ["videocall_client_", "videocall_path_", "videocall_join"];
+            match union.entry(series) {
+                Entry::Vacant(entry) => drop(entry.insert(value)),
+                Entry::Occupied(mut entry) => {
+                    let is = adds_up.iter().any(|prefix| entry.key().starts_with(prefix));
+                    assert!(is, "{} is there twice", entry.key());
+                    *entry.get_mut() += value;
+                }
+            }
         }
     }
     union
@@ -160,7 +196,7 @@ async fn three_shards_show_together_what_one_exporter_shows() {
         calls_in.speak(&health, seq).await;
     }
     // One leaves, one is refused.
-    say(&health, 3, &Frame { ended: Some(true), ..calls_in.frame(6, 6) }).await;
+    calls_in.say(&health, 6, &Frame { ended: Some(true), ..calls_in.frame(6, 6) }).await;
     health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.r5"), b"no frame".to_vec()).await;
     published += 5 * 2 * RELAYS as u64 + 2;
 
@@ -174,7 +210,13 @@ async fn three_shards_show_together_what_one_exporter_shows() {
         let sum: u64 = together.iter().map(|scrape| count(scrape, name)).sum();
         assert_eq!(sum, count(&one, name), "{name}");
     }
-    assert!(together.iter().all(|scrape| taken(scrape) > 0), "every shard has relays");
+    let stored: BTreeSet<_> = health
+        .read()
+        .await
+        .iter()
+        .map(|message| (is_of_meeting(partition(message)), partition(message).number() % 3))
+        .collect();
+    assert_eq!(stored.len(), 6, "every shard has partitions of both kinds");
     assert_same(&union(&together, |_| true), &calls(&one, |_| true));
 
     // One dies in the middle of its work. What it had acknowledged stays counted, and the rest
@@ -188,10 +230,11 @@ async fn three_shards_show_together_what_one_exporter_shows() {
     let floor = health.settled_ack_floor_of(&durable(2, 3)).await;
     assert!(floor > 0);
     let own = Shard::all(3).nth(1).unwrap();
-    let missed = health.read().await.into_iter().filter(|message| {
-        let partition = message.subject.rsplit('.').next().unwrap().parse().unwrap();
-        message.info().unwrap().stream_sequence > floor && own.has(partition)
-    });
+    let missed = health
+        .read()
+        .await
+        .into_iter()
+        .filter(|message| message.info().unwrap().stream_sequence > floor && own.has(partition(message)));
     let missed = missed.count() as u64;
     assert!(missed > 0);
     shards[1].restart();
@@ -223,15 +266,14 @@ async fn three_shards_show_together_what_one_exporter_shows() {
 /// counted before.
 fn samples_after(
     messages: &[async_nats::jetstream::Message],
-    counted: impl Fn(u32, u64) -> bool,
+    counted: impl Fn(Partition, u64) -> bool,
 ) -> (u64, u64) {
     let mut growth: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut frames = 0;
     for message in messages {
         let frame = Frame::decode(&message.payload).unwrap();
-        let partition = message.subject.rsplit('.').next().unwrap().parse().unwrap();
         let (from, to) = growth.entry(frame.session_id.to_string()).or_default();
-        if counted(partition, message.info().unwrap().stream_sequence) {
+        if counted(partition(message), message.info().unwrap().stream_sequence) {
             *from = frame.seq.get();
         } else {
             frames += 1;
@@ -287,11 +329,17 @@ async fn two_shards_become_three_and_every_frame_counts_once() {
 
     let messages = health.read().await;
     let halves: Vec<_> = Shard::all(2).collect();
-    let counted = |partition: u32, sequence: u64| {
+    let counted = |partition: Partition, sequence: u64| {
         halves.iter().zip(floors).any(|(half, floor)| half.has(partition) && sequence <= floor)
     };
     let (frames, samples) = samples_after(&messages, counted);
-    assert!(frames > 0 && frames < messages.len() as u64);
+    for of_meetings in [false, true] {
+        let of_kind = messages.iter().filter(|message| is_of_meeting(partition(message)) == of_meetings);
+        let counted: BTreeSet<_> = of_kind
+            .map(|message| counted(partition(message), message.info().unwrap().stream_sequence))
+            .collect();
+        assert_eq!(counted.len(), 2, "of both kinds, some frames were counted before and some were not");
+    }
     let together = taken_together(&new, frames).await;
     assert_eq!(together.iter().map(taken).sum::<u64>(), frames);
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
@@ -340,7 +388,7 @@ async fn shards_share_out_a_mirror_as_they_do_its_stream() {
     }
     let calls_in = Calls::new();
     for session in 0..calls_in.sessions.len() {
-        let subject = format!("health.diagnostics.{apac}.relay.r{}", session / 2);
+        let subject = calls_in.subject("apac", session);
         let payload = calls_in.frame(session, 1).encode(Form::Compact).into();
         context.publish(subject, payload).await.unwrap().await.unwrap();
     }
@@ -359,7 +407,7 @@ async fn shards_share_out_a_mirror_as_they_do_its_stream() {
 }
 
 #[tokio::test]
-async fn a_server_behind_two_relays_of_two_shards_is_counted_in_both() {
+async fn a_meeting_on_many_servers_is_counted_once_if_they_give_its_partition_and_else_by_each_shard() {
     let nats = Nats::start();
     let health = Health::create(&nats).await;
     let mut alone = Callsight::serve(&nats, &["--create", NEVER_IDLE, "--deployment=alone"]);
@@ -368,16 +416,24 @@ async fn a_server_behind_two_relays_of_two_shards_is_counted_in_both() {
     for shard in &mut shards {
         shard.ready().await;
     }
-    // The same meeting and the same URL over every relay: a load balancer.
-    for relay in 0..RELAYS {
-        say(&health, relay, &frame(&format!("s{relay}"), 1, &["bo"])).await;
+    // Two meetings on the same URL, over every server each: a load balancer.
+    let servers = RELAYS as u64;
+    let retro = MeetingId::new("retro").unwrap();
+    for server in 0..RELAYS {
+        let standup = frame(&format!("s{server}"), 1, &["bo"]).encode(Form::Compact);
+        health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.r{server}"), standup).await;
+        let session = format!("t{server}");
+        let retro = Frame { meeting_id: retro, ..frame(&session, 1, &["cy"]) }.encode(Form::Compact);
+        let last = MeetingPartition::of("retro");
+        health
+            .publish_bytes(&format!("health.diagnostics.{REGION}.ingest.edge-{server}.{last}"), retro)
+            .await;
     }
-    let together = taken_together(&shards, RELAYS as u64).await;
-    taken_together(std::slice::from_ref(&alone), RELAYS as u64).await;
+    let together = taken_together(&shards, 2 * servers).await;
+    taken_together(std::slice::from_ref(&alone), 2 * servers).await;
     let one = alone.metrics().await;
-    assert!(together.iter().all(|scrape| taken(scrape) > 0), "both shards have relays");
     let sum = |name: &str| together.iter().map(|scrape| scrape.sum(name, &[])).sum::<f64>();
-    // A session has one relay, so what is counted by sessions adds up.
+    // A session has one server, so what is counted by sessions adds up.
     for name in [
         "videocall_sessions",
         "videocall_peer_connections",
@@ -387,11 +443,228 @@ async fn a_server_behind_two_relays_of_two_shards_is_counted_in_both() {
     ] {
         assert!((sum(name) - one.sum(name, &[])).abs() < 1e-9, "{name}");
     }
-    assert!((one.sum("videocall_meetings", &[]) - 1.0).abs() < 1e-9);
+    let of_retro = together
+        .iter()
+        .map(|scrape| scrape.sum("videocall_session_rtt_seconds", &[("meeting_id", "retro")]) > 0.0)
+        .filter(|is_there| *is_there);
+    assert_eq!(of_retro.count(), 1, "one shard has all of the meeting whose servers give its partition");
+    assert!((one.sum("videocall_meetings", &[]) - 2.0).abs() < 1e-9);
     assert!(
-        (sum("videocall_meetings") - 2.0).abs() < 1e-9,
-        "docs/sharding.md says that this does not add up"
+        (sum("videocall_meetings") - 3.0).abs() < 1e-9,
+        "docs/sharding.md says that the other meeting is counted by both"
     );
+}
+
+/// Frames of one session in each of many meetings, those of a shard, with the meetings' partitions.
+async fn speak_of_meetings(health: &Health, shard: Shard, seq: u64) -> u64 {
+    let mut frames = 0;
+    for number in 0..RELAYS {
+        let (meeting, session) = (format!("meeting-{number}"), format!("of-{number}"));
+        let partition = MeetingPartition::of(&meeting);
+        if !shard.has(Partition::Meeting(partition)) {
+            continue;
+        }
+        let subject = format!("health.diagnostics.{REGION}.relay.r1.{partition}");
+        let meeting_id = MeetingId::new(&meeting).unwrap();
+        let payload = Frame { meeting_id, ..frame(&session, seq, &[]) }.encode(Form::Compact);
+        health.publish_bytes(&subject, payload).await;
+        frames += 1;
+    }
+    frames
+}
+
+/// A stream and two shards' durables, as they were declared before meetings had partitions.
+async fn declare_as_before(nats: &Nats) -> async_nats::jetstream::stream::Config {
+    let (context, region) = (nats.jetstream().await, REGION.parse::<Region>().unwrap());
+    let now = stream_config(&region, 1);
+    let before =
+        async_nats::jetstream::stream::Config { subjects: now.subjects[..1].to_vec(), ..now.clone() };
+    context.create_stream(before).await.unwrap();
+    context.create_stream(dead_letter_stream_config(&region, 1)).await.unwrap();
+    let start = OffsetDateTime::now_utc() - Duration::from_secs(60);
+    for (shard, number) in Shard::all(2).zip(1..) {
+        let mut filter_subjects = shard.subjects(&region);
+        filter_subjects.retain(|subject| !subject.contains(".m"));
+        assert_eq!(filter_subjects.len(), 32);
+        let durable_name = Some(durable(number, 2));
+        let whole = consumer_config(&"main".parse().unwrap(), start);
+        let config = pull::Config { durable_name, filter_subjects, ..whole };
+        context.create_consumer_on_stream(config, "HEALTH_US").await.unwrap();
+    }
+    now
+}
+
+/// Reads one frame of each relay of a shard and acknowledges them, as an exporter of before does.
+/// How many wait, the server may say too late.
+async fn read_as_before(stream: &Stream, number: usize) -> usize {
+    let shard = Shard::all(2).nth(number - 1).unwrap();
+    // Servers and meetings have the same hash.
+    let partition = |relay: &usize| Partition::Server(MeetingPartition::of(&format!("r{relay}")).number());
+    let relays = (0..RELAYS).filter(|relay| shard.has(partition(relay))).count();
+    let consumer: PullConsumer = stream.get_consumer(&durable(number, 2)).await.unwrap();
+    let messages = consumer.batch().max_messages(relays).expires(PATIENCE).messages().await.unwrap();
+    let messages: Vec<_> = messages.try_collect().await.unwrap();
+    assert_eq!(messages.len(), relays);
+    messages.last().unwrap().double_ack().await.unwrap();
+    relays
+}
+
+/// One frame over each relay, without a partition.
+async fn speak_over_relays(health: &Health, seq: u64) {
+    for relay in 0..RELAYS {
+        let payload = frame(&format!("s{relay}"), seq, &[]).encode(Form::Compact);
+        health.publish_bytes(&format!("health.diagnostics.{REGION}.relay.r{relay}"), payload).await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_stream_and_its_shards_learn_of_meetings_without_missing_a_frame() {
+    let nats = Nats::start();
+    declare_as_before(&nats).await;
+    let health = Health::at(&nats).await;
+    let shards = || Shard::all(2).map(|shard| format!("--shard={shard}"));
+    let mut shards: Vec<_> = shards().map(|shard| Callsight::serve(&nats, &[NEVER_IDLE, &shard])).collect();
+    speak_over_relays(&health, 1).await;
+    // The stream has nothing that they would miss.
+    for shard in &mut shards {
+        shard.ready().await;
+    }
+    taken_together(&shards, RELAYS as u64).await;
+
+    // A publisher that gives partitions waits, and says what for.
+    let publisher = PublisherConfig::new(REGION.parse().unwrap(), "relay", "r1");
+    let publisher = Publisher::start(nats.client().await, publisher).await.unwrap();
+    let meetings: Vec<_> = (0..RELAYS).map(|number| format!("meeting-{number}")).collect();
+    for (number, meeting) in meetings.iter().enumerate() {
+        let session = format!("of-{number}");
+        let meeting_id = MeetingId::new(meeting).unwrap();
+        publisher.publish(&Frame { meeting_id, ..frame(&session, 1, &[]) }).unwrap();
+    }
+    wait::eventually_async(PATIENCE, "the publisher to say what to do", async || {
+        wait::when(publisher.setback(), |why| {
+            why.is_some_and(|why| why.contains("`callsight streams apply`"))
+        })
+    })
+    .await;
+    let stats = publisher.stats();
+    assert_eq!((stats.acknowledged, stats.failed, stats.in_flight), (0, 0, RELAYS as u64), "{stats:?}");
+
+    // Declared anew, while everybody runs: the filters first, then the stream.
+    let url = nats.url();
+    let streams = |task: &str| {
+        let declared = ["--region=us", "--replicas=1", "--deployment=main/2", "--nats-url", &url];
+        let output = Callsight::run(&[&["streams", task], &declared[..]].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = streams("verify");
+    assert_eq!(code, Some(1), "{said}");
+    let lines = [
+        "~ consumer HEALTH_US/callsight-main-1of2",
+        "filter_subjects: + \"health.diagnostics.us.*.*.m0\" … \"health.diagnostics.us.*.*.m62\" (32)",
+        "~ stream   HEALTH_US\n",
+        "subjects: + \"health.diagnostics.us.*.*.m0\" … \"health.diagnostics.us.*.*.m63\" (64)",
+    ];
+    let places: Vec<_> = lines.iter().map(|line| said.find(line).ok_or((line, &said)).unwrap()).collect();
+    assert!(places.is_sorted(), "{said}");
+    let (code, said) = streams("apply");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(streams("verify").0, Some(0));
+
+    let stats = publisher.flush(PATIENCE).await.unwrap();
+    assert_eq!((stats.acknowledged, stats.failed), (RELAYS as u64, 0), "{stats:?}");
+    let together = taken_together(&shards, 2 * RELAYS as u64).await;
+    assert_eq!(together.iter().map(taken).sum::<u64>(), 2 * RELAYS as u64);
+    assert_eq!(together.iter().map(|scrape| count(scrape, "missed")).sum::<u64>(), 0);
+    let sessions: f64 = together.iter().map(|scrape| scrape.sum("videocall_sessions", &[])).sum();
+    assert!((sessions - 2.0 * RELAYS as f64).abs() < 1e-9, "{sessions}");
+    for shard in &mut shards {
+        shard.ready().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shard_whose_durable_leaves_meetings_out_says_so_and_counts_what_was_passed_over() {
+    let nats = Nats::start();
+    let now = declare_as_before(&nats).await;
+    let (context, health) = (nats.jetstream().await, Health::at(&nats).await);
+    let first = Shard::all(2).next().unwrap();
+    context.update_stream(now).await.unwrap();
+    let mut stream = context.get_stream("HEALTH_US").await.unwrap();
+    let passed = speak_of_meetings(&health, first, 1).await;
+    assert!(passed > 1);
+    speak_over_relays(&health, 1).await;
+    assert!(read_as_before(&stream, 1).await > 0);
+    let later = speak_of_meetings(&health, first, 2).await;
+    let messages = stream.info().await.unwrap().state.messages;
+
+    // Whoever may not change the durable says what to do.
+    let shard = Callsight::serve(&nats, &["--shard=1/2", NEVER_IDLE]);
+    shard.listening().await;
+    let advice = "`callsight streams apply --region us --deployment main/2`, or restart with --create";
+    wait::eventually_async(PATIENCE, "the shard to say what to do", async || {
+        let answer = shard.get("/readyz").await;
+        let seen = (answer.status, answer.text().to_owned());
+        wait::when(seen, |(status, text)| *status == 503 && text.contains(advice))
+    })
+    .await;
+    drop(shard);
+    assert_eq!(stream.consumer_info(durable(1, 2)).await.unwrap().config.filter_subjects.len(), 32);
+
+    let mut shard = Callsight::serve(&nats, &["--shard=1/2", "--create", NEVER_IDLE]);
+    shard.ready().await;
+    shard
+        .metrics_when(PATIENCE, "what comes after the durable's position", |scrape| {
+            wait::when(taken(scrape), |taken| *taken == later).map(|_| ())
+        })
+        .await;
+    let scrape = shard.metrics().await;
+    assert_eq!((count(&scrape, "missed"), count(&scrape, "received")), (passed, later));
+    let warning = shard.get("/readyz").await.text().to_owned();
+    assert!(
+        warning.contains(&format!("{passed} frames were removed from the stream or passed over")),
+        "{warning}"
+    );
+    assert_eq!(stream.consumer_info(durable(1, 2)).await.unwrap().config.filter_subjects.len(), 64);
+
+    // Once is enough.
+    assert!(shard.terminate().success());
+    shard.restart();
+    shard.ready().await;
+    assert_eq!(count(&shard.metrics().await, "missed"), 0);
+    assert_eq!(stream.info().await.unwrap().state.messages, messages);
+}
+
+#[tokio::test]
+async fn shards_take_over_from_some_that_did_not_know_of_meetings() {
+    let nats = Nats::start();
+    let now = declare_as_before(&nats).await;
+    let (context, health) = (nats.jetstream().await, Health::at(&nats).await);
+    context.update_stream(now).await.unwrap();
+    let stream = context.get_stream("HEALTH_US").await.unwrap();
+    let all = Shard::all(1).next().unwrap();
+    let passed = speak_of_meetings(&health, all, 1).await;
+    assert_eq!(passed, RELAYS as u64);
+    speak_over_relays(&health, 1).await;
+    let both = read_as_before(&stream, 1).await + read_as_before(&stream, 2).await;
+    assert_eq!(both, RELAYS);
+    // The first stays behind.
+    let later = speak_of_meetings(&health, all, 2).await;
+    speak_over_relays(&health, 2).await;
+    let counted = read_as_before(&stream, 2).await;
+    assert!((1..RELAYS).contains(&counted));
+
+    let left = later + (RELAYS - counted) as u64;
+    let alone = Callsight::serve(&nats, &["--create", NEVER_IDLE, "--shards-before=2"]);
+    for mut after in [layout(&nats, 3, &["--shards-before=2"]), vec![alone]] {
+        for exporter in &mut after {
+            exporter.ready().await;
+        }
+        let together = taken_together(&after, left).await;
+        let sum = |name: &str| together.iter().map(|scrape| count(scrape, name)).sum::<u64>();
+        assert_eq!((sum("folded"), sum("rejected"), sum("repeated")), (left, 0, 0));
+        assert_eq!(sum("redelivered"), counted as u64, "what the second had counted");
+        assert_eq!(sum("missed"), passed);
+    }
 }
 
 #[tokio::test]
@@ -414,6 +687,18 @@ async fn a_shard_refuses_what_would_lose_or_double_frames() {
     };
     context.create_stream(stream).await.unwrap();
     why(&["--shard=1/2"], "does not append its servers' 64 partitions").await;
+
+    // What publishers give as a last token no shard might read.
+    context.delete_stream("HEALTH_US").await.unwrap();
+    let mut stream = stream_config(&REGION.parse().unwrap(), 1);
+    stream.subjects.push("health.diagnostics.us.*.*.*".to_owned());
+    stream.subjects.retain(|subject| !subject.contains(".m"));
+    context.create_stream(stream).await.unwrap();
+    why(
+        &["--shard=1/2"],
+        "takes health.diagnostics.us.*.*.*, under which it would store frames that no shard reads",
+    )
+    .await;
 
     context.delete_stream("HEALTH_US").await.unwrap();
     let _health = Health::create(&nats).await;

@@ -217,9 +217,10 @@ async fn a_region_that_is_dead_or_frozen_is_unknown_through_mirror_and_gateway()
             .await;
         let region = triage(&scene.exporter).await["regions"][1].clone();
         assert_eq!(region["state"], "unknown");
-        // Whoever comes back under a new session counts twice for a while.
+        // Whoever comes back under a new session is missing for a moment, or counts twice for a
+        // while.
         let last_known = region["sessions"].as_u64().unwrap();
-        assert!((SESSIONS..SESSIONS + 5).contains(&last_known), "{region}");
+        assert!((SESSIONS - 3..SESSIONS + 5).contains(&last_known), "{region}");
 
         let last = scene.last_sequence("HEALTH_APAC_MIRROR").await;
         if frozen {

@@ -8,6 +8,8 @@ mod remote_write;
 mod report;
 mod retention;
 
+pub(crate) use report::figures;
+
 use std::collections::BTreeMap;
 use std::process::Output;
 use std::time::Duration;

@@ -81,7 +81,7 @@ fn said(line: &Value) -> Said {
 }
 
 /// The figures that the page has for programs.
-fn figures(page: &str) -> Value {
+pub(crate) fn figures(page: &str) -> Value {
     let block = page.split_once("id=\"figures\">").unwrap().1.split_once("</script>").unwrap().0;
     serde_json::from_str(block).unwrap()
 }
@@ -105,7 +105,7 @@ fn compare(figures: &Value, frames: &[Said]) {
             last.values().filter(|said| is(said)).map(|said| &said.meeting).collect::<BTreeSet<_>>().len()
         };
         let any = |said: &Said| said.slow || said.deaf;
-        let by = |rtt: usize, audio: usize, any: usize| json!({ "rtt": rtt, "audio": audio, "video": 0, "any": any });
+        let by = |rtt: usize, audio: usize, any: usize| json!({ "rtt": rtt, "audio": audio, "video": 0, "join": 0, "uplink": 0, "any": any });
         let sessions_by = by(count(&|said| said.slow), count(&|said| said.deaf), count(&any));
         let meetings_by = by(meetings(&|said| said.slow), meetings(&|said| said.deaf), meetings(&any));
         assert_eq!(step["sessions"], last.len(), "{step}");

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::fleet::Fleet;
 use super::stage::{compare, reasons, verdict};
 
 /// The metrics of a good exporter with one session.
@@ -30,7 +31,7 @@ enum Metrics {
     Endless(&'static [u8], Duration),
 }
 
-/// Serves a good `/readyz` and these metrics.
+/// Serves these metrics, and a good `/readyz` under any other path.
 struct Server {
     url: String,
     _task: JoinSet<()>,
@@ -116,7 +117,8 @@ async fn no_page_that_is_not_an_exporters_takes_over() {
     let cases: [(&str, Metrics, &str); 18] = [
         (
             "an endless comment",
-            Metrics::Endless(b"#################################", Duration::ZERO),
+            // So much at a time that a busy machine reaches the limit before the time is up.
+            Metrics::Endless(&[b'#'; 1 << 16], Duration::ZERO),
             "line 1 is",
         ),
         (
@@ -204,4 +206,19 @@ async fn readiness_that_is_too_long_does_not_take_over() {
     let reasons = reasons(&verdict);
     let expected = format!("green does not answer at {}: the answer is longer than 1048576 bytes", green.url);
     assert!(reasons.contains(&expected), "{reasons}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_a_monitoring_port_that_is_too_long_stops_a_rollout() {
+    let fleet = Fleet::empty().await;
+    let monitor = Server::start("g".repeat(4 << 20).leak(), Metrics::Page(good)).await;
+    fleet.configure(&[(&fleet.nats.server("us").monitor_url(), &monitor.url)]);
+    let deployed = fleet.deploy(&["--image-tag", "1.0.0"]).await;
+    deployed.ended("stopped");
+    let expected = format!(
+        "no answer from the NATS server at {}: the answer is longer than 4194304 bytes; check the address",
+        monitor.url
+    );
+    assert!(deployed.why().contains(&expected), "{}", deployed.why());
+    assert_eq!(fleet.changing_calls(), [""; 0]);
 }

@@ -67,7 +67,16 @@ pub(crate) fn yaml<T: DeserializeOwned>(relative: &str) -> T {
 
 /// All rules that ship: first those that record, for the alerts build on them.
 pub(crate) fn rules() -> Vec<Rule> {
-    let files = list("helm/callsight/files/rules", "yaml");
+    rules_in("helm/callsight/files/rules")
+}
+
+/// Those that are loaded only on request: the metric names of videocall.rs.
+pub(crate) fn optional_rules() -> Vec<Rule> {
+    rules_in("helm/callsight/files/rules/optional")
+}
+
+fn rules_in(folder: &str) -> Vec<Rule> {
+    let files = list(folder, "yaml");
     let groups = files.iter().flat_map(|file| yaml::<RuleFile>(file).groups);
     let mut rules: Vec<_> = groups.flat_map(|group| group.rules).collect();
     rules.sort_by_key(|rule| rule.alert.is_some());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use callsight_fold::series::catalogue::{CATALOGUE, Kind};
 
-use super::files;
+use super::files::{self, Rule};
 use super::promql::names;
 
 /// What Prometheus puts on every series that it scrapes.
@@ -47,23 +47,29 @@ impl Known {
             add(name, labels);
         }
         let mut known = Self(known);
-        // A rule only uses what was recorded before it.
-        for rule in files::rules() {
-            let faults = known.faults(&rule.expr);
+        known.record(files::rules());
+        known
+    }
+
+    /// Adds what the rules record. A rule only uses what was recorded before it, and takes no name
+    /// that there is.
+    pub(crate) fn record(&mut self, rules: Vec<Rule>) {
+        for rule in rules {
+            let faults = self.faults(&rule.expr);
             assert!(faults.is_empty(), "{}: {faults:?}", rule.name());
             if let Some(record) = rule.record {
                 let found = names(&rule.expr);
                 let labels = if found.by.is_empty() {
-                    found.selectors.iter().flat_map(|selector| known.0[&selector.metric].clone()).collect()
+                    found.selectors.iter().flat_map(|selector| self.0[&selector.metric].clone()).collect()
                 } else {
                     found.by
                 };
                 let more =
                     labels.into_iter().filter(|label| label != "le" && !TARGET.contains(&label.as_str()));
-                known.0.insert(record, more.collect());
+                let before = self.0.insert(record.clone(), more.collect());
+                assert_eq!(before, None, "{record} twice");
             }
         }
-        known
     }
 
     /// What an expression names and there isn't.

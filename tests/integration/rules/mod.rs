@@ -89,7 +89,7 @@ fn every_rule_has_a_unit_test_and_every_alert_one_of_each_kind() {
         let selectors = test.promql_expr_test.iter().flat_map(|asked| promql::names(&asked.expr).selectors);
         recorded.extend(selectors.map(|selector| selector.metric));
     }
-    for rule in files::rules() {
+    for rule in files::rules().into_iter().chain(files::optional_rules()) {
         let name = rule.name();
         if rule.record.is_some() {
             assert!(recorded.contains(name), "no test of {name} in {UNIT_TESTS}");
@@ -114,7 +114,7 @@ fn every_alert_says_what_is_wrong_and_leads_to_the_runbook() {
         assert_eq!(keys, ["description", "runbook_url", "summary"], "{name}");
         // Absence has no number, and a view that is lost has the time since when.
         let number = ["$value", "toTime"].iter().any(|part| alert.annotations["summary"].contains(part))
-            || name == "CallsightExporterAbsent";
+            || ["CallsightExporterAbsent", "CallsightIngestAbsent"].contains(&name);
         let named = alert.annotations["summary"].contains("$labels.instance");
         assert!(number || named, "{name}: the summary has no number");
         assert_eq!(alert.annotations["runbook_url"], format!("{RUNBOOK}{}", name.to_lowercase()), "{name}");

@@ -82,11 +82,13 @@ pub(crate) fn names(expression: &str) -> Names {
 /// whether or not it is true.
 pub(crate) fn unfiltered(expression: &str) -> String {
     let (mut result, mut done, mut braces) = (String::new(), 0, 0_u32);
-    for (token, end) in tokens(expression) {
+    let mut tokens = tokens(expression).into_iter().peekable();
+    while let Some((token, end)) = tokens.next() {
+        let answers = matches!(tokens.peek(), Some((Token::Word(next), _)) if next == "bool");
         match token {
             Token::Sign(sign) if sign == "{" => braces += 1,
             Token::Sign(sign) if sign == "}" => braces -= 1,
-            Token::Sign(sign) if braces == 0 && COMPARISONS.contains(&sign.as_str()) => {
+            Token::Sign(sign) if braces == 0 && !answers && COMPARISONS.contains(&sign.as_str()) => {
                 result.push_str(&expression[done..end]);
                 result.push_str(" bool ");
                 done = end;
@@ -219,6 +221,7 @@ mod tests {
             unfiltered("a{b!=\"c\",d=~\"e\"} >= 2 and f == g"),
             "a{b!=\"c\",d=~\"e\"} >= bool  2 and f == bool  g"
         );
+        assert_eq!(unfiltered("a >= bool 2"), "a >= bool 2");
         assert_eq!(unfiltered("a"), "a");
     }
 }

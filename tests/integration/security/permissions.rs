@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::ingest::client::token;
+use crate::ingest::{Way, frame_of};
 use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
 use crate::kit::process::temporary_directory;
@@ -19,7 +21,7 @@ use crate::kit::wait;
 /// The server says at once what it refuses.
 const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 
-const USERS: [&str; 6] = ["relay", "exporter", "global", "replay", "operator", "system"];
+const USERS: [&str; 7] = ["relay", "ingest", "exporter", "global", "replay", "operator", "system"];
 
 /// A server of region us with the permissions as they are in the repository. Every password is the
 /// user's name and `-secret`.
@@ -201,6 +203,48 @@ async fn a_relay_does_nothing_but_publish_in_its_region() {
     for subject in ["health.>", "health.diagnostics.us.relay.r1", "_INBOX.>", "_INBOX.exporter.>", ">"] {
         relay.cannot_subscribe(subject).await;
     }
+}
+
+/// It runs where strangers reach it: whoever takes it over can publish frames as such, and no more.
+#[tokio::test]
+async fn an_ingest_does_nothing_but_publish_what_came_over_http() {
+    let nats = nats_with_permissions();
+    make_streams(&nats).await;
+    let mut ingest = User::connect(&nats, "ingest").await;
+    for subject in [
+        "health.diagnostics.us.relay.r1",
+        "health.diagnostics.apac.ingest.edge-1",
+        "health.deadletter.us.malformed",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.HEALTH_US",
+        "$JS.API.STREAM.MSG.GET.HEALTH_US",
+        "$JS.API.DIRECT.GET.HEALTH_US",
+        "$JS.API.CONSUMER.CREATE.HEALTH_US",
+        "$JS.API.CONSUMER.MSG.NEXT.HEALTH_US.callsight-main",
+        "$JS.ACK.HEALTH_US.callsight-main.1.1.1.1.0",
+        "_INBOX.exporter.x",
+    ] {
+        ingest.cannot_publish(subject).await;
+    }
+    for subject in ["health.>", "health.diagnostics.us.ingest.edge-1", "_INBOX.>", "_INBOX.relay.>", ">"] {
+        ingest.cannot_subscribe(subject).await;
+    }
+}
+
+#[tokio::test]
+async fn an_ingest_is_ready_and_stores_frames_with_no_more_than_it_is_given() {
+    let nats = nats_with_permissions();
+    let operator = make_streams(&nats).await;
+    let (_file, login) = login("ingest");
+    let login: Vec<_> = login.iter().map(String::as_str).collect();
+    let mut way = Way::start(&nats.url(), &login);
+    way.ready().await;
+    assert_eq!(way.post(&token("ana"), &frame_of("ana:1", 1, &[])).await.status, 204);
+    let mut stream = operator.jetstream().get_stream("HEALTH_US").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 1, "the frame, and nothing of readiness");
+    assert!(way.terminate().success());
+    let log = way.process.output();
+    assert!(!log.to_lowercase().contains("violation"), "{log}");
 }
 
 #[tokio::test]

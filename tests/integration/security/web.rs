@@ -1,16 +1,7 @@
 //! `--web-config`: metrics over TLS, for those with a password or a certificate.
 
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::kit::callsight::Callsight;
 use crate::kit::certificates::{Authority, Signed};
@@ -41,34 +32,10 @@ async fn get(
     own: Option<&Signed>,
     credentials: Option<&str>,
 ) -> Result<String, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let config = match own {
-        None => builder.with_no_client_auth(),
-        Some(Signed { certificate, key }) => builder
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap(),
-    };
-    let exchange = async {
-        let stream = TcpStream::connect(callsight.target()).await?;
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        let authorization =
-            credentials.map(|text| format!("Authorization: {}\r\n", basic(text))).unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n{authorization}\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    exchange.await.map_err(|error: std::io::Error| error.to_string())
+    let authorization =
+        credentials.map(|text| format!("Authorization: {}\r\n", basic(text))).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n{authorization}\r\n");
+    authority.exchange(&callsight.target(), request.as_bytes(), own).await
 }
 
 /// Waits until an answer over TLS has a status.
@@ -213,9 +180,9 @@ async fn an_emptied_file_removes_neither_tls_nor_passwords() {
     let warning = "the changed file of --web-config is refused";
     for (content, complaint) in [
         ("", "protects nothing: write `tls_server_config` or `basic_auth_users`"),
-        (TLS, "would remove all users: restart the exporter if that is what you want"),
+        (TLS, "would remove all users: restart the process if that is what you want"),
         ("# basic_auth_users: {}\n", "protects nothing"),
-        (&users, "would remove TLS: restart the exporter"),
+        (&users, "would remove TLS: restart the process"),
         // Broken after it was emptied, it still keeps what was there before.
         ("basic_auth_usres: {}\n", "unknown field"),
         ("null\n", "protects nothing"),

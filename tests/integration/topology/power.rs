@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::{self, Context, Message};
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::{self, Context};
 use callsight::topology::{stream_config, stream_name};
 use callsight_frame::subject::Region;
 use callsight_frame::{Form, Frame};
@@ -41,6 +41,9 @@ const CLIENTS: usize = 16;
 
 /// Acknowledged frames before the first cut.
 const FRAMES: usize = 2_000;
+
+/// Messages that are read at a time.
+const READS: usize = 256;
 
 /// How long before a cut a frame was acknowledged that `1s` must not lose. A busy machine syncs
 /// later than it should.
@@ -157,17 +160,23 @@ async fn lost(servers: &RegionServers, acknowledged: &Acknowledged) -> Acknowled
     lost
 }
 
-/// The frames of the stream.
+/// The frames of the stream, as its leader has them: a consumer may be placed on a replica that is
+/// not current.
 async fn stored(jetstream: &Context) -> Result<Vec<FrameId>, Box<dyn Error>> {
     let stream = jetstream.get_stream(stream_name(&region())).await?;
-    let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
-    let messages = stream.create_consumer(config).await?.messages().await?;
-    let messages = messages.take(usize::try_from(stream.cached_info().state.messages)?);
-    let identity = async |message: Message| {
-        let frame = Frame::decode(&message.payload)?;
-        Ok((frame.session_id.to_string(), frame.seq.get()))
-    };
-    messages.map_err(Into::into).and_then(identity).try_collect().await
+    let state = &stream.cached_info().state;
+    // Of an empty stream the first sequence is 0, which cannot be asked for.
+    let sequences = futures_util::stream::iter(state.first_sequence.max(1)..=state.last_sequence);
+    let messages = sequences.map(|sequence| stream.get_raw_message(sequence)).buffered(READS);
+    let identities = messages.map(|message| match message {
+        Ok(message) => {
+            let frame = Frame::decode(&message.payload)?;
+            Ok(Some((frame.session_id.to_string(), frame.seq.get())))
+        }
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(error.into()),
+    });
+    identities.try_filter_map(async |identity| Ok(identity)).try_collect().await
 }
 
 /// The stream's state, once anybody answers for it.
@@ -262,7 +271,10 @@ async fn lost_with_the_leader(sync: &str, follower_away: bool) -> usize {
     }
     clients.until_acknowledged(100).await;
     let acknowledged = clients.stop().await;
-    region.settled().await;
+    // Replicas that do not sync may disagree for good (docs/topology.md).
+    if sync == ALWAYS {
+        region.settled().await;
+    }
     let lost = lost(&region, &acknowledged).await.len();
     let what = if follower_away { "the leader's power with a follower away" } else { "the leader's power" };
     print_lost(sync, 3, what, lost, &acknowledged);
@@ -364,13 +376,8 @@ async fn exporter_of_a_stream_that_lost_its_end(unread: bool) {
 
 /// Waits until exactly so many frames are folded.
 async fn is_folded(exporter: &Callsight, frames: u64) {
-    let folded = exporter
-        .metrics_when(wait::PATIENCE, &format!("{frames} folded frames"), |scrape| {
-            let folded = scrape.sum("callsight_frames_folded_total", &[]);
-            wait::when(folded, |folded| *folded >= frames as f64)
-        })
-        .await;
-    assert_eq!(folded, frames as f64);
+    let scrape = exporter.folded(wait::PATIENCE, frames as usize).await;
+    assert_eq!(scrape.sum("callsight_frames_folded_total", &[]), frames as f64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

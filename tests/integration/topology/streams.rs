@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::Config;
 use callsight::topology::{Bond, Declared, Name, Reconciler, consumer_config, ensure_streams};
+use callsight_frame::subject::MeetingPartition;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -94,9 +96,15 @@ async fn what_is_declared_is_made_kept_and_never_taken_away() {
     let operator = cluster.jetstream("us", "operator").await;
     let config = async || operator.get_stream("HEALTH_APAC").await.unwrap().cached_info().config.clone();
     let made = config().await;
-    let turned = Config { max_bytes: 8 << 30, max_message_size: 100_000, ..made.clone() };
+    let subjects = made.subjects[..1].to_vec();
+    let turned = Config { max_bytes: 8 << 30, max_message_size: 100_000, subjects, ..made.clone() };
     operator.update_stream(turned).await.unwrap();
-    let words = ["~ stream   HEALTH_APAC", "max_bytes: 8 GiB → 4 GiB", "1 of 9 differ"];
+    let words = [
+        "~ stream   HEALTH_APAC",
+        "max_bytes: 8 GiB → 4 GiB",
+        "subjects: + \"health.diagnostics.apac.*.*.m0\" … \"health.diagnostics.apac.*.*.m63\" (64)",
+        "1 of 9 differ",
+    ];
     says(&streams(&us, &with("verify", &[])), 1, &words);
     says(&streams(&us, &with("apply", &[])), 0, &["0 created, 1 changed, 0 refused, 8 unchanged"]);
     assert_eq!(config().await, Config { max_message_size: 100_000, ..made });
@@ -170,6 +178,33 @@ async fn a_durable_without_its_stream_is_not_made() {
     let error = reconciler.apply(&steps[0]).await.unwrap_err().to_string();
     assert!(error.contains("stream HEALTH_US does not exist"), "{error}");
     assert!(error.contains("run `callsight streams apply`"), "{error}");
+}
+
+/// A stream takes the last tokens that shards read and no other, which the server says to the
+/// publisher.
+#[tokio::test]
+async fn a_frame_is_stored_under_a_partition_or_its_publisher_is_told() {
+    let nats = Nats::start();
+    let jetstream = nats.jetstream().await;
+    ensure_streams(&jetstream, &"us".parse().unwrap(), 1).await.unwrap();
+    let stream = jetstream.get_stream("HEALTH_US").await.unwrap();
+    let published = async |last: &str| {
+        let subject = format!("health.diagnostics.us.relay.standup{last}");
+        let ack = jetstream.publish(subject, "frame".into()).await.unwrap().await;
+        let sequence = ack.map_err(|error| error.kind())?.sequence;
+        Ok::<_, PublishErrorKind>(stream.get_raw_message(sequence).await.unwrap().subject.to_string())
+    };
+    // The server's own hash is that of meetings.
+    let partition = MeetingPartition::of("standup");
+    let appended = format!("health.diagnostics.us.relay.standup.{}", partition.number());
+    assert_eq!(published("").await, Ok(appended));
+    for partition in MeetingPartition::all() {
+        let expected = format!("health.diagnostics.us.relay.standup.{partition}");
+        assert_eq!(published(&format!(".{partition}")).await, Ok(expected));
+    }
+    for odd in [".m64", ".m01", ".mx", ".m", ".M1", ".7", ".x", ".m1.m1"] {
+        assert_eq!(published(odd).await, Err(PublishErrorKind::StreamNotFound), "{odd}");
+    }
 }
 
 #[tokio::test]

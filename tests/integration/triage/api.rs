@@ -40,10 +40,13 @@ async fn it_tells_whether_it_is_bad_where_for_how_many_and_by_what() {
     let verdict = &bad["verdict"];
     assert_eq!(
         (&verdict["state"], &verdict["region"], &verdict["cause"], &verdict["signals"]),
-        (&json!("bad"), &json!("us"), &json!("rtt"), &json!(["rtt"]))
+        (&json!("bad"), &json!("us"), &json!("network"), &json!(["rtt"]))
     );
-    assert!(verdict["evidence"].as_str().unwrap().contains("1 hidden tabs not judged"), "{verdict}");
-    assert_eq!(bad["all"]["sessions_degraded_by"], json!({ "rtt": 9, "audio": 0, "video": 0 }));
+    assert!(verdict["evidence"].as_str().unwrap().contains("1 hidden tab not judged"), "{verdict}");
+    assert_eq!(
+        bad["all"]["sessions_degraded_by"],
+        json!({ "rtt": 9, "audio": 0, "video": 0, "join": 0, "uplink": 0 })
+    );
     assert_eq!((&bad["all"]["sessions_hidden"], &bad["servers_total"]), (&json!(1), &json!(3)));
     let worst: Vec<_> = bad["worst_sessions"]
         .as_array()
@@ -59,7 +62,7 @@ async fn it_tells_whether_it_is_bad_where_for_how_many_and_by_what() {
     assert!(sentence(&deaf).starts_with("Bad in us: 20 of 40 sessions (50 %) in 5 meetings, audio, since "));
     // The spell goes on: it is still the same one that began with the slow ones.
     assert_eq!(deaf["verdict"]["since"], bad["verdict"]["since"]);
-    assert_ne!(deaf["verdict"]["cause"], "rtt");
+    assert_ne!(deaf["verdict"]["cause"], "network");
 
     calls.say(&relay, |_| Mood::Fine).await;
     let again = told(&callsight, "recovery", |answer| answer["verdict"]["state"] == "good").await;

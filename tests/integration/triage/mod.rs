@@ -1,7 +1,9 @@
 //! The triage page and its API: whether somebody who opens it sees what is wrong.
 
 mod api;
+mod causes;
 mod page;
+mod sides;
 
 use std::time::Duration;
 
@@ -56,9 +58,21 @@ impl Calls {
 
     /// Every session says its next frame, each in its mood.
     async fn say(&mut self, relay: &Relay, mood: impl Fn(usize) -> Mood) {
+        self.say_more(relay, mood, |_, _| {}).await;
+    }
+
+    /// Every session says its next frame, to which the test adds what it likes.
+    async fn say_more(
+        &mut self,
+        relay: &Relay,
+        mood: impl Fn(usize) -> Mood,
+        add: impl for<'a> Fn(usize, &mut Frame<'a>),
+    ) {
         self.seq += 1;
         for session in 0..self.sessions.len() {
-            relay.say(&self.frame(session, mood(session))).await;
+            let mut frame = self.frame(session, mood(session));
+            add(session, &mut frame);
+            relay.say(&frame).await;
         }
         relay.settle().await;
     }

@@ -10,20 +10,20 @@ use crate::kit::callsight::Callsight;
 const LAPTOPS: [(u32, u32); 3] = [(1366, 768), (1440, 900), (1366, 650)];
 
 /// How far the page is too long and too wide, in pixels.
-const OVERFLOW: &str = "[document.documentElement.scrollHeight - innerHeight, document.documentElement.scrollWidth - innerWidth].map(pixels => Math.max(0, pixels))";
+pub(super) const OVERFLOW: &str = "[document.documentElement.scrollHeight - innerHeight, document.documentElement.scrollWidth - innerWidth].map(pixels => Math.max(0, pixels))";
 
 const UNFOLLOWED: &str = "the mirror does not follow its region and lacks 1234 frames";
 
 const LIVE: &str = "document.body.dataset.fresh === 'live'";
 
-async fn open(browser: &Browser, callsight: &Callsight) -> Page {
+pub(super) async fn open(browser: &Browser, callsight: &Callsight) -> Page {
     let page = browser.page(LAPTOPS[0].0, LAPTOPS[0].1).await;
     page.open(&format!("{}/", callsight.url())).await;
     page.until(LIVE).await;
     page
 }
 
-async fn sentence_begins(page: &Page, begin: &str) {
+pub(super) async fn sentence_begins(page: &Page, begin: &str) {
     page.until(&format!("document.querySelector('h1').textContent.startsWith({})", json!(begin))).await;
 }
 
@@ -41,7 +41,11 @@ async fn it_follows_the_calls_and_survives_the_exporters_restart() {
     sentence_begins(&page, "Bad in us: 12 of 40 sessions (30 %) in 3 meetings, RTT, since ").await;
     assert_eq!(page.evaluate("document.body.dataset.state").await, "bad");
     assert!(page.text("#announcer").await.starts_with("Bad in us: "), "it is announced");
-    assert!(page.text("#evidence").await.starts_with("Network: round trips are long in all of the 12."));
+    assert_eq!(page.text("#cause").await, "Network");
+    assert!(page.text("#reason").await.starts_with("Round trips are long in all of the 12."));
+    assert!(page.text("#announcer").await.ends_with(" UTC. Cause: Network"), "so is its cause");
+    // These clients name no release.
+    assert_eq!(page.evaluate("document.querySelector('#clients').hidden").await, true);
     let regions = page.text("#regions tbody").await;
     assert!(regions.contains("12 of 40") && regions.contains("since "), "{regions}");
     page.until("document.querySelectorAll('#worst tbody button').length === 12").await;
@@ -162,7 +166,7 @@ async fn it_can_be_used_by_keyboard_and_is_made_for_readers() {
 }
 
 /// Elements whose text does not stand out enough from what is behind it: WCAG's AA.
-const TOO_FAINT: &str = r"(() => {
+pub(super) const TOO_FAINT: &str = r"(() => {
     const parse = color => color.match(/[\d.]+/g).map(Number);
     const light = color => {
         const [r, g, b] = parse(color).map(part => part / 255).map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4);
@@ -203,6 +207,12 @@ async fn everything_fits_on_a_laptop_in_light_and_dark() {
             list.push(another);
         }
     }
+    answer["all"]["clients"] = (0..6)
+        .map(|number| json!({ "app": format!("web-2.{number}"), "platform": "chrome", "sessions": 10, "sessions_degraded": 5 }))
+        .collect();
+    answer["client_outlier"] = "web-2.0".into();
+    // A long one.
+    answer["verdict"]["evidence"] = format!("Network: {}.", "a cause and its numbers, ".repeat(12)).into();
     let browser = Browser::start();
     let page = browser.page(1366, 768).await;
     let json = Answer { status: 200, content_type: "application/json", body: answer.to_string() };
@@ -213,9 +223,13 @@ async fn everything_fits_on_a_laptop_in_light_and_dark() {
     for (width, height) in LAPTOPS {
         page.resize(width, height).await;
         assert_eq!(page.evaluate(OVERFLOW).await, json!([0, 0]), "{width}×{height}");
-        let rows =
-            "[...document.querySelectorAll('#worst tbody tr')].filter(row => row.offsetHeight > 0).length";
-        assert!(page.evaluate(rows).await.as_i64().unwrap() >= 5, "{width}×{height}");
+        for (table, least) in [("worst", 5), ("servers", 3), ("clients", 2)] {
+            let rows = format!(
+                "[...document.querySelectorAll('#{table} tbody tr')].filter(row => row.offsetHeight > 0).length"
+            );
+            let shown = page.evaluate(&rows).await.as_i64().unwrap();
+            assert!(shown >= least, "{width}×{height}: {shown} rows of {table}");
+        }
     }
     // The same while the view of three of them is lost.
     for number in 1..4 {

@@ -1,0 +1,56 @@
+//! The browser client of clients/web, and pages that import it.
+
+use std::fs;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use warp::reply::Reply;
+use warp::{Filter, Rejection};
+
+use super::tool;
+
+/// What makes a call of two ends in one page.
+const CALL: &str = include_str!("call.js");
+
+/// A fake camera and microphone, and calls over loopback.
+pub(crate) const CALLING: &[&str] = &[
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+];
+
+/// The module as `./dev web` builds it.
+///
+/// # Panics
+///
+/// If it can't be built, with the reason.
+fn module() -> &'static str {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built = Command::new(tool::root().join("dev")).arg("web").output().unwrap();
+        assert!(built.status.success(), "./dev web: {}", String::from_utf8_lossy(&built.stderr));
+        fs::read_to_string(tool::root().join("clients/web/dist/callsight.js")).unwrap()
+    })
+}
+
+/// Answers the modules that a page imports, and the page itself for everything else.
+pub(crate) fn pages(page: &'static str) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+    let script = |name, text| {
+        warp::path(name).map(move || warp::reply::with_header(text, "Content-Type", "text/javascript"))
+    };
+    let page = warp::any().map(move || warp::reply::html(page));
+    warp::get().and(script("callsight.js", module()).or(script("call.js", CALL)).or(page))
+}
+
+/// Serves on a free port, and returns its URL.
+pub(crate) async fn serve<F>(routes: F) -> String
+where
+    F: Filter<Error = Rejection> + Clone + Send + Sync + 'static,
+    F::Extract: Reply,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(warp::serve(routes).incoming(listener).run());
+    url
+}
