@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use async_nats::{Client, jetstream};
+use async_nats::Client;
 use callsight::topology::stream_config;
+use callsight_frame::subject::MeetingPartition;
 use callsight_publish::{Publisher, PublisherConfig};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::kit::callsight::Callsight;
 use crate::kit::frames::frame;
@@ -13,6 +16,7 @@ use crate::kit::nats::Nats;
 use crate::kit::process::temporary_directory;
 use crate::kit::python;
 use crate::kit::region::{REGION, RegionServers};
+use crate::kit::stream::Health;
 use crate::kit::wait::{self, PATIENCE};
 
 const PYTHON_CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/python_client.py");
@@ -36,44 +40,62 @@ fn python_client_at(url: &str, session: &str, frames: &str, more: &[&str]) -> St
 /// Three replicas answer a copy of a frame with an error while they still store the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_of_a_frame_at_the_same_time_are_sent_until_they_are_acknowledged() {
-    let servers = RegionServers::start(3, "1s").await;
-    let client = servers.client().await;
-    let jetstream = jetstream::new(client.clone());
+    let mut servers = RegionServers::start(3, "1s").await;
+    let jetstream = servers.jetstream().await;
     let stream = jetstream.create_stream(stream_config(&REGION.parse().unwrap(), 3)).await.unwrap();
 
-    // Which of two copies comes too early is chance, so sessions are published until one did.
-    let mut sessions = 0;
-    wait::eventually_async(PATIENCE, "a copy that comes too early", async || {
-        sessions += 1;
-        let session = format!("python-{sessions}");
-        let copies = std::array::from_fn::<_, 3, _>(|_| {
-            let (url, session) = (servers.url(), session.clone());
-            tokio::task::spawn_blocking(move || python_client_at(&url, &session, "50", &[]))
-        });
-        let mut said = String::new();
-        for copy in copies {
-            said += &copy.await.unwrap();
+    let info = stream.get_info().await.unwrap();
+    let cluster = info.cluster.unwrap();
+    let leader = servers.named(cluster.leader.as_deref().unwrap()).url();
+    let followers: Vec<_> = cluster.replicas.into_iter().map(|replica| replica.name).collect();
+    let client = async_nats::connect(&leader).await.unwrap();
+    let mut sent = client.subscribe("health.diagnostics.>").await.unwrap();
+    let publishers = [relay(client.clone()).await, relay(client.clone()).await];
+    let publish =
+        |seq| publishers.iter().for_each(|publisher| publisher.publish(&frame("rust", seq, &[])).unwrap());
+
+    // While the followers stand still, the leader has not stored what it was sent.
+    for follower in &followers {
+        servers.named(follower).stop();
+    }
+    let python = std::array::from_fn::<_, 2, _>(|_| {
+        let leader = leader.clone();
+        tokio::task::spawn_blocking(move || python_client_at(&leader, "python", "5", &[]))
+    });
+    publish(1);
+    let mut from_python = 0;
+    let third = async {
+        while from_python < 3 {
+            from_python += usize::from(sent.next().await.unwrap().subject.contains("python"));
         }
-        wait::when(said, |said| said.contains("10158")).map(drop)
+    };
+    timeout(PATIENCE, third).await.expect("a copy of a frame in Python that is sent again");
+    wait::eventually_async(PATIENCE, "a copy of a frame in Rust that is sent again", async || {
+        let retried: u64 = publishers.iter().map(|publisher| publisher.stats().retried).sum();
+        wait::when(retried, |retried| *retried > 0)
     })
     .await;
+    for follower in &followers {
+        servers.named(follower).cont();
+    }
 
     let frames = 500;
-    let publishers = [relay(client.clone()).await, relay(client).await];
-    for seq in 1..=frames {
+    for seq in 2..=frames {
         for publisher in &publishers {
             publisher.room().await.unwrap();
-            publisher.publish(&frame("rust", seq, &[])).unwrap();
         }
+        publish(seq);
     }
-    let mut retried = 0;
     for publisher in publishers {
         let stats = publisher.shutdown(PATIENCE).await.unwrap();
         assert_eq!((stats.acknowledged, stats.failed), (frames, 0));
-        retried += stats.retried;
     }
-    assert!(retried > 0, "no copy came too early");
-    assert_eq!(stream.get_info().await.unwrap().state.messages, sessions * 50 + frames);
+    let mut said = String::new();
+    for copy in python {
+        said += &copy.await.unwrap();
+    }
+    assert!(said.contains("10158"), "{said}");
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 5 + frames);
 }
 
 async fn relay(client: Client) -> Publisher {
@@ -88,12 +110,11 @@ async fn a_client_in_python_is_folded() {
     callsight.ready().await;
     python_client(&nats, "python-1", "5", &[]);
     python_client(&nats, "python-2", "3", &["--ended"]);
-    callsight
-        .metrics_when(PATIENCE, "all frames to be folded", |scrape| {
-            wait::when(scrape.sum("callsight_frames_folded_total", &[]), |folded| *folded == 8.0).map(drop)
-        })
-        .await;
-    let scrape = callsight.metrics().await;
+    let scrape = callsight.folded(PATIENCE, 8).await;
+    let last = MeetingPartition::of("standup").to_string();
+    for message in Health::at(&nats).await.read().await {
+        assert_eq!(message.subject.as_str(), format!("health.diagnostics.us.relay.python-1.{last}"));
+    }
 
     // The URL came with a path and a token.
     let server = [("server_url", "https://relay-1.example:4433"), ("server_type", "webtransport")];
@@ -124,6 +145,28 @@ async fn a_client_in_python_is_folded() {
     assert_eq!(scrape.value("videocall_audio_samples_total", &server), Some(48_000.0 * 8.0));
     assert_eq!(scrape.value("videocall_audio_packets_lost_total", &server), Some(0.0));
     assert_eq!(scrape.sum("callsight_frames_rejected_total", &[]), 0.0);
+}
+
+/// The client's own function, on the vectors of the specification.
+const PARTITIONS: &str = r#"
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from python_client import partition
+entries = json.load(open(sys.argv[2]))
+for entry in entries:
+    assert partition(entry["text"]) == entry["partition"], entry
+print(len(entries))
+"#;
+
+#[test]
+fn a_client_in_python_finds_the_partition_of_any_meeting() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let [clients, vectors] =
+        ["tests/clients", "spec/vectors/partitions.json"].map(|path| format!("{root}/{path}"));
+    let output = python::run(&["-", &clients, &vectors], PARTITIONS);
+    assert!(output.status.success(), "{output:?}");
+    let count: usize = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    assert!(count > 20, "{count}");
 }
 
 #[test]
