@@ -1,7 +1,7 @@
 //! Four pages in a room of a real Janus.
 //!
-//! In such a room each page has one connection to send and one that brings everybody's media, and
-//! only the messages of the room say what is whose. What a page does not ask for never comes, and
+//! In such a room each page has one connection to send and one that brings everybody's media, or one
+//! for each of the others, and only the messages of the room say what is whose. What a page does not ask for never comes, and
 //! must be nobody's fault.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ async fn a_room_of_janus_blames_nobody_for_what_is_not_wanted() {
     for peer in PEERS {
         let page = scene.browser.window(320, 240).await;
         let asked = format!("peer={peer}&janus={}&endpoint={}", janus.url(), scene.endpoint());
-        page.open(&format!("{application}/?{asked}")).await;
+        let each = if peer == "eve" { "&each" } else { "" };
+        page.open(&format!("{application}/?{asked}{each}")).await;
         pages.insert(peer, page);
     }
     scene

@@ -76,10 +76,36 @@ function attach(onmessage, more) {
   });
 }
 
-function subscribe(publishers) {
-  const streams = publishers.map(({ id }) => ({ feed: id }));
-  if (streams.length === 0) return;
+// A handle that receives.
+function subscriber() {
+  const heard = (handle, { streams = [] }, jsep) => {
+    for (const { feed_id, type, mid } of streams) {
+      if (feed_id === undefined) continue;
+      page.received[feed_id] = { ...page.received[feed_id], [type]: mid };
+    }
+    if (jsep) void answer(handle, jsep);
+  };
+  const onremotetrack = (track, _mid, on) => {
+    if (!on) return;
+    const player = document.body.appendChild(document.createElement(track.kind));
+    Object.assign(player, { srcObject: new MediaStream([track]), muted: true, autoplay: true });
+  };
+  return attach(heard, { onremotetrack });
+}
+
+// Over one connection, or, if the test says so, over one for each feed.
+const each = asked.has("each");
+const subscribers = new Map();
+
+async function subscribe(publishers) {
   const join = { request: "join", ptype: "subscriber", room };
+  const streams = publishers.map(({ id }) => ({ feed: id }));
+  for (const one of each ? streams : []) {
+    const handle = await subscriber();
+    subscribers.set(one.feed, handle);
+    handle.send({ message: { ...join, streams: [one] } });
+  }
+  if (each || streams.length === 0) return;
   const request = page.subscribed ? { request: "subscribe" } : join;
   page.subscribed = true;
   page.subscriber.send({ message: { ...request, streams } });
@@ -103,25 +129,11 @@ await new Promise((callback) => {
 await promised((both) => {
   page.janus = new Janus({ server, iceServers: [], ...both });
 });
-page.subscriber = await attach(
-  (handle, { streams = [] }, jsep) => {
-    for (const { feed_id, type, mid } of streams) {
-      if (feed_id === undefined) continue;
-      page.received[feed_id] = { ...page.received[feed_id], [type]: mid };
-    }
-    if (jsep) void answer(handle, jsep);
-  },
-  {
-    onremotetrack: (track, _mid, on) => {
-      if (!on) return;
-      const player = document.body.appendChild(document.createElement(track.kind));
-      Object.assign(player, { srcObject: new MediaStream([track]), muted: true, autoplay: true });
-    },
-  },
-);
+page.subscriber = await subscriber();
 page.publisher = await attach((handle, message, jsep) => {
   if (message.videoroom === "joined") void publish();
-  subscribe(message.publishers ?? []);
+  void subscribe(message.publishers ?? []);
+  subscribers.get(message.leaving)?.detach();
   if (jsep) handle.handleRemoteJsep({ jsep });
 });
 page.publisher.send({ message: { request: "join", ptype: "publisher", room, id: peerId } });
