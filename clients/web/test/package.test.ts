@@ -32,7 +32,7 @@ describe("the package", () => {
     expect(readFileSync(`${home}../../Cargo.toml`, "utf8")).toContain(`version = "${version}"`);
   });
 
-  it.each(["livekit", "mediasoup"])("needs no other module for %s", async (adapter) => {
+  it.each(["janus", "livekit", "mediasoup"])("needs no other module for %s", async (adapter) => {
     const { exports } = JSON.parse(readFileSync(`${home}package.json`, "utf8"));
     const path = `${home}${exports[`./${adapter}`].default}`;
     const built = readFileSync(path, "utf8");
