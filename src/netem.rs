@@ -17,7 +17,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -114,8 +114,17 @@ impl Netem {
     /// # Errors
     /// If no socket can be opened.
     pub async fn start(seed: u64) -> io::Result<Self> {
-        let caller = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
-        let callee = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), seed).await
+    }
+
+    /// Listens on two free ports of any address of this machine, since Firefox makes no calls over
+    /// loopback. What other machines send is ignored.
+    ///
+    /// # Errors
+    /// If no socket can be opened, or the address is not of this machine.
+    pub async fn start_on(address: IpAddr, seed: u64) -> io::Result<Self> {
+        let caller = Arc::new(UdpSocket::bind((address, 0)).await?);
+        let callee = Arc::new(UdpSocket::bind((address, 0)).await?);
         let from_caller = Arc::<Direction>::default();
         let from_callee = Arc::<Direction>::default();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -126,7 +135,8 @@ impl Netem {
         {
             let (from, to) = (Arc::clone(from), Arc::clone(to));
             let (there, back) = (Arc::clone(there), Arc::clone(back));
-            tasks.spawn(relay(from, to, there, back, Xoshiro256PlusPlus::seed_from_u64(rng.random())));
+            let rng = Xoshiro256PlusPlus::seed_from_u64(rng.random());
+            tasks.spawn(relay(address, from, to, there, back, rng));
         }
         Ok(Self { caller: addresses.0, callee: addresses.1, from_caller, from_callee, _tasks: tasks })
     }
@@ -199,6 +209,7 @@ impl PartialOrd for Waiting {
 /// Forwards what one end sends to the other. The address of the latter is the sender of what comes
 /// `back`.
 async fn relay(
+    address: IpAddr,
     from: Arc<UdpSocket>,
     to: Arc<UdpSocket>,
     there: Arc<Direction>,
@@ -231,6 +242,10 @@ async fn relay(
                         return;
                     }
                 };
+                // The kernel keeps other machines from loopback.
+                if !address.is_loopback() && sender.ip() != address {
+                    continue;
+                }
                 let mut state = there.state();
                 state.sender = Some(sender);
                 state.counts.received += 1;
