@@ -97,9 +97,12 @@ async fn a_real_call_is_made_bad_by_hand_and_callsight_says_whose_it_is() {
 
     // Ben's way to the server and back is long, and Ana's is not.
     slide(&page, "ben", "down delay", 400).await;
-    let summary = triage(&callsight, "Ben's network", blamed("network", "ben")).await;
-    assert_eq!(summary["worst_sessions"][0]["degraded_by"], json!(["rtt"]));
-    assert_eq!(summary["all"]["sessions_degraded"], 1, "Ana's is short");
+    // The sound that is missing while the delay grows is soon forgotten.
+    let slow = |summary: &Value| {
+        let only_slow = summary["worst_sessions"][0]["degraded_by"] == json!(["rtt"]);
+        blamed("network", "ben")(summary) && only_slow && summary["all"]["sessions_degraded"] == 1
+    };
+    triage(&callsight, "Ben's network, and nothing of Ana's", slow).await;
     slide(&page, "ben", "down delay", 0).await;
 
     // What is hidden or muted is not missed.

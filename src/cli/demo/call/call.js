@@ -8,6 +8,9 @@ const SLIDERS = {
   loss: { label: "loss", max: 50, step: 1, unit: "%" },
 };
 const ALERTS_EVERY = 2000;
+const CONNECTED_WITHIN = 10_000;
+const NO_NETWORK =
+  "No connection. Browsers make no calls on a machine without any network: connect it to one. The Internet is not needed.";
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
@@ -83,12 +86,11 @@ class Person {
   }
 
   async #safely(act) {
-    const problem = $(".problem", this.#card);
     try {
-      problem.textContent = "";
+      this.#complain("");
       await act();
     } catch (error) {
-      problem.textContent = explain(error);
+      this.#complain(explain(error));
     }
   }
 
@@ -119,11 +121,12 @@ class Person {
         meeting: setup.meeting,
         endpoint: setup.endpoint,
         token: async () => (await ask("token", "POST", { participant: name })).token,
-        onError: (problem) => this.#safely(() => Promise.reject(new Error(problem))),
+        onError: (problem) => this.#complain(problem),
       },
-      (state) => client === this.#client && this.#say(STATES[state] ?? state),
+      (state) => client === this.#client && this.#connected(state),
     );
     this.#client = client;
+    setTimeout(() => client === this.#client && !client.connected && this.#complain(NO_NETWORK), CONNECTED_WITHIN);
     this.#wanted = true;
     this.#enable();
     await client.join((offer) => server.answer(name, offer, at("server_port")), at("participant_port"));
@@ -136,6 +139,15 @@ class Person {
     } else {
       client.left();
     }
+  }
+
+  #connected(state) {
+    this.#say(STATES[state] ?? state);
+    if (state === "connected") this.#complain("");
+  }
+
+  #complain(problem) {
+    $(".problem", this.#card).textContent = problem;
   }
 
   /** What signalling says of this participant. */

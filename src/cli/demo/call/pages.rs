@@ -40,17 +40,18 @@ pub(super) fn routes(call: Arc<Call>) -> impl Filter<Extract = (impl Reply,), Er
     // A page elsewhere whose name leads to this machine is not this one.
     let here = warp::host::exact(&call.places.page.to_string());
     let call = warp::any().map(move || Arc::clone(&call));
-    let file = warp::get().and(warp::path::tail()).and(call.clone()).and_then(file);
-    let setup = warp::get().and(warp::path!("api" / "setup")).and(call.clone());
+    // Paths come first, so that what is not there is not called another method.
+    let file = warp::path::tail().and(warp::get()).and(call.clone()).and_then(file);
+    let setup = warp::path!("api" / "setup").and(warp::get()).and(call.clone());
     let setup = setup.map(|call: Arc<Call>| reply(StatusCode::OK, &call.setup()));
-    let alerts = warp::get().and(warp::path!("api" / "alerts")).and(call.clone()).then(alerts);
+    let alerts = warp::path!("api" / "alerts").and(warp::get()).and(call.clone()).then(alerts);
     let body = warp::header::headers_cloned()
         .and(warp::body::content_length_limit(MAX_BODY))
         .and(warp::body::bytes())
         .and(call);
-    let join = warp::post().and(warp::path!("api" / "join")).and(body.clone()).then(join);
-    let token = warp::post().and(warp::path!("api" / "token")).and(body.clone()).map(token);
-    let network = warp::put().and(warp::path!("api" / "network")).and(body).map(network);
+    let join = warp::path!("api" / "join").and(warp::post()).and(body.clone()).then(join);
+    let token = warp::path!("api" / "token").and(warp::post()).and(body.clone()).map(token);
+    let network = warp::path!("api" / "network").and(warp::put()).and(body).map(network);
     here.and(setup.or(alerts).or(join).or(token).or(network).or(file)).recover(refuse)
 }
 

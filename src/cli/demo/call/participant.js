@@ -33,6 +33,10 @@ class Participant {
     this.#connection.ontrack = () => this.#show();
   }
 
+  get connected() {
+    return this.#connection.connectionState === "connected";
+  }
+
   /** Connects to the media server, which `signal` answers for. */
   async join(signal, at) {
     const connection = this.#connection;
