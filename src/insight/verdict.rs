@@ -15,7 +15,7 @@ use super::place::{Diagnosis, JudgedRegion, JudgedServer, RegionView, rfc3339};
 use super::population::Population;
 use super::spell::{Clocks, Spell};
 use super::state::State;
-use super::words::{clock, list, percent, signal};
+use super::words::{clock, list, percent, plural, signal};
 use callsight_fold::series::aggregates::Signal;
 
 /// The verdict on everything at one moment.
@@ -108,7 +108,8 @@ impl MomentVerdict {
         let Population { sessions, sessions_degraded, sessions_degraded_ratio, meetings_degraded, .. } =
             people;
         let share = percent(*sessions_degraded_ratio);
-        let mut sentence = format!("Bad {place}: {sessions_degraded} of {sessions} sessions ({share})");
+        let sessions = plural(*sessions, "session");
+        let mut sentence = format!("Bad {place}: {sessions_degraded} of {sessions} ({share})");
         match meetings_degraded {
             Some(1) => sentence.push_str(" in one meeting"),
             Some(meetings) => sentence.push_str(&format!(" in {meetings} meetings")),

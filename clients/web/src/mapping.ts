@@ -58,6 +58,8 @@ export interface MediumState {
 export interface PeerState extends Partial<Record<Medium, MediumState>> {
   /** In the call, even if no track of the peer's is received. */
   present?: boolean;
+  /** Has left since the previous frame. */
+  left?: boolean;
 }
 
 /** What no statistic tells. Ids are identifiers already. */

@@ -30,7 +30,7 @@ async function ask(path, method = "GET", body = undefined) {
 
 const setup = await ask("setup");
 const people = new Map();
-const server = new MediaServer((name) => people.get(name).lost());
+const server = new MediaServer((name, lost) => people.get(name).lost(lost));
 
 /** A participant's card: their page, their network, and what they can do. */
 class Person {
@@ -131,14 +131,17 @@ class Person {
     this.#enable();
     await client.join((offer) => server.answer(name, offer, at("server_port")), at("participant_port"));
     const other = people.get(this.#other);
-    if (other.inCall) {
-      client.peer(other.media());
-      other.#client.peer(this.media());
-      other.#client.arrived();
-      other.#client.show(other.#wanted);
-    } else {
-      client.left();
-    }
+    if (other.inCall) client.arrived(other.media());
+    else client.left();
+    this.#tell();
+  }
+
+  /** Tells the other one that this one is there. */
+  #tell() {
+    const other = people.get(this.#other);
+    if (!other.inCall) return;
+    other.#client.arrived(this.media());
+    other.#client.show(other.#wanted);
   }
 
   #connected(state) {
@@ -171,10 +174,10 @@ class Person {
     this.#client = undefined;
     this.#enable();
     this.#say("leaving");
+    people.get(this.#other).#client?.left();
     await client.leave();
     server.leave(this.#name);
     this.#gone("has left");
-    people.get(this.#other).#client?.left();
   }
 
   #crash() {
@@ -191,10 +194,10 @@ class Person {
     this.#say(status);
   }
 
-  /** The server has lost the connection. */
-  lost() {
-    if (this.inCall) this.#say("connection lost");
-    people.get(this.#other).#client?.left();
+  /** The server has lost the connection, or found it again. */
+  lost(lost) {
+    if (lost) people.get(this.#other).#client?.left();
+    else this.#tell();
   }
 
   // ---- the network ----

@@ -107,7 +107,8 @@ class Participant {
     this.#notice(`${this.#me.otherName} is not in the call`);
   }
 
-  arrived() {
+  arrived(media) {
+    this.peer(media);
     this.#notice("");
   }
 

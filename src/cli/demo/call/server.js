@@ -14,24 +14,25 @@ const withoutCandidates = (sdp) => sdp.replace(/^a=(candidate|end-of-candidates)
 
 export class MediaServer {
   #legs = new Map();
-  #gone;
+  #changed;
 
-  /** `gone` hears the name of a participant whose connection is lost. */
-  constructor(gone) {
-    this.#gone = gone;
+  /** `changed` hears when a participant's connection is lost, and when it is there again. */
+  constructor(changed) {
+    this.#changed = changed;
   }
 
   /** Answers a participant's offer. */
   async answer(name, offer, at) {
     this.leave(name);
     const connection = new RTCPeerConnection();
-    const leg = { connection, tracks: {}, senders: {}, paused: {}, players: [] };
+    const leg = { connection, tracks: {}, senders: {}, paused: {}, players: [], lost: false };
     this.#legs.set(name, leg);
     connection.onconnectionstatechange = () => {
-      if (connection.connectionState === "failed" && this.#legs.get(name) === leg) {
-        this.leave(name);
-        this.#gone(name);
-      }
+      const lost = /^(disconnected|failed)$/.test(connection.connectionState);
+      if (lost === leg.lost) return;
+      leg.lost = lost;
+      void this.#connect();
+      this.#changed(name, lost);
     };
     connection.ontrack = ({ track, transceiver }) => {
       transceiver.direction = "sendrecv";
@@ -71,7 +72,8 @@ export class MediaServer {
     for (const [name, leg] of this.#legs) {
       const other = [...this.#legs].find(([to]) => to !== name)?.[1];
       for (const [kind, sender] of Object.entries(leg.senders)) {
-        const track = leg.paused[kind] ? null : (other?.tracks[kind] ?? null);
+        const none = leg.paused[kind] || !other || other.lost;
+        const track = none ? null : (other.tracks[kind] ?? null);
         if (sender.track !== track) await sender.replaceTrack(track);
       }
     }
