@@ -2,11 +2,13 @@
 //!
 //! What a network does to a call can only be shown by a network that does it, and browsers offer
 //! none: their throttling does not reach WebRTC, and the kernel's needs privileges. So both ends
-//! send to this relay instead, through one socket each on 127.0.0.1. The application replaces every
-//! ICE candidate that it signals with the relay's [`address`](Netem::address). The relay learns the
-//! end's own address from what it sends, whichever interface the browser chose, and follows it if
-//! it changes. BUNDLE and rtcp-mux must be on, as they are in all browsers: the ends then need no
-//! second path.
+//! send to this relay instead, to one socket each. The application replaces every ICE candidate
+//! that it signals with the relay's [`address`](Netem::address). The relay learns the end's own
+//! address from what it sends, whichever interface the browser chose, and follows it if it changes.
+//! BUNDLE and rtcp-mux must be on, as they are in all browsers: the ends then need no second path.
+//!
+//! The relay is at this machine's own address, not at 127.0.0.1: Firefox never pairs the addresses
+//! that it finds with a loopback address of the other end. It hears nobody but this machine.
 //!
 //! Each direction has an [`Impairment`] of its own, which may change at any time, and [`Counts`] of
 //! what became of each datagram.
@@ -108,21 +110,13 @@ pub struct Netem {
 }
 
 impl Netem {
-    /// Listens on two free ports of 127.0.0.1. Relays with the same seed draw the same random
-    /// numbers.
+    /// Listens on two free ports of this machine's address, or of 127.0.0.1 if it has no other.
+    /// Relays with the same seed draw the same random numbers.
     ///
     /// # Errors
     /// If no socket can be opened.
     pub async fn start(seed: u64) -> io::Result<Self> {
-        Self::start_on(Ipv4Addr::LOCALHOST.into(), seed).await
-    }
-
-    /// Listens on two free ports of any address of this machine, since Firefox makes no calls over
-    /// loopback. What other machines send is ignored.
-    ///
-    /// # Errors
-    /// If no socket can be opened, or the address is not of this machine.
-    pub async fn start_on(address: IpAddr, seed: u64) -> io::Result<Self> {
+        let address = own_address().await;
         let caller = Arc::new(UdpSocket::bind((address, 0)).await?);
         let callee = Arc::new(UdpSocket::bind((address, 0)).await?);
         let from_caller = Arc::<Direction>::default();
@@ -135,8 +129,7 @@ impl Netem {
         {
             let (from, to) = (Arc::clone(from), Arc::clone(to));
             let (there, back) = (Arc::clone(there), Arc::clone(back));
-            let rng = Xoshiro256PlusPlus::seed_from_u64(rng.random());
-            tasks.spawn(relay(address, from, to, there, back, rng));
+            tasks.spawn(relay(from, to, there, back, Xoshiro256PlusPlus::seed_from_u64(rng.random())));
         }
         Ok(Self { caller: addresses.0, callee: addresses.1, from_caller, from_callee, _tasks: tasks })
     }
@@ -167,6 +160,17 @@ impl Netem {
             End::Callee => &self.from_callee,
         }
     }
+}
+
+/// The address of this machine from which the way to anywhere else begins. Nothing is sent.
+async fn own_address() -> IpAddr {
+    let find = async {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+        // A network for documentation, which routes like any other.
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).await?;
+        socket.local_addr()
+    };
+    find.await.map_or(Ipv4Addr::LOCALHOST.into(), |found| found.ip())
 }
 
 /// What one end sends: the settings, the counts, and where it comes from.
@@ -209,7 +213,6 @@ impl PartialOrd for Waiting {
 /// Forwards what one end sends to the other. The address of the latter is the sender of what comes
 /// `back`.
 async fn relay(
-    address: IpAddr,
     from: Arc<UdpSocket>,
     to: Arc<UdpSocket>,
     there: Arc<Direction>,
@@ -217,6 +220,7 @@ async fn relay(
     rng: Xoshiro256PlusPlus,
 ) {
     let mut link = Link::new(rng, Instant::now());
+    let own = from.local_addr().map(|address| address.ip());
     let mut waiting = BinaryHeap::<Reverse<Waiting>>::new();
     let mut buffer = vec![0; LARGEST];
     loop {
@@ -242,8 +246,7 @@ async fn relay(
                         return;
                     }
                 };
-                // The kernel keeps other machines from loopback.
-                if !address.is_loopback() && sender.ip() != address {
+                if !sender.ip().is_loopback() && own.as_ref().ok() != Some(&sender.ip()) {
                     continue;
                 }
                 let mut state = there.state();
@@ -344,7 +347,7 @@ mod tests {
     }
 
     async fn end(netem: &Netem, end: End) -> UdpSocket {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         socket.connect(netem.address(end)).await.unwrap();
         socket
     }

@@ -13,7 +13,7 @@ mod requests;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,22 +89,9 @@ impl CallPage {
     }
 }
 
-/// The address of this machine that connections to elsewhere have, or the loopback address if there
-/// is none. Firefox pairs no candidate of its own with one of loopback.
-fn own_address() -> IpAddr {
-    let asked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        // Nothing is sent: this only asks the routing table, with an address that is nobody's.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    asked.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
-}
-
 /// What the routes work with.
 struct Call {
     places: Places,
-    /// Where the networks listen.
-    host: IpAddr,
     client: HttpClient,
     /// The network between each participant and the media server, and how it is impaired.
     networks: Mutex<HashMap<Participant, (Option<Netem>, Network)>>,
@@ -113,19 +100,23 @@ struct Call {
 impl Call {
     fn new(places: Places) -> Result<Self, CliError> {
         let client = HttpClient::probing(&HttpAccess::default()).map_err(CliError::other)?;
-        Ok(Self { places, host: own_address(), client, networks: Mutex::default() })
+        Ok(Self { places, client, networks: Mutex::default() })
     }
 
     /// Starts a network for a participant who joins, in place of the one before, with the same
     /// impairment.
     async fn join(&self, Join { participant }: Join) -> io::Result<Value> {
-        let netem = Netem::start_on(self.host, rand::random()).await?;
-        let ports = [End::Caller, End::Callee].map(|end| netem.address(end).port());
+        let netem = Netem::start(rand::random()).await?;
+        let [caller, callee] = [End::Caller, End::Callee].map(|end| netem.address(end));
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         let (running, network) = networks.entry(participant).or_default();
         network.apply(&netem);
         *running = Some(netem);
-        Ok(json!({ "host": self.host, "participant_port": ports[0], "server_port": ports[1] }))
+        Ok(json!({
+            "host": caller.ip(),
+            "participant_port": caller.port(),
+            "server_port": callee.port(),
+        }))
     }
 
     /// Impairs a participant's network from now on.
