@@ -27,13 +27,14 @@ BAD = """document.body.dataset.state === 'bad' && document.body.dataset.fresh ==
     && document.querySelectorAll('#worst tbody button').length > 5"""
 PEOPLE = "document.querySelectorAll('article').length === 2"
 CALM = """[...document.querySelectorAll('.status')].every(status => status.textContent === 'in the call')
-    && performance.now() > 30000"""
+    && performance.now() > 30000 && !document.querySelector('#alerts [data-state]')"""
 LOSE = """{
     const slider = document.querySelector('#ana [data-path="up loss"]');
     slider.value = 20;
     slider.dispatchEvent(new Event('input'));
 }"""
-ALARMED = "document.querySelector('#alerts .state')?.textContent === 'firing'"
+ALARMED = """[...document.querySelectorAll('#alerts [data-state]')].map(alert => alert.textContent)
+    .join().startsWith('CallUplinkDegradedfiring')"""
 
 
 class Browser:
