@@ -15,7 +15,7 @@ use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, withi
 use crate::consume::Reader;
 use crate::nats::{self, Refusals};
 use crate::serve::trim::share_arena;
-use crate::serve::{Exporter, ExporterConfig, Feed};
+use crate::serve::{Exporter, ExporterConfig, Feed, PageConfig};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
 use callsight_frame::MAX_PEERS;
@@ -189,6 +189,7 @@ impl ServeArgs {
                 },
                 ..judged
             },
+            page: PageConfig::default(),
         };
         let nats = self.nats.validate("exporter")?;
         let sources = self.sources.validate(&nats)?;

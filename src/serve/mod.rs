@@ -26,6 +26,7 @@ pub use glance::Glance;
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 pub use crate::http_server::WebConfigError;
 use crate::http_server::{self, Gate, PROBES};
+use crate::insight::state::Threshold;
 use crate::nats::Refusals;
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
@@ -33,7 +34,7 @@ use callsight_fold::{Fold, FoldSettings, SessionBudget};
 use callsight_frame::subject::Region;
 use routes::{State, routes};
 use scrape::Scraper;
-use triage::{Fixed, Triage};
+use triage::{Document, Fixed, Triage};
 
 /// How many connections are open at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -58,6 +59,22 @@ pub struct ExporterConfig {
     pub max_sessions: usize,
     /// The settings of each region's fold.
     pub fold: FoldSettings,
+    pub page: PageConfig,
+}
+
+/// The triage page, where a demo needs another one than production.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageConfig {
+    /// The least number of degraded sessions for a place to be bad.
+    pub bad_sessions: u32,
+    /// The origin of the only page that may show it in a frame, such as `http://127.0.0.1:9480`.
+    pub framed_by: Option<String>,
+}
+
+impl Default for PageConfig {
+    fn default() -> Self {
+        Self { bad_sessions: Threshold::BAD.sessions, framed_by: None }
+    }
 }
 
 /// A region to consume, with its connection.
@@ -153,6 +170,7 @@ impl Exporter {
             rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
             concealment_limit: config.fold.thresholds.concealment,
             loss_limit: config.fold.thresholds.loss,
+            bad: Threshold { sessions: config.page.bad_sessions, ..Threshold::BAD },
             started: OffsetDateTime::now_utc(),
         };
         let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
@@ -163,6 +181,7 @@ impl Exporter {
             ready_max_lag,
             deployment,
             triage.clone(),
+            Document::new(config.page.framed_by.as_deref()),
             Arc::clone(&gate),
         );
         let http = tokio::spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));

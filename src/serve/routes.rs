@@ -40,17 +40,10 @@ impl State {
         ready_max_lag: Duration,
         deployment: Arc<str>,
         triage: Triage,
+        document: Document,
         gate: Arc<Gate>,
     ) -> Self {
-        Self {
-            scraper,
-            regions,
-            ready_max_lag,
-            deployment,
-            triage,
-            document: Arc::new(Document::new()),
-            gate,
-        }
+        Self { scraper, regions, ready_max_lag, deployment, triage, document: Arc::new(document), gate }
     }
 }
 

@@ -189,6 +189,7 @@ mod tests {
     use super::super::scrape::Scraper;
     use super::*;
     use crate::http_server::{self, Gate};
+    use crate::insight::state::Threshold;
 
     #[test]
     fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
@@ -214,13 +215,22 @@ mod tests {
             rtt_limit_ms: 300.0,
             concealment_limit: 0.05,
             loss_limit: 0.05,
+            bad: Threshold::BAD,
             started: OffsetDateTime::now_utc(),
         };
         let lag = Duration::from_secs(10);
         let triage = Triage::new(aggregates.clone(), detail.clone(), Vec::new(), lag, fixed);
         let scraper = Scraper::new(aggregates, detail, Vec::new(), lag);
         let gate = Gate::new(None, &[], &mut JoinSet::new()).unwrap();
-        let state = State::new(scraper, Vec::new(), lag, "main".into(), triage.clone(), Arc::clone(&gate));
+        let state = State::new(
+            scraper,
+            Vec::new(),
+            lag,
+            "main".into(),
+            triage.clone(),
+            Document::new(None),
+            Arc::clone(&gate),
+        );
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (_stop, stopping) = watch::channel(false);

@@ -28,12 +28,14 @@ pub(in crate::serve) struct Document {
 }
 
 impl Document {
-    pub(in crate::serve) fn new() -> Self {
+    /// Only a page of the origin `framed_by` may show it in a frame, if any.
+    pub(in crate::serve) fn new(framed_by: Option<&str>) -> Self {
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+             form-action 'none'; frame-ancestors {}; require-trusted-types-for 'script'; trusted-types 'none'",
             source(SCRIPT),
-            source(STYLE)
+            source(STYLE),
+            framed_by.unwrap_or("'none'")
         );
         let body = MARKUP.replace(STYLE_HERE, STYLE).replace(SCRIPT_HERE, SCRIPT);
         let mut headers = careful("text/html; charset=utf-8");
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_document_is_whole_and_names_nothing_outside_of_itself() {
-        let document = Document::new();
+        let document = Document::new(None);
         let text = std::str::from_utf8(&document.body).unwrap();
         for (begin, content, end) in [("<style>", STYLE, "</style>"), ("<script>", SCRIPT, "</script>")] {
             // The digest is of all between the tags.
@@ -98,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_policy_lets_nothing_in_but_the_documents_own() {
-        let headers = Document::new().headers;
+        let headers = Document::new(None).headers;
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
@@ -106,6 +108,9 @@ mod tests {
         {
             assert!(policy.contains(part), "{part}");
         }
+        let framed = Document::new(Some("http://127.0.0.1:9480")).headers;
+        let framed = framed[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert_eq!(framed, policy.replace("frame-ancestors 'none'", "frame-ancestors http://127.0.0.1:9480"));
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert_eq!(api_headers()[header::CONTENT_TYPE], "application/json");
     }
