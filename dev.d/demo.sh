@@ -27,7 +27,7 @@ picture() { # WHAT WORD FLAG…: of the page whose address the demo prints after
     demo=$!
     # shellcheck disable=SC2064 # the demo that runs now
     trap "kill $demo 2>/dev/null || true; wait; clean_up" EXIT
-    until url=$(sed -n "s/^$word *//p" "$log") && [[ -n $url ]]; do
+    until url=$(sed -n "s/^$word  *//p" "$log") && [[ -n $url ]]; do
         kill -0 "$demo" 2>/dev/null || die "the demo did not start"
         sleep 0.2
     done

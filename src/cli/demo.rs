@@ -62,10 +62,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Bridge")]
 pub(crate) struct DemoArgs {
-    /// Show a real call in your browser instead of simulated ones: open the address that is printed.
+    /// Show a real call in your browser instead of simulated ones: open the address that is
+    /// printed.
     ///
-    /// Two participants send generated pictures and sounds, or your camera and microphone, through a
-    /// network that you make bad with sliders. Here one degraded session is enough for a verdict
+    /// Two participants send generated pictures and sounds, or your camera and microphone, through
+    /// a network that you make bad with sliders. Here one degraded session is enough for a verdict
     /// and an alert.
     #[arg(
         long,

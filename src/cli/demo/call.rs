@@ -1,4 +1,4 @@
-//! The page of `callsight demo --call`: a call in one browser, and the network that it goes through.
+//! The page of `callsight demo --call`: a call in one browser, and the network of the call.
 //!
 //! A real call can only be shown by a browser that makes one, and only a network of the demo's own
 //! can be made bad by a slider. So the page has the participants, each a page of its own with the
