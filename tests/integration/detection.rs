@@ -40,7 +40,7 @@ fn simulate(nats: &Nats, regions: &str, scenario: &str, flags: &[&str]) -> Proce
 }
 
 /// The alerts on calls that fire now, with their regions.
-pub(crate) async fn firing(prometheus: &Prometheus) -> Vec<(String, String)> {
+async fn firing(prometheus: &Prometheus) -> Vec<(String, String)> {
     let label = |alert: &Value, name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
     let alerts = alerts(prometheus).await;
     let firing = alerts.iter().map(|alert| (label(alert, "alertname"), label(alert, "region")));

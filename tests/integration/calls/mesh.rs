@@ -156,7 +156,6 @@ async fn a_lossy_uplink_is_blamed(world: &World) {
         |frame: &Value| number(&audio(frame), "/packets_received") + number(&audio(frame), "/packets_lost");
     let last = world.frame("bo", "500 packets", |frame| packets(frame) > packets(&receiver) + 500.0).await;
     let after = world.counts("ana", "bo");
-    #[expect(clippy::cast_precision_loss, reason = "thousands of datagrams")]
     let dropped = (after.lost - before.lost) as f64 / (after.received - before.received) as f64;
     let received =
         growth(&audio(&receiver), &audio(&last), "/packets_lost") / (packets(&last) - packets(&receiver));

@@ -65,7 +65,6 @@ async fn browsers_of_two_makers_say_the_same_of_their_call() {
     let at_fox = world.frame("fox", "600 packets", |frame| sent(frame) > 600.0).await;
     let reported = growth(&first[1], &at_fox, "/send/video_packets_lost") / sent(&at_fox);
     let after = world.counts("fox", "ana");
-    #[expect(clippy::cast_precision_loss, reason = "thousands of datagrams")]
     let dropped = (after.lost - before.lost) as f64 / (after.received - before.received) as f64;
     for (who, share) in [("ana", gone / (gone + came(&at_ana))), ("fox", reported)] {
         assert!((dropped * 0.4..dropped * 1.5).contains(&share), "{who}: {share} of {dropped}");
