@@ -29,8 +29,8 @@ use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
 use crate::kit::{wait, web};
 
-/// Browsers start slowly on a busy machine, and reports of the far end come every few seconds.
-const WITHIN: Duration = Duration::from_secs(90);
+/// Browsers start slowly on a busy machine, and take tens of seconds to find their processor slow.
+const WITHIN: Duration = Duration::from_secs(180);
 
 /// Messages from one participant to another, in order.
 type Mailboxes = Arc<Mutex<HashMap<(String, String), VecDeque<Bytes>>>>;
@@ -107,8 +107,8 @@ impl World {
         self.page_with(me, cameras, &camera, None)
     }
 
-    /// The same with what the camera is asked for, and with a peer to whom the best video goes in
-    /// the most laborious way; others get a small one.
+    /// The same with what the camera is asked for, with an effect, and with a peer to whom the best
+    /// video goes in the most laborious way; others get a small one.
     fn page_with(&self, me: &str, cameras: &[&str], camera: &Value, best_to: Option<&str>) -> String {
         let links = self.links.iter().filter_map(|((caller, callee), netem)| {
             let (peer, end) = match () {
@@ -129,6 +129,7 @@ impl World {
             "endpoint": format!("http://{}", self.way.target()),
             "links": links.collect::<Vec<_>>(),
             "camera": cameras.contains(&me).then_some(camera),
+            "effect": best_to.is_some(),
         });
         format!("{}/#{}", self.application, utf8_percent_encode(&setting.to_string(), NON_ALPHANUMERIC))
     }

@@ -29,11 +29,13 @@ async fn a_slow_processor_is_blamed() {
             .frame(me, "sees", |frame| frame["peers"][0]["video"]["frames_decoded"].as_u64() > Some(0))
             .await;
     }
-    page.slow_down(4).await;
-    let answer = world.told("the processor", |answer| {
-        answer["verdict"]["cause"] == "processor" && session(answer, "ana")["limited_by"] == "cpu"
-    });
-    let answer = answer.await;
+    world.told("a limit", |answer| answer["all"]["sessions_limited"]["cpu"] == 1).await;
+    page.slow_down(20).await;
+    let answer = world
+        .told("the processor", |answer| {
+            answer["verdict"]["cause"] == "processor" && session(answer, "ana")["limited_by"] == "cpu"
+        })
+        .await;
     let evidence = answer["verdict"]["evidence"].as_str().unwrap();
     assert!(evidence.starts_with("Processor: it limits what 1 session sends"), "{evidence}");
     for me in LISTENERS {
