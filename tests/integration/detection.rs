@@ -59,7 +59,12 @@ fn is(alert: &(String, String), expected: Expected) -> bool {
 }
 
 /// Waits until the alert fires, or doesn't; how long it took since then.
-pub(crate) async fn until(prometheus: &Prometheus, expected: Expected, fires: bool, since: Instant) -> Duration {
+pub(crate) async fn until(
+    prometheus: &Prometheus,
+    expected: Expected,
+    fires: bool,
+    since: Instant,
+) -> Duration {
     let what = format!("{expected:?} to {}", if fires { "fire" } else { "end" });
     let deadline = since + WITHIN + GRACE - Instant::now();
     wait::eventually_async(deadline, &what, async || {
