@@ -19,7 +19,7 @@ use crate::kit::prometheus::Prometheus;
 use crate::kit::wait::{self, PATIENCE};
 
 /// The promise.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
 /// When the regions turn bad after the start of the calls, and for how long: longer than the
 /// promise, so that a late alert can be distinguished from one that never fires.
@@ -59,7 +59,12 @@ fn is(alert: &(String, String), expected: Expected) -> bool {
 }
 
 /// Waits until the alert fires, or doesn't; how long it took since then.
-async fn until(prometheus: &Prometheus, expected: Expected, fires: bool, since: Instant) -> Duration {
+pub(crate) async fn until(
+    prometheus: &Prometheus,
+    expected: Expected,
+    fires: bool,
+    since: Instant,
+) -> Duration {
     let what = format!("{expected:?} to {}", if fires { "fire" } else { "end" });
     let deadline = since + WITHIN + GRACE - Instant::now();
     wait::eventually_async(deadline, &what, async || {

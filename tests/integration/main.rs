@@ -9,6 +9,8 @@ mod applications;
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod chart;
 #[cfg(test)]
 mod cli;

@@ -12,6 +12,7 @@ use super::collect::{Collected, Scope, ScopeStep};
 use super::signals::By;
 use super::text::clock;
 use crate::insight::cause::{Cause, reason};
+use crate::insight::client::Clients;
 use crate::insight::counters::ratio;
 use crate::insight::quantile::percentile;
 use crate::insight::spell::Spell;
@@ -120,8 +121,7 @@ impl WindowVerdict {
                 format!("{who} degraded ({}) {until}; at the peak, {sessions} in {meetings}.", list(&by))
             }
         };
-        let diagnosis = spell.map(|_| reason(&moment.people(whole.clients.clone()), &whole.clients, false));
-        let (cause, why) = diagnosis.unzip();
+        let (cause, why) = spell.and_then(|spell| diagnosis(whole, spell.steps)).unzip();
         let numbers = evidence(collected, spell);
         Self {
             state: if spell.is_some() { "bad" } else { "good" },
@@ -132,6 +132,40 @@ impl WindowVerdict {
             peak: Some(peak),
         }
     }
+}
+
+/// The cause of most of the bad time, where each step counts by its degraded sessions, in the words
+/// of its worst step. The peak alone may tell otherwise: when a path becomes long, audio is late
+/// before any round trip is measured.
+fn diagnosis(whole: &Scope, steps: Spell<usize>) -> Option<(Cause, String)> {
+    /// What one cause explains.
+    struct Explained {
+        cause: Cause,
+        sessions: u64,
+        worst: u64,
+        words: String,
+    }
+    let mut causes: Vec<Explained> = Vec::new();
+    for moment in &whole.moments[steps.first..=steps.last] {
+        let people = moment.people(Clients::new());
+        let sessions = people.sessions_degraded;
+        if sessions == 0 {
+            continue;
+        }
+        let (cause, words) = reason(&people, &whole.clients, false);
+        match causes.iter_mut().find(|explained| explained.cause == cause) {
+            None => causes.push(Explained { cause, sessions, worst: sessions, words }),
+            Some(explained) => {
+                explained.sessions += sessions;
+                if sessions > explained.worst {
+                    (explained.worst, explained.words) = (sessions, words);
+                }
+            }
+        }
+    }
+    // The earliest of several.
+    let most = causes.into_iter().rev().max_by_key(|explained| explained.sessions)?;
+    Some((most.cause, most.words))
 }
 
 /// The page's main facts for a terminal, a line each.
@@ -314,6 +348,25 @@ pub(super) mod tests {
              peak, 40 of 50 sessions in 10 of 13 meetings."
         );
         assert_eq!((verdict.state, verdict.peak, verdict.cause), ("bad", Some(2), Some(Cause::Network)));
+    }
+
+    #[test]
+    fn its_cause_is_that_of_most_of_the_bad_time() {
+        let mut collected = collected(&[("us", &[CALM, (40, 20), (40, 20), (40, 18), (40, 19), CALM])]);
+        let mut moments = collected.whole().moments.clone();
+        for (step, client) in [(1, 20), (2, 20)] {
+            moments[step].evidence = [0, 0, 0, 0, client, 0];
+        }
+        collected.fill(vec![moments]);
+        let early = WindowVerdict::of(&collected);
+        assert_eq!((early.peak, early.cause), (Some(1), Some(Cause::Client)), "40 before, 37 after");
+        let mut moments = collected.whole().moments.clone();
+        moments[2].evidence = [20, 0, 0, 0, 0, 0];
+        collected.fill(vec![moments]);
+        let verdict = WindowVerdict::of(&collected);
+        assert_eq!((verdict.peak, verdict.cause), (Some(1), Some(Cause::Network)));
+        let words = "Network: round trips are long in all of the 20.";
+        assert!(verdict.evidence.starts_with(words), "{}", verdict.evidence);
     }
 
     #[test]

@@ -98,11 +98,24 @@ impl Browser {
 
     /// Starts a browser with further flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
+        Self::start_by(&[], flags)
+    }
+
+    /// The same on one core, as on a slow machine: all that it does shares its time.
+    pub(crate) fn start_on_one_core(flags: &[&str]) -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        let last = allowed.trim().rsplit([',', '-']).next().unwrap();
+        Self::start_by(&["taskset", "-c", last], flags)
+    }
+
+    fn start_by(starter: &[&str], flags: &[&str]) -> Self {
         let chromium = tool::find("chromium", "chromium");
         let profile = temporary_directory();
         // The protocol uses the descriptors 3 and 4.
         let mut child = Command::new("sh")
             .args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >&2"#, "sh"])
+            .args(starter)
             .arg(chromium)
             .args(FLAGS)
             .args(flags)
@@ -347,6 +360,16 @@ impl Page {
     pub(crate) async fn resize(&self, width: u32, height: u32) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Keeps the tab in sight, as if it had a screen of its own, whatever other tabs are opened.
+    pub(crate) async fn keep_in_sight(&self) {
+        self.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true })).await;
+    }
+
+    /// Makes the page's main thread so many times slower.
+    pub(crate) async fn slow_down(&self, times: u32) {
+        self.call("Emulation.setCPUThrottlingRate", json!({ "rate": times })).await;
     }
 
     /// Sets what the user has asked for, such as `("prefers-color-scheme", "dark")`.
