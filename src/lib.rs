@@ -7,6 +7,7 @@
 //!   settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and creates
 //!   it;
+//! - `triage` is the page that tells in thirty seconds whether calls are bad, and where;
 //! - [`replay`] reads a part of the stream again, for metrics, alerts and reports about the past;
 //! - `ingest` is the way in for clients that no relay serves;
 //! - `rollout` replaces an exporter with a new version, region by region;
@@ -40,3 +41,4 @@ pub mod simulate;
 pub mod stream_reader;
 mod tls;
 pub mod topology;
+mod triage;

@@ -27,13 +27,14 @@ use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 pub use crate::http_server::WebConfigError;
 use crate::http_server::{self, Gate, PROBES};
 use crate::nats::Refusals;
+use crate::triage::{Fixed, View};
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, SessionBudget};
 use callsight_frame::subject::Region;
 use routes::{State, routes};
 use scrape::Scraper;
-use triage::{Fixed, Triage};
+use triage::Triage;
 
 /// How many connections are open at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -155,7 +156,8 @@ impl Exporter {
             loss_limit: config.fold.thresholds.loss,
             started: OffsetDateTime::now_utc(),
         };
-        let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
+        let view = View { aggregates, detail: detail.clone(), fixed };
+        let triage = Triage::new(view, regions.clone(), ready_max_lag);
         let deployment = config.reader.deployment.as_str().into();
         let state = State::new(
             scraper,

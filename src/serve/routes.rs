@@ -14,10 +14,11 @@ use warp::{Filter, Rejection};
 
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
-use super::triage::{Document, Drill, DrillError, Triage, api_headers};
+use super::triage::Triage;
 use crate::consume::RegionHealth;
 use crate::http_server::Gate;
 use crate::http_server::negotiate::{self, Encoding};
+use crate::triage::{Document, Drill, DrillError, api_headers};
 
 /// The state that the routes read.
 #[derive(Clone)]

@@ -22,13 +22,13 @@ const SCRIPT_HERE: &str = "/* script */";
 
 /// The document with its headers.
 #[derive(Clone, Debug)]
-pub(in crate::serve) struct Document {
-    pub(in crate::serve) body: Bytes,
-    pub(in crate::serve) headers: HeaderMap,
+pub(crate) struct Document {
+    pub(crate) body: Bytes,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Document {
-    pub(in crate::serve) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -49,7 +49,7 @@ impl Document {
 }
 
 /// The headers of the API's answers, which no other site may read and no browser shows as a page.
-pub(in crate::serve) fn api_headers() -> HeaderMap {
+pub(crate) fn api_headers() -> HeaderMap {
     let mut headers = careful("application/json");
     let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
