@@ -9,6 +9,7 @@
 //!   it;
 //! - `triage` is the page that tells in thirty seconds whether calls are bad, and where;
 //! - [`replay`] reads a part of the stream again, for metrics, alerts and reports about the past;
+//! - `rewind` shows the page of any moment of the past;
 //! - `ingest` is the way in for clients that no relay serves;
 //! - `rollout` replaces an exporter with a new version, region by region;
 //! - [`simulate`] generates calls and publishes them with [`callsight_publish`], which relays
@@ -33,6 +34,7 @@ mod jetstream_api;
 mod log;
 pub mod nats;
 mod reload;
+mod rewind;
 mod rollout;
 
 pub mod replay;

@@ -133,6 +133,7 @@ async fn drain(
     stream.create_consumer(consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH)).await?;
     let config = ExporterConfig {
         web_config: None,
+        rewind_url: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         reader: deployment.clone().into(),
         create: None,

@@ -288,6 +288,7 @@ impl Stage {
         ExporterConfig {
             listen: self.metrics,
             web_config: None,
+            rewind_url: None,
             reader: self.reader.clone(),
             create: self.nats.bridge.is_none().then_some(1),
             ready_max_lag: Duration::from_secs(10),

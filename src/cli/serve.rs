@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs};
+use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs, web_address};
 use super::process::{Prepared, prepared};
 use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, service_stop_signal};
@@ -113,6 +113,10 @@ struct ServeHttpArgs {
     #[arg(long, value_name = "FILE")]
     web_config: Option<PathBuf>,
 
+    /// Address of `callsight rewind`, for a link from the triage page to the last half hour
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    rewind_url: Option<String>,
+
     /// Age of a region's view above which `/readyz` is not ready, from 1s to 1h.
     ///
     /// Everything that was stored before is folded. A view without contact for 7 s is lost in any
@@ -173,6 +177,7 @@ impl ServeArgs {
             create: self.create.then_some(self.create_replicas),
             listen: self.http.listen,
             web_config: self.http.web_config,
+            rewind_url: self.http.rewind_url,
             ready_max_lag: self.http.ready_max_lag,
             max_series: self.budgets.max_series,
             max_sessions: self.budgets.max_sessions,

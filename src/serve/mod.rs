@@ -27,7 +27,7 @@ use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 pub use crate::http_server::WebConfigError;
 use crate::http_server::{self, Gate, PROBES};
 use crate::nats::Refusals;
-use crate::triage::{Fixed, View};
+use crate::triage::{Document, Fixed, View};
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, SessionBudget};
@@ -47,6 +47,8 @@ pub struct ExporterConfig {
     /// The path of a web-config file in Prometheus's format, for TLS and basic auth. Without it,
     /// everybody may read over plain HTTP.
     pub web_config: Option<PathBuf>,
+    /// The address of `callsight rewind`, for the page's link.
+    pub rewind_url: Option<String>,
     /// Which of several exporters on the same streams this is.
     pub reader: Reader,
     /// Creates missing streams and consumers, with this many replicas.
@@ -165,6 +167,7 @@ impl Exporter {
             ready_max_lag,
             deployment,
             triage.clone(),
+            Document::live(config.rewind_url.as_deref()),
             Arc::clone(&gate),
         );
         let http = tokio::spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));

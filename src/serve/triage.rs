@@ -141,7 +141,7 @@ mod tests {
     use super::super::scrape::Scraper;
     use super::*;
     use crate::http_server::{self, Gate};
-    use crate::triage::Fixed;
+    use crate::triage::{Document, Fixed};
 
     #[test]
     fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
@@ -174,7 +174,15 @@ mod tests {
         let triage = Triage::new(view, Vec::new(), lag);
         let scraper = Scraper::new(aggregates, detail, Vec::new(), lag);
         let gate = Gate::new(None, &[], &mut JoinSet::new()).unwrap();
-        let state = State::new(scraper, Vec::new(), lag, "main".into(), triage.clone(), Arc::clone(&gate));
+        let state = State::new(
+            scraper,
+            Vec::new(),
+            lag,
+            "main".into(),
+            triage.clone(),
+            Document::live(None),
+            Arc::clone(&gate),
+        );
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (_stop, stopping) = watch::channel(false);

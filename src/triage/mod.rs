@@ -23,7 +23,7 @@ use bytes::Bytes;
 use counts::Counts;
 pub(crate) use drill::{Drill, DrillError};
 pub(crate) use history::STEP;
-pub(crate) use page::{Document, api_headers};
+pub(crate) use page::{Document, api, page, problem};
 use sessions::{Limits, Walk};
 use summary::Look;
 pub(crate) use summary::{Fixed, Memory, Summary};

@@ -11,31 +11,64 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use warp::http::{self, StatusCode};
+use warp::reply::{Reply, Response};
 
 const MARKUP: &str = include_str!("page/triage.html");
 const STYLE: &str = include_str!("page/triage.css");
-const SCRIPT: &str = include_str!("page/triage.js");
 
-/// The places of style and script in the markup.
+/// What both pages show, and what each does by itself.
+const SCRIPT: &str = include_str!("page/triage.js");
+const LIVE: &str = include_str!("page/live.js");
+const REWIND: &str = include_str!("page/rewind.js");
+
+/// The timeline of a window, between the headline and the numbers.
+const TIMELINE: &str = include_str!("page/timeline.html");
+
+/// The links in the page's head.
+const LIVE_LINKS: &str =
+    r#"<a href="api/triage">JSON</a> <a href="metrics">Metrics</a> <a href="readyz">Ready</a>"#;
+const REWIND_LINKS: &str =
+    r#"<a id="live" hidden>Live</a> <a id="json" href="api/windows">JSON</a> <a href="readyz">Ready</a>"#;
+
+/// The places of style, script and timeline in the markup.
 const STYLE_HERE: &str = "/* style */";
 const SCRIPT_HERE: &str = "/* script */";
+const TIMELINE_HERE: &str = "<!-- timeline -->";
+const LINKS_HERE: &str = "<!-- links -->";
 
 /// The document with its headers.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
-    pub(crate) body: Bytes,
-    pub(crate) headers: HeaderMap,
+    body: Bytes,
+    headers: HeaderMap,
 }
 
 impl Document {
-    pub(crate) fn new() -> Self {
+    /// The page of the present, with a link to the past if that has an address.
+    pub(crate) fn live(rewind_url: Option<&str>) -> Self {
+        let rewind = rewind_url.map(|url| format!("<a href=\"{url}?from=30m+ago&amp;to=now\">Rewind</a> "));
+        Self::new(LIVE, "", &(rewind.unwrap_or_default() + LIVE_LINKS))
+    }
+
+    /// The page of any moment of the past.
+    pub(crate) fn rewind() -> Self {
+        Self::new(REWIND, TIMELINE, REWIND_LINKS)
+    }
+
+    fn new(own_script: &str, timeline: &str, links: &str) -> Self {
+        let script = SCRIPT.to_owned() + own_script;
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-            source(SCRIPT),
+            source(&script),
             source(STYLE)
         );
-        let body = MARKUP.replace(STYLE_HERE, STYLE).replace(SCRIPT_HERE, SCRIPT);
+        let body = MARKUP
+            .replace(TIMELINE_HERE, timeline)
+            .replace(LINKS_HERE, links)
+            .replace(STYLE_HERE, STYLE)
+            .replace(SCRIPT_HERE, &script);
         let mut headers = careful("text/html; charset=utf-8");
         if let Ok(policy) = policy.parse() {
             headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -48,8 +81,28 @@ impl Document {
     }
 }
 
+/// The document as an answer.
+pub(crate) fn page(document: &Document) -> Response {
+    let mut response = http::Response::new(document.body.clone());
+    *response.headers_mut() = document.headers.clone();
+    response.into_response()
+}
+
+/// An answer of the API, as JSON.
+pub(crate) fn api(status: StatusCode, json: Bytes) -> Response {
+    let mut response = http::Response::new(json);
+    *response.status_mut() = status;
+    *response.headers_mut() = api_headers();
+    response.into_response()
+}
+
+/// An answer of the API that says what is wrong.
+pub(crate) fn problem(status: StatusCode, error: &str) -> Response {
+    api(status, serde_json::json!({ "error": error }).to_string().into())
+}
+
 /// The headers of the API's answers, which no other site may read and no browser shows as a page.
-pub(crate) fn api_headers() -> HeaderMap {
+fn api_headers() -> HeaderMap {
     let mut headers = careful("application/json");
     let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -78,13 +131,19 @@ mod tests {
 
     #[test]
     fn the_document_is_whole_and_names_nothing_outside_of_itself() {
-        let document = Document::new();
-        let text = std::str::from_utf8(&document.body).unwrap();
-        for (begin, content, end) in [("<style>", STYLE, "</style>"), ("<script>", SCRIPT, "</script>")] {
+        for (document, own) in [(Document::live(None), LIVE), (Document::rewind(), REWIND)] {
+            is_whole(std::str::from_utf8(&document.body).unwrap(), own);
+        }
+    }
+
+    fn is_whole(text: &str, own: &str) {
+        let script = SCRIPT.to_owned() + own;
+        for (begin, content, end) in [("<style>", STYLE, "</style>"), ("<script>", &script, "</script>")] {
             // The digest is of all between the tags.
             assert!(text.contains(&format!("{begin}{content}{end}")), "{begin}");
             assert_eq!(text.matches(begin).count(), 1, "{begin}");
         }
+        assert!(!text.contains(TIMELINE_HERE));
         for outside in ["http://", "https://", "src=", "@import", "url("] {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains(outside), "{outside}");
@@ -98,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_policy_lets_nothing_in_but_the_documents_own() {
-        let headers = Document::new().headers;
+        let headers = Document::live(None).headers;
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
