@@ -7,10 +7,18 @@ cmd_bench() {
     need_rust
     if [[ ${1:-} == --compare ]]; then
         compare "${@:2}"
+    elif [[ ${1:-} == web ]]; then
+        bench_web "${@:2}"
     else
         cmd_tools nats-server
         cargo bench --locked "$@"
     fi
+}
+
+bench_web() { # [ROUNDS [SECONDS]]
+    cmd_web
+    cmd_tools chromium
+    node clients/web/bench/cost.mjs "$(type -P chromium)" "$@"
 }
 
 built() { # BENCH FLAG…: builds a benchmark and prints the path of its program

@@ -19,22 +19,30 @@ ensure_typeface() {
     clean_up
 }
 
-cmd_screenshots() {
-    local callsight log demo url
-    need_rust
-    cmd_tools nats-server chromium
-    ensure_typeface
-    callsight=$(debug_callsight)
-    scratch=$(mktemp -d)
-    log=$scratch/log
-    "$callsight" demo --sessions 240 --seed 7 --scenario apac-rtt-spike \
-        --quiet-for 60s --bad-for 120s --duration 5m >"$log" &
+picture() { # WHAT WORD FLAG…: of the page whose address the demo prints after WORD
+    local what=$1 word=$2 log=$scratch/log demo url
+    shift 2
+    : >"$log"
+    "$callsight" demo "$@" --duration 5m >"$log" &
     demo=$!
     # shellcheck disable=SC2064 # the demo that runs now
     trap "kill $demo 2>/dev/null || true; wait; clean_up" EXIT
-    until url=$(sed -n 's/^Callsight *//p' "$log") && [[ -n $url ]]; do
+    until url=$(sed -n "s/^$word *//p" "$log") && [[ -n $url ]]; do
         kill -0 "$demo" 2>/dev/null || die "the demo did not start"
         sleep 0.2
     done
-    python3 docs/pictures/take.py "$(type -P chromium)" "$url" docs/pictures
+    python3 docs/pictures/take.py "$(type -P chromium)" "$what" "$url" docs/pictures
+    kill "$demo"
+    wait "$demo"
+}
+
+cmd_screenshots() {
+    local callsight
+    need_rust
+    cmd_tools nats-server prometheus chromium
+    ensure_typeface
+    callsight=$(debug_callsight)
+    scratch=$(mktemp -d)
+    picture triage Callsight --sessions 240 --seed 7 --scenario apac-rtt-spike --quiet-for 60s --bad-for 120s
+    picture call Call --call
 }

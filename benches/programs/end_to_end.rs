@@ -15,7 +15,7 @@ use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{self, Context};
 use callsight::consume::{Source, SourceKind};
 use callsight::nats::Refusals;
-use callsight::serve::{Exporter, ExporterConfig, Feed};
+use callsight::serve::{Exporter, ExporterConfig, Feed, PageConfig};
 use callsight::topology::{Deployment, consumer_config, ensure_streams, stream_name};
 use callsight_fold::FoldSettings;
 use callsight_frame::subject::Region;
@@ -133,7 +133,6 @@ async fn drain(
     stream.create_consumer(consumer_config(&deployment, OffsetDateTime::UNIX_EPOCH)).await?;
     let config = ExporterConfig {
         web_config: None,
-        rewind_url: None,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         reader: deployment.clone().into(),
         create: None,
@@ -142,6 +141,7 @@ async fn drain(
         max_sessions: 1_000_000,
         // Keeps every session live, however long the stream took to fill.
         fold: FoldSettings { idle_timeout: Duration::from_secs(3600), ..FoldSettings::default() },
+        page: PageConfig::default(),
     };
     let feed = Feed {
         source: Source::new(region.clone(), SourceKind::Own),

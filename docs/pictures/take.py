@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Takes the pictures of the triage page that the README shows.
+"""Takes the pictures of the triage page, or of the page of a call, that the README shows.
 
-    take.py CHROMIUM URL FOLDER [UNTIL]
+    take.py CHROMIUM triage|call URL FOLDER
 
-Opens the page in a Chromium without a window, waits until UNTIL (a JavaScript expression; by default: the verdict is
-"bad", and the charts have something to show) is true, and takes it in light and dark. Python's standard library is
-enough: the DevTools protocol is spoken over a pair of pipes.
+Opens the page in a Chromium without a window, waits until it shows trouble (of a call, after it has started one and
+made Ana's upload bad), and takes it in light and dark. Python's standard library is enough: the DevTools protocol is
+spoken over a pair of pipes.
 """
 
 import base64
@@ -25,6 +25,16 @@ FLAGS = (
 BAD = """document.body.dataset.state === 'bad' && document.body.dataset.fresh === 'live'
     && document.querySelector('#lasting').textContent.match(/^for [3-9]. s/)
     && document.querySelectorAll('#worst tbody button').length > 5"""
+PEOPLE = "document.querySelectorAll('article').length === 2"
+CALM = """[...document.querySelectorAll('.status')].every(status => status.textContent === 'in the call')
+    && performance.now() > 30000 && !document.querySelector('#alerts [data-state]')"""
+LOSE = """{
+    const slider = document.querySelector('#ana [data-path="up loss"]');
+    slider.value = 20;
+    slider.dispatchEvent(new Event('input'));
+}"""
+ALARMED = """[...document.querySelectorAll('#alerts [data-state]')].map(alert => alert.textContent)
+    .join().startsWith('CallUplinkDegradedfiring')"""
 
 
 class Browser:
@@ -75,6 +85,20 @@ class Browser:
     def evaluate(self, expression):
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
+    def until(self, expression):
+        deadline = time.monotonic() + PATIENCE
+        while not self.evaluate(expression):
+            if time.monotonic() > deadline:
+                sys.exit(f"not within {PATIENCE} s; the page says: {self.evaluate('document.body.innerText')}")
+            time.sleep(0.5)
+
+    def enter(self, selector):
+        """Presses a button with the keyboard: only after that may a page play."""
+        self.evaluate(f"document.querySelector('{selector}').focus()")
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+
     def take(self, scheme, path):
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         time.sleep(0.3)
@@ -88,18 +112,21 @@ class Browser:
 
 
 def main():
-    chromium, url, folder, *until = sys.argv[1:]
+    chromium, what, url, folder = sys.argv[1:]
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(chromium, profile)
         try:
             browser.open(url)
-            deadline = time.monotonic() + PATIENCE
-            while not browser.evaluate(until[0] if until else BAD):
-                if time.monotonic() > deadline:
-                    sys.exit(f"not within {PATIENCE} s; the page says: {browser.evaluate('document.body.innerText')}")
-                time.sleep(0.5)
+            if what == "call":
+                browser.until(PEOPLE)
+                browser.enter("#start")
+                browser.until(CALM)
+                browser.evaluate(LOSE)
+                browser.until(ALARMED)
+            else:
+                browser.until(BAD)
             for scheme in ("light", "dark"):
-                browser.take(scheme, f"{folder}/triage-{scheme}.webp")
+                browser.take(scheme, f"{folder}/{what}-{scheme}.webp")
         finally:
             os.close(browser.commands)
             browser.process.wait()

@@ -2,12 +2,13 @@
 //!
 //! By default all regions share one server, which starts at once. With `--regions` they are bridged
 //! as in production, with a cluster of `--servers` per region, and the link between them can be
-//! cut.
+//! cut. With `--call` nothing is simulated: a browser makes a real call.
 //!
 //! Invariant: whatever the demo starts is stopped with it, and no file is left behind.
 
 mod bridge;
 mod bridged;
+mod call;
 mod ingests;
 #[expect(unreachable_pub, reason = "the test kit exports it")]
 mod link;
@@ -27,15 +28,17 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use self::call::{CallPage, Places};
 use self::servers::{DemoServer, RegionServers, free_address};
 use super::args::{ProcessArgs, distinct, joined, rejected};
+use super::monitoring::Rules;
 use super::process::print;
 use super::simulate::CallArgs;
 use super::{CliError, stop_signal};
 use crate::config::{ConfigError, within_an_hour};
 use crate::consume::Reader;
 use crate::ingest::Ingest;
-use crate::serve::{Exporter, ExporterConfig, Glance};
+use crate::serve::{Exporter, ExporterConfig, Glance, PageConfig};
 use crate::simulate::{self, Clients, IngestTarget, SimulateConfig};
 use crate::topology::Deployment;
 use callsight_fold::FoldSettings;
@@ -59,6 +62,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Bridge")]
 pub(crate) struct DemoArgs {
+    /// Show a real call in your browser instead of simulated ones: open the address that is printed.
+    ///
+    /// Two participants send generated pictures and sounds, or your camera and microphone, through a
+    /// network that you make bad with sliders. Here one degraded session is enough for a verdict
+    /// and an alert.
+    #[arg(
+        long,
+        help_heading = "Calls",
+        conflicts_with_all = ["region", "regions", "servers", "cut", "sessions", "client", "scenario", "seed"]
+    )]
+    call: bool,
+
     /// Regions to place calls in, all on one NATS server.
     ///
     /// Separate several with commas or repeat the flag.
@@ -115,6 +130,8 @@ pub(crate) struct DemoConfig {
     bridged: Option<usize>,
     /// Time and duration of the cut of the link to the region beyond the hub.
     cut: Option<(Duration, Duration)>,
+    /// One call in a browser instead of simulated ones.
+    call: bool,
     pub(crate) calls: CallArgs,
 }
 
@@ -136,10 +153,13 @@ impl DemoArgs {
                 return rejected(format!("`--cut` must be {other}, the region beyond the hub, not {cut}"));
             }
         }
+        if self.call {
+            regions.truncate(1);
+        }
         self.calls.check(&regions)?;
         let cut = self.cut.map(|_| (self.cut_after, self.cut_for));
         let bridged = bridged.then_some(self.servers);
-        Ok((self.process, DemoConfig { regions, bridged, cut, calls: self.calls }))
+        Ok((self.process, DemoConfig { regions, bridged, cut, call: self.call, calls: self.calls }))
     }
 }
 
@@ -157,6 +177,9 @@ fn servers_per_region(text: &str) -> Result<usize, String> {
 impl fmt::Display for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CallArgs { sessions, client, scenario, .. } = self.calls;
+        if self.call {
+            return write!(f, "a call in the browser; region {}", joined(&self.regions));
+        }
         let bridged = match self.bridged {
             Some(1) => ", bridged".to_owned(),
             Some(servers) => format!(", bridged, {servers} servers each"),
@@ -196,6 +219,8 @@ struct Stage {
     targets: Vec<IngestTarget>,
     ingests: Vec<Ingest>,
     reader: Reader,
+    /// Address for the page of the call, which exporter and ingest must know.
+    page: Option<SocketAddr>,
 }
 
 impl Stage {
@@ -210,9 +235,11 @@ impl Stage {
         let metrics = free_address(9464)?;
         let targets = ingests::plan(&nats.ingests)?;
         let scraped: Vec<_> = targets.iter().map(|target| target.address).chain([metrics]).collect();
-        let prometheus = servers::prometheus(&scraped, folder.path())?;
-        let ingests = ingests::start(&nats.ingests, &targets, folder.path()).await?;
-        Ok(Self { nats, prometheus, metrics, targets, ingests, reader })
+        let page = config.call.then(|| free_address(call::PORT)).transpose()?;
+        let rules = if config.call { Rules::OneSession } else { Rules::Shipped };
+        let prometheus = servers::prometheus(&scraped, rules, folder.path())?;
+        let ingests = ingests::start(&nats.ingests, &targets, page, folder.path()).await?;
+        Ok(Self { nats, prometheus, metrics, targets, ingests, reader, page })
     }
 
     /// Runs the exporter and the calls until `stop`, which may have completed already.
@@ -223,6 +250,7 @@ impl Stage {
     ) -> Result<(), CliError> {
         let exporter = Exporter::start(self.nats.feeds(), self.exporter_config()).await;
         let exporter = exporter.map_err(CliError::other)?;
+        let page = self.call_page(&exporter).await?;
         print(&self.addresses(&exporter)?)?;
         let (over, _) = watch::channel(false);
         let calls = self.calls(config).into_iter().map(|(client, calls)| {
@@ -242,6 +270,9 @@ impl Stage {
         }
         over.send_replace(true);
         let calls = join_all(calls).await;
+        if let Some(page) = page {
+            page.stop().await;
+        }
         exporter.stop().await;
         let (mut published, mut acknowledged) = (0, 0);
         for calls in calls {
@@ -252,12 +283,30 @@ impl Stage {
             acknowledged += summary.stats.acknowledged;
         }
         watched?;
-        print(&format!("\nstopped: {published} frames published, {acknowledged} acknowledged\n"))
+        print(&match config.call {
+            true => "\nstopped\n".to_owned(),
+            false => format!("\nstopped: {published} frames published, {acknowledged} acknowledged\n"),
+        })
+    }
+
+    /// Starts the page of the call, if there is to be one.
+    async fn call_page(&self, exporter: &Exporter) -> Result<Option<CallPage>, CliError> {
+        let (Some(page), Some(ingest)) = (self.page, self.targets.first()) else { return Ok(None) };
+        let places = Places {
+            page,
+            ingest: ingest.clone(),
+            triage: exporter.address(),
+            prometheus: self.prometheus.as_ref().map(|prometheus| prometheus.address),
+        };
+        CallPage::start(places).await.map(Some)
     }
 
     /// Returns the calls and the connections of their relays, which are next to each region's
     /// servers.
     fn calls(&self, config: &DemoConfig) -> Vec<(Client, SimulateConfig)> {
+        if config.call {
+            return Vec::new();
+        }
         let (seed, count) = (config.calls.seed(), self.nats.relays.len());
         let calls = |(index, (client, regions)): (usize, &(Client, Vec<Region>))| {
             // Each server has a share of the sessions, and a seed of its own.
@@ -288,13 +337,20 @@ impl Stage {
         ExporterConfig {
             listen: self.metrics,
             web_config: None,
-            rewind_url: None,
             reader: self.reader.clone(),
             create: self.nats.bridge.is_none().then_some(1),
             ready_max_lag: Duration::from_secs(10),
             max_series: 1_000_000,
             max_sessions: 100_000,
             fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
+            page: match self.page {
+                Some(page) => PageConfig {
+                    bad_sessions: 1,
+                    framed_by: Some(call::origin(page)),
+                    ..PageConfig::default()
+                },
+                None => PageConfig::default(),
+            },
         }
     }
 
@@ -308,6 +364,13 @@ impl Stage {
             None => "Prometheus  not found; `./dev demo` downloads it".to_owned(),
         };
         let (nats, address) = (&self.nats.addresses, exporter.address());
+        if let Some(page) = self.page {
+            return Ok(format!(
+                "Call        {}/\nCallsight   http://{address}/\n{prometheus}\n\n\
+                 Open the first address in Chromium, Chrome, Edge or Firefox. Ctrl-C stops everything.\n\n",
+                call::origin(page)
+            ));
+        }
         let ingest = |target: &IngestTarget| format!("http://{} ({})", target.address, target.region);
         let ingests: Vec<_> = self.targets.iter().map(ingest).collect();
         let command = self.targets.first().map(ingests::command).transpose()?.unwrap_or_default();

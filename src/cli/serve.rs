@@ -15,7 +15,7 @@ use crate::config::{ConfigError, NatsConfig, named, socket_address, whole, withi
 use crate::consume::Reader;
 use crate::nats::{self, Refusals};
 use crate::serve::trim::share_arena;
-use crate::serve::{Exporter, ExporterConfig, Feed};
+use crate::serve::{Exporter, ExporterConfig, Feed, PageConfig};
 use crate::topology::{Deployment, Shard};
 use callsight_fold::{DetailLevel, FoldSettings, Limits};
 use callsight_frame::MAX_PEERS;
@@ -177,7 +177,6 @@ impl ServeArgs {
             create: self.create.then_some(self.create_replicas),
             listen: self.http.listen,
             web_config: self.http.web_config,
-            rewind_url: self.http.rewind_url,
             ready_max_lag: self.http.ready_max_lag,
             max_series: self.budgets.max_series,
             max_sessions: self.budgets.max_sessions,
@@ -194,6 +193,7 @@ impl ServeArgs {
                 },
                 ..judged
             },
+            page: PageConfig { rewind_url: self.http.rewind_url, ..PageConfig::default() },
         };
         let nats = self.nats.validate("exporter")?;
         let sources = self.sources.validate(&nats)?;

@@ -275,6 +275,16 @@ fn demo(line: &str) -> Result<String, String> {
 }
 
 #[test]
+fn a_demo_of_a_call_simulates_nothing() {
+    assert_eq!(demo("--call --duration 5m").unwrap(), "a call in the browser; region us");
+    for flag in ["--sessions 5", "--scenario uplink", "--regions us,apac", "--region apac", "--servers 3"] {
+        let refused = demo(&format!("--call {flag}")).unwrap_err();
+        let name = flag.split(' ').next().unwrap();
+        assert!(refused.contains("`--call`") && refused.contains(name), "{refused}");
+    }
+}
+
+#[test]
 fn a_demo_has_an_odd_number_of_servers_in_each_region() {
     assert!(demo("").unwrap().starts_with("regions us, apac; "));
     assert!(demo("--servers 1").unwrap().starts_with("regions us, apac; "));

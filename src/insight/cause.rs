@@ -113,7 +113,7 @@ pub(crate) fn reason(people: &Population, clients: &Clients, young: bool) -> (Ca
         let text = format!(
             "Processor: it limits what {} {}, and hardly anything is lost on the way to {}.",
             plural(slow, "session"),
-            if slow == 1 { "sends" } else { "send" },
+            verb(slow, "send"),
             of_all(client, degraded)
         );
         return (Cause::Processor, text);
@@ -152,7 +152,7 @@ fn by_network(people: &Population, network: u64) -> String {
         parts.push(format!("packets are lost on the way to {}", of_all(lossy, degraded)));
     }
     if barred > 0 {
-        parts.push(format!("no packets arrive when {} join", of_all(barred, degraded)));
+        parts.push(format!("no packets arrive when {} {}", of_all(barred, degraded), verb(barred, "join")));
     }
     format!("Network: {}.", list(&parts))
 }
@@ -166,9 +166,13 @@ fn by_uplink(people: &Population, uplink: u64) -> String {
             "Uplink: packets from certain peers are lost for {}, and those from others are not.",
             of_all(receivers, degraded)
         ),
-        (_, 0) => format!("Uplink: what {} send is lost.", of_all(senders, degraded)),
+        (_, 0) => {
+            format!("Uplink: what {} {} is lost.", of_all(senders, degraded), verb(senders, "send"))
+        }
         _ => format!(
-            "Uplink: what {senders} of the {degraded} send is lost, and {receivers} suffer by it alone."
+            "Uplink: what {senders} of the {degraded} {} is lost, and {receivers} {} by it alone.",
+            verb(senders, "send"),
+            verb(receivers, "suffer")
         ),
     }
 }
@@ -200,7 +204,17 @@ fn by_rates(people: &Population, young: bool) -> (Cause, String) {
 }
 
 fn of_all(some: u64, all: u64) -> String {
-    if some == all { format!("all of the {all}") } else { format!("{some} of the {all}") }
+    match (some, all) {
+        (1, 1) => "the degraded session".to_owned(),
+        (2, 2) => "both degraded sessions".to_owned(),
+        _ if some == all => format!("all of the {all}"),
+        _ => format!("{some} of the {all}"),
+    }
+}
+
+/// What so many sessions do.
+fn verb(sessions: u64, verb: &str) -> String {
+    if sessions == 1 { format!("{verb}s") } else { verb.to_owned() }
 }
 
 /// The numbers behind the verdict, in words.
@@ -284,6 +298,27 @@ mod tests {
         assert_eq!(told(&people([0, 26, 0, 0, 0, 0])), (Cause::Uplink, text.to_owned()));
         let text = "Uplink: what all of the 6 send is lost.";
         assert_eq!(told(&sending([0, 0, 0, 6, 0, 0], 6)), (Cause::Uplink, text.to_owned()));
+    }
+
+    #[test]
+    fn one_or_two_sessions_are_told_in_their_own_words() {
+        for (place, text) in [
+            (sending([0, 0, 0, 1, 0, 0], 1), "Uplink: what the degraded session sends is lost."),
+            (
+                sending([0, 1, 0, 1, 0, 0], 1),
+                "Uplink: what 1 of the 2 sends is lost, and 1 suffers by it alone.",
+            ),
+            (
+                sending([0, 0, 2, 0, 0, 0], 0),
+                "Network: packets are lost on the way to both degraded sessions.",
+            ),
+            (
+                Population { sessions_degraded_by: [0, 0, 0, 1, 0], ..people([1, 0, 0, 0, 0, 0]) },
+                "Network: no packets arrive when the degraded session joins.",
+            ),
+        ] {
+            assert_eq!(told(&place).1, text);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::client::Clients;
 use super::counters::ServerKey;
 use super::population::Population;
 use super::spell::{Clocks, Spell, Spells};
-use super::state::State;
+use super::state::{State, Threshold};
 
 /// The sessions that a region must have had for silence to be more than the end of a call.
 const MANY: u64 = 10;
@@ -91,9 +91,9 @@ impl Diagnosis {
 
 impl JudgedRegion {
     /// Judges a region by its people, as far as the view of them allows.
-    pub(crate) fn new(region: String, people: Population, view: RegionView) -> Self {
+    pub(crate) fn new(region: String, people: Population, view: RegionView, bad: Threshold) -> Self {
         let (state, why) = match &view {
-            RegionView::Current => (State::of(&people), None),
+            RegionView::Current => (State::of(&people, bad), None),
             RegionView::Still { .. } => (State::Silent, None),
             RegionView::Lost { why, .. } => (State::Unknown, Some(why.clone())),
         };
@@ -136,8 +136,8 @@ impl JudgedRegion {
 
 impl JudgedServer {
     /// Judges a server by its people, unless the view of its region is not `current`.
-    pub(crate) fn new(key: ServerKey, people: Population, current: bool) -> Self {
-        let state = if current { State::of(&people) } else { State::Unknown };
+    pub(crate) fn new(key: ServerKey, people: Population, current: bool, bad: Threshold) -> Self {
+        let state = if current { State::of(&people, bad) } else { State::Unknown };
         Self { key, state, since: None, diagnosis: Diagnosis::default(), people, spell: None }
     }
 

@@ -3,7 +3,8 @@
 //! Some session is always degraded somewhere. What matters is whether something is wrong with a
 //! place, so its state depends on both the share and the number of its degraded sessions.
 //!
-//! Invariant: a place is bad if and only if it meets [`Threshold::BAD`], now as in a past window.
+//! Invariant: a place is bad if and only if it meets [`Threshold::BAD`], now as in a past window,
+//! except in a demo, where a single call must do.
 
 use serde::Serialize;
 
@@ -47,12 +48,12 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The state of a place with these people.
-    pub(crate) const fn of(people: &Population) -> Self {
+    /// The state of a place with these people, which is bad from `bad` on.
+    pub(crate) const fn of(people: &Population, bad: Threshold) -> Self {
         let (degraded, live) = (people.sessions_degraded, people.sessions);
         match live {
             0 => Self::Idle,
-            _ if Threshold::BAD.is_met(degraded, live) => Self::Bad,
+            _ if bad.is_met(degraded, live) => Self::Bad,
             _ if Threshold::WATCH.is_met(degraded, live) => Self::Watch,
             _ => Self::Good,
         }
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn a_place_needs_both_a_share_and_a_number_to_be_bad() {
         let state = |sessions, sessions_degraded| {
-            State::of(&Population { sessions, sessions_degraded, ..Population::default() })
+            State::of(&Population { sessions, sessions_degraded, ..Population::default() }, Threshold::BAD)
         };
         assert_eq!(
             [state(3, 2), state(4, 3), state(100, 9), state(100, 10)],

@@ -15,7 +15,7 @@ use super::place::{Diagnosis, JudgedRegion, JudgedServer, RegionView, rfc3339};
 use super::population::Population;
 use super::spell::{Clocks, Spell};
 use super::state::State;
-use super::words::{clock, list, percent, signal};
+use super::words::{clock, list, percent, plural, signal};
 use callsight_fold::series::aggregates::Signal;
 
 /// The verdict on everything at one moment.
@@ -108,7 +108,8 @@ impl MomentVerdict {
         let Population { sessions, sessions_degraded, sessions_degraded_ratio, meetings_degraded, .. } =
             people;
         let share = percent(*sessions_degraded_ratio);
-        let mut sentence = format!("Bad {place}: {sessions_degraded} of {sessions} sessions ({share})");
+        let sessions = plural(*sessions, "session");
+        let mut sentence = format!("Bad {place}: {sessions_degraded} of {sessions} ({share})");
         match meetings_degraded {
             Some(1) => sentence.push_str(" in one meeting"),
             Some(meetings) => sentence.push_str(&format!(" in {meetings} meetings")),
@@ -165,10 +166,10 @@ impl MomentVerdict {
                 format!("Watch {places}: {sessions_degraded} of {sessions} sessions degraded ({share}){by}");
             (State::Watch, text)
         } else if *sessions_degraded == 0 {
-            let sessions = if *sessions == 1 {
-                "the one session is".to_owned()
-            } else {
-                format!("all {sessions} sessions are")
+            let sessions = match *sessions {
+                1 => "the one session is".to_owned(),
+                2 => "both sessions are".to_owned(),
+                sessions => format!("all {sessions} sessions are"),
             };
             (State::Good, format!("Good: {sessions} fine in {everywhere}"))
         } else {
@@ -280,6 +281,7 @@ fn names(regions: &[&JudgedRegion]) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::state::Threshold;
     use super::*;
 
     fn people(sessions: u64, rtt: u64, audio: u64) -> Population {
@@ -305,7 +307,7 @@ mod tests {
     }
 
     fn region(name: &str, people: Population) -> JudgedRegion {
-        let mut region = JudgedRegion::new(name.to_owned(), people, RegionView::Current);
+        let mut region = JudgedRegion::new(name.to_owned(), people, RegionView::Current, Threshold::BAD);
         if region.state == State::Bad {
             region.spell = Some(Spell {
                 first: Clocks { wall: moment(), steady: Duration::ZERO },
@@ -332,7 +334,7 @@ mod tests {
 
     fn unknown(name: &str, why: &str) -> JudgedRegion {
         let view = RegionView::Lost { why: why.to_owned(), since: Some(moment()) };
-        JudgedRegion::new(name.to_owned(), people(100, 40, 0), view)
+        JudgedRegion::new(name.to_owned(), people(100, 40, 0), view, Threshold::BAD)
     }
 
     #[test]
@@ -343,7 +345,7 @@ mod tests {
         );
         let away = "NATS does not answer: the connection is lost";
         let still = RegionView::Still { since: Some(moment()), sessions: 120 };
-        let still = JudgedRegion::new("apac".to_owned(), people(30, 0, 0), still);
+        let still = JudgedRegion::new("apac".to_owned(), people(30, 0, 0), still, Threshold::BAD);
         let silent =
             JudgedRegion { state: State::Silent, sessions_before: 40, ..region("eu", people(0, 0, 0)) };
         for (regions, sentence) in [

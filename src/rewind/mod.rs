@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::http_server::{self, Gate, PROBES, WebConfigError};
+use crate::insight::state::Threshold;
 use crate::replay::engine::{EngineConfig, Filter};
 use crate::replay::window::{Moment, Window};
 use crate::triage::{Document, Fixed};
@@ -124,6 +125,7 @@ impl RewindConfig {
             rtt_limit_ms: self.fold.thresholds.rtt.as_secs_f64() * 1e3,
             concealment_limit: self.fold.thresholds.concealment,
             loss_limit: self.fold.thresholds.loss,
+            bad: Threshold::BAD,
             started: OffsetDateTime::now_utc(),
         };
         // Each window has its own.

@@ -26,7 +26,9 @@ pub use glance::Glance;
 use crate::consume::{Consumer, ConsumerConfig, Reader, RegionHealth, Source};
 pub use crate::http_server::WebConfigError;
 use crate::http_server::{self, Gate, PROBES};
+use crate::insight::state::Threshold;
 use crate::nats::Refusals;
+pub use crate::triage::PageConfig;
 use crate::triage::{Document, Fixed, View};
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
@@ -47,8 +49,6 @@ pub struct ExporterConfig {
     /// The path of a web-config file in Prometheus's format, for TLS and basic auth. Without it,
     /// everybody may read over plain HTTP.
     pub web_config: Option<PathBuf>,
-    /// The address of `callsight rewind`, for the page's link.
-    pub rewind_url: Option<String>,
     /// Which of several exporters on the same streams this is.
     pub reader: Reader,
     /// Creates missing streams and consumers, with this many replicas.
@@ -61,6 +61,7 @@ pub struct ExporterConfig {
     pub max_sessions: usize,
     /// The settings of each region's fold.
     pub fold: FoldSettings,
+    pub page: PageConfig,
 }
 
 /// A region to consume, with its connection.
@@ -156,6 +157,7 @@ impl Exporter {
             rtt_limit_ms: config.fold.thresholds.rtt.as_secs_f64() * 1e3,
             concealment_limit: config.fold.thresholds.concealment,
             loss_limit: config.fold.thresholds.loss,
+            bad: Threshold { sessions: config.page.bad_sessions, ..Threshold::BAD },
             started: OffsetDateTime::now_utc(),
         };
         let view = View { aggregates, detail: detail.clone(), fixed };
@@ -167,7 +169,7 @@ impl Exporter {
             ready_max_lag,
             deployment,
             triage.clone(),
-            Document::live(config.rewind_url.as_deref()),
+            Document::live(&config.page),
             Arc::clone(&gate),
         );
         let http = tokio::spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));

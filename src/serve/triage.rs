@@ -141,7 +141,8 @@ mod tests {
     use super::super::scrape::Scraper;
     use super::*;
     use crate::http_server::{self, Gate};
-    use crate::triage::{Document, Fixed};
+    use crate::insight::state::Threshold;
+    use crate::triage::{Document, Fixed, PageConfig};
 
     #[test]
     fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
@@ -167,6 +168,7 @@ mod tests {
             rtt_limit_ms: 300.0,
             concealment_limit: 0.05,
             loss_limit: 0.05,
+            bad: Threshold::BAD,
             started: OffsetDateTime::now_utc(),
         };
         let lag = Duration::from_secs(10);
@@ -180,7 +182,7 @@ mod tests {
             lag,
             "main".into(),
             triage.clone(),
-            Document::live(None),
+            Document::live(&PageConfig::default()),
             Arc::clone(&gate),
         );
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -99,6 +99,7 @@ mod tests {
 
     use super::*;
     use crate::insight::place::RegionView;
+    use crate::insight::state::Threshold;
 
     fn at(milliseconds: u64) -> Clocks {
         let steady = Duration::from_millis(milliseconds);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     fn region(people: Population) -> JudgedRegion {
-        JudgedRegion::new("us".to_owned(), people, RegionView::Current)
+        JudgedRegion::new("us".to_owned(), people, RegionView::Current, Threshold::BAD)
     }
 
     #[test]
@@ -135,7 +136,7 @@ mod tests {
         let people = Population { sessions: 40, ..Population::default() };
         history.follow(at(0), &[region(people.clone())]);
         let lost = RegionView::Lost { why: "no contact".to_owned(), since: None };
-        history.follow(at(5_000), &[JudgedRegion::new("us".to_owned(), people, lost)]);
+        history.follow(at(5_000), &[JudgedRegion::new("us".to_owned(), people, lost, Threshold::BAD)]);
         assert_eq!(history.summary(&[region(Population::default())]).regions[0].sessions, [Some(40), None]);
         assert_eq!(history.most_sessions(0), 40);
     }

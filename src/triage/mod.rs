@@ -23,6 +23,7 @@ use bytes::Bytes;
 use counts::Counts;
 pub(crate) use drill::{Drill, DrillError};
 pub(crate) use history::STEP;
+pub use page::PageConfig;
 pub(crate) use page::{Document, api, page, problem};
 use sessions::{Limits, Walk};
 use summary::Look;

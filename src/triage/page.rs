@@ -14,6 +14,8 @@ use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{self, StatusCode};
 use warp::reply::{Reply, Response};
 
+use crate::insight::state::Threshold;
+
 const MARKUP: &str = include_str!("page/triage.html");
 const STYLE: &str = include_str!("page/triage.css");
 
@@ -37,6 +39,23 @@ const SCRIPT_HERE: &str = "/* script */";
 const TIMELINE_HERE: &str = "<!-- timeline -->";
 const LINKS_HERE: &str = "<!-- links -->";
 
+/// The page of the present, where it is not as by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageConfig {
+    /// The address of `callsight rewind`, for a link.
+    pub rewind_url: Option<String>,
+    /// The least number of degraded sessions for a place to be bad.
+    pub bad_sessions: u32,
+    /// The origin of the only page that may show it in a frame, such as `http://127.0.0.1:9480`.
+    pub framed_by: Option<String>,
+}
+
+impl Default for PageConfig {
+    fn default() -> Self {
+        Self { rewind_url: None, bad_sessions: Threshold::BAD.sessions, framed_by: None }
+    }
+}
+
 /// The document with its headers.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
@@ -45,24 +64,28 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// The page of the present, with a link to the past if that has an address.
-    pub(crate) fn live(rewind_url: Option<&str>) -> Self {
-        let rewind = rewind_url.map(|url| format!("<a href=\"{url}?from=30m+ago&amp;to=now\">Rewind</a> "));
-        Self::new(LIVE, "", &(rewind.unwrap_or_default() + LIVE_LINKS))
+    /// The page of the present.
+    pub(crate) fn live(config: &PageConfig) -> Self {
+        let rewind = config.rewind_url.as_ref();
+        let rewind = rewind.map(|url| format!("<a href=\"{url}?from=30m+ago&amp;to=now\">Rewind</a> "));
+        let links = rewind.unwrap_or_default() + LIVE_LINKS;
+        Self::new(LIVE, "", &links, config.framed_by.as_deref())
     }
 
     /// The page of any moment of the past.
     pub(crate) fn rewind() -> Self {
-        Self::new(REWIND, TIMELINE, REWIND_LINKS)
+        Self::new(REWIND, TIMELINE, REWIND_LINKS, None)
     }
 
-    fn new(own_script: &str, timeline: &str, links: &str) -> Self {
+    /// Only a page of the origin `framed_by` may show it in a frame, if any.
+    fn new(own_script: &str, timeline: &str, links: &str, framed_by: Option<&str>) -> Self {
         let script = SCRIPT.to_owned() + own_script;
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+             form-action 'none'; frame-ancestors {}; require-trusted-types-for 'script'; trusted-types 'none'",
             source(&script),
-            source(STYLE)
+            source(STYLE),
+            framed_by.unwrap_or("'none'")
         );
         let body = MARKUP
             .replace(TIMELINE_HERE, timeline)
@@ -131,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_document_is_whole_and_names_nothing_outside_of_itself() {
-        for (document, own) in [(Document::live(None), LIVE), (Document::rewind(), REWIND)] {
+        for (document, own) in [(Document::live(&PageConfig::default()), LIVE), (Document::rewind(), REWIND)]
+        {
             is_whole(std::str::from_utf8(&document.body).unwrap(), own);
         }
     }
@@ -157,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_policy_lets_nothing_in_but_the_documents_own() {
-        let headers = Document::live(None).headers;
+        let headers = Document::live(&PageConfig::default()).headers;
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
@@ -165,6 +189,10 @@ mod tests {
         {
             assert!(policy.contains(part), "{part}");
         }
+        let framed_by = Some("http://127.0.0.1:9480".to_owned());
+        let framed = Document::live(&PageConfig { framed_by, ..PageConfig::default() }).headers;
+        let framed = framed[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert_eq!(framed, policy.replace("frame-ancestors 'none'", "frame-ancestors http://127.0.0.1:9480"));
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert_eq!(api_headers()[header::CONTENT_TYPE], "application/json");
     }

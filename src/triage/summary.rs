@@ -22,6 +22,7 @@ use crate::insight::place::{JudgedRegion, JudgedServer, RegionView, rfc3339};
 use crate::insight::population::{Part, Population, ServerCounts, tenth};
 use crate::insight::spell::{Clocks, Spells};
 use crate::insight::state::State;
+use crate::insight::state::Threshold;
 use crate::insight::verdict::MomentVerdict;
 use callsight_fold::DetailLevel;
 
@@ -44,6 +45,8 @@ pub(crate) struct Fixed {
     pub(crate) rtt_limit_ms: f64,
     pub(crate) concealment_limit: f64,
     pub(crate) loss_limit: f64,
+    /// What makes a place bad.
+    pub(crate) bad: Threshold,
     pub(crate) started: OffsetDateTime,
 }
 
@@ -138,7 +141,7 @@ impl Memory {
         let (seconds, earlier) = self.minute_before(at).map_or((0.0, &nothing), |(earlier, counts)| {
             (at.steady.saturating_sub(earlier.steady).as_secs_f64(), counts)
         });
-        let mut places = places(&reports, &counts, earlier, seconds, walk.as_mut());
+        let mut places = places(&reports, &counts, earlier, seconds, walk.as_mut(), fixed.bad);
         let pipeline = Pipeline {
             ready: reports.iter().all(|report| report.ready),
             live_series,
@@ -231,6 +234,7 @@ fn places(
     earlier: &Counts,
     seconds: f64,
     mut walk: Option<&mut Walk>,
+    bad: Threshold,
 ) -> Places {
     let mut places = Places { all: Population::default(), regions: Vec::new(), servers: Vec::new() };
     let mut all_grown = Grown::default();
@@ -249,7 +253,7 @@ fn places(
             if let Some(walk) = &mut walk {
                 on_it.take_part(walk.servers.entry(key.clone()).or_default());
             }
-            places.servers.push(JudgedServer::new(key.clone(), on_it, view == RegionView::Current));
+            places.servers.push(JudgedServer::new(key.clone(), on_it, view == RegionView::Current, bad));
         }
         people.clients = counts.clients.get(&report.region).cloned().unwrap_or_default();
         people.clients.retain(|_, client| client.sessions > 0);
@@ -264,7 +268,7 @@ fn places(
         }
         all_grown.add(&region_grown);
         places.all.merge(&people);
-        places.regions.push(JudgedRegion::new(report.region.clone(), people, view));
+        places.regions.push(JudgedRegion::new(report.region.clone(), people, view, bad));
     }
     places.all.take_minute(&all_grown, seconds);
     if let Some(walk) = walk {

@@ -10,6 +10,7 @@ mod memory;
 mod mutate;
 mod targets;
 
+use std::env;
 use std::fs;
 use std::panic;
 use std::path::Path;
@@ -44,14 +45,20 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     entries
 }
 
-/// Gives the target every entry of its corpus, then so many mutations of them.
+/// Gives the target every entry of its corpus, then so many mutations of them, or as many as
+/// `./dev fuzz TARGET --inputs N` asks for.
 fn run(target: &str, rounds: usize, check: impl Fn(&[u8]) + panic::RefUnwindSafe) {
+    if env::var("CALLSIGHT_FUZZ_TARGET").is_ok_and(|only| only != target) {
+        return;
+    }
     let named = corpus(target);
     for (name, input) in &named {
         give(target, name, input, &check);
     }
     let corpus: Vec<_> = named.into_iter().map(|(_, input)| input).collect();
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+    let asked = env::var("CALLSIGHT_FUZZ_INPUTS").ok();
+    let rounds = asked.map_or(rounds, |inputs| inputs.parse().expect("a number of inputs"));
     for round in 0..rounds {
         // Now and then one that is too long.
         let longest = if round % 64 == 0 { MAX_FRAME_BYTES + 1 } else { MAX_FRAME_BYTES };

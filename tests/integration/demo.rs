@@ -1,5 +1,7 @@
 //! `callsight demo` shows everything at work, and leaves nothing behind.
 
+mod call;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -5,6 +5,8 @@
 
 // The attributes tell clippy that helpers are test code; for the compiler they are redundant.
 #[cfg(test)]
+mod applications;
+#[cfg(test)]
 mod budgets;
 #[cfg(test)]
 mod chart;

@@ -124,9 +124,10 @@ export class CallHealth {
     this.#say(peerId, media, "wanted");
   }
 
-  /** A participant has left the call. */
+  /** A participant has left the call: what their media miss as they end is nobody's fault. */
   left(peerId: string): void {
-    this.#peers.delete(`${peerId}`);
+    const paused = { paused: true };
+    this.#peers.set(`${peerId}`, { audio: paused, video: paused, screen: paused, left: true });
   }
 
   #say(peerId: string, media: Media, what: "enabled" | "wanted"): void {
@@ -134,6 +135,7 @@ export class CallHealth {
       // Ids may be numbers to an application that has no types.
       const id = `${peerId}`;
       const peer = this.#peers.get(id) ?? {};
+      peer.left = false;
       this.#peers.set(id, peer);
       if (what === "enabled") peer.present = true;
       for (const medium of ["audio", "video", "screen"] as const) {
@@ -277,7 +279,8 @@ export class CallHealth {
     this.#call = state;
     this.#last = frame;
     this.#hidden = globalThis.document?.hidden ?? false;
-    for (const peer of this.#peers.values()) {
+    for (const [id, peer] of this.#peers) {
+      if (peer.left) this.#peers.delete(id);
       for (const medium of Object.values(peer))
         if (typeof medium === "object") medium.paused = false;
     }

@@ -58,6 +58,8 @@ export interface MediumState {
 export interface PeerState extends Partial<Record<Medium, MediumState>> {
   /** In the call, even if no track of the peer's is received. */
   present?: boolean;
+  /** Has left since the previous frame. */
+  left?: boolean;
 }
 
 /** What no statistic tells. Ids are identifiers already. */
@@ -165,6 +167,12 @@ class Entry {
     entries.set(key, this.#after);
     // Only now is the time of the statistic known to belong to what has grown since.
     if (typeof stat.timestamp === "number") this.#after.timestamp = stat.timestamp;
+  }
+
+  /** Whether the statistic is another than in the previous frame. */
+  get isNew(): boolean {
+    const { timestamp } = this.stat;
+    return timestamp === undefined || timestamp !== this.#before.timestamp;
   }
 
   /** By how much a counter has grown. One that decreases, as losses do, grows from its highest. */
@@ -296,8 +304,13 @@ function network(
 function sending(connections: Connection[], sums: Counters): Send | undefined {
   const outbound = connections.flatMap((connection) => connection.media("outbound-rtp"));
   const remote = connections.flatMap((connection) => connection.media("remote-inbound-rtp"));
+  // The far end reports every few seconds. Packets that it has not reported on must not count as
+  // sent without a loss, nor its report as the loss of the few sent since the previous frame.
+  const reports = new Map(remote.map((entry) => [reported(entry, "localId"), entry]));
   for (const entry of outbound) {
-    add(sums, `${entry.stat.kind}_packets_sent`, entry.grown("packetsSent"));
+    if (reports.get(reported(entry, "id"))?.isNew ?? true) {
+      add(sums, `${entry.stat.kind}_packets_sent`, entry.grown("packetsSent"));
+    }
     add(sums, "nack_count", entry.grown("nackCount"));
     add(sums, "pli_count", entry.grown("pliCount"));
   }
@@ -341,6 +354,10 @@ function sending(connections: Connection[], sums: Counters): Send | undefined {
     nack_count: count(sums.nack_count),
     pli_count: count(sums.pli_count),
   });
+}
+
+function reported({ from, stat }: Entry, id: "id" | "localId"): string {
+  return `${from.connection} ${stat[id]}`;
 }
 
 function peers(connections: Connection[], state: CallState, context: Context): Peer[] {

@@ -182,6 +182,29 @@ describe("a call", () => {
     await health.end();
   });
 
+  it("counts nothing that is concealed as somebody leaves, whose track stays", async () => {
+    const health = start();
+    const pc = connect(health, (track) => (track.kind === "audio" ? "bo" : null));
+    const concealed = async (more: number) => {
+      const grow = (name: string, stat: Stat) => ({ [name]: stat[name] + more });
+      pc.stats = pc.stats.map((stat) =>
+        stat.type === "inbound-rtp" && stat.kind === "audio"
+          ? { ...stat, ...grow("packetsReceived", stat), ...grow("concealedSamples", stat) }
+          : stat,
+      );
+      await vi.advanceTimersByTimeAsync(1_000);
+      const peer = sent.at(-1)?.peers[0] as unknown as unknown[];
+      // `packets_received` and `concealed_samples`, by their positions.
+      const audio = peer[5] as number[];
+      return [audio[4], audio[7]] as [number, number];
+    };
+    const [packets, before] = await concealed(0);
+    health.left("bo");
+    expect(await concealed(5)).toEqual([packets + 5, before]);
+    expect(await concealed(3)).toEqual([packets + 8, before + 3]);
+    await health.end();
+  });
+
   it("reports at once how the attempt to join goes", async () => {
     const health = start();
     health.join();

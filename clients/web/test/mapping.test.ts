@@ -72,6 +72,18 @@ describe("a real browser's reports", () => {
       ]),
       sent: new Map([[of(second, "outbound-rtp", "video").mid as string, "video" as const]]),
     };
+    // Up to the last report of the far end, which may be that of the first dump.
+    type Reported = { packets: number; at: unknown };
+    const reported = (kind: string, at = 0) => {
+      const [then, now] = [first, second].map((dump) => {
+        const sent = of(dump, "outbound-rtp", kind, at);
+        const said = dump.find(
+          (stat) => stat.type === "remote-inbound-rtp" && stat.localId === sent.id,
+        );
+        return { packets: sent.packetsSent as number, at: said?.timestamp };
+      }) as [Reported, Reported];
+      return (now.at === undefined || now.at !== then.at ? now : then).packets;
+    };
     const server = { url: "https://sfu.example", type: "webrtc" };
     const call = new Call();
     call.frame([report(first, more)], { server });
@@ -112,8 +124,8 @@ describe("a real browser's reports", () => {
     expect(peer?.screen).toMatchObject({ frames_decoded: screen.framesDecoded });
     const camera = of(second, "outbound-rtp", "video");
     expect(frame.send).toMatchObject({
-      audio_packets_sent: of(second, "outbound-rtp", "audio").packetsSent,
-      video_packets_sent: camera.packetsSent + of(second, "outbound-rtp", "video", 1).packetsSent,
+      audio_packets_sent: reported("audio"),
+      video_packets_sent: reported("video") + reported("video", 1),
       frame_height: camera.frameHeight,
     });
     expect(frame.path).toMatchObject({ candidate_type: "host", protocol: "udp", ice_restarts: 0 });
@@ -261,6 +273,29 @@ describe("the mapping", () => {
     expect(frame(unanswered).server).toEqual(server);
     const media = { type: "remote-inbound-rtp", id: "r", kind: "audio", roundTripTime: 0.03 };
     expect(frame([...unanswered, media]).server?.rtt_ms).toBe(30);
+  });
+
+  it("counts what is sent up to the far end's last report on it", () => {
+    const call = new Call();
+    const sums = (packetsSent: number, timestamp: number, packetsLost: number) => {
+      const sent = {
+        type: "outbound-rtp",
+        id: "o",
+        kind: "audio",
+        packetsSent,
+        timestamp: packetsSent,
+      };
+      const said = { type: "remote-inbound-rtp", id: "r", localId: "o", kind: "audio" };
+      const unreported = { ...sent, id: "u", kind: "video" };
+      const { send } = call.frame([
+        report([sent, unreported, { ...said, timestamp, packetsLost }]),
+      ]);
+      return [send?.audio_packets_sent, send?.audio_packets_lost, send?.video_packets_sent];
+    };
+    expect(sums(100, 1, 0)).toEqual([100, 0, 100]);
+    expect(sums(200, 1, 0)).toEqual([100, 0, 200]);
+    expect(sums(300, 2, 60)).toEqual([300, 60, 300]);
+    expect(sums(400, 2, 60)).toEqual([300, 60, 400]);
   });
 
   it("counts what limits a track once for all of its layers", () => {

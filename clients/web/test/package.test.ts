@@ -14,6 +14,12 @@ describe("the package", () => {
     expect(built.toString()).toMatch(/^\/\*! callsight, .* contains @msgpack\/msgpack, ISC \*\//);
   });
 
+  it("is in the program as it is built: after a change, run ./dev web", () => {
+    const built = readFileSync(`${home}dist/callsight.js`, "utf8");
+    const embedded = readFileSync(`${home}../../src/cli/demo/call/callsight.js`, "utf8");
+    expect(embedded).toBe(built.replace(/^\/\/# sourceMappingURL=.*\n/m, ""));
+  });
+
   it("contains modules, types, sources and licences, and nothing else", () => {
     const pack = ["pack", "--dry-run", "--json", "--ignore-scripts"];
     const [{ files }] = JSON.parse(execFileSync("npm", pack, { cwd: home, encoding: "utf8" }));
@@ -32,7 +38,7 @@ describe("the package", () => {
     expect(readFileSync(`${home}../../Cargo.toml`, "utf8")).toContain(`version = "${version}"`);
   });
 
-  it.each(["livekit", "mediasoup"])("needs no other module for %s", async (adapter) => {
+  it.each(["janus", "livekit", "mediasoup"])("needs no other module for %s", async (adapter) => {
     const { exports } = JSON.parse(readFileSync(`${home}package.json`, "utf8"));
     const path = `${home}${exports[`./${adapter}`].default}`;
     const built = readFileSync(path, "utf8");

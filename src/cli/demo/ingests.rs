@@ -2,6 +2,7 @@
 //!
 //! Invariant: the command that is shown works as it stands.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,10 +11,11 @@ use async_nats::Client;
 use callsight_frame::subject::Region;
 use callsight_frame::{Frame, MeetingId, PeerId, Seq, Server, ServerType, ServerUrl, SessionId};
 
+use super::call::origin;
 use super::servers::free_address;
 use crate::cli::CliError;
 use crate::ingest::tokens::{ClaimNames, SigningKey, TokenPreset, TokenRules, key_files, new_claims};
-use crate::ingest::{Ingest, IngestConfig};
+use crate::ingest::{AllowedOrigin, Ingest, IngestConfig};
 use crate::nats::Refusals;
 use crate::simulate::IngestTarget;
 
@@ -33,13 +35,16 @@ pub(super) fn plan(ingests: &[(Client, Region)]) -> Result<Vec<IngestTarget>, Cl
     ingests.iter().zip(PORT..).map(target).collect()
 }
 
-/// Starts them, with the secret in a file of the folder.
+/// Starts them, with the secret in a file of the folder. The page of a call may send to them.
 pub(super) async fn start(
     ingests: &[(Client, Region)],
     targets: &[IngestTarget],
+    page: Option<SocketAddr>,
     folder: &Path,
 ) -> Result<Vec<Ingest>, CliError> {
     let path = folder.join("tokens");
+    let origins = page.map(|page| origin(page).parse::<AllowedOrigin>());
+    let origins = origins.transpose().map_err(CliError::failed)?;
     let mut started = Vec::new();
     for ((client, _), IngestTarget { region, address, secret }) in ingests.iter().zip(targets) {
         std::fs::write(&path, secret)
@@ -50,7 +55,7 @@ pub(super) async fn start(
             listen: *address,
             web_config: None,
             max_connections: 256,
-            origins: Vec::new(),
+            origins: origins.iter().cloned().collect(),
             keys: key_files(vec![path.clone()], Vec::new()),
             rules: TokenRules {
                 claims: ClaimNames::of(TokenPreset::Callsight),

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::bridge::Bridge;
+use crate::cli::monitoring::Rules;
 use crate::cli::tool::find_tool;
 use crate::cli::{CliError, monitoring};
 use crate::config::{NatsConfig, NatsIdentity, NatsTls};
@@ -120,10 +121,14 @@ impl RegionServers {
 }
 
 /// Starts Prometheus, if it is installed, with these targets.
-pub(super) fn prometheus(targets: &[SocketAddr], folder: &Path) -> Result<Option<DemoServer>, CliError> {
+pub(super) fn prometheus(
+    targets: &[SocketAddr],
+    rules: Rules,
+    folder: &Path,
+) -> Result<Option<DemoServer>, CliError> {
     let Some(prometheus) = find_tool("prometheus") else { return Ok(None) };
     let address = free_address(9090)?;
-    let config = monitoring::write(folder, targets)
+    let config = monitoring::write(folder, targets, rules)
         .map_err(|error| CliError::caused("cannot write Prometheus's configuration", error))?;
     let mut command = Command::new(prometheus);
     command

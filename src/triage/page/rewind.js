@@ -200,7 +200,9 @@ $('window').addEventListener('submit', (event) => {
 addEventListener('popstate', () => location.reload());
 addEventListener('keydown', (event) => {
   if (steps().length === 0 || event.altKey || event.ctrlKey || event.metaKey || $('drill').open) return;
-  if (event.target.matches('input:not([type=range]), select, button, a')) return;
+  if (event.target.matches('input:not([type=range]), select')) return;
+  // Space presses a button.
+  if (event.key === ' ' && event.target.matches('button, a')) return;
   const by = event.shiftKey ? Math.round(60 / shown.step_seconds) : 1;
   const moves = { ArrowLeft: place - by, ArrowRight: place + by, Home: 0, End: steps().length - 1 };
   if (event.key === ' ') play();

@@ -189,10 +189,12 @@ function losses(people) {
   return { most: known.length === 0 ? null : Math.max(...known.map(([, ratio]) => ratio)), each: known.map(([what, ratio]) => `${what} ${percent(ratio)}`).join(' · ') };
 }
 
+const meetings = (count) => `in ${whole(count)} ${count === 1 ? 'meeting' : 'meetings'}`;
+
 function showNumbers(answer) {
   const all = answer.all, by = all.sessions_degraded_by, limit = answer.rtt_limit_ms;
-  tile('tile-sessions', whole(all.sessions), by.join > 0 ? `${whole(by.join)} can't join` : `in ${whole(all.meetings)} meetings`);
-  const hit = isNumber(all.meetings_degraded) ? ` in ${whole(all.meetings_degraded)} meetings` : '';
+  tile('tile-sessions', whole(all.sessions), by.join > 0 ? `${whole(by.join)} can't join` : meetings(all.meetings));
+  const hit = isNumber(all.meetings_degraded) ? ` ${meetings(all.meetings_degraded)}` : '';
   tile('tile-degraded', percent(all.sessions_degraded_ratio), `${whole(all.sessions_degraded)}${hit}`);
   $('tile-degraded').classList.toggle('bad', answer.verdict.state === 'bad');
   $('numbers').classList.toggle('old', lost.size > 0);

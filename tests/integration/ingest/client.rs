@@ -23,7 +23,7 @@ pub(crate) async fn send(
 }
 
 /// The bytes of a request after which the connection is closed.
-pub(super) fn request(
+pub(crate) fn request(
     target: &str,
     method: &str,
     path: &str,
@@ -41,7 +41,7 @@ pub(super) fn request(
 }
 
 /// Writes bytes over a connection of its own and reads one answer.
-pub(super) async fn raw(target: &str, request: &[u8]) -> Result<Response, String> {
+pub(crate) async fn raw(target: &str, request: &[u8]) -> Result<Response, String> {
     let exchange = async {
         let mut stream = TcpStream::connect(target).await?;
         // A server that has heard enough closes its end.

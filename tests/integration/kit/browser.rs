@@ -132,9 +132,19 @@ impl Browser {
         product.split(['/', '.']).nth(1).unwrap().parse().unwrap()
     }
 
-    /// Opens an empty tab of a size in pixels.
+    /// Opens an empty tab of a size in pixels. It hides the one before.
     pub(crate) async fn page(&self, width: u32, height: u32) -> Page {
-        let target = self.wire.call(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+        self.target(width, height, false).await
+    }
+
+    /// The same in a window of its own, which hides no other.
+    pub(crate) async fn window(&self, width: u32, height: u32) -> Page {
+        self.target(width, height, true).await
+    }
+
+    async fn target(&self, width: u32, height: u32, window: bool) -> Page {
+        let create = json!({ "url": "about:blank", "newWindow": window });
+        let target = self.wire.call(None, "Target.createTarget", create).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = self.wire.call(None, "Target.attachToTarget", attach).await;
         let session = attached["sessionId"].as_str().unwrap().to_owned();

@@ -1,6 +1,7 @@
 //! The browser client of clients/web, and pages that import it.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -34,13 +35,47 @@ fn module() -> &'static str {
     })
 }
 
+/// A module in a folder of the tests with all that it imports: npm packages, and the client as
+/// `callsight` and `callsight/janus`.
+///
+/// # Panics
+///
+/// If it can't be built, with the reason.
+pub(crate) fn bundle(path: &str) -> String {
+    let client = package();
+    let dist = client.join("dist");
+    let built = Command::new(client.join("node_modules/esbuild/bin/esbuild"))
+        .arg(tool::root().join("tests/integration").join(path))
+        .args(["--bundle", "--format=esm", "--log-level=warning"])
+        .arg(format!("--alias:callsight={}", dist.join("index.js").display()))
+        .arg(format!("--alias:callsight/janus={}", dist.join("adapters/janus.js").display()))
+        .env("NODE_PATH", client.join("node_modules"))
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{path}: {}", String::from_utf8_lossy(&built.stderr));
+    String::from_utf8(built.stdout).unwrap()
+}
+
+/// The folder of the npm package, built.
+pub(crate) fn package() -> PathBuf {
+    module();
+    tool::root().join("clients/web")
+}
+
+/// Answers a module of a page.
+pub(crate) fn script(
+    name: &'static str,
+    text: String,
+) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+    let answer = move || warp::reply::with_header(text.clone(), "Content-Type", "text/javascript");
+    warp::get().and(warp::path(name)).map(answer)
+}
+
 /// Answers the modules that a page imports, and the page itself for everything else.
 pub(crate) fn pages(page: &'static str) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let script = |name, text| {
-        warp::path(name).map(move || warp::reply::with_header(text, "Content-Type", "text/javascript"))
-    };
-    let page = warp::any().map(move || warp::reply::html(page));
-    warp::get().and(script("callsight.js", module()).or(script("call.js", CALL)).or(page))
+    let scripts = script("callsight.js", module().to_owned()).or(script("call.js", CALL.to_owned()));
+    let page = warp::get().map(move || warp::reply::html(page));
+    scripts.or(page)
 }
 
 /// Serves on a free port, and returns its URL.

@@ -100,6 +100,7 @@ fn every_action_is_pinned_and_every_workflow_asks_for_little() {
                 content["permissions"].as_object().into_iter().flatten().filter(|(_, what)| *what == "write");
             let allowed: &[&str] = match (name, job.as_str()) {
                 ("release.yml", "image") => &["packages"],
+                ("release.yml", "npm") => &["id-token"],
                 ("release.yml", "publish") => &["contents", "packages"],
                 _ => &[],
             };
@@ -121,7 +122,7 @@ fn a_release_is_of_one_version() {
     let wrong = of("v99.0.0");
     let error = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(1) && wrong.stdout.is_empty(), "{error}");
-    for place in ["Cargo.toml", "the chart's version", "the chart's appVersion"] {
+    for place in ["Cargo.toml", "the chart's version", "the chart's appVersion", "clients/web/package.json"] {
         assert!(error.contains(place), "{place}: {error}");
     }
 }
