@@ -1,8 +1,8 @@
 //! Four pages in a room of a real Janus.
 //!
 //! In such a room each page has one connection to send, and one that brings everybody's media, or
-//! one for each of the others. Only the messages of the room say what is whose. What a page does not
-//! ask for never comes, and must be nobody's fault.
+//! one for each of the others. Only the messages of the room say what is whose. What a page does
+//! not ask for never comes, and must be nobody's fault.
 
 use std::collections::BTreeMap;
 
