@@ -7,7 +7,9 @@
 //!   settings;
 //! - [`serve`] answers over HTTP, [`consume`] reads the stream, [`topology`] declares and creates
 //!   it;
+//! - `triage` is the page that tells in thirty seconds whether calls are bad, and where;
 //! - [`replay`] reads a part of the stream again, for metrics, alerts and reports about the past;
+//! - `rewind` shows the page of any moment of the past;
 //! - `ingest` is the way in for clients that no relay serves;
 //! - `rollout` replaces an exporter with a new version, region by region;
 //! - [`simulate`] generates calls and publishes them with [`callsight_publish`], which relays
@@ -34,6 +36,7 @@ pub mod nats;
 #[doc(hidden)]
 pub mod netem;
 mod reload;
+mod rewind;
 mod rollout;
 
 pub mod replay;
@@ -42,3 +45,4 @@ pub mod simulate;
 pub mod stream_reader;
 mod tls;
 pub mod topology;
+mod triage;

@@ -286,3 +286,11 @@ pub(crate) fn distinct<T: PartialEq>(values: Vec<T>) -> Vec<T> {
 pub(crate) fn joined(values: &[impl ToString]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+/// Parses the address of a page.
+pub(super) fn web_address(text: &str) -> Result<String, String> {
+    match url::Url::parse(text) {
+        // Serialized, it has no character that could end an attribute.
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url.into()),
+        _ => Err("write an address that begins with http:// or https://".to_owned()),
+    }
+}

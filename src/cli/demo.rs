@@ -345,7 +345,11 @@ impl Stage {
             max_sessions: 100_000,
             fold: FoldSettings { idle_timeout: IDLE_TIMEOUT, ..FoldSettings::default() },
             page: match self.page {
-                Some(page) => PageConfig { bad_sessions: 1, framed_by: Some(call::origin(page)) },
+                Some(page) => PageConfig {
+                    bad_sessions: 1,
+                    framed_by: Some(call::origin(page)),
+                    ..PageConfig::default()
+                },
                 None => PageConfig::default(),
             },
         }

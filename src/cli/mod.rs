@@ -13,6 +13,7 @@ mod log;
 mod monitoring;
 mod process;
 mod replay;
+mod rewind;
 mod rollout;
 mod serve;
 mod simulate;
@@ -49,6 +50,7 @@ enum Command {
     // Log lines would break the progress bar.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Replay(Box<replay::ReplayArgs>),
+    Rewind(Box<rewind::RewindArgs>),
     // Log lines would break the live line.
     #[command(mut_arg("log_level", |level| level.default_value("warn")))]
     Demo(Box<demo::DemoArgs>),
@@ -91,6 +93,7 @@ impl Command {
             Self::Ingest(args) => ingest::prepare(*args)?,
             Self::Simulate(args) => prepared(args.validate()?, simulate::run),
             Self::Replay(args) => prepared(args.validate(now)?, replay::run),
+            Self::Rewind(args) => rewind::prepare(*args)?,
             Self::Demo(args) => prepared(args.validate()?, demo::run),
             Self::Streams(args) => prepared(args.validate()?, streams::run),
             Self::Frame(args) => Prepared {

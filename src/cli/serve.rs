@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs};
+use super::args::{JudgementArgs, NatsArgs, PLENTY, ProcessArgs, web_address};
 use super::process::{Prepared, prepared};
 use super::sources::{SourceArgs, SourcesConfig};
 use super::{CliError, service_stop_signal};
@@ -113,6 +113,10 @@ struct ServeHttpArgs {
     #[arg(long, value_name = "FILE")]
     web_config: Option<PathBuf>,
 
+    /// Address of `callsight rewind`, for a link from the triage page to the last half hour
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    rewind_url: Option<String>,
+
     /// Age of a region's view above which `/readyz` is not ready, from 1s to 1h.
     ///
     /// Everything that was stored before is folded. A view without contact for 7 s is lost in any
@@ -189,7 +193,7 @@ impl ServeArgs {
                 },
                 ..judged
             },
-            page: PageConfig::default(),
+            page: PageConfig { rewind_url: self.http.rewind_url, ..PageConfig::default() },
         };
         let nats = self.nats.validate("exporter")?;
         let sources = self.sources.validate(&nats)?;

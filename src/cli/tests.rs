@@ -31,12 +31,15 @@ fn sample(flag: &str) -> &'static str {
         "stream" | "jetstream-domain" | "jetstream-prefix" => "us=other",
         "region-nats-url" => "us=nats://other:4333",
         "nats-fallback-url" => "nats://other:4333",
-        "create" | "check-config" | "via-gateway" | "nats-tls-first" | "without-tokens" => "true",
+        "create" | "check-config" | "via-gateway" | "nats-tls-first" | "without-tokens" | "mirror" => "true",
         "listen" => "0.0.0.0:1",
         "ready-max-lag" | "idle-timeout" | "server-idle" | "degraded-rtt" | "degraded-join" => "7s",
         "detail" => "session",
         "degraded-concealment" | "degraded-loss" => "0.5",
-        "ack-timeout" | "drain" => "7s",
+        "ack-timeout" | "drain" | "step" => "7s",
+        "max-window" => "7m",
+        "from" | "to" => "2h ago",
+        "rewind-url" | "live-url" => "https://calls.example/",
         "allow-origin" => "https://app.example",
         "token-preset" => "jitsi",
         "trusted-proxy" => "10.0.0.0/8",
@@ -54,7 +57,7 @@ fn the_declaration_is_sound() {
 #[test]
 fn every_flag_of_a_service_can_be_set_in_the_environment_and_in_the_file() {
     let declared = Cli::command();
-    for service in ["serve", "ingest"] {
+    for service in ["serve", "ingest", "rewind"] {
         let command = declared.find_subcommand(service).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("callsight.toml");

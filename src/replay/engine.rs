@@ -90,6 +90,15 @@ struct RegionFold {
     own: Arc<RegionSeries>,
 }
 
+/// The series themselves at a step, before they are read.
+pub struct Moment<'a> {
+    pub at: StreamTime,
+    pub aggregates: &'a Aggregates,
+    pub detail: &'a DetailStore,
+    /// Each region, with the number of its live sessions.
+    pub regions: Vec<(&'a Region, usize)>,
+}
+
 /// Whether the window may still take records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowState {
@@ -264,6 +273,19 @@ impl Engine {
             self.account.steps += 1;
             let live = self.regions.iter().map(|region| region.fold.live_sessions()).sum();
             self.account.most_sessions = self.account.most_sessions.max(live);
+            let moment = Moment {
+                at,
+                aggregates: &self.aggregates,
+                detail: &self.detail,
+                regions: self
+                    .regions
+                    .iter()
+                    .map(|region| (&region.region, region.fold.live_sessions()))
+                    .collect(),
+            };
+            for sink in &mut self.sinks {
+                sink.look(&moment)?;
+            }
             if !self.looked_at {
                 continue;
             }

@@ -174,9 +174,11 @@ pub async fn run(
 
     let mut readers = JoinSet::new();
     let mut feeds = Vec::new();
-    for extent in extents {
+    for (extent, region) in extents.into_iter().zip(&config.regions) {
+        let asking = source::subjects(context, &extent.stream, region, &config.filter.meetings);
+        let subjects = control.unless_stopped(asking).await?;
         let (sender, receiver) = mpsc::channel(source::CHUNKS);
-        readers.spawn(source::read(context.clone(), extent, since, window.to, sender));
+        readers.spawn(source::read(context.clone(), extent, subjects, since, window.to, sender));
         feeds.push(Feed { receiver, chunk: Vec::new().into_iter() });
     }
     let engine = Engine::new(config, sinks, control.clone());

@@ -139,6 +139,15 @@ impl Control {
         self.lock().note = note;
     }
 
+    /// How much of the phase is done, from 0 to 1, and the text beside the bar.
+    #[must_use]
+    pub fn progress(&self) -> (f64, String) {
+        let phase = self.lock();
+        #[expect(clippy::cast_precision_loss, reason = "at most a million")]
+        let share = phase.done as f64 / PARTS as f64;
+        (share, phase.note.clone())
+    }
+
     fn line(&self, with_bar: bool) -> String {
         let Phase { name, since, done, note } = &*self.lock();
         let mut line = format!("{name} ");

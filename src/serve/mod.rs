@@ -28,13 +28,15 @@ pub use crate::http_server::WebConfigError;
 use crate::http_server::{self, Gate, PROBES};
 use crate::insight::state::Threshold;
 use crate::nats::Refusals;
+pub use crate::triage::PageConfig;
+use crate::triage::{Document, Fixed, View};
 use callsight_fold::series::aggregates::{Aggregates, RegionSeries, StreamSeries};
 use callsight_fold::series::detail::DetailStore;
 use callsight_fold::{Fold, FoldSettings, SessionBudget};
 use callsight_frame::subject::Region;
 use routes::{State, routes};
 use scrape::Scraper;
-use triage::{Document, Fixed, Triage};
+use triage::Triage;
 
 /// How many connections are open at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -60,21 +62,6 @@ pub struct ExporterConfig {
     /// The settings of each region's fold.
     pub fold: FoldSettings,
     pub page: PageConfig,
-}
-
-/// The triage page, where a demo needs another one than production.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageConfig {
-    /// The least number of degraded sessions for a place to be bad.
-    pub bad_sessions: u32,
-    /// The origin of the only page that may show it in a frame, such as `http://127.0.0.1:9480`.
-    pub framed_by: Option<String>,
-}
-
-impl Default for PageConfig {
-    fn default() -> Self {
-        Self { bad_sessions: Threshold::BAD.sessions, framed_by: None }
-    }
 }
 
 /// A region to consume, with its connection.
@@ -173,7 +160,8 @@ impl Exporter {
             bad: Threshold { sessions: config.page.bad_sessions, ..Threshold::BAD },
             started: OffsetDateTime::now_utc(),
         };
-        let triage = Triage::new(aggregates, detail.clone(), regions.clone(), ready_max_lag, fixed);
+        let view = View { aggregates, detail: detail.clone(), fixed };
+        let triage = Triage::new(view, regions.clone(), ready_max_lag);
         let deployment = config.reader.deployment.as_str().into();
         let state = State::new(
             scraper,
@@ -181,7 +169,7 @@ impl Exporter {
             ready_max_lag,
             deployment,
             triage.clone(),
-            Document::new(config.page.framed_by.as_deref()),
+            Document::live(&config.page),
             Arc::clone(&gate),
         );
         let http = tokio::spawn(http_server::serve(listener, MAX_CONNECTIONS, gate, routes(state), stopping));

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use warp::http::{Response, StatusCode, header};
 use warp::reply::Reply;
@@ -14,10 +13,11 @@ use warp::{Filter, Rejection};
 
 use super::readiness::ReadinessReport;
 use super::scrape::Scraper;
-use super::triage::{Document, Drill, DrillError, Triage, api_headers};
+use super::triage::Triage;
 use crate::consume::RegionHealth;
 use crate::http_server::Gate;
 use crate::http_server::negotiate::{self, Encoding};
+use crate::triage::{Document, Drill, DrillError, api, page, problem};
 
 /// The state that the routes read.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(super) fn routes(state: State) -> impl Filter<Extract = (impl Reply,), Error
     let meeting = meeting.then(|state, id: String| drill(state, Drill::meeting(&id)));
     let session = api.and(state.clone()).and(warp::path!("session" / String));
     let session = session.then(|state, id: String| drill(state, Drill::session(&id)));
-    let page = warp::path::end().and(state).map(|state: State| page(&state));
+    let page = warp::path::end().and(state).map(|state: State| page(&state.document));
     let read = warp::get().or(warp::head()).unify();
     read.and(metrics.or(livez).or(readyz).or(page).or(triage).or(meeting).or(session)).recover(refuse)
 }
@@ -142,23 +142,6 @@ async fn drill(state: State, into: Result<Drill, DrillError>) -> warp::reply::Re
             problem(status, &error.to_string())
         }
     }
-}
-
-fn problem(status: StatusCode, error: &str) -> warp::reply::Response {
-    api(status, serde_json::json!({ "error": error }).to_string().into())
-}
-
-fn api(status: StatusCode, body: Bytes) -> warp::reply::Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = api_headers();
-    response.into_response()
-}
-
-fn page(state: &State) -> warp::reply::Response {
-    let mut response = Response::new(state.document.body.clone());
-    *response.headers_mut() = state.document.headers.clone();
-    response.into_response()
 }
 
 async fn refuse(rejection: Rejection) -> Result<impl Reply, Infallible> {

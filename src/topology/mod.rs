@@ -33,6 +33,7 @@ pub use self::keys::is_duration;
 pub use self::plan::{Action, Step};
 pub use self::readers::{Readers, ReadersError};
 pub use self::reconcile::{ReconcileError, Reconciler};
+pub(crate) use self::shard::servers;
 pub use self::shard::{Shard, ShardError, durable_name};
 pub use self::streams::{
     consumer_config, dead_letter_stream_config, dead_letter_stream_name, durable_config, ensure_streams,

@@ -89,7 +89,7 @@ impl fmt::Display for Shard {
 }
 
 /// Returns the subjects that all servers of a region publish to where they give no partition.
-pub(super) fn servers(region: &Region) -> String {
+pub(crate) fn servers(region: &Region) -> String {
     format!("health.diagnostics.{region}.*.*")
 }
 

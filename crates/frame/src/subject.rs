@@ -60,7 +60,7 @@ impl fmt::Display for Region {
 
 /// The partition of a meeting, `m0` to `m63`, which a publisher gives as the last token of the
 /// subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MeetingPartition(u32);
 
 impl MeetingPartition {
@@ -104,7 +104,7 @@ impl fmt::Display for MeetingPartition {
 }
 
 /// The last token of a subject: the part of the stream that a frame belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Partition {
     /// `12`, of the server: the stream appends it where the publisher gives none.
     Server(u32),

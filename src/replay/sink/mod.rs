@@ -19,6 +19,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::account::Account;
+use super::engine::Moment;
 use super::sample::Step;
 use super::seen::Seen;
 use super::window::Window;
@@ -37,6 +38,15 @@ pub trait Sink: Send {
     /// When it can't be kept, which ends the replay.
     fn frame(&mut self, seen: &Seen<'_>) -> Result<(), SinkError> {
         let _ = seen;
+        Ok(())
+    }
+
+    /// Looks at the series of the next step itself.
+    ///
+    /// # Errors
+    /// When what it sees can't be kept, which ends the replay.
+    fn look(&mut self, moment: &Moment<'_>) -> Result<(), SinkError> {
+        let _ = moment;
         Ok(())
     }
 
@@ -73,6 +83,9 @@ pub enum SinkError {
     /// A receiver refused the samples, or did not accept any for too long.
     #[error("{0}")]
     Receiver(String),
+    /// An output would grow beyond what it may have.
+    #[error("{0}")]
+    Bound(String),
     #[error("stopped")]
     Stopped,
 }

@@ -3,6 +3,7 @@
 mod api;
 mod causes;
 mod page;
+mod rewind;
 mod sides;
 
 use std::time::Duration;
@@ -75,6 +76,11 @@ impl Calls {
             relay.say(&frame).await;
         }
         relay.settle().await;
+    }
+
+    /// How many frames were said.
+    fn said(&self) -> usize {
+        self.sessions.len() * usize::try_from(self.seq).unwrap()
     }
 
     fn frame(&self, session: usize, mood: Mood) -> Frame<'_> {

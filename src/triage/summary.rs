@@ -37,22 +37,22 @@ const SERVERS: usize = 12;
 
 /// Facts that do not change while the exporter runs.
 #[derive(Clone, Debug)]
-pub(in crate::serve) struct Fixed {
-    pub(in crate::serve) deployment: String,
-    pub(in crate::serve) regions: Vec<String>,
-    pub(in crate::serve) detail: DetailLevel,
-    pub(in crate::serve) max_series: usize,
-    pub(in crate::serve) rtt_limit_ms: f64,
-    pub(in crate::serve) concealment_limit: f64,
-    pub(in crate::serve) loss_limit: f64,
+pub(crate) struct Fixed {
+    pub(crate) deployment: String,
+    pub(crate) regions: Vec<String>,
+    pub(crate) detail: DetailLevel,
+    pub(crate) max_series: usize,
+    pub(crate) rtt_limit_ms: f64,
+    pub(crate) concealment_limit: f64,
+    pub(crate) loss_limit: f64,
     /// What makes a place bad.
-    pub(in crate::serve) bad: Threshold,
-    pub(in crate::serve) started: OffsetDateTime,
+    pub(crate) bad: Threshold,
+    pub(crate) started: OffsetDateTime,
 }
 
 /// The answer of `/api/triage`.
 #[derive(Debug, Serialize)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     version: u32,
     as_of: String,
     started_at: String,
@@ -64,15 +64,15 @@ pub(super) struct Summary {
     rtt_limit_ms: f64,
     audio_concealed_limit_ratio: f64,
     packets_lost_limit_ratio: f64,
-    pub(super) verdict: MomentVerdict,
+    pub(crate) verdict: MomentVerdict,
     pub(super) all: Population,
     /// The release or platform that has most of the degraded sessions although the others are
     /// mostly fine.
     client_outlier: Option<String>,
-    pub(super) regions: Vec<JudgedRegion>,
+    pub(crate) regions: Vec<JudgedRegion>,
     pub(super) servers: Vec<JudgedServer>,
     servers_total: usize,
-    pub(super) worst_sessions: Vec<SessionSummary>,
+    pub(crate) worst_sessions: Vec<SessionSummary>,
     pub(super) pipeline: Pipeline,
     pub(super) history: HistorySummary,
 }
@@ -118,7 +118,7 @@ pub(super) struct Look {
 
 /// What is kept from look to look.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     readings: VecDeque<(Clocks, Counts)>,
     history: History,
     spells: Spells,

@@ -2,7 +2,7 @@
 'use strict';
 // Everything that is shown comes from clients, by way of the exporter: it is set as text, never as markup.
 
-const OFTEN = 1000, SELDOM = 5000, ANSWER_WITHIN = 5000, STALE_AFTER = 4000, STUCK_AFTER = 15000, ANNOUNCE_AGAIN = 30000;
+const ANSWER_WITHIN = 5000, ANNOUNCE_AGAIN = 30000;
 const WORDS = { bad: 'bad', watch: 'watch', silent: 'silent', good: 'good', idle: 'no calls', unknown: 'can\'t tell' };
 const NOT_READY = { starting: 'starts', catching_up: 'late', behind: 'late' };
 const SIGNALS = { rtt: 'RTT', audio: 'audio', video: 'video', join: 'joins', uplink: 'uplinks' };
@@ -435,7 +435,7 @@ function showPipeline(answer) {
 }
 
 function show(answer) {
-  if (answer.version !== 1) throw new Error('the exporter is newer than this page: reload it');
+  if (answer.version !== 1) throw new Error('the server is newer than this page: reload it');
   text($('deployment'), `${answer.deployment} · ${answer.callsight_version}`);
   const all = list(answer.regions);
   lost = new Set(all.filter((region) => region.state === 'unknown').map((region) => String(region.region)));
@@ -455,6 +455,10 @@ function show(answer) {
 let opened = null;
 // The last answer: by its limits what a session tells is marked.
 let limits = {};
+// Whether what it shows is current in all regions (`live`), in some (`partly`), or in none (`old`).
+let known = 'old';
+// The query that names the moment which is shown; the present has none.
+let moment = '';
 
 function openSession(id) {
   opened = id;
@@ -471,8 +475,8 @@ async function loadSession() {
   const id = opened;
   if (id === null) return;
   try {
-    const detail = await ask(`api/triage/session/${encodeURIComponent(id)}`);
-    const meeting = await ask(`api/triage/meeting/${encodeURIComponent(detail.session.meeting_id)}`);
+    const detail = await ask(`api/triage/session/${encodeURIComponent(id)}${moment}`);
+    const meeting = await ask(`api/triage/meeting/${encodeURIComponent(detail.session.meeting_id)}${moment}`);
     if (opened !== id) return;
     const region = detail.session.region;
     text($('drill-problem'), lost.has(String(region)) ? `Can't tell for ${region} now: these are old numbers.` : '');
@@ -565,7 +569,7 @@ $('drill').addEventListener('close', () => { opened = null; });
 $('drill-close').addEventListener('click', () => $('drill').close());
 $('drill').addEventListener('click', (event) => { if (event.target === $('drill')) $('drill').close(); });
 
-// ---- asking, again and again ----
+// ---- asking ----
 
 async function ask(path) {
   const response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN) });
@@ -579,41 +583,3 @@ async function ask(path) {
   if (!response.ok) throw new Error(String(answer.error ?? `the exporter answered ${response.status}`));
   return answer;
 }
-
-const FRESH = { live: 'Live', partly: 'Partly old', old: 'Old', stale: 'Stale' };
-let good = null, moved = 0, asOf = '', problem = '', known = 'old';
-
-function freshness() {
-  const now = performance.now();
-  if (good === null && problem === '') return;
-  const silent = good === null ? Infinity : now - good;
-  const stuck = good !== null && now - moved > STUCK_AFTER;
-  const stale = silent > STALE_AFTER || stuck;
-  const fresh = stale ? 'stale' : known;
-  attribute(document.body, 'data-fresh', fresh);
-  text($('fresh-word'), FRESH[fresh]);
-  const shown = asOf === '' ? '' : `as of ${clock(new Date(asOf))}`;
-  text($('fresh-time'), stale && asOf !== '' ? `${shown}, ${lasting((now - moved) / 1000)} ago` : shown);
-  const why = stuck ? 'the exporter answers, but its numbers do not change' : problem;
-  text($('alarm'), stale ? `Stale: ${why}. ${asOf === '' ? 'No answer has arrived yet.' : 'The page shows old numbers.'}` : '');
-}
-
-async function look() {
-  const began = performance.now();
-  try {
-    const answer = await ask('api/triage');
-    show(answer);
-    if (answer.as_of !== asOf) { asOf = answer.as_of; moved = performance.now(); }
-    good = performance.now();
-    problem = '';
-  } catch (error) {
-    problem = error instanceof TypeError ? 'the exporter does not answer' : error.name === 'TimeoutError' ? 'the exporter does not answer in time' : error.message;
-  }
-  freshness();
-  loadSession();
-  const pause = document.hidden ? SELDOM : OFTEN;
-  setTimeout(look, Math.max(100, pause - (performance.now() - began)));
-}
-
-setInterval(freshness, 500);
-look();

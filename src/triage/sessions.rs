@@ -37,10 +37,10 @@ pub(super) struct Walk {
 
 /// A live session, as the page shows it.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct SessionSummary {
+pub(crate) struct SessionSummary {
     pub(super) region: String,
-    pub(super) meeting_id: String,
-    pub(super) session_id: String,
+    pub(crate) meeting_id: String,
+    pub(crate) session_id: String,
     pub(super) participant_id: String,
     pub(super) server_url: String,
     pub(super) server_type: String,

@@ -28,14 +28,14 @@ const MOST_PAIRS: usize = 2_500;
 
 /// The meeting or session asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::serve) enum Drill {
+pub(crate) enum Drill {
     Meeting(String),
     Session(String),
 }
 
 /// The reason that there is no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::serve) enum DrillError {
+pub(crate) enum DrillError {
     #[error("`{0}` is no {1} id: 1 to 128 bytes of A-Z, a-z, 0-9 and ._:@-")]
     BadId(String, &'static str),
     #[error(
@@ -50,12 +50,12 @@ pub(in crate::serve) enum DrillError {
 
 impl Drill {
     /// The meeting that the last part of a path names.
-    pub(in crate::serve) fn meeting(text: &str) -> Result<Self, DrillError> {
+    pub(crate) fn meeting(text: &str) -> Result<Self, DrillError> {
         id(text, "meeting", |id| MeetingId::new(id).is_ok()).map(Self::Meeting)
     }
 
     /// The session that the last part of a path names.
-    pub(in crate::serve) fn session(text: &str) -> Result<Self, DrillError> {
+    pub(crate) fn session(text: &str) -> Result<Self, DrillError> {
         id(text, "session", |id| SessionId::new(id).is_ok()).map(Self::Session)
     }
 }

@@ -11,33 +11,87 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use warp::http::{self, StatusCode};
+use warp::reply::{Reply, Response};
+
+use crate::insight::state::Threshold;
 
 const MARKUP: &str = include_str!("page/triage.html");
 const STYLE: &str = include_str!("page/triage.css");
-const SCRIPT: &str = include_str!("page/triage.js");
 
-/// The places of style and script in the markup.
+/// What both pages show, and what each does by itself.
+const SCRIPT: &str = include_str!("page/triage.js");
+const LIVE: &str = include_str!("page/live.js");
+const REWIND: &str = include_str!("page/rewind.js");
+
+/// The timeline of a window, between the headline and the numbers.
+const TIMELINE: &str = include_str!("page/timeline.html");
+
+/// The links in the page's head.
+const LIVE_LINKS: &str =
+    r#"<a href="api/triage">JSON</a> <a href="metrics">Metrics</a> <a href="readyz">Ready</a>"#;
+const REWIND_LINKS: &str =
+    r#"<a id="live" hidden>Live</a> <a id="json" href="api/windows">JSON</a> <a href="readyz">Ready</a>"#;
+
+/// The places of style, script and timeline in the markup.
 const STYLE_HERE: &str = "/* style */";
 const SCRIPT_HERE: &str = "/* script */";
+const TIMELINE_HERE: &str = "<!-- timeline -->";
+const LINKS_HERE: &str = "<!-- links -->";
+
+/// The page of the present, where it is not as by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageConfig {
+    /// The address of `callsight rewind`, for a link.
+    pub rewind_url: Option<String>,
+    /// The least number of degraded sessions for a place to be bad.
+    pub bad_sessions: u32,
+    /// The origin of the only page that may show it in a frame, such as `http://127.0.0.1:9480`.
+    pub framed_by: Option<String>,
+}
+
+impl Default for PageConfig {
+    fn default() -> Self {
+        Self { rewind_url: None, bad_sessions: Threshold::BAD.sessions, framed_by: None }
+    }
+}
 
 /// The document with its headers.
 #[derive(Clone, Debug)]
-pub(in crate::serve) struct Document {
-    pub(in crate::serve) body: Bytes,
-    pub(in crate::serve) headers: HeaderMap,
+pub(crate) struct Document {
+    body: Bytes,
+    headers: HeaderMap,
 }
 
 impl Document {
+    /// The page of the present.
+    pub(crate) fn live(config: &PageConfig) -> Self {
+        let rewind = config.rewind_url.as_ref();
+        let rewind = rewind.map(|url| format!("<a href=\"{url}?from=30m+ago&amp;to=now\">Rewind</a> "));
+        let links = rewind.unwrap_or_default() + LIVE_LINKS;
+        Self::new(LIVE, "", &links, config.framed_by.as_deref())
+    }
+
+    /// The page of any moment of the past.
+    pub(crate) fn rewind() -> Self {
+        Self::new(REWIND, TIMELINE, REWIND_LINKS, None)
+    }
+
     /// Only a page of the origin `framed_by` may show it in a frame, if any.
-    pub(in crate::serve) fn new(framed_by: Option<&str>) -> Self {
+    fn new(own_script: &str, timeline: &str, links: &str, framed_by: Option<&str>) -> Self {
+        let script = SCRIPT.to_owned() + own_script;
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors {}; require-trusted-types-for 'script'; trusted-types 'none'",
-            source(SCRIPT),
+            source(&script),
             source(STYLE),
             framed_by.unwrap_or("'none'")
         );
-        let body = MARKUP.replace(STYLE_HERE, STYLE).replace(SCRIPT_HERE, SCRIPT);
+        let body = MARKUP
+            .replace(TIMELINE_HERE, timeline)
+            .replace(LINKS_HERE, links)
+            .replace(STYLE_HERE, STYLE)
+            .replace(SCRIPT_HERE, &script);
         let mut headers = careful("text/html; charset=utf-8");
         if let Ok(policy) = policy.parse() {
             headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -50,8 +104,28 @@ impl Document {
     }
 }
 
+/// The document as an answer.
+pub(crate) fn page(document: &Document) -> Response {
+    let mut response = http::Response::new(document.body.clone());
+    *response.headers_mut() = document.headers.clone();
+    response.into_response()
+}
+
+/// An answer of the API, as JSON.
+pub(crate) fn api(status: StatusCode, json: Bytes) -> Response {
+    let mut response = http::Response::new(json);
+    *response.status_mut() = status;
+    *response.headers_mut() = api_headers();
+    response.into_response()
+}
+
+/// An answer of the API that says what is wrong.
+pub(crate) fn problem(status: StatusCode, error: &str) -> Response {
+    api(status, serde_json::json!({ "error": error }).to_string().into())
+}
+
 /// The headers of the API's answers, which no other site may read and no browser shows as a page.
-pub(in crate::serve) fn api_headers() -> HeaderMap {
+fn api_headers() -> HeaderMap {
     let mut headers = careful("application/json");
     let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -80,13 +154,20 @@ mod tests {
 
     #[test]
     fn the_document_is_whole_and_names_nothing_outside_of_itself() {
-        let document = Document::new(None);
-        let text = std::str::from_utf8(&document.body).unwrap();
-        for (begin, content, end) in [("<style>", STYLE, "</style>"), ("<script>", SCRIPT, "</script>")] {
+        for (document, own) in [(Document::live(&PageConfig::default()), LIVE), (Document::rewind(), REWIND)]
+        {
+            is_whole(std::str::from_utf8(&document.body).unwrap(), own);
+        }
+    }
+
+    fn is_whole(text: &str, own: &str) {
+        let script = SCRIPT.to_owned() + own;
+        for (begin, content, end) in [("<style>", STYLE, "</style>"), ("<script>", &script, "</script>")] {
             // The digest is of all between the tags.
             assert!(text.contains(&format!("{begin}{content}{end}")), "{begin}");
             assert_eq!(text.matches(begin).count(), 1, "{begin}");
         }
+        assert!(!text.contains(TIMELINE_HERE));
         for outside in ["http://", "https://", "src=", "@import", "url("] {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains(outside), "{outside}");
@@ -100,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_policy_lets_nothing_in_but_the_documents_own() {
-        let headers = Document::new(None).headers;
+        let headers = Document::live(&PageConfig::default()).headers;
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
@@ -108,7 +189,8 @@ mod tests {
         {
             assert!(policy.contains(part), "{part}");
         }
-        let framed = Document::new(Some("http://127.0.0.1:9480")).headers;
+        let framed_by = Some("http://127.0.0.1:9480".to_owned());
+        let framed = Document::live(&PageConfig { framed_by, ..PageConfig::default() }).headers;
         let framed = framed[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert_eq!(framed, policy.replace("frame-ancestors 'none'", "frame-ancestors http://127.0.0.1:9480"));
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");

@@ -1,4 +1,4 @@
-//! Triage: whether calls are bad, where, and for how many, for people who have thirty seconds.
+//! The keeper of the triage page: looks at the present for its viewers.
 //!
 //! The numbers are spread: gauges by server, rows by session, the health of each consumer. No
 //! viewer may lock any of them, and a hundred viewers must cost what one does. So one keeper takes
@@ -6,19 +6,7 @@
 //! answer as bytes. A look that took long is followed by a longer pause, so that looking takes
 //! about a fiftieth of a processor at most.
 //!
-//! [`counts`] reads the aggregates and [`sessions`] the session rows; [`summary`] has them judged
-//! by [`crate::insight`] and puts the answer together with [`history`]; [`drill`] shows one meeting
-//! or session, and [`findings`] says what its numbers mean; [`page`] is the document.
-//!
 //! Invariant: a viewer reads what the keeper left, and never touches the series.
-
-mod counts;
-mod drill;
-mod findings;
-mod history;
-mod page;
-mod sessions;
-mod summary;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,18 +16,9 @@ use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use counts::Counts;
-pub(super) use drill::{Drill, DrillError};
-pub(super) use page::{Document, api_headers};
-use sessions::{Limits, Walk};
-pub(super) use summary::Fixed;
-use summary::{Look, Memory};
-
 use crate::consume::RegionHealth;
 use crate::insight::spell::Clocks;
-use callsight_fold::DetailLevel;
-use callsight_fold::series::aggregates::Aggregates;
-use callsight_fold::series::detail::{DetailPlane, DetailStore};
+use crate::triage::{Drill, DrillError, Memory, STEP, View};
 
 /// The time between looks while somebody views.
 const OFTEN: Duration = Duration::from_secs(1);
@@ -59,11 +38,9 @@ const TURN: Duration = Duration::from_secs(5);
 pub(super) struct Triage(Arc<Shared>);
 
 struct Shared {
-    aggregates: Aggregates,
-    detail: DetailStore,
+    view: View,
     regions: Vec<Arc<RegionHealth>>,
     ready_max_lag: Duration,
-    fixed: Fixed,
     /// Where the steady clock of the looks begins.
     origin: Instant,
     /// Used by the keeper alone, whose looks run on changing threads.
@@ -74,19 +51,11 @@ struct Shared {
 }
 
 impl Triage {
-    pub(super) fn new(
-        aggregates: Aggregates,
-        detail: DetailStore,
-        regions: Vec<Arc<RegionHealth>>,
-        ready_max_lag: Duration,
-        fixed: Fixed,
-    ) -> Self {
+    pub(super) fn new(view: View, regions: Vec<Arc<RegionHealth>>, ready_max_lag: Duration) -> Self {
         Self(Arc::new(Shared {
-            aggregates,
-            detail,
+            view,
             regions,
             ready_max_lag,
-            fixed,
             origin: Instant::now(),
             memory: Mutex::default(),
             latest: watch::Sender::default(),
@@ -125,12 +94,7 @@ impl Triage {
     pub(super) async fn drill(&self, into: Drill) -> Result<Bytes, DrillError> {
         let Ok(Ok(_turn)) = timeout(TURN, self.0.turns.acquire()).await else { return Err(DrillError::Busy) };
         let shared = Arc::clone(&self.0);
-        let drilled = tokio::task::spawn_blocking(move || {
-            if shared.fixed.detail == DetailLevel::Off {
-                return Err(DrillError::NoDetail);
-            }
-            drill::into(&shared.detail, &shared.fixed.regions, &into, shared.limits(), shared.now())
-        });
+        let drilled = tokio::task::spawn_blocking(move || shared.view.drill(&into, shared.now()));
         drilled.await.unwrap_or(Err(DrillError::Busy))
     }
 }
@@ -138,8 +102,8 @@ impl Triage {
 /// The least time from the beginning of a look, which took `took`, to that of the next one.
 fn pause(took: Duration, viewed: bool) -> Duration {
     // The clock that ticks once a second is not that exact.
-    let usual = if viewed { OFTEN / 2 } else { history::STEP - OFTEN / 2 };
-    usual.max((took * SHARE).min(history::STEP - OFTEN / 2))
+    let usual = if viewed { OFTEN / 2 } else { STEP - OFTEN / 2 };
+    usual.max((took * SHARE).min(STEP - OFTEN / 2))
 }
 
 impl Shared {
@@ -148,28 +112,12 @@ impl Shared {
         self.regions.iter().filter_map(|region| region.stream_now()).max().unwrap_or_default().unix_seconds()
     }
 
-    const fn limits(&self) -> Limits {
-        let Fixed { rtt_limit_ms, concealment_limit, loss_limit, .. } = self.fixed;
-        Limits { rtt_ms: rtt_limit_ms, concealment: concealment_limit, loss: loss_limit }
-    }
-
     fn look(&self) {
-        let detail = self.fixed.detail != DetailLevel::Off;
-        let limits = self.limits();
-        let began = Instant::now();
-        let look = Look {
-            began,
-            at: Clocks {
-                wall: OffsetDateTime::now_utc(),
-                steady: began.saturating_duration_since(self.origin),
-            },
-            counts: Counts::read(&self.aggregates, !detail),
-            walk: detail.then(|| Walk::through(&self.detail, limits, self.now())),
-            reports: self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect(),
-            live_series: DetailPlane::ALL.map(|plane| self.detail.live_series(plane)).into_iter().sum(),
-        };
+        let steady = Instant::now().saturating_duration_since(self.origin);
+        let at = Clocks { wall: OffsetDateTime::now_utc(), steady };
+        let reports = self.regions.iter().map(|region| region.report(self.ready_max_lag)).collect();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let summary = memory.take(look, &self.fixed);
+        let summary = self.view.look(&mut memory, at, self.now(), reports);
         match serde_json::to_vec(&summary) {
             Ok(json) => drop(self.latest.send_replace(json.into())),
             Err(error) => tracing::error!(%error, "the triage summary can't be written"),
@@ -184,18 +132,23 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
+    use callsight_fold::DetailLevel;
+    use callsight_fold::series::aggregates::Aggregates;
+    use callsight_fold::series::detail::{DetailPlane, DetailStore};
+
     use super::super::MAX_CONNECTIONS;
     use super::super::routes::{State, routes};
     use super::super::scrape::Scraper;
     use super::*;
     use crate::http_server::{self, Gate};
     use crate::insight::state::Threshold;
+    use crate::triage::{Document, Fixed, PageConfig};
 
     #[test]
     fn looks_are_frequent_while_somebody_views_unless_they_take_long() {
         let quick = Duration::from_millis(2);
         assert!(pause(quick, true) < OFTEN);
-        assert!(pause(quick, false) > OFTEN * 4 && pause(quick, false) < history::STEP);
+        assert!(pause(quick, false) > OFTEN * 4 && pause(quick, false) < STEP);
         assert_eq!(pause(Duration::from_millis(40), true), Duration::from_secs(2));
         // However long it takes, the charts have their steps.
         assert_eq!(pause(Duration::from_secs(1), true), pause(quick, false));
@@ -219,7 +172,8 @@ mod tests {
             started: OffsetDateTime::now_utc(),
         };
         let lag = Duration::from_secs(10);
-        let triage = Triage::new(aggregates.clone(), detail.clone(), Vec::new(), lag, fixed);
+        let view = View { aggregates: aggregates.clone(), detail: detail.clone(), fixed };
+        let triage = Triage::new(view, Vec::new(), lag);
         let scraper = Scraper::new(aggregates, detail, Vec::new(), lag);
         let gate = Gate::new(None, &[], &mut JoinSet::new()).unwrap();
         let state = State::new(
@@ -228,7 +182,7 @@ mod tests {
             lag,
             "main".into(),
             triage.clone(),
-            Document::new(None),
+            Document::live(&PageConfig::default()),
             Arc::clone(&gate),
         );
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -16,7 +16,7 @@ use crate::insight::state::State;
 use serde::Serialize;
 
 /// The time between steps, and their number: five minutes.
-pub(super) const STEP: Duration = Duration::from_secs(5);
+pub(crate) const STEP: Duration = Duration::from_secs(5);
 const STEPS: usize = 61;
 
 #[derive(Debug)]
