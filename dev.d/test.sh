@@ -39,7 +39,7 @@ run_cargo_test() { # LOG ARG…
     # A hard limit below OPEN_FILES stays in force.
     ulimit -Sn "$OPEN_FILES" 2>/dev/null || true
     # Most tests wait for servers most of the time.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} cargo test --locked --no-fail-fast "$@" 2>&1 | tee --append "$log"
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-5} cargo test --locked --no-fail-fast "$@" 2>&1 | tee --append "$log"
 }
 
 test_web() {

@@ -10,7 +10,7 @@ use super::{Scene, everybody_receives_all_others};
 use crate::ingest::client::SECRET;
 use crate::kit::browser::Page;
 use crate::kit::process::{Process, temporary_directory};
-use crate::kit::{port, tool, wait, web};
+use crate::kit::{media, port, tool, wait, web};
 
 /// Opens a page of the example and joins the call.
 async fn join(scene: &Scene, application: &str, name: &str) -> Page {
@@ -25,6 +25,7 @@ async fn join(scene: &Scene, application: &str, name: &str) -> Page {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_is_a_call_whose_mutes_are_known() {
+    let _turn = media::turn().await;
     let port = port::free();
     let application = format!("http://127.0.0.1:{port}");
     let scene = Scene::start(&application).await;

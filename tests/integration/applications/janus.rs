@@ -13,7 +13,7 @@ use super::janus_server::Janus;
 use super::{Scene, everybody_receives_all_others};
 use crate::ingest::client::token;
 use crate::kit::browser::Page;
-use crate::kit::web;
+use crate::kit::{media, web};
 
 const ROOM: &str = "standup";
 const PEERS: [&str; 4] = ["ana", "bo", "eve", "zoe"];
@@ -21,6 +21,7 @@ const PAGE: &str = "<!doctype html><title>a room</title><body><script type=modul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_of_janus_blames_nobody_for_what_is_not_wanted() {
+    let _turn = media::turn().await;
     let script = web::script("room.js", web::bundle("applications/room.js"));
     let tokens = warp::path!("token" / String).map(|peer: String| token(&peer));
     let application = web::serve(tokens.or(script).or(web::pages(PAGE))).await;
@@ -72,7 +73,7 @@ async fn a_room_of_janus_blames_nobody_for_what_is_not_wanted() {
         })
         .await;
     for (peer, page) in pages {
-        assert_eq!(page.evaluate("page.problems").await, json!([]), "{peer}");
+        assert_eq!(media::problems(&page.evaluate("page.problems").await), Vec::<&Value>::new(), "{peer}");
         assert_eq!(page.complaints(), Vec::<String>::new(), "{peer}");
     }
 }

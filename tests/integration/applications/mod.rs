@@ -38,7 +38,7 @@ type Sessions = BTreeMap<String, Told>;
 impl Scene {
     /// Pages of the origin may send frames, with the tests' tokens.
     async fn start(origin: &str) -> Self {
-        Self::start_with(|nats| Way::start(nats, &["--allow-origin", origin])).await
+        Self::start_with(|nats| Way::start(nats, &["--rate-participant=100", "--allow-origin", origin])).await
     }
 
     /// The same with another way in to the NATS of this URL. No session falls idle: those that go
@@ -76,7 +76,7 @@ impl Scene {
 
     /// Waits until what triage tells satisfies a condition.
     async fn until(&self, what: &str, condition: impl Fn(&Sessions) -> bool) {
-        wait::eventually_async(PATIENCE * 2, what, async || {
+        wait::eventually_async(PATIENCE * 4, what, async || {
             wait::when(self.sessions().await, |sessions| condition(sessions))
         })
         .await;

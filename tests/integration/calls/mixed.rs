@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use callsight::netem::Impairment;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::mesh::OWN_TIME;
-use super::{WITHIN, World, delay, growth, loss, number, peer};
+use super::{WITHIN, World, delay, growth, loss, peer};
 use crate::kit::browser::Browser;
 use crate::kit::firefox::Firefox;
-use crate::kit::wait;
 use crate::kit::web::CALLING;
+use crate::kit::{media, wait};
 
 const BOTH: [&str; 2] = ["ana", "fox"];
 
@@ -69,8 +69,9 @@ async fn browsers_of_two_makers_say_the_same_of_their_call() {
     for (who, share) in [("ana", gone / (gone + came(&at_ana))), ("fox", reported)] {
         assert!((dropped * 0.4..dropped * 1.5).contains(&share), "{who}: {share} of {dropped}");
     }
-    let way_back = number(&at_fox, "/peers/0/audio/packets_lost");
-    assert_eq!(way_back, number(&first[1], "/peers/0/audio/packets_lost"), "{at_fox}");
+    // A busy machine loses a few by itself.
+    let way_back = |name: &str| growth(&first[1], &at_fox, &format!("/peers/0/audio/{name}"));
+    assert!(way_back("packets_lost") <= 0.05 * way_back("packets_received"), "{at_fox}");
     world.impair("fox", "ana", Impairment::default());
 
     // Nothing says that a killed browser is gone, but its silence.
@@ -90,6 +91,6 @@ async fn browsers_of_two_makers_say_the_same_of_their_call() {
     world
         .frame("ana", "that the other can't be heard", |frame| peer(frame, "fox")["can_listen"] == false)
         .await;
-    assert_eq!(page.evaluate("page.problems").await, json!([]));
+    assert_eq!(media::problems(&page.evaluate("page.problems").await), Vec::<&Value>::new());
     assert_eq!(page.complaints(), Vec::<String>::new());
 }

@@ -18,6 +18,7 @@ use callsight_frame::Frame;
 use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
 use tokio::task::JoinSet;
 use warp::http::StatusCode;
 use warp::reply::Reply;
@@ -27,7 +28,7 @@ use crate::ingest::Way;
 use crate::ingest::client::token;
 use crate::kit::callsight::Callsight;
 use crate::kit::nats::Nats;
-use crate::kit::{wait, web};
+use crate::kit::{media, wait, web};
 
 /// Browsers start slowly on a busy machine, and take tens of seconds to find their processor slow.
 const WITHIN: Duration = Duration::from_secs(180);
@@ -47,6 +48,7 @@ struct World {
     way: Way,
     nats: Nats,
     _tasks: JoinSet<()>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// Tokens, and the way for descriptions from one page to the other.
@@ -74,11 +76,12 @@ fn backend() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone 
 impl World {
     /// Starts all but the browsers. Sessions are idle after 10 s.
     async fn start(links: &[Link]) -> Self {
+        let turn = media::turn().await;
         let nats = Nats::start();
         let mut callsight = Callsight::serve(&nats, &["--create", "--idle-timeout=10s"]);
         callsight.ready().await;
         let application = web::serve(backend().or(web::pages(include_str!("page.html")))).await;
-        let mut way = Way::start(&nats.url(), &["--allow-origin", &application]);
+        let mut way = Way::start(&nats.url(), &["--rate-participant=100", "--allow-origin", &application]);
         way.ready().await;
         let mut relays = BTreeMap::new();
         for (number, link) in (0..).zip(links) {
@@ -98,7 +101,7 @@ impl World {
                 keep.lock().unwrap().push((Instant::now(), serde_json::to_value(&frame).unwrap()));
             }
         });
-        Self { links: relays, application, frames, callsight, way, nats, _tasks: tasks }
+        Self { links: relays, application, frames, callsight, way, nats, _tasks: tasks, _turn: turn }
     }
 
     /// The address of a participant's page. Those with a camera are shown to all.

@@ -178,6 +178,7 @@ fn every_setting_reaches_the_program() {
         _ if name == "jetstream-prefix" => json!(["apac=JS.apac"]),
         _ if name == "region-nats-url" => json!(["apac=tls://apac:4222"]),
         _ if name == "allow-origin" => json!(["https://app.example", "*"]),
+        _ if name == "rewind-url" => json!("https://rewind.example/"),
         _ if name == "trusted-proxy" => json!(["10.0.0.0/8", "2001:db8::1"]),
         (Some("#/definitions/texts"), _) => json!(["a.example", "b.example"]),
         (_, Some("string")) => json!("context.user.id"),

@@ -15,7 +15,7 @@ use warp::http::StatusCode;
 
 use crate::kit::browser::Browser;
 use crate::kit::firefox::Firefox;
-use crate::kit::{wait, web};
+use crate::kit::{media, wait, web};
 
 const DOC: &str = include_str!("../../../docs/frame.md");
 
@@ -200,6 +200,7 @@ async fn compare(seen: &Mutex<Seen>, column: usize, version: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_has_the_statistics_that_the_mapping_names() {
+    let _turn = media::turn().await;
     let (url, seen) = serve().await;
     let browser = Browser::start_with(web::CALLING);
     let version = browser.version().await;
@@ -211,6 +212,7 @@ async fn chromium_has_the_statistics_that_the_mapping_names() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn firefox_has_the_statistics_that_the_mapping_names() {
+    let _turn = media::turn().await;
     let (url, seen) = serve().await;
     let _browser = Firefox::open(&url);
     compare(&seen, 2, Firefox::version()).await;

@@ -7,6 +7,7 @@ pub(crate) mod callsight;
 pub(crate) mod certificates;
 pub(crate) mod firefox;
 pub(crate) mod frames;
+pub(crate) mod media;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod scrape;
