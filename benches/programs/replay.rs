@@ -91,7 +91,7 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
     let extent = Extent::look(&context, &stream_name(&region)).await?;
     let (first, last) = extent.held.ok_or("the stream is empty")?;
     let (sender, mut receiver) = mpsc::channel(8);
-    tokio::spawn(source::read(context, extent, first, last, sender));
+    tokio::spawn(source::read(context, extent, None, first, last, sender));
 
     let config = EngineConfig {
         regions: vec![region],

@@ -1,6 +1,6 @@
 //! A replay's output that keeps the page of each step.
 //!
-//! Invariant: a step is judged by the steps before it in its window, as a live page is by its looks.
+//! Invariant: a step is judged by those before it in its window, as a live page is by its looks.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The windows that are folded: each once, whoever views it.
 //!
 //! Folding an hour takes seconds, and an incident has many viewers with the same link. So windows
-//! are kept by what was asked for. They are folded one at a time, and the one that nobody has looked
-//! at for longest makes room for the next.
+//! are kept by what was asked for. They are folded one at a time, and the one that nobody has
+//! looked at for longest makes room for the next.
 //!
 //! Invariant: number, length and disk of windows are within their limits, whatever is asked for.
 
