@@ -1,5 +1,5 @@
 //! How long it takes, and how much memory, to replay an hour of 2,000 sessions into OpenMetrics and
-//! a report.
+//! a report, and one meeting of them.
 //!
 //! The frames are read from a stream of a real nats-server, as `callsight replay` reads them.
 //! JetStream stamps a message when it receives it, and filling the stream takes far less than an
@@ -28,6 +28,7 @@ use callsight::replay::window::Window;
 use callsight::stream_reader::Extent;
 use callsight::topology::{ensure_streams, stream_name};
 use callsight_fold::{FoldSettings, StreamTime};
+use callsight_frame::Frame;
 use callsight_frame::subject::Region;
 use callsight_testkit::nats::Nats;
 use callsight_testkit::process::{cpu_time, memory};
@@ -40,9 +41,12 @@ const STEP: Duration = Duration::from_secs(15);
 const BEGIN_MS: u64 = 1_764_000_000_000;
 const BEGIN: StreamTime = StreamTime::from_unix_nanos(BEGIN_MS as i128 * 1_000_000);
 
-/// The outputs of the replays.
+/// The outputs of the replays: of everything, and a report of one meeting that is looked for in the
+/// whole stream, or in the parts that may have it.
 const OPENMETRICS: &str = "openmetrics";
 const REPORT: &str = "report";
+const MEETING_OF_ALL: &str = "one meeting, all read";
+const MEETING: &str = "one meeting";
 
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds a flag.
@@ -67,7 +71,7 @@ async fn measure(frames: usize, meeting_size: usize) -> Result<(), Failure> {
     let mut out = io::stdout();
     writeln!(out, "{frames} frames stored in {:.0} s", began.elapsed().as_secs_f64())?;
     let folder = tempfile::tempdir()?;
-    for what in [OPENMETRICS, REPORT] {
+    for what in [OPENMETRICS, REPORT, MEETING_OF_ALL, MEETING] {
         let file = folder.path().join(what);
         let replay = [what, &nats.url(), &frames.to_string()];
         if !Command::new(env::current_exe()?).args(replay).arg(&file).status()?.success() {
@@ -84,6 +88,13 @@ fn stretched(sequence: u64) -> StreamTime {
     BEGIN + Duration::from_nanos(u64::try_from(each).unwrap_or_default() * sequence)
 }
 
+/// The meeting of the first frame.
+async fn first_meeting(context: &Context, extent: &Extent) -> Result<String, Failure> {
+    let stream = context.get_stream(&extent.stream).await?;
+    let message = stream.get_raw_message(extent.first_sequence).await?;
+    Ok(Frame::decode(&message.payload)?.meeting_id.to_string())
+}
+
 async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), Failure> {
     let began = Instant::now();
     let context: Context = jetstream::new(connect(url).await?);
@@ -91,20 +102,26 @@ async fn replay(what: &str, url: &str, frames: u64, file: &Path) -> Result<(), F
     let extent = Extent::look(&context, &stream_name(&region)).await?;
     let (first, last) = extent.held.ok_or("the stream is empty")?;
     let (sender, mut receiver) = mpsc::channel(8);
-    tokio::spawn(source::read(context, extent, None, first, last, sender));
+    let meetings =
+        if what.starts_with(MEETING) { vec![first_meeting(&context, &extent).await?] } else { Vec::new() };
+    let subjects = match what {
+        MEETING => source::subjects(&context, &extent.stream, &region, &meetings).await,
+        _ => None,
+    };
+    tokio::spawn(source::read(context, extent, subjects, first, last, sender));
 
     let config = EngineConfig {
         regions: vec![region],
         window: Window::aligned(BEGIN, stretched(frames), STEP),
-        filter: Filter::default(),
+        filter: Filter { meetings, sessions: Vec::new() },
         fold: FoldSettings { pair_max_sessions: usize::MAX, ..FoldSettings::default() },
         mirror: false,
     };
     let target = Target::File(file.to_owned());
-    let sink: Box<dyn Sink> = if what == REPORT {
-        Box::new(Report::new(target, config.clone(), "callsight replay".to_owned())?)
-    } else {
+    let sink: Box<dyn Sink> = if what == OPENMETRICS {
         Box::new(OpenMetrics::new(target, Some("bench"), Control::default())?)
+    } else {
+        Box::new(Report::new(target, config.clone(), "callsight replay".to_owned())?)
     };
     let mut engine = Engine::new(config, vec![sink], Control::default());
     let (account, folded) = tokio::task::spawn_blocking(move || -> Result<_, Failure> {

@@ -35,7 +35,7 @@ pub(super) fn describe(extent: &Extent) -> String {
 ///
 /// A publisher that knows meetings gives the meeting's partition, and then one of 64 holds its
 /// frames. Of those that do not, any may hold them.
-pub(super) async fn subjects(
+pub async fn subjects(
     context: &Context,
     stream: &str,
     region: &Region,

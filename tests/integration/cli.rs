@@ -33,7 +33,7 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     fs::write(path, "region = 'us'\n[simulate]\nlisten = '0.0.0.0:1'\n").unwrap();
     assert_eq!(
         refused(&["serve", "--config", path]),
-        format!("error: {path}:3: unknown key `listen`; it belongs to `serve` or `ingest`")
+        format!("error: {path}:3: unknown key `listen`; it belongs to `serve`, `ingest` or `rewind`")
     );
     assert_eq!(
         refused(&["serve", "--reigon", "us"]),

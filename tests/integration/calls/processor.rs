@@ -8,7 +8,10 @@ use crate::kit::web::CALLING;
 
 const LISTENERS: [&str; 3] = ["bo", "cy", "di"];
 
+/// An encoder is found slow by the time that it takes from one picture to the next, and a machine
+/// that is busy with other tests makes fewer pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "wants the machine for itself: ./dev test --test integration -- --ignored a_slow_processor"]
 async fn a_slow_processor_is_blamed() {
     let world = World::start(&LISTENERS.map(|peer| ("ana", peer))).await;
     let fast = Browser::start_with(CALLING);
