@@ -41,7 +41,7 @@ fn bad_settings_are_one_line_and_exit_code_2() {
     );
     assert_eq!(
         refused(&[]),
-        "error: no command given; use `serve`, `ingest`, `simulate`, `replay`, `demo`, `streams`, `frame`, `token` or `rollout`"
+        "error: no command given; use `serve`, `ingest`, `simulate`, `replay`, `rewind`, `demo`, `streams`, `frame`, `token` or `rollout`"
     );
     assert!(refused(&["serve"]).starts_with("error: `--region` is required; "));
     assert!(
