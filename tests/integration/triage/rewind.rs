@@ -153,7 +153,7 @@ async fn a_moment_is_shown_as_the_page_of_the_present_showed_it() {
         let step = OffsetDateTime::from_unix_timestamp(at.unix_timestamp() + 1).unwrap();
         sleep((step - OffsetDateTime::now_utc()).try_into().unwrap_or_default()).await;
     }
-    sleep(Duration::from_secs(1)).await;
+    crate::replay::until_the_next_step().await;
 
     let rewind =
         Rewind::start(&nats, &["--from", &moment(began), "--to", &moment(OffsetDateTime::now_utc())]).await;
